@@ -1,0 +1,266 @@
+"""Likelihoods of a class label given its logits, and the mode equation of one label.
+
+===========  =========  ==================================================
+symbol       shape      meaning
+===========  =========  ==================================================
+z            (n, C)     logits; C = 1 (Bernoulli) or the number of classes
+y            (n, C)     targets: the label as 0 or 1 in each output
+p            (n, C)     mean of the targets, sigmoid(z) or softmax(z)
+s            (n,)       weight of an instance
+v            (n, 1|C)   variance of the logits
+===========  =========  ==================================================
+"""
+
+import torch
+from torch.nn import functional
+
+_MAX_NEWTON_STEPS = 200
+_STEP_TOLERANCE = 1e-7  # of a logit: the error after a Newton step is the square of its length
+_ROUNDING = 1e-12  # of the largest logit, which is all that the last digits can tell
+
+
+class Bernoulli:
+    """Two classes, one logit: p = sigmoid(z).
+
+    Examples
+    --------
+    >>> import torch
+    >>> Bernoulli().log_probabilities(torch.zeros(1, 1)).exp()
+    tensor([[0.5000, 0.5000]])
+    """
+
+    n_outputs = 1
+
+    def encode(self, indices):
+        """Class indices (n,) in {0, 1} to targets (n, 1)."""
+        return indices[:, None]
+
+    def mean(self, logits):
+        """E[y | z], (n, 1)."""
+        return torch.sigmoid(logits)
+
+    def log_probabilities(self, logits):
+        """log p(class | z), (n, 2), exact far into the tails."""
+        return functional.logsigmoid(torch.cat([-logits, logits], dim=1))
+
+    def negative_log_likelihood(self, logits, targets):
+        """-log p(y | z), (n,)."""
+        return functional.softplus((1 - 2 * targets) * logits)[:, 0]
+
+    def residual(self, logits, targets):
+        """y - p, (n, 1), exact where p is next to y."""
+        sign = 2 * targets - 1
+        return sign * torch.sigmoid(-sign * logits)
+
+    def hessian_product(self, mean, direction):
+        """Second derivative of -log p(y | z), times a direction: p (1 - p) d, (n, 1)."""
+        return mean * (1 - mean) * direction
+
+    def solve_damped_hessian(self, logits, scale, right):
+        """x in (I + diag(scale) p (1 - p)) x = right, (n, 1)."""
+        return right / (1 + scale * torch.sigmoid(logits) * torch.sigmoid(-logits))
+
+
+class Categorical:
+    """C classes, C logits: p = softmax(z).
+
+    Parameters
+    ----------
+    n_classes : int
+        Number of classes C.
+
+    Examples
+    --------
+    >>> import torch
+    >>> Categorical(4).log_probabilities(torch.zeros(1, 4)).exp()
+    tensor([[0.2500, 0.2500, 0.2500, 0.2500]])
+    """
+
+    def __init__(self, n_classes):
+        self.n_outputs = n_classes
+
+    def encode(self, indices):
+        """Class indices (n,) to targets (n, C), one-hot."""
+        return functional.one_hot(indices.long(), self.n_outputs).to(indices.dtype)
+
+    def mean(self, logits):
+        """E[y | z], (n, C)."""
+        return torch.softmax(logits, dim=1)
+
+    def log_probabilities(self, logits):
+        """log p(class | z), (n, C), exact far into the tails."""
+        return torch.log_softmax(logits, dim=1)
+
+    def negative_log_likelihood(self, logits, targets):
+        """-log p(y | z), (n,)."""
+        return torch.logsumexp(logits, dim=1) - (targets * logits).sum(dim=1)
+
+    def residual(self, logits, targets):
+        """y - p, (n, C), exact where p is next to y: 1 - p_y is the sum of the others."""
+        others = (1 - targets) * self.mean(logits)
+        return targets * others.sum(dim=1, keepdim=True) - others
+
+    def hessian_product(self, mean, direction):
+        """Second derivative of -log p(y | z), times a direction: (diag p - p p^T) d, (n, C)."""
+        weighted = mean * direction
+        return weighted - mean * weighted.sum(dim=1, keepdim=True)
+
+    def solve_damped_hessian(self, logits, scale, right):
+        """x in (I + diag(scale) (diag p - p p^T)) x = right, (n, C).
+
+        Sherman-Morrison on diag(1 + scale p) - (scale p) p^T. Its denominator
+        1 - sum scale p^2 / (1 + scale p) is sum p / (1 + scale p): no cancellation.
+        """
+        mean = self.mean(logits)
+        diagonal = 1 + scale * mean
+        ratio = mean / diagonal
+        common = (ratio * right).sum(dim=1, keepdim=True) / ratio.sum(dim=1, keepdim=True)
+        return (right + scale * mean * common) / diagonal
+
+
+def likelihood_of(n_classes):
+    """Likelihood of a label among so many classes: one logit for two, else one a class.
+
+    Parameters
+    ----------
+    n_classes : int
+        Number of classes, at least 1.
+
+    Returns
+    -------
+    Bernoulli or Categorical
+
+    Examples
+    --------
+    >>> likelihood_of(2).n_outputs, likelihood_of(3).n_outputs
+    (1, 3)
+    """
+    return Bernoulli() if n_classes == 2 else Categorical(n_classes)
+
+
+def categorical_curvature(mean):
+    """Weight of an instance in the precision: h = p_max (1 - p_max).
+
+    Parameters
+    ----------
+    mean : Tensor of shape (n, C)
+        Class probabilities; with one logit the probability of the second class.
+
+    Returns
+    -------
+    Tensor of shape (n,)
+
+    Examples
+    --------
+    >>> import torch
+    >>> categorical_curvature(torch.tensor([[0.5, 0.3, 0.2]]))
+    tensor([0.2500])
+    """
+    largest = mean.amax(dim=1)
+    return largest * (1 - largest)
+
+
+def gaussian_curvature(mean):
+    """Weight of an instance in the precision: h = 1, whatever its prediction.
+
+    The default of arXiv 2210.06112.
+
+    Parameters
+    ----------
+    mean : Tensor of shape (n, C)
+
+    Returns
+    -------
+    Tensor of shape (n,)
+
+    Examples
+    --------
+    >>> import torch
+    >>> gaussian_curvature(torch.tensor([[0.5, 0.3, 0.2]]))
+    tensor([1.])
+    """
+    return torch.ones_like(mean[:, 0])
+
+
+def mode_coefficients(likelihood, logits, variance, targets, weights):
+    """Exact mode of (Gaussian over the weights) x (likelihood of one label).
+
+    The mode is W + Sigma phi a^T, where a solves ``a = s (y - p(z + v a))``. With the shift
+    e = v a of the logits this is the minimum of the convex ``s CE(y, z + e) + sum e^2 / 2 v``,
+    found by damped Newton steps of O(C) each. All rows are independent problems.
+
+    Parameters
+    ----------
+    likelihood : Bernoulli or Categorical
+    logits : Tensor of shape (n, C)
+        z before the label is known.
+    variance : Tensor of shape (n, 1) or (n, C)
+        v of the logits, one for all outputs or one each, >= 0.
+    targets : Tensor of shape (n, C)
+    weights : Tensor of shape (n,)
+        s, >= 0.
+
+    Returns
+    -------
+    coefficients : Tensor of shape (n, C)
+        a.
+    shifted : Tensor of shape (n, C)
+        The logits at the mode, z + v a.
+
+    Raises
+    ------
+    ArithmeticError
+        If a solution is not reached, which finite input should never cause.
+
+    Examples
+    --------
+    >>> import torch
+    >>> z, y = torch.zeros(1, 1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)
+    >>> a, shifted = mode_coefficients(Bernoulli(), z, 2 * y, y, y[:, 0])
+    >>> torch.allclose(a, y - torch.sigmoid(shifted))
+    True
+    """
+    weights = weights[:, None]
+    scale = weights * variance
+    stiffness = torch.where(variance > 0, 1 / variance, torch.zeros_like(variance))
+
+    def objective(shift):
+        data = weights[:, 0] * likelihood.negative_log_likelihood(logits + shift, targets)
+        return data + (shift * shift * stiffness).sum(dim=1) / 2
+
+    shift, size = torch.zeros_like(logits), logits.abs().amax(dim=1, keepdim=True)
+    value = objective(shift)
+    for _ in range(_MAX_NEWTON_STEPS):
+        shifted = logits + shift
+        gradient = shift - scale * likelihood.residual(shifted, targets)  # times v
+        step = -likelihood.solve_damped_hessian(shifted, scale, gradient)
+        slope = (gradient * stiffness * step).sum(dim=1)
+        shift, value, step = _backtrack(objective, shift, step, value, slope)
+        if bool((step.abs() <= _STEP_TOLERANCE + _ROUNDING * (size + shift.abs())).all()):
+            break
+    else:
+        raise ArithmeticError(
+            f"the mode equation was not solved in {_MAX_NEWTON_STEPS} steps: logits up to "
+            f"{float(logits.abs().max()):.3g}, variance up to {float(variance.max()):.3g}"
+        )
+    shifted = logits + shift
+    # Two forms of the same number: the first is exact for small s v, the second for large.
+    coefficients = torch.where(
+        scale <= 1, weights * likelihood.residual(shifted, targets), shift * stiffness
+    )
+    return coefficients, shifted
+
+
+def _backtrack(objective, shift, step, value, slope):
+    """Halve the step of each row (n, C) until its objective (n,) decreases enough (Armijo)."""
+    rounding = 1e-14 * (1 + value.abs())
+    for _ in range(_MAX_NEWTON_STEPS):
+        candidate = shift + step
+        new_value = objective(candidate)
+        # written as "not accepted" so that NaN, from a step beyond the floats, is halved too
+        halve = ~(new_value <= value + 1e-4 * slope + rounding)
+        if not bool(halve.any()):
+            break
+        factor = torch.where(halve, 0.5, 1.0).to(step.dtype)
+        step, slope = step * factor[:, None], slope * factor
+    return candidate, new_value, step

@@ -1,0 +1,139 @@
+"""The maximum a posteriori (MAP) of the last layer, by Newton steps."""
+
+from typing import NamedTuple
+
+import torch
+
+from laplace_al.posterior.factor import cholesky_factor
+
+_MAX_CG_STEPS = 500
+_MAX_HALVINGS = 60
+
+
+class Mode(NamedTuple):
+    """Where the search for the MAP ended.
+
+    Parameters
+    ----------
+    mean : Tensor of shape (D, C)
+        The weights.
+    n_iter : int
+        Newton steps taken.
+    distance : float
+        Estimated distance to the MAP, in standard deviations of the posterior.
+    converged : bool
+        Whether the distance is within the tolerance, or within what the dtype can resolve.
+    """
+
+    mean: torch.Tensor
+    n_iter: int
+    distance: float
+    converged: bool
+
+
+def find_mode(features, targets, weights, likelihood, prior_precision, start, *, max_iter, tol):
+    """Minimise ``sum s CE(y, Phi W) + lambda / 2 |W|^2`` over W.
+
+    Newton steps, each solved by conjugate gradients that are preconditioned with the shared
+    covariance (one D x D factor for all outputs), with backtracking. Convex: any start
+    leads to the one MAP.
+
+    Parameters
+    ----------
+    features : Tensor of shape (n, D)
+    targets : Tensor of shape (n, C)
+    weights : Tensor of shape (n,)
+        s, >= 0.
+    likelihood : Bernoulli or Categorical
+    prior_precision : float
+        lambda > 0.
+    start : Tensor of shape (D, C)
+    max_iter : int
+        Newton steps at most.
+    tol : float
+        Distance to the MAP, in standard deviations of the posterior, that counts as there.
+
+    Returns
+    -------
+    Mode
+
+    Raises
+    ------
+    ValueError
+        If the prior is lost to rounding beside the features.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from laplace_al.likelihoods import Bernoulli
+    >>> one = torch.ones(1, 1, dtype=torch.float64)
+    >>> mode = find_mode(one, one, one[0], Bernoulli(), 1.0, 0 * one, max_iter=20, tol=1e-8)
+    >>> torch.allclose(mode.mean, 1 - torch.sigmoid(mode.mean))  # lambda w = y - p
+    True
+    """
+    weights = weights[:, None]
+    mean = start
+    logits = features @ mean
+
+    def objective(mean, logits):
+        data = (weights[:, 0] * likelihood.negative_log_likelihood(logits, targets)).sum()
+        return data + prior_precision / 2 * (mean * mean).sum()
+
+    value = objective(mean, logits)
+    for n_iter in range(max_iter + 1):
+        probabilities = likelihood.mean(logits)
+        gradient = features.T @ (weights * (probabilities - targets)) + prior_precision * mean
+        factor = _preconditioner(features, weights, probabilities, prior_precision)
+        distance = (gradient * torch.cholesky_solve(gradient, factor)).sum().sqrt()
+        if distance <= tol or n_iter == max_iter:
+            break
+
+        def hessian(direction, probabilities=probabilities):
+            curved = likelihood.hessian_product(probabilities, features @ direction)
+            return features.T @ (weights * curved) + prior_precision * direction
+
+        step = _conjugate_gradients(hessian, -gradient, factor, tol=min(0.1, float(distance)))
+        slope = (gradient * step).sum()
+        rounding = 1e-15 * (1 + value.abs())
+        logit_step = features @ step
+        for _ in range(_MAX_HALVINGS):
+            new_value = objective(mean + step, logits + logit_step)
+            if new_value <= value + 1e-4 * slope + rounding:
+                break
+            step, logit_step, slope = step / 2, logit_step / 2, slope / 2
+        else:
+            break  # no step decreases the objective: the dtype resolves no more
+        mean, value = mean + step, new_value
+        logits = features @ mean
+    resolution = torch.finfo(mean.dtype).eps ** 0.5 * (1 + value.abs().sqrt())
+    return Mode(mean, n_iter, float(distance), bool(distance <= max(tol, resolution)))
+
+
+def _preconditioner(features, weights, probabilities, prior_precision):
+    """Cholesky factor of lambda I + Phi^T diag(s h) Phi, h = the mean of p (1 - p)."""
+    curvature = weights[:, 0] * (probabilities * (1 - probabilities)).mean(dim=1)
+    precision = features.T @ (curvature[:, None] * features)
+    precision.diagonal().add_(prior_precision)
+    return cholesky_factor(precision)
+
+
+def _conjugate_gradients(operator, right, factor, *, tol):
+    """x (D, C) in operator(x) = right, to ``tol`` relative in the preconditioned norm."""
+    solution = torch.zeros_like(right)
+    residual = right
+    preconditioned = torch.cholesky_solve(residual, factor)
+    direction = preconditioned
+    energy = (residual * preconditioned).sum()
+    target = tol**2 * energy
+    for _ in range(_MAX_CG_STEPS):
+        image = operator(direction)
+        length = energy / (direction * image).sum()
+        solution = solution + length * direction
+        residual = residual - length * image
+        preconditioned = torch.cholesky_solve(residual, factor)
+        new_energy = (residual * preconditioned).sum()
+        if new_energy <= target:
+            break
+        direction = preconditioned + new_energy / energy * direction
+        energy = new_energy
+    return solution

@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize
+from sklearn.datasets import load_digits, load_iris
+from sklearn.linear_model import LogisticRegression
+
+from laplace_al.likelihoods import likelihood_of
+from laplace_al.mode import find_mode
+
+
+def find(X, y, prior_precision, *, weights=None, start=None, max_iter=100, tol=1e-8):
+    features = torch.from_numpy(X.astype(float))
+    likelihood = likelihood_of(len(np.unique(y)))
+    targets = likelihood.encode(torch.from_numpy(y.astype(float)))
+    if weights is None:
+        weights = np.ones(len(y))
+    if start is None:
+        start = torch.zeros(X.shape[1], likelihood.n_outputs).double()
+    weights = torch.from_numpy(weights.astype(float))
+    return find_mode(
+        features, targets, weights, likelihood, prior_precision, start, max_iter=max_iter, tol=tol
+    )
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 10])
+@pytest.mark.parametrize("prior_precision", [1e-3, 1.0, 100.0])
+def test_the_mode_is_that_of_logistic_regression(n_classes, prior_precision):
+    X, y = load_digits(n_class=n_classes, return_X_y=True)
+    X, y = X[:150] / 16, y[:150]
+    mode = find(X, y, prior_precision)
+    twin = LogisticRegression(C=1 / prior_precision, fit_intercept=False, tol=1e-10, max_iter=5000)
+    probabilities = (
+        likelihood_of(n_classes).log_probabilities(torch.from_numpy(X) @ mode.mean).exp()
+    )
+    assert mode.converged
+    np.testing.assert_allclose(probabilities, twin.fit(X, y).predict_proba(X), atol=1e-5)
+
+
+def test_the_gradient_vanishes():
+    X, y = load_iris(return_X_y=True)
+    mode = find(X, y, 0.01)
+    p = torch.softmax(torch.from_numpy(X) @ mode.mean, dim=1)
+    gradient = torch.from_numpy(X).T @ (p - torch.eye(3)[y]) + 0.01 * mode.mean
+    assert float(gradient.abs().max()) < 1e-7
+
+
+def test_weights_are_repetitions():
+    X, y = load_iris(return_X_y=True)
+    weights = np.random.default_rng(0).integers(0, 4, size=len(y))
+    weighted = find(X, y, 1.0, weights=weights)
+    repeated = find(X.repeat(weights, axis=0), y.repeat(weights), 1.0)
+    torch.testing.assert_close(weighted.mean, repeated.mean, rtol=0, atol=1e-9)
+
+
+def test_any_start_leads_to_the_same_mode():
+    X, y = load_iris(return_X_y=True)
+    start = torch.full((4, 3), 5.0).double() * torch.eye(4, 3)
+    cold, warm = find(X, y, 1.0), find(X, y, 1.0, start=start)
+    torch.testing.assert_close(cold.mean, warm.mean, rtol=0, atol=1e-7)
+    assert find(X, y, 1.0, start=cold.mean).n_iter == 0
+
+
+def test_separable_data_under_a_very_weak_prior():
+    X = np.array([[-1.0, 1.0], [1.0, 1.0]])
+    mode = find(X, np.array([0, 1]), 1e-8)
+
+    def objective(w):
+        return 2 * np.logaddexp(0, -w) + 1e-8 / 2 * w**2
+
+    best = minimize(lambda w: objective(w[0]), [10.0], method="Nelder-Mead", tol=1e-12)
+    assert mode.converged
+    np.testing.assert_allclose(mode.mean[:, 0], [best.x[0], 0.0], rtol=1e-4, atol=1e-9)
+
+
+def test_too_few_steps_are_told():
+    X, y = load_digits(return_X_y=True)
+    mode = find(X, y, 1e-3, max_iter=2)
+    assert not mode.converged
+    assert mode.n_iter == 2
+    assert mode.distance > 1e-3

@@ -1,0 +1,372 @@
+"""A frozen network, or anything else that makes features, as a scikit-learn transformer."""
+
+import contextlib
+import copy
+import numbers
+from itertools import pairwise
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
+from sklearn.utils import _safe_indexing
+from sklearn.utils._param_validation import Interval
+from sklearn.utils.validation import _num_samples, check_is_fitted, validate_data
+from tqdm.auto import tqdm
+
+from laplace_al.networks import (
+    as_input,
+    captured,
+    check_features,
+    check_layer,
+    frozen,
+    last_linear,
+    network_of,
+)
+from laplace_al.transaction import all_or_nothing
+
+
+class SharedExtractorMixin:
+    """Copies of an estimator share its ``feature_extractor``: it is frozen and may be large."""
+
+    def __sklearn_clone__(self):
+        params = {
+            name: share(value) if name == "feature_extractor" else clone(value, safe=False)
+            for name, value in self.get_params(deep=False).items()
+        }
+        fresh = type(self)(**params)
+        for name in ("_metadata_request", "_sklearn_output_config"):
+            if name in vars(self):
+                setattr(fresh, name, copy.deepcopy(getattr(self, name)))
+        return fresh
+
+    def __deepcopy__(self, memo):
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        extractor = self.feature_extractor
+        if not isinstance(extractor, TorchFeatures):  # which shares its own
+            memo[id(extractor)] = extractor
+        vars(twin).update(copy.deepcopy(vars(self), memo))
+        return twin
+
+
+def share(extractor):
+    """The extractor itself; for a ``TorchFeatures`` a clone around the same network.
+
+    Parameters
+    ----------
+    extractor : object
+
+    Returns
+    -------
+    object
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> network = nn.Linear(2, 2)
+    >>> share(network) is network
+    True
+    """
+    return clone(extractor) if isinstance(extractor, TorchFeatures) else extractor
+
+
+class TorchFeatures(
+    SharedExtractorMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+):
+    """Features from a frozen network, as a scikit-learn transformer.
+
+    Runs in batches, in eval mode and without gradients. The extractor is never trained, moved
+    or copied: clones share it, and its training flags are as they were after every call.
+
+    Parameters
+    ----------
+    feature_extractor : nn.Module, fitted skorch net, object with ``transform``, or callable
+        What turns n inputs into features of shape (n, D). Inputs of a module are cast to
+        its own dtype and device; integers stay integers if its first layer is an embedding.
+        A transformer or callable is given slices of X as they are (frames, lists of strings).
+    layer : str, default=None
+        Name of the layer of the module (see ``named_modules``) whose *output* is the features.
+        By default the features are the *input* of the ``nn.Linear`` that is called last.
+    batch_size : int, default=256
+        Inputs per forward pass.
+    verbose : int, default=0
+        Shows a progress bar if positive.
+
+    Attributes
+    ----------
+    layer_ : str or None
+        Name of the layer in use; None if the extractor is not a module.
+    n_features_in_ : int
+        Number of input features, ``X.shape[1]``.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the input features, if X has names that are all strings.
+
+    See Also
+    --------
+    LaplaceUpdateClassifier : Takes the same extractors as its ``feature_extractor``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from laplace_al import TorchFeatures
+    >>> from torch import nn
+    >>> network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    >>> TorchFeatures(network).fit_transform(np.ones((5, 4))).shape
+    (5, 3)
+    >>> TorchFeatures(network, layer="2").fit_transform(np.ones((5, 4))).shape
+    (5, 2)
+    """
+
+    _parameter_constraints: dict = {
+        "feature_extractor": "no_validation",
+        "layer": [str, None],
+        "batch_size": [Interval(numbers.Integral, 1, None, closed="left")],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(self, feature_extractor, *, layer=None, batch_size=256, verbose=0):
+        self.feature_extractor = feature_extractor
+        self.layer = layer
+        self.batch_size = batch_size
+        self.verbose = verbose
+
+    @all_or_nothing
+    def fit(self, X, y=None):
+        """Find the layer and the number of features, on the first inputs. Nothing is trained.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...), or what the extractor takes
+        y : Ignored
+
+        Returns
+        -------
+        TorchFeatures
+            This object.
+
+        Raises
+        ------
+        TypeError
+            If ``feature_extractor`` is none of the kinds that it may be.
+        ValueError
+            If the layer does not exist or the extractor returns anything but finite numbers
+            of shape (n, D).
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from torch import nn
+        >>> TorchFeatures(nn.Sequential(nn.Tanh(), nn.Linear(3, 2))).fit(np.ones((5, 3))).layer_
+        '1'
+        """
+        self._validate_params()
+        return self.probe(self.check_inputs(self, X, reset=True))
+
+    def transform(self, X):
+        """Features of X.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...), or what the extractor takes
+
+        Returns
+        -------
+        ndarray of shape (n_samples, D)
+            In the dtype of the network; half precision is returned as float32.
+
+        Raises
+        ------
+        ValueError
+            If X differs in width from the X of ``fit``, or the extractor returns anything but
+            finite numbers of shape (n, D).
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> TorchFeatures(np.square).fit_transform(np.array([[1.0, 2.0]]))
+        array([[1., 4.]])
+        """
+        check_is_fitted(self)
+        return self.extract(self.check_inputs(self, X, reset=False))
+
+    def check_inputs(self, estimator, X, *, reset):
+        """Validate X as input of this extractor, on behalf of an estimator.
+
+        Parameters
+        ----------
+        estimator : estimator
+            Where ``n_features_in_`` and ``feature_names_in_`` are set or compared.
+        X : array-like of shape (n_samples, ...), or what the extractor takes
+        reset : bool
+            Whether to set them (``fit``) or to compare with them.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, ...)
+            For a network; X itself for a transformer or callable.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from torch import nn
+        >>> features = TorchFeatures(nn.Linear(2, 1))
+        >>> features.check_inputs(features, [[1, 2]], reset=True)
+        array([[1, 2]])
+        """
+        if network_of(self.feature_extractor) is None:
+            validate_data(estimator, X, reset=reset, skip_check_array=True)
+            if _num_samples(X) == 0:
+                raise ValueError("X has 0 samples; a minimum of 1 is required.")
+            return X
+        if isinstance(X, torch.Tensor):
+            X = X.detach().cpu()
+            X = (X.float() if X.dtype == torch.bfloat16 else X).numpy()
+        return validate_data(estimator, X, reset=reset, dtype="numeric", allow_nd=True)
+
+    def extract(self, X):
+        """Features of validated inputs, in batches.
+
+        Parameters
+        ----------
+        X : object
+            As :meth:`check_inputs` returned it.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, D)
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> TorchFeatures(np.sqrt).fit([[1.0]]).extract([[4.0]])
+        array([[2.]])
+        """
+        features = self._run(X)
+        if features.shape[1] != self._n_features_out:
+            raise ValueError(
+                f"feature_extractor returned {features.shape[1]} features, but "
+                f"{self._n_features_out} when it was fitted. It must return the same number for "
+                "every input."
+            )
+        return features
+
+    def pretrained_head(self):
+        """Weights of the network's last linear layer, which reads these features.
+
+        Returns
+        -------
+        weight : Tensor of shape (n_outputs, D)
+        bias : Tensor of shape (n_outputs,) or None
+
+        Raises
+        ------
+        ValueError
+            If the features are not the input of a linear layer.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from torch import nn
+        >>> network = nn.Sequential(nn.Tanh(), nn.Linear(3, 2))
+        >>> weight, bias = TorchFeatures(network).fit(np.ones((5, 3))).pretrained_head()
+        >>> weight.shape, bias.shape
+        (torch.Size([2, 3]), torch.Size([2]))
+        """
+        check_is_fitted(self)
+        network = network_of(self.feature_extractor)
+        if network is None or self.layer is not None:
+            kind = type(self.feature_extractor).__name__
+            got = kind if network is None else f"layer={self.layer!r}"
+            raise ValueError(
+                "head='pretrained' takes the last nn.Linear of an nn.Module or skorch net, whose "
+                f"input must be the features; got {got}. Pass the module with layer=None, or "
+                "head='fit'."
+            )
+        head = network.get_submodule(self.layer_)
+        bias = None if head.bias is None else head.bias.detach()
+        return head.weight.detach(), bias
+
+    def probe(self, X):
+        """Find the layer and the number of features, on the first of validated inputs.
+
+        Parameters
+        ----------
+        X : object
+            As :meth:`check_inputs` returned it.
+
+        Returns
+        -------
+        TorchFeatures
+            This object.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from torch import nn
+        >>> TorchFeatures(nn.Linear(2, 1)).probe(np.ones((3, 2))).layer_
+        ''
+        """
+        first = _safe_indexing(X, slice(0, 2))  # two, for modules that squeeze a batch of one
+        network = network_of(self.feature_extractor)
+        if network is None:
+            if self.layer is not None:
+                raise ValueError(
+                    f"layer={self.layer!r} needs a feature_extractor with layers, an nn.Module or "
+                    f"a skorch net; got {type(self.feature_extractor).__name__}."
+                )
+            self.layer_ = None
+        else:
+            self.layer_ = (
+                last_linear(network, self._forward, first)
+                if self.layer is None
+                else check_layer(network, self.layer)
+            )
+        self._n_features_out = self._run(first).shape[1]
+        return self
+
+    def _run(self, X):
+        n_samples = _num_samples(X)
+        bounds = [*range(0, n_samples, self.batch_size), n_samples]
+        progress = tqdm(
+            pairwise(bounds), "features", len(bounds) - 1, unit="batch", disable=not self.verbose
+        )
+        with self._extractor() as extractor, torch.no_grad():
+            blocks = [
+                check_features(extractor(_safe_indexing(X, slice(start, stop))), start, stop)
+                for start, stop in progress
+            ]
+        widths = sorted({block.shape[1] for block in blocks})
+        if len(widths) > 1:
+            raise ValueError(
+                f"feature_extractor returned a varying number of features: {widths}. It must "
+                "return the same number for every input."
+            )
+        return np.concatenate(blocks)
+
+    @contextlib.contextmanager
+    def _extractor(self):
+        """A callable from inputs to features, while the network is held still."""
+        network = network_of(self.feature_extractor)
+        if network is None:
+            yield getattr(self.feature_extractor, "transform", self.feature_extractor)
+            return
+        before_head = self.layer is None
+        with frozen(network), captured(network, [self.layer_], inputs=before_head) as seen:
+
+            def extract(batch):
+                seen.clear()
+                self._forward(batch)
+                if not seen:
+                    raise ValueError(
+                        f"layer={self.layer_!r} is not called when {type(network).__name__} runs. "
+                        "Name a layer that is."
+                    )
+                return seen[-1][1]
+
+            yield extract
+
+    def _forward(self, batch):
+        """Run the network on an array, cast to its own dtype and device."""
+        network = network_of(self.feature_extractor)
+        run = network if network is self.feature_extractor else self.feature_extractor.infer
+        return run(as_input(network, batch))

@@ -1,0 +1,368 @@
+import copy
+import pickle
+import threading
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+import torch
+from scipy.sparse import csr_matrix
+from sklearn.base import clone
+from sklearn.decomposition import PCA
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from skorch import NeuralNetClassifier
+from torch import nn
+
+from laplace_al import LaplaceUpdateClassifier, TorchFeatures
+
+rng = np.random.default_rng(0)
+X = rng.normal(size=(20, 4))
+IMAGES = rng.normal(size=(10, 1, 8, 8)).astype(np.float32)
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Dropout(0.5), nn.Tanh(), nn.Linear(6, 3)
+    )
+
+
+@pytest.fixture
+def convolutional():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 5), nn.ReLU(), nn.Linear(5, 3)
+    )
+
+
+def by_hand(network, X, n_layers):
+    """Output of the first layers of a sequential network in eval mode."""
+    twin = copy.deepcopy(network)[:n_layers].eval()
+    with torch.no_grad():
+        return twin(torch.from_numpy(X).float()).numpy()
+
+
+def state(network):
+    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
+
+
+class OutOfOrder(nn.Module):
+    """Registers its layers in another order than it calls them."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(6, 3)
+        self.body = nn.Linear(4, 6)
+        self.unused = nn.Linear(9, 9)
+
+    def forward(self, inputs):
+        return self.head(input=torch.tanh(self.body(inputs)))
+
+
+class TestWhatTheFeaturesAre:
+    def test_the_input_of_the_last_linear(self, network):
+        features = TorchFeatures(network).fit(X)
+        assert features.layer_ == "4"
+        np.testing.assert_allclose(features.transform(X), by_hand(network, X, 4), rtol=1e-6)
+
+    def test_the_last_linear_is_the_one_called_last(self):
+        module = OutOfOrder()
+        features = TorchFeatures(module).fit(X)
+        assert features.layer_ == "head"
+        body = torch.tanh(module.body(torch.from_numpy(X).float())).detach()
+        np.testing.assert_allclose(features.transform(X), body, rtol=1e-6)
+
+    def test_the_output_of_a_named_layer(self, network):
+        features = TorchFeatures(network, layer="0").fit(X)
+        np.testing.assert_allclose(features.transform(X), by_hand(network, X, 1), rtol=1e-6)
+
+    def test_images(self, convolutional):
+        features = TorchFeatures(convolutional).fit_transform(IMAGES)
+        np.testing.assert_allclose(features, by_hand(convolutional, IMAGES, 5), rtol=1e-5)
+
+    def test_a_fitted_skorch_net(self, network):
+        net = NeuralNetClassifier(network, criterion=nn.CrossEntropyLoss, verbose=0, max_epochs=1)
+        net.fit(X.astype(np.float32), np.arange(20) % 3)
+        features = TorchFeatures(net).fit_transform(X)
+        np.testing.assert_allclose(features, by_hand(net.module_, X, 4), rtol=1e-6)
+
+    def test_a_fitted_transformer(self):
+        pca = PCA(2).fit(X)
+        np.testing.assert_array_equal(TorchFeatures(pca).fit_transform(X), pca.transform(X))
+
+    def test_a_callable_on_text(self):
+        def encode(texts):
+            return torch.tensor([[len(text), text.count("a")] for text in texts])
+
+        features = TorchFeatures(encode, batch_size=2).fit_transform(["a", "banana", "cherry"])
+        np.testing.assert_array_equal(features, [[1, 1], [6, 3], [6, 0]])
+
+    def test_sparse_features_become_dense(self):
+        texts = ["red apple", "green apple", "green tea"]
+        vectorizer = TfidfVectorizer().fit(texts)
+        features = TorchFeatures(vectorizer).fit_transform(texts)
+        np.testing.assert_array_equal(features, vectorizer.transform(texts).toarray())
+
+    @pytest.mark.parametrize("batch_size", [1, 7, 20, 100])
+    def test_batches_change_nothing(self, network, batch_size):
+        whole = TorchFeatures(network).fit_transform(X)
+        batched = TorchFeatures(network, batch_size=batch_size).fit_transform(X)
+        np.testing.assert_allclose(batched, whole, rtol=1e-5, atol=1e-7)
+
+
+class TestFrozen:
+    def test_nothing_of_the_module_changes(self, network):
+        network.train()
+        network[1].eval()  # a user's own frozen batch norm
+        before, flags = state(network), [module.training for module in network.modules()]
+        TorchFeatures(network).fit(X).transform(X)
+        assert [module.training for module in network.modules()] == flags
+        assert all(torch.equal(before[name], value) for name, value in state(network).items())
+        assert all(parameter.requires_grad for parameter in network.parameters())
+        assert not any(module._forward_pre_hooks for module in network.modules())
+
+    def test_an_error_inside_the_module_restores_the_flags(self, network):
+        network.train()
+        features = TorchFeatures(network).fit(X)
+        network.append(nn.Linear(7, 7))
+        with pytest.raises(RuntimeError):
+            features.transform(X)
+        assert all(module.training for module in network.modules())
+        assert not any(module._forward_pre_hooks for module in network.modules())
+
+    def test_the_data_stays_as_it_is(self, network):
+        frozen = X.copy()
+        frozen.flags.writeable = False
+        TorchFeatures(nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 2))).fit_transform(frozen)
+        np.testing.assert_array_equal(frozen, X)
+
+    def test_no_gradients(self):
+        seen = []
+
+        def extract(batch):
+            seen.append(torch.is_grad_enabled())
+            return batch
+
+        TorchFeatures(extract).fit_transform(X)
+        assert not any(seen)
+
+    def test_copies_share_the_module(self, network):
+        features = TorchFeatures(network, layer="0").fit(X)
+        for twin in (clone(features), copy.deepcopy(features)):
+            assert twin.feature_extractor is network
+            assert twin.layer == "0"
+        assert not hasattr(clone(features), "layer_")
+        assert copy.deepcopy(features).layer_ == "0"
+
+    def test_clones_keep_the_output_container(self, network):
+        features = TorchFeatures(network).set_output(transform="pandas")
+        assert isinstance(clone(features).fit_transform(X), pd.DataFrame)
+
+    def test_a_pickle_predicts_the_same(self, network):
+        features = TorchFeatures(network).fit(X)
+        twin = pickle.loads(pickle.dumps(features))
+        np.testing.assert_array_equal(twin.transform(X), features.transform(X))
+
+    def test_threads_see_only_their_own_features(self, network):
+        features = TorchFeatures(network, batch_size=1).fit(X)
+        expected, wrong = features.transform(X), []
+
+        def work(rows):
+            for _ in range(20):
+                if not np.array_equal(features.transform(X[rows]), expected[rows]):
+                    wrong.append(rows)
+
+        threads = [threading.Thread(target=work, args=[slice(i, i + 5)]) for i in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not wrong
+
+
+class TestDtypes:
+    @pytest.mark.parametrize(
+        "dtype", [np.float64, np.float32, np.float16, np.int64, np.uint8, bool]
+    )
+    def test_inputs_are_cast_to_the_module(self, network, dtype):
+        inputs = (np.abs(X) * 3).astype(dtype)
+        features = TorchFeatures(network).fit_transform(inputs)
+        assert features.dtype == np.float32
+        np.testing.assert_allclose(features, by_hand(network, inputs, 4), rtol=1e-5)
+
+    def test_a_double_module(self, network):
+        assert TorchFeatures(network.double()).fit_transform(X).dtype == np.float64
+
+    def test_half_precision_features_are_widened(self, network):
+        assert TorchFeatures(network.bfloat16()).fit_transform(X).dtype == np.float32
+
+    def test_tokens_stay_integers_for_an_embedding(self):
+        module = nn.Sequential(nn.Embedding(10, 3), nn.Flatten(), nn.Linear(6, 2))
+        tokens = rng.integers(10, size=(5, 2))
+        expected = module[0](torch.from_numpy(tokens)).reshape(5, 6).detach()
+        np.testing.assert_array_equal(TorchFeatures(module).fit_transform(tokens), expected)
+
+    def test_tensors(self, network):
+        expected = TorchFeatures(network).fit_transform(X)
+        inputs = torch.from_numpy(X).requires_grad_()
+        np.testing.assert_allclose(TorchFeatures(network).fit_transform(inputs), expected)
+        assert TorchFeatures(network).fit_transform(inputs.bfloat16()).shape == expected.shape
+
+    def test_a_read_only_memory_map(self, network, tmp_path):
+        np.save(tmp_path / "X.npy", X)
+        mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+        expected = TorchFeatures(network).fit_transform(X)
+        np.testing.assert_array_equal(TorchFeatures(network).fit_transform(mapped), expected)
+
+    @pytest.mark.parametrize("frame", [pd.DataFrame, pl.DataFrame])
+    def test_frames(self, network, frame):
+        expected = TorchFeatures(network).fit_transform(X)
+        named = frame(dict(zip("abcd", X.T, strict=True)))
+        features = TorchFeatures(network, batch_size=7).fit(named)
+        assert features.feature_names_in_.tolist() == list("abcd")
+        np.testing.assert_allclose(features.transform(named), expected, rtol=1e-5)
+
+
+class TestTransformer:
+    def test_names_of_the_features(self, network):
+        names = TorchFeatures(network).fit(X).get_feature_names_out()
+        assert names.tolist() == [f"torchfeatures{i}" for i in range(6)]
+
+    @pytest.mark.parametrize(
+        ("kind", "frame"), [("pandas", pd.DataFrame), ("polars", pl.DataFrame)]
+    )
+    def test_set_output(self, network, kind, frame):
+        features = TorchFeatures(network).set_output(transform=kind).fit_transform(X)
+        assert isinstance(features, frame)
+        assert features.shape == (20, 6)
+
+    def test_progress_only_when_verbose(self, network, capsys):
+        TorchFeatures(network).fit_transform(X)
+        assert capsys.readouterr().err == ""
+        TorchFeatures(network, verbose=1).fit_transform(X)
+        assert "features: 100%" in capsys.readouterr().err
+
+    def test_a_grid_search_over_layers(self, network):
+        pipeline = make_pipeline(TorchFeatures(network), LaplaceUpdateClassifier())
+        search = GridSearchCV(pipeline, {"torchfeatures__layer": ["0", None]}, cv=2)
+        search.fit(X, np.arange(20) % 2)
+        assert search.best_estimator_[0].feature_extractor is network
+
+
+class TestErrors:
+    def test_a_layer_that_does_not_exist(self, network):
+        with pytest.raises(
+            ValueError, match=r"layer='fc' is not a layer .* \['0', '1', '2', '3', '4'\]"
+        ):
+            TorchFeatures(network, layer="fc").fit(X)
+
+    def test_a_layer_that_is_not_called(self):
+        with pytest.raises(ValueError, match="layer='unused' is not called when OutOfOrder runs"):
+            TorchFeatures(OutOfOrder(), layer="unused").fit(X)
+
+    def test_a_module_without_a_linear_layer(self):
+        module = nn.Sequential(nn.ReLU(), nn.Tanh())
+        with pytest.raises(ValueError, match=r"calls no nn.Linear .* layer=.* one of \['0', '1'\]"):
+            TorchFeatures(module).fit(X)
+
+    @pytest.mark.parametrize(
+        ("extractor", "shape"),
+        [(lambda X: X[:, 0], r"\(2,\)"), (lambda X: X[:, None], r"\(2, 1, 4\)")],
+    )
+    def test_features_that_are_not_two_dimensional(self, extractor, shape):
+        with pytest.raises(ValueError, match=rf"one row of features per input.* got shape {shape}"):
+            TorchFeatures(extractor).fit(X)
+
+    def test_features_of_a_convolution(self, convolutional):
+        with pytest.raises(ValueError, match=r"got shape \(2, 2, 6, 6\).*nn.Flatten"):
+            TorchFeatures(convolutional, layer="0").fit(IMAGES)
+
+    def test_a_layer_that_returns_a_tuple(self):
+        module = nn.Sequential(nn.LSTM(4, 3))
+        with pytest.raises(ValueError, match=r"one array of shape .* got tuple"):
+            TorchFeatures(module, layer="0").fit(X)
+
+    def test_too_few_rows(self):
+        features = TorchFeatures(lambda X: X[:2]).fit(X)
+        with pytest.raises(ValueError, match=r"shape \(20, D\); got shape \(2, 4\)"):
+            features.transform(X)
+
+    @pytest.mark.parametrize("wrong", [np.nan, np.inf])
+    def test_features_that_are_not_finite(self, wrong):
+        def extract(batch):
+            return np.where(batch == X[13, :1], wrong, batch)
+
+        features = TorchFeatures(extract, batch_size=4).fit(X)
+        with pytest.raises(
+            ValueError, match=r"NaN or infinity for 1 of 4 inputs, the first at row 13"
+        ):
+            features.transform(X)
+
+    def test_a_width_that_varies_between_batches(self):
+        features = TorchFeatures(lambda X: X[:, : len(X)], batch_size=3).fit(X)
+        with pytest.raises(ValueError, match=r"varying number of features: \[2, 3\]"):
+            features.transform(X)
+
+    def test_a_width_that_differs_from_fit(self):
+        features = TorchFeatures(lambda X: X[:, : len(X)]).fit(X)
+        with pytest.raises(ValueError, match="returned 3 features, but 2 when it was fitted"):
+            features.transform(X[:3])
+
+    @pytest.mark.parametrize("wrong", [None, 3, "resnet", X])
+    def test_what_is_no_extractor(self, wrong):
+        with pytest.raises(TypeError, match=r"feature_extractor must be .*; got"):
+            TorchFeatures(wrong).fit(X)
+
+    @pytest.mark.parametrize("wrong", [nn.Linear, PCA])
+    def test_a_class_instead_of_an_object(self, wrong):
+        with pytest.raises(TypeError, match=f"got the class {wrong.__name__}. Pass an instance"):
+            TorchFeatures(wrong).fit(X)
+
+    def test_a_skorch_net_that_is_not_fitted(self, network):
+        with pytest.raises(
+            ValueError, match=r"NeuralNetClassifier that is not fitted. Call its fit"
+        ):
+            TorchFeatures(NeuralNetClassifier(network)).fit(X)
+
+    def test_a_layer_of_something_without_layers(self):
+        with pytest.raises(ValueError, match=r"layer='0' needs .* an nn.Module or a skorch net"):
+            TorchFeatures(np.square, layer="0").fit(X)
+
+    @pytest.mark.parametrize(
+        ("inputs", "message"),
+        [
+            (np.full((3, 4), np.nan), "Input X contains NaN"),
+            (X[:0], "minimum of 1 is required"),
+            (X[0], "Expected 2D array, got 1D array"),
+            ([["a", "b"]], "not compatible with arrays of bytes/strings"),
+        ],
+    )
+    def test_inputs_that_no_module_takes(self, network, inputs, message):
+        with pytest.raises(ValueError, match=message):
+            TorchFeatures(network).fit(inputs)
+
+    def test_sparse_inputs(self, network):
+        with pytest.raises(TypeError, match="dense data is required"):
+            TorchFeatures(network).fit(csr_matrix(X))
+
+    def test_another_number_of_columns(self, network):
+        features = TorchFeatures(network).fit(X)
+        with pytest.raises(ValueError, match="X has 3 features, but TorchFeatures is expecting 4"):
+            features.transform(X[:, :3])
+
+    def test_a_failed_fit_leaves_the_object_as_it_was(self, network):
+        features = TorchFeatures(network).fit(X)
+        before = dict(vars(features))
+        for wrong in (X[:, :3], np.full((3, 4), np.nan)):
+            with pytest.raises((ValueError, RuntimeError)):
+                features.fit(wrong)
+            assert vars(features) == before
+
+    @pytest.mark.parametrize("params", [{"batch_size": 0}, {"batch_size": 1.5}, {"layer": 3}])
+    def test_wrong_parameters(self, network, params):
+        with pytest.raises(ValueError, match=f"'{next(iter(params))}' parameter of TorchFeatures"):
+            TorchFeatures(network, **params).fit(X)

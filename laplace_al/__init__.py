@@ -1,7 +1,10 @@
 """Learn a new label in closed form: Laplace last layers and active learning for scikit-learn."""
 
+from laplace_al.classifier import LaplaceUpdateClassifier
 from laplace_al.features import TorchFeatures
+from laplace_al.learner import ActiveLearner
+from laplace_al.simulation import simulate
 
 __version__ = "0.1.0"
 
-__all__ = ["TorchFeatures"]
+__all__ = ["ActiveLearner", "LaplaceUpdateClassifier", "TorchFeatures", "simulate"]

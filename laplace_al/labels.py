@@ -1,0 +1,162 @@
+"""Labels and their weights, as a user gives them, to arrays."""
+
+import numbers
+
+import numpy as np
+from sklearn.utils import check_array, column_or_1d, compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets
+
+
+def check_labels(y, sample_weight, n_samples):
+    """Validate labels and the weights of their instances.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_samples,)
+    sample_weight : array-like of shape (n_samples,), float or None
+        None is 1 for all.
+    n_samples : int
+
+    Returns
+    -------
+    y : ndarray of shape (n_samples,)
+    sample_weight : ndarray of shape (n_samples,), float64
+
+    Raises
+    ------
+    ValueError
+        If a length differs, the labels are not discrete, or a weight is negative, NaN or
+        infinite, or all are zero.
+
+    Examples
+    --------
+    >>> check_labels(["a", "b"], None, 2)
+    (array(['a', 'b'], dtype='<U1'), array([1., 1.]))
+    """
+    if y is None:
+        raise ValueError(
+            "The classifier requires y to be passed, but the target y is None. Pass the labels of "
+            "X, shape (n_samples,)."
+        )
+    y = column_or_1d(y, warn=True)
+    check_classification_targets(y)
+    if len(y) != n_samples:
+        raise ValueError(f"y must have one label per row of X: {n_samples}; got {len(y)}.")
+    return y, _check_weights(sample_weight, n_samples)
+
+
+def _check_weights(sample_weight, n_samples):
+    if sample_weight is None:
+        return np.ones(n_samples)
+    if isinstance(sample_weight, numbers.Real):
+        sample_weight = np.full(n_samples, sample_weight)
+    weights = check_array(
+        sample_weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight"
+    )
+    if weights.shape != (n_samples,):
+        raise ValueError(
+            f"sample_weight must have shape ({n_samples},), one weight per row of X; got "
+            f"{weights.shape}."
+        )
+    if weights.min() < 0:
+        raise ValueError(
+            f"sample_weight must be >= 0; got {weights.min():g}. Drop instances or give them "
+            "weight 0."
+        )
+    if not weights.any():
+        raise ValueError(
+            "sample_weight is zero for every instance, which leaves nothing to learn; at least "
+            "one must be positive."
+        )
+    return weights
+
+
+def distinct_classes(classes):
+    """Sorted distinct labels, at least two.
+
+    Parameters
+    ----------
+    classes : array-like of shape (n,)
+
+    Returns
+    -------
+    ndarray of shape (n_classes,)
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two.
+
+    Examples
+    --------
+    >>> distinct_classes([2, 1, 2])
+    array([1, 2])
+    """
+    distinct = np.unique(column_or_1d(np.asarray(classes)))
+    if len(distinct) < 2:
+        raise ValueError(f"classes must hold at least 2 labels; got {distinct.tolist()}.")
+    return distinct
+
+
+def class_indices(y, classes):
+    """Position of each label among the sorted classes.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n,)
+    classes : ndarray of shape (n_classes,)
+
+    Returns
+    -------
+    ndarray of shape (n,)
+
+    Raises
+    ------
+    ValueError
+        If a label is not among them.
+
+    Examples
+    --------
+    >>> class_indices(np.array(["b", "a"]), np.array(["a", "b", "c"]))
+    array([1, 0])
+    """
+    unknown = ~np.isin(y, classes)
+    if unknown.any():
+        raise ValueError(
+            f"y has labels that are not among the classes: {np.unique(y[unknown]).tolist()}; "
+            f"known are {classes.tolist()}. Declare every label that may occur with classes=, or "
+            "fit again."
+        )
+    return np.searchsorted(classes, y)
+
+
+def class_weights(class_weight, y):
+    """Weight of the class of each instance.
+
+    Parameters
+    ----------
+    class_weight : dict, "balanced" or None
+    y : ndarray of shape (n,)
+
+    Returns
+    -------
+    ndarray of shape (n,) or float
+        1.0 for None.
+
+    Raises
+    ------
+    ValueError
+        If a weight is negative.
+
+    Examples
+    --------
+    >>> class_weights({"a": 2.0}, np.array(["a", "b"]))
+    array([2., 1.])
+    """
+    if class_weight is None:
+        return 1.0
+    present, indices = np.unique(y, return_inverse=True)
+    weights = compute_class_weight(class_weight, classes=present, y=y)[indices]
+    if (weights < 0).any():
+        raise ValueError(f"class_weight must be >= 0 for every class; got {class_weight}.")
+    return weights

@@ -1,0 +1,25 @@
+"""The baseline that every strategy must beat."""
+
+import numpy as np
+from sklearn.utils.validation import _num_samples
+
+from laplace_al.strategies.base import QueryStrategy
+
+
+class RandomSampling(QueryStrategy):
+    """Choose instances uniformly at random. Needs nothing of the learner.
+
+    Parameters
+    ----------
+    random_state : int, RandomState instance or None, default=None
+        Draws the instances. An int draws the same positions from pools of the same size.
+
+    Examples
+    --------
+    >>> from laplace_al.strategies import RandomSampling
+    >>> RandomSampling(random_state=0).query(None, [[0.0], [1.0], [2.0]], n_instances=2)
+    array([2, 1])
+    """
+
+    def _utilities(self, learner, X_pool, rng):
+        return np.zeros(_num_samples(X_pool))  # all tied, and ties are broken at random

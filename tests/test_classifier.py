@@ -1,0 +1,682 @@
+import copy
+import pickle
+import warnings
+
+import joblib
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+import torch
+from scipy.sparse import csr_matrix
+from scipy.special import expit, log_softmax, softmax
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.datasets import load_digits
+from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from skorch import NeuralNetClassifier
+from torch import nn
+
+from laplace_al import LaplaceUpdateClassifier, TorchFeatures
+
+X, y = load_digits(return_X_y=True)
+X = X / 16
+PAPER = {"covariance": "shared", "curvature": "gaussian", "update": "newton", "step_size": 10}
+SETTINGS = [
+    {"update": update, "curvature": curvature, "fit_intercept": fit_intercept}
+    for update in ("map", "newton")
+    for curvature in ("categorical", "gaussian")
+    for fit_intercept in (True, False)
+]
+N_CLASSES = [2, 3, 10]
+
+
+def data(n_classes, n=120):
+    rows = np.flatnonzero(y < n_classes)[:n]
+    return X[rows], y[rows]
+
+
+def module(n_outputs=10, *, bias=True):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, n_outputs, bias=bias)).double()
+
+
+def arrays(clf):
+    posterior = clf.posterior_
+    return [
+        tensor.clone() for tensor in (posterior.mean, posterior.precision, posterior.covariance)
+    ]
+
+
+def same(first, second):
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+class TestFit:
+    @pytest.mark.parametrize("n_classes", N_CLASSES)
+    @pytest.mark.parametrize("prior_precision", [0.01, 1.0, 50.0])
+    def test_the_mode_is_that_of_logistic_regression(self, n_classes, prior_precision):
+        A, b = data(n_classes)
+        clf = LaplaceUpdateClassifier(prior_precision=prior_precision, predictive="plug_in")
+        twin = LogisticRegression(
+            C=1 / prior_precision, fit_intercept=False, tol=1e-10, max_iter=10_000
+        )
+        augmented = np.c_[A, np.ones(len(A))]
+        np.testing.assert_allclose(
+            clf.fit(A, b).predict_proba(A),
+            twin.fit(augmented, b).predict_proba(augmented),
+            atol=1e-5,
+        )
+        assert clf.coef_.shape == twin.coef_[:, :-1].shape
+        np.testing.assert_allclose(clf.coef_, twin.coef_[:, :-1], atol=1e-4)
+        np.testing.assert_allclose(clf.intercept_, twin.coef_[:, -1], atol=1e-4)
+
+    @pytest.mark.parametrize("params", SETTINGS)
+    @pytest.mark.parametrize("n_classes", N_CLASSES)
+    def test_weights_are_repetitions(self, params, n_classes):
+        A, b = data(n_classes)
+        weights = np.random.default_rng(0).integers(0, 4, size=len(b))
+        clf = LaplaceUpdateClassifier(**params)
+        weighted = clone(clf).fit(A, b, sample_weight=weights)
+        repeated = clone(clf).fit(A.repeat(weights, axis=0), b.repeat(weights))
+        np.testing.assert_allclose(weighted.predict_proba(A), repeated.predict_proba(A), rtol=1e-7)
+
+    def test_class_weight_multiplies_sample_weight(self):
+        A, b = data(3)
+        by_class = LaplaceUpdateClassifier(class_weight={0: 2.0, 2: 0.5}).fit(A, b)
+        by_weight = LaplaceUpdateClassifier().fit(A, b, sample_weight=np.array([2, 1, 0.5])[b])
+        np.testing.assert_allclose(by_class.predict_proba(A), by_weight.predict_proba(A))
+
+    def test_balanced_class_weight(self):
+        A, b = data(3)
+        rows = np.r_[np.flatnonzero(b == 0)[:30], np.flatnonzero(b > 0)[:15]]
+        balanced = LaplaceUpdateClassifier(class_weight="balanced").fit(A[rows], b[rows])
+        weights = len(rows) / (3 * np.bincount(b[rows]))
+        by_hand = LaplaceUpdateClassifier(class_weight=dict(enumerate(weights)))
+        np.testing.assert_allclose(
+            balanced.predict_proba(A), by_hand.fit(A[rows], b[rows]).predict_proba(A)
+        )
+
+    def test_classes_beyond_those_in_y(self):
+        A, b = data(3)
+        clf = LaplaceUpdateClassifier(classes=[4, 0, 1, 2, 3]).fit(A, b)
+        assert clf.classes_.tolist() == [0, 1, 2, 3, 4]
+        probabilities = clf.predict_proba(A)
+        assert probabilities.shape == (len(A), 5)
+        np.testing.assert_allclose(probabilities[:, 3], probabilities[:, 4])
+        assert (
+            LaplaceUpdateClassifier(classes=["a", "b"]).fit(A, ["b"] * len(A)).predict(A[:1]) == "b"
+        )
+
+    def test_warm_start_reaches_the_same_mode_in_fewer_steps(self):
+        A, b = data(10, n=400)
+        clf = LaplaceUpdateClassifier(warm_start=True).fit(A[:390], b[:390])
+        cold = LaplaceUpdateClassifier().fit(A, b)
+        assert clf.fit(A, b).n_iter_ < cold.n_iter_
+        np.testing.assert_allclose(clf.coef_, cold.coef_, atol=1e-7)
+
+    def test_fit_forgets(self):
+        A, b = data(3)
+        clf = LaplaceUpdateClassifier().fit(X[:, :5], y).fit(A, b)
+        np.testing.assert_array_equal(clf.coef_, LaplaceUpdateClassifier().fit(A, b).coef_)
+
+    def test_too_few_steps_warn(self):
+        with pytest.warns(ConvergenceWarning, match=r"from the MAP after max_iter=1 "):
+            LaplaceUpdateClassifier(max_iter=1).fit(X, y)
+
+    @pytest.mark.parametrize("n_classes", N_CLASSES)
+    @pytest.mark.parametrize("curvature", ["categorical", "gaussian"])
+    def test_the_precision_is_the_sum(self, n_classes, curvature):
+        A, b = data(n_classes)
+        clf = LaplaceUpdateClassifier(
+            prior_precision=0.3, curvature=curvature, predictive="plug_in"
+        ).fit(A, b)
+        p = clf.predict_proba(A).max(axis=1)
+        h = np.ones(len(A)) if curvature == "gaussian" else p * (1 - p)
+        phi = np.c_[A, np.ones(len(A))]
+        precision = 0.3 * np.eye(65) + (phi.T * h) @ phi
+        np.testing.assert_allclose(clf.posterior_.precision, precision, atol=1e-10)
+        np.testing.assert_allclose(clf.posterior_.covariance, np.linalg.inv(precision), atol=1e-10)
+
+
+class TestPartialFit:
+    @pytest.mark.parametrize("params", SETTINGS)
+    @pytest.mark.parametrize("n_classes", N_CLASSES)
+    def test_a_then_b_is_a_and_b(self, params, n_classes):
+        A, b = data(n_classes)
+        base = LaplaceUpdateClassifier(classes=range(n_classes), **params).fit(A[:40], b[:40])
+        parts = copy.deepcopy(base).partial_fit(A[40:55], b[40:55]).partial_fit(A[55:], b[55:])
+        whole = copy.deepcopy(base).partial_fit(A[40:], b[40:])
+        single = copy.deepcopy(base)
+        for row in range(40, len(A)):
+            single.partial_fit(A[[row]], b[[row]])
+        for other in (parts, single):
+            for value, truth in zip(arrays(other), arrays(whole), strict=True):
+                torch.testing.assert_close(value, truth, rtol=1e-9, atol=1e-11)
+
+    def test_from_the_prior(self):
+        A, b = data(3)
+        clf = LaplaceUpdateClassifier().partial_fit(A[:1], b[:1], classes=[0, 1, 2])
+        assert clf.classes_.tolist() == [0, 1, 2]
+        assert clf.predict(A[:1]) == b[:1]
+        declared = LaplaceUpdateClassifier(classes=[0, 1, 2]).partial_fit(A[:1], b[:1])
+        assert same(arrays(clf), arrays(declared))
+
+    def test_weights(self):
+        A, b = data(3)
+        base = LaplaceUpdateClassifier().fit(A[:60], b[:60])
+        weights = np.r_[np.zeros(10), np.ones(10)]
+        weighted = copy.deepcopy(base).partial_fit(A[60:80], b[60:80], sample_weight=weights)
+        absent = copy.deepcopy(base).partial_fit(A[70:80], b[70:80])
+        for value, truth in zip(arrays(weighted), arrays(absent), strict=True):
+            torch.testing.assert_close(value, truth)
+
+    def test_class_weight(self):
+        A, b = data(3)
+        base = LaplaceUpdateClassifier(class_weight={0: 3.0}).fit(A[:60], b[:60])
+        twin = copy.deepcopy(base).set_params(class_weight=None)
+        base.partial_fit(A[60:], b[60:])
+        twin.partial_fit(A[60:], b[60:], sample_weight=np.where(b[60:] == 0, 3.0, 1.0))
+        assert same(arrays(base), arrays(twin))
+
+    @pytest.mark.parametrize("params", SETTINGS)
+    def test_passes_repeat_the_update(self, params):
+        A, b = data(3)
+        base = LaplaceUpdateClassifier(**params).fit(A[:60], b[:60])
+        twice = copy.deepcopy(base).set_params(n_passes=2).partial_fit(A[60:], b[60:])
+        again = base.partial_fit(A[60:], b[60:]).partial_fit(A[60:], b[60:])
+        assert same(arrays(twice), arrays(again))
+
+    def test_it_moves_towards_the_refit(self):
+        A, b = data(10, n=600)
+        base = LaplaceUpdateClassifier(prior_precision=0.1, predictive="plug_in").fit(
+            A[:50], b[:50]
+        )
+        target = clone(base).fit(A[:80], b[:80]).predict_proba(A[80:])
+        before = np.abs(base.predict_proba(A[80:]) - target).sum(axis=1).mean() / 2
+        base.partial_fit(A[50:80], b[50:80])
+        after = np.abs(base.predict_proba(A[80:]) - target).sum(axis=1).mean() / 2
+        assert after < before / 2
+
+    def test_more_rows_than_a_block(self):
+        base = LaplaceUpdateClassifier().fit(X[:100], y[:100])
+        whole = copy.deepcopy(base).partial_fit(X[100:700], y[100:700])
+        for start in range(100, 700, 50):
+            base.partial_fit(X[start : start + 50], y[start : start + 50])
+        np.testing.assert_allclose(base.predict_proba(X), whole.predict_proba(X), atol=1e-10)
+
+    @pytest.mark.parametrize("n_passes", [1, 2])
+    @pytest.mark.parametrize("step_size", [1, 10])
+    def test_golden_numbers_of_the_paper(self, golden, step_size, n_passes):
+        """From the trained head, through the public API."""
+        numbers = golden("gaussian")
+        network = nn.Sequential(nn.Identity(), nn.Linear(12, 4, bias=False)).double()
+        network[1].weight.data = numbers["mean"].T.clone()
+        clf = LaplaceUpdateClassifier(
+            network,
+            head="pretrained",
+            fit_intercept=False,
+            n_passes=n_passes,
+            classes=range(4),
+            **PAPER | {"step_size": step_size},
+        )
+        n_train = len(numbers["features_train"])
+        clf.fit(numbers["features_train"], np.arange(n_train) % 4)
+        np.testing.assert_allclose(clf.posterior_.precision, numbers["precision"], rtol=1e-10)
+        np.testing.assert_allclose(
+            clf.decision_function(numbers["features_test"]),
+            numbers["mean_field_logits"],
+            rtol=1e-10,
+        )
+        clf.partial_fit(numbers["features_new"], numbers["y_new"])
+        name = f"newton_gamma{step_size}_passes{n_passes}"
+        for ours, theirs in [("mean", "mean"), ("covariance", "covariance")]:
+            truth = numbers[f"{name}_{theirs}"]
+            error = (getattr(clf.posterior_, ours) - truth).abs().max() / truth.abs().max()
+            assert error < 1e-10
+
+
+class TestPredictions:
+    @pytest.mark.parametrize("n_classes", N_CLASSES)
+    @pytest.mark.parametrize("predictive", ["mean_field", "plug_in"])
+    def test_the_methods_agree(self, n_classes, predictive):
+        A, b = data(n_classes)
+        names = np.array(list("abcdefghij"))
+        clf = LaplaceUpdateClassifier(predictive=predictive).fit(A, names[b])
+        logits, probabilities = clf.decision_function(A), clf.predict_proba(A)
+        assert logits.shape == ((len(A),) if n_classes == 2 else (len(A), n_classes))
+        np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+        np.testing.assert_allclose(np.exp(clf.predict_log_proba(A)), probabilities)
+        np.testing.assert_array_equal(clf.predict(A), clf.classes_[probabilities.argmax(axis=1)])
+        expected = expit(logits) if n_classes == 2 else softmax(logits, axis=1)[:, 1]
+        np.testing.assert_allclose(probabilities[:, 1], expected)
+
+    @pytest.mark.parametrize("n_classes", N_CLASSES)
+    def test_mean_field_is_its_formula(self, n_classes):
+        A, b = data(n_classes)
+        clf = LaplaceUpdateClassifier().fit(A, b)
+        mean, variance = clf.latent_mean_and_variance(A)
+        phi = np.c_[A, np.ones(len(A))]
+        covariance = np.linalg.inv(clf.posterior_.precision.numpy())
+        np.testing.assert_allclose(variance, np.einsum("nd,de,ne->n", phi, covariance, phi))
+        weights = np.c_[clf.coef_, clf.intercept_]
+        np.testing.assert_allclose(mean, (phi @ weights.T).squeeze(), atol=1e-12)
+        logits = (mean.T / np.sqrt(1 + np.pi / 8 * variance)).T
+        np.testing.assert_allclose(clf.decision_function(A), logits, atol=1e-12)
+
+    def test_tiny_probabilities_have_logarithms(self):
+        A, b = data(3)
+        clf = LaplaceUpdateClassifier(predictive="plug_in", prior_precision=1e-4).fit(A, b)
+        far = 1000 * A[:5]
+        logits = clf.decision_function(far)
+        np.testing.assert_allclose(clf.predict_log_proba(far), log_softmax(logits, axis=1))
+        assert np.isfinite(clf.predict_log_proba(far)).all()
+
+    def test_samples_average_to_the_mean_logits(self):
+        A, b = data(2)
+        clf = LaplaceUpdateClassifier().fit(A, b)
+        samples = clf.sample_proba(A[:5], n_samples=4000, random_state=0)
+        assert samples.shape == (4000, 5, 2)
+        np.testing.assert_allclose(samples.sum(axis=2), 1)
+        np.testing.assert_allclose(samples.mean(axis=0), clf.predict_proba(A[:5]), atol=0.03)
+        np.testing.assert_array_equal(samples, clf.sample_proba(A[:5], 4000, random_state=0))
+        assert clf.set_params(random_state=1, n_samples=3).sample_proba(A[:5]).shape == (3, 5, 2)
+
+    def test_far_from_the_data_it_is_less_sure(self):
+        A, b = data(2)
+        plain = LaplaceUpdateClassifier(predictive="plug_in").fit(A, b)
+        unsure = LaplaceUpdateClassifier().fit(A, b)
+        outside = -5 * A
+        confidence = [clf.predict_proba(outside).max(axis=1).mean() for clf in (unsure, plain)]
+        assert confidence[0] < confidence[1]
+
+    @pytest.mark.parametrize(
+        "method",
+        [
+            "predict",
+            "predict_proba",
+            "predict_log_proba",
+            "decision_function",
+            "latent_mean_and_variance",
+            "sample_proba",
+            "transform",
+        ],
+    )
+    def test_before_fit(self, method):
+        with pytest.raises(NotFittedError, match="is not fitted yet"):
+            getattr(LaplaceUpdateClassifier(), method)(X)
+
+
+class TestFeatureExtractor:
+    def test_it_is_the_same_as_its_features(self):
+        network = module()
+        features = TorchFeatures(network).fit_transform(X)
+        whole = LaplaceUpdateClassifier(network).fit(X[:100], y[:100])
+        last = LaplaceUpdateClassifier().fit(features[:100], y[:100])
+        np.testing.assert_allclose(whole.transform(X), features)
+        for _ in range(2):
+            np.testing.assert_allclose(whole.predict_proba(X), last.predict_proba(features))
+            whole.partial_fit(X[100:150], y[100:150])
+            last.partial_fit(features[100:150], y[100:150])
+
+    @pytest.mark.parametrize("shape", [(-1, 1, 8, 8), (-1, 8, 8)])
+    def test_images(self, shape):
+        images = X.reshape(shape).astype(np.float32)
+        network = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, 10))
+        clf = LaplaceUpdateClassifier(network).fit(images[:300], y[:300])
+        assert clf.partial_fit(images[300:400], y[300:400]).score(images, y) > 0.6
+
+    def test_a_callable_on_text(self):
+        def encode(texts):
+            return np.array([[len(text), text.count("!")] for text in texts], dtype=float)
+
+        clf = LaplaceUpdateClassifier(encode).fit(
+            ["no", "yes!!", "nope", "yes yes!!!"], [0, 1, 0, 1]
+        )
+        assert clf.predict(["sure!!!!"]) == 1
+
+    def test_a_fitted_transformer_is_used_as_it_is(self):
+        pca = PCA(5).fit(X)
+        clf = clone(LaplaceUpdateClassifier(pca)).fit(X[:100], y[:100])
+        np.testing.assert_allclose(clf.transform(X), pca.transform(X), atol=1e-12)
+
+    def test_copies_share_the_module(self):
+        network = module()
+        clf = LaplaceUpdateClassifier(network, prior_precision=3.0).fit(X[:50], y[:50])
+        assert clone(clf).feature_extractor is network
+        assert clone(clf).prior_precision == 3.0
+        twin = copy.deepcopy(clf)
+        assert twin.feature_extractor is network
+        np.testing.assert_array_equal(twin.predict_proba(X), clf.predict_proba(X))
+        before = arrays(clf)
+        twin.partial_fit(X[50:60], y[50:60])
+        assert same(before, arrays(clf))
+
+    def test_the_module_is_pickled_once(self):
+        clf = LaplaceUpdateClassifier(module(), classes=range(10)).fit(X[:50], y[:50])
+        network_bytes = len(pickle.dumps(clf.feature_extractor))
+        head = LaplaceUpdateClassifier(classes=range(10)).fit(clf.transform(X[:50]), y[:50])
+        assert len(pickle.dumps(clf)) < 1.5 * network_bytes + len(pickle.dumps(head))
+        twin = pickle.loads(pickle.dumps(clf))
+        assert twin.extractor_.feature_extractor is twin.feature_extractor
+        np.testing.assert_array_equal(twin.predict_proba(X), clf.predict_proba(X))
+
+    def test_parameters_reach_the_extractor(self, capsys):
+        clf = LaplaceUpdateClassifier(module(), batch_size=7, verbose=1).fit(X[:20], y[:20])
+        assert clf.extractor_.batch_size == 7
+        assert "3/3" in capsys.readouterr().err
+
+    def test_a_given_torch_features_is_not_fitted(self):
+        features = TorchFeatures(module(), layer="0")
+        clf = LaplaceUpdateClassifier(features).fit(X[:50], y[:50])
+        assert not hasattr(features, "layer_")
+        assert clf.extractor_.layer_ == "0"
+
+
+class TestPretrainedHead:
+    @pytest.mark.parametrize("bias", [True, False])
+    def test_the_mean_is_the_trained_layer(self, bias):
+        network = module(bias=bias)
+        clf = LaplaceUpdateClassifier(network, head="pretrained", predictive="plug_in")
+        clf.fit(X[:100], y[:100])
+        logits = network(torch.from_numpy(X)).detach().numpy()
+        np.testing.assert_allclose(clf.decision_function(X), logits, atol=1e-12)
+        assert not hasattr(clf, "n_iter_")
+        mean = clf.posterior_.mean.clone()
+        clf.partial_fit(X[100:110], y[100:110])
+        assert not torch.equal(clf.posterior_.mean, mean)
+        np.testing.assert_allclose(network(torch.from_numpy(X)).detach().numpy(), logits)
+
+    def test_two_outputs_become_one_logit(self):
+        network = module(2)
+        clf = LaplaceUpdateClassifier(network, head="pretrained", predictive="plug_in")
+        clf.fit(X[y < 2], y[y < 2])
+        expected = torch.softmax(network(torch.from_numpy(X)), dim=1).detach()
+        np.testing.assert_allclose(clf.predict_proba(X), expected, atol=1e-12)
+
+    def test_one_output_is_the_logit(self):
+        network = module(1)
+        clf = LaplaceUpdateClassifier(network, head="pretrained", predictive="plug_in")
+        clf.fit(X[y < 2], y[y < 2])
+        expected = torch.sigmoid(network(torch.from_numpy(X)))[:, 0].detach()
+        np.testing.assert_allclose(clf.predict_proba(X)[:, 1], expected, atol=1e-12)
+
+    def test_from_the_head_without_any_old_data(self):
+        clf = LaplaceUpdateClassifier(module(), head="pretrained", classes=range(10))
+        clf.partial_fit(X[:5], y[:5])
+        assert clf.predict_proba(X).shape == (len(X), 10)
+
+    def test_a_skorch_net(self):
+        net = NeuralNetClassifier(module(), criterion=nn.CrossEntropyLoss, verbose=0, max_epochs=1)
+        net.fit(X, y)
+        clf = LaplaceUpdateClassifier(net, head="pretrained", predictive="plug_in").fit(X, y)
+        logits = torch.as_tensor(net.forward(X))
+        np.testing.assert_allclose(clf.decision_function(X), logits, atol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("extractor", "message"),
+        [
+            (None, r"needs a feature_extractor .*; got None"),
+            (np.square, "last nn.Linear of an nn.Module or skorch net.*got ufunc"),
+            (TorchFeatures(module(), layer="0"), r"got layer='0'"),
+            (module(7), r"has 7 outputs for 10 classes .* Pass classes="),
+        ],
+    )
+    def test_a_head_that_is_not_there(self, extractor, message):
+        with pytest.raises(ValueError, match=message):
+            LaplaceUpdateClassifier(extractor, head="pretrained").fit(X, y)
+
+    def test_a_bias_is_not_dropped(self):
+        clf = LaplaceUpdateClassifier(module(), head="pretrained", fit_intercept=False)
+        with pytest.raises(ValueError, match="bias, which fit_intercept=False would drop"):
+            clf.fit(X, y)
+
+
+class TestScikitLearn:
+    def test_pipeline(self):
+        pipeline = make_pipeline(StandardScaler(), LaplaceUpdateClassifier(module()))
+        assert cross_val_score(pipeline, X[:500], y[:500], cv=3).mean() > 0.7
+
+    @pytest.mark.parametrize("n_jobs", [1, 2])
+    def test_grid_search(self, n_jobs):
+        search = GridSearchCV(
+            LaplaceUpdateClassifier(),
+            {"prior_precision": [1.0, 1e3]},
+            scoring="neg_log_loss",
+            n_jobs=n_jobs,
+            cv=3,
+        )
+        assert search.fit(X[:300], y[:300]).best_params_ == {"prior_precision": 1.0}
+
+    @pytest.mark.parametrize("n_jobs", [1, 2])
+    def test_grid_search_through_a_pipeline_with_a_network(self, n_jobs):
+        network = module()
+        pipeline = make_pipeline(StandardScaler(), LaplaceUpdateClassifier(network))
+        grid = {"laplaceupdateclassifier__prior_precision": [0.1, 10.0]}
+        search = GridSearchCV(pipeline, grid, n_jobs=n_jobs, cv=2).fit(X[:200], y[:200])
+        assert search.best_estimator_[-1].feature_extractor is network
+        assert search.best_score_ > 0.5
+
+    def test_calibrated_classifier(self):
+        clf = CalibratedClassifierCV(LaplaceUpdateClassifier(), cv=3).fit(X[:300], y[:300])
+        assert clf.score(X[300:], y[300:]) > 0.8
+
+    @pytest.mark.parametrize("extractor", [None, module()])
+    def test_joblib_dump(self, extractor, tmp_path):
+        clf = LaplaceUpdateClassifier(extractor).fit(X[:100], y[:100])
+        joblib.dump(clf, tmp_path / "clf.joblib")
+        twin = joblib.load(tmp_path / "clf.joblib")
+        np.testing.assert_array_equal(twin.predict_proba(X), clf.predict_proba(X))
+        twin.partial_fit(X[100:120], y[100:120])
+
+    @pytest.mark.parametrize("frame", [pd.DataFrame, pl.DataFrame])
+    @pytest.mark.parametrize("extractor", [None, module()])
+    def test_frames(self, frame, extractor):
+        names = [f"pixel {i}" for i in range(64)]
+        named = frame(dict(zip(names, X.T, strict=True)))
+        labels = pd.Series(y) if frame is pd.DataFrame else pl.Series(y)
+        clf = LaplaceUpdateClassifier(extractor).fit(named[:100], labels[:100])
+        assert clf.feature_names_in_.tolist() == names
+        clf.partial_fit(named[100:150], labels[100:150])
+        expected = LaplaceUpdateClassifier(extractor).fit(X[:100], y[:100])
+        expected.partial_fit(X[100:150], y[100:150])
+        np.testing.assert_array_equal(clf.predict_proba(named), expected.predict_proba(X))
+        other = frame(dict(zip(["other", *names[1:]], X.T, strict=True)))
+        with pytest.raises(ValueError, match="feature names should match"):
+            clf.predict(other)
+
+    def test_read_only_memory_map(self, tmp_path):
+        np.save(tmp_path / "X.npy", X)
+        mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+        clf = LaplaceUpdateClassifier().fit(mapped[:100], y[:100])
+        clf.partial_fit(mapped[100:150], y[100:150]).predict_proba(mapped)
+
+    def test_set_output_of_transform(self):
+        clf = LaplaceUpdateClassifier(module()).set_output(transform="pandas").fit(X, y)
+        assert clf.transform(X).columns[-1] == "laplaceupdateclassifier15"
+
+    def test_results_own_their_memory(self):
+        clf = LaplaceUpdateClassifier().fit(X[:100], y[:100])
+        before = arrays(clf)
+        for array in (clf.coef_, clf.intercept_, clf.transform(X[:3])):
+            array[:] = np.nan
+        assert same(before, arrays(clf))
+
+    def test_no_warnings(self):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            LaplaceUpdateClassifier().fit(X, y).partial_fit(X, y).predict_proba(X)
+
+
+NOT_YET = {
+    "covariance": ["per_class", "full"],
+    "predictive": ["monte_carlo", "bridge"],
+    "prior_precision": ["evidence", "loo"],
+    "calibration": ["loo"],
+    "memory_size": [None, 10],
+}
+WRONG = {
+    "prior_precision": [0, -1.0, np.nan, np.inf, None],
+    "covariance": ["diagonal", None],
+    "curvature": ["hessian"],
+    "update": ["sgd"],
+    "step_size": [0, -1],
+    "n_passes": [0, 1.5],
+    "predictive": ["probit"],
+    "n_samples": [0],
+    "fit_intercept": ["yes"],
+    "head": ["train"],
+    "classes": [3],
+    "class_weight": ["auto"],
+    "max_iter": [0],
+    "tol": [-1],
+    "warm_start": ["yes"],
+    "batch_size": [0],
+    "device": [3],
+    "random_state": ["seed"],
+    "verbose": ["yes"],
+}
+
+
+class TestErrors:
+    """Each names the argument, and leaves the object bit for bit as it was."""
+
+    @pytest.fixture(params=[None, "network"])
+    def fitted(self, request):
+        extractor = None if request.param is None else module()
+        return LaplaceUpdateClassifier(extractor).fit(X[:100], y[:100])
+
+    @staticmethod
+    def check(clf, method, args, match, error=ValueError, **kwargs):
+        before, numbers = dict(vars(clf)), arrays(clf) if hasattr(clf, "posterior_") else []
+        with pytest.raises(error, match=match):
+            getattr(clf, method)(*args, **kwargs)
+        assert vars(clf) == before
+        assert same(numbers, arrays(clf) if numbers else [])
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [(name, value) for table in (NOT_YET, WRONG) for name in table for value in table[name]],
+    )
+    @pytest.mark.parametrize("method", ["fit", "partial_fit"])
+    def test_wrong_parameters(self, name, value, method):
+        clf = LaplaceUpdateClassifier().fit(X[:100], y[:100]).set_params(**{name: value})
+        match = (
+            rf"The '{name}' parameter of LaplaceUpdateClassifier must be .*Got {value!r} instead"
+        )
+        self.check(clf, method, (X, y), match)
+
+    def test_what_there_is_is_listed(self):
+        with pytest.raises(
+            ValueError, match=r"a str among \{('auto', 'shared'|'shared', 'auto')\}"
+        ):
+            LaplaceUpdateClassifier(covariance="full").fit(X, y)
+
+    @pytest.mark.parametrize("method", ["fit", "partial_fit"])
+    @pytest.mark.parametrize("wrong", [np.nan, np.inf])
+    def test_inputs_that_are_not_finite(self, fitted, method, wrong):
+        A = X[:5].copy()
+        A[2, 3] = wrong
+        self.check(fitted, method, (A, y[:5]), "Input X contains (NaN|infinity)")
+        self.check(fitted, "predict", (A,), "Input X contains (NaN|infinity)")
+
+    def test_the_number_of_features(self, fitted):
+        match = "X has 63 features, but LaplaceUpdateClassifier is expecting 64"
+        self.check(fitted, "partial_fit", (X[:5, 1:], y[:5]), match)
+        self.check(fitted, "predict", (X[:5, 1:],), match)
+
+    def test_sparse_inputs(self, fitted):
+        self.check(fitted, "fit", (csr_matrix(X), y), "dense data is required", TypeError)
+
+    def test_labels_outside_classes(self, fitted):
+        match = r"labels that are not among the classes: \[11, 12\]; known are \[0, 1, .*classes="
+        self.check(fitted, "partial_fit", (X[:3], [1, 11, 12]), match)
+        clf = LaplaceUpdateClassifier(classes=[0, 1])
+        self.check(clf, "fit", (X[:3], [0, 1, 2]), r"not among the classes: \[2\]")
+
+    def test_no_classes_on_the_first_partial_fit(self):
+        clf = LaplaceUpdateClassifier()
+        match = "classes must be passed on the first call to partial_fit"
+        self.check(clf, "partial_fit", (X, y), match)
+
+    def test_other_classes_on_a_later_partial_fit(self, fitted):
+        match = "is not the same as on last call to partial_fit"
+        self.check(fitted, "partial_fit", (X[:3], y[:3]), match, classes=range(9))
+        fitted.partial_fit(X[:3], y[:3], classes=range(10))
+
+    def test_other_classes_than_the_parameter(self):
+        clf = LaplaceUpdateClassifier(classes=range(10))
+        self.check(clf, "partial_fit", (X[:3], y[:3]), "the parameter classes", classes=range(9))
+
+    @pytest.mark.parametrize("method", ["fit", "partial_fit"])
+    @pytest.mark.parametrize(
+        ("weights", "match"),
+        [
+            ([1, -1, 1], "sample_weight must be >= 0; got -1"),
+            ([0, 0, 0], "sample_weight is zero for every instance"),
+            ([1, np.nan, 1], "Input sample_weight contains NaN"),
+            ([1, 1], r"sample_weight must have shape \(3,\).* got \(2,\)"),
+        ],
+    )
+    def test_wrong_weights(self, fitted, method, weights, match):
+        self.check(fitted, method, (X[:3], y[:3]), match, sample_weight=weights)
+
+    def test_negative_class_weight(self, fitted):
+        fitted.set_params(class_weight={0: -1.0})
+        self.check(fitted, "fit", (X, y), "class_weight must be >= 0")
+
+    def test_balanced_weights_of_a_stream(self, fitted):
+        fitted.set_params(class_weight="balanced")
+        self.check(fitted, "partial_fit", (X, y), "needs all labels at once")
+
+    @pytest.mark.parametrize("method", ["fit", "partial_fit"])
+    def test_wrong_labels(self, fitted, method):
+        self.check(fitted, method, (X[:3], [0.5, 1.2, 3.7]), "Unknown label type")
+        self.check(fitted, method, (X[:3], y[:2]), "y must have one label per row of X: 3; got 2")
+        self.check(fitted, method, (X[:3], None), "requires y to be passed")
+
+    def test_one_class(self, fitted):
+        self.check(fitted, "fit", (X[:3], [1, 1, 1]), r"at least 2 classes to fit; got 1 class")
+        weights = [1, 1, 0]
+        match = r"positive weight: \[1\]. Pass classes="
+        self.check(fitted, "fit", (X[:3], [1, 1, 0]), match, sample_weight=weights)
+        clf = LaplaceUpdateClassifier(classes=["one"])
+        self.check(clf, "fit", (X[:3], ["one"] * 3), "classes must hold at least 2 labels")
+
+    @pytest.mark.parametrize(
+        ("extractor", "match"),
+        [
+            (lambda X: X[:, 0], r"one row of features per input"),
+            (lambda X: X * np.nan, "NaN or infinity for 2 of 2 inputs"),
+            (lambda X: X[:, : len(X)], r"returned 5 features, but 2 when it was fitted"),
+            (nn.Sequential(nn.ReLU()), "calls no nn.Linear"),
+            (TorchFeatures(module(), layer="fc"), r"layer='fc' is not a layer"),
+        ],
+    )
+    def test_wrong_extractors(self, fitted, extractor, match):
+        fitted.set_params(feature_extractor=extractor)
+        self.check(fitted, "fit", (X[:5], y[:5]), match)
+        self.check(LaplaceUpdateClassifier(extractor), "fit", (X[:5], y[:5]), match)
+
+    def test_a_device_that_is_not_there(self, fitted):
+        fitted.set_params(device="cuda:99")
+        self.check(fitted, "fit", (X, y), r"device='cuda:99' is not available.*device='cpu'")
+
+    @pytest.mark.parametrize("method", ["fit", "partial_fit"])
+    @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, RuntimeError])
+    def test_failures_inside_the_network(self, method, error):
+        network = module()
+        clf = LaplaceUpdateClassifier(network).fit(X[:100], y[:100])
+
+        def fail(*_):
+            raise error
+
+        handle = network[0].register_forward_hook(fail)
+        self.check(clf, method, (X, y), None, error)
+        handle.remove()
+        clf.partial_fit(X[:5], y[:5])

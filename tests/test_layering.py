@@ -1,0 +1,82 @@
+"""Imports point down the list, never up; optional dependencies stay at the edge."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import laplace_al
+
+ROOT = pathlib.Path(laplace_al.__file__).parent
+LAYERS = [
+    "simulation",
+    "learner",
+    "strategies",
+    "classifier",
+    "features",
+    "networks",
+    "labels",
+    "transaction",
+    "scores",
+    "links",
+    "mode",
+    "updates",
+    "likelihoods",
+    "posterior",
+]
+CORE = LAYERS[LAYERS.index("links") :]
+
+
+def imports(path):
+    """Names of the modules that a file imports."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            if node.module == "laplace_al":
+                yield from (f"laplace_al.{alias.name}" for alias in node.names)
+            else:
+                yield node.module
+
+
+def modules():
+    """Layer and path of each file of the package below the façade."""
+    for path in ROOT.rglob("*.py"):
+        if path != ROOT / "__init__.py":
+            yield path.relative_to(ROOT).parts[0].removesuffix(".py"), path
+
+
+def test_every_module_has_a_layer():
+    assert {layer for layer, _ in modules()} == set(LAYERS)
+
+
+def test_imports_point_down():
+    upward = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for layer, path in modules()
+        for name in imports(path)
+        if name.startswith("laplace_al.") and LAYERS.index(name.split(".")[1]) < LAYERS.index(layer)
+    ]
+    assert not upward
+
+
+def test_the_core_knows_torch_alone():
+    foreign = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for layer, path in modules()
+        if layer in CORE
+        for name in imports(path)
+        if name.split(".")[0] not in {"torch", "laplace_al", *sys.stdlib_module_names}
+    ]
+    assert not foreign
+
+
+def test_importing_the_package_takes_no_optional_dependency():
+    code = (
+        "import sys, laplace_al, laplace_al.strategies; "
+        "print(*{name.split('.')[0] for name in sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    optional = {"skorch", "modAL", "dask", "matplotlib", "polars", "hypothesis", "pytest"}
+    assert not optional & set(done.stdout.split())

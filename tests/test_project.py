@@ -1,0 +1,48 @@
+"""The files around the package agree with each other."""
+
+import configparser
+import pathlib
+import re
+
+import pytest
+
+import laplace_al
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def read(name):
+    return (ROOT / name).read_text()
+
+
+def test_the_readme_holds_the_two_commands():
+    commands = re.findall(r"^    (python -m pip .*)$", read("README.rst"), flags=re.MULTILINE)
+    assert commands == [
+        'python -m pip install -c constraints.txt ".[examples]" && '
+        "python examples/plot_active_learning_digits.py",
+        'python -m pip install -c constraints.txt -e ".[test]" && python -m pytest',
+    ]
+
+
+def test_pre_commit_and_constraints_pin_the_same_ruff():
+    pinned = re.search(r"^ruff==(.*)$", read("constraints.txt"), flags=re.MULTILINE)[1]
+    assert set(re.findall(r"ruff==([\d.]+)", read(".pre-commit-config.yaml"))) == {pinned}
+
+
+def test_extras():
+    config = configparser.ConfigParser()
+    config.read_string(read("setup.cfg"))
+    extras = config["options.extras_require"]
+    assert set(extras) == {"modal", "dask", "examples", "docs", "test"}
+    assert extras["modal"].strip() == "modAL-python<0.4.2"
+
+
+def test_the_open_section_of_the_changes_is_this_version():
+    assert f"\n{laplace_al.__version__} (unreleased)\n" in read("CHANGES.rst")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "laplace_al").rglob("*.py")), ids=str)
+def test_every_module_has_a_mirror(path):
+    relative = path.relative_to(ROOT / "laplace_al")
+    if path.name != "__init__.py":
+        assert (ROOT / "tests" / relative.with_name(f"test_{relative.name}")).exists()

@@ -19,14 +19,18 @@ from torch.nn import functional
 
 from laplace_al import links
 from laplace_al.features import SharedExtractorMixin, TorchFeatures, share
-from laplace_al.labels import check_labels, class_indices, class_weights, distinct_classes
-from laplace_al.likelihoods import categorical_curvature, gaussian_curvature, likelihood_of
+from laplace_al.labels import (
+    check_labels,
+    class_indices,
+    class_weights,
+    distinct_classes,
+    widened_classes,
+)
+from laplace_al.likelihoods import likelihood_of
 from laplace_al.mode import find_mode
-from laplace_al.posterior import SharedPosterior
+from laplace_al.structures import STRUCTURES, choose_structure
 from laplace_al.transaction import all_or_nothing
-from laplace_al.updates import MapUpdate, NewtonUpdate
 
-_CURVATURES = {"categorical": categorical_curvature, "gaussian": gaussian_curvature}
 _LINKS = {"mean_field": links.mean_field, "plug_in": links.plug_in}
 
 
@@ -44,8 +48,7 @@ class LaplaceUpdateClassifier(
 
     Parameters
     ----------
-    feature_extractor : nn.Module, TorchFeatures, skorch net, transformer, callable or None, \
-default=None
+    feature_extractor : nn.Module, TorchFeatures, skorch net, transformer or callable, default=None
         Makes the features, frozen: never trained, never copied by ``clone``. A module gives the
         input of the ``nn.Linear`` that it calls last; for another layer pass
         ``TorchFeatures(module, layer=...)``. A transformer must be fitted. None: X are
@@ -53,11 +56,15 @@ default=None
     prior_precision : float, default=1.0
         Precision lambda > 0 of the Gaussian prior on the weights, intercept included; one and
         the same for the MAP and the posterior. ``LogisticRegression``'s ``1 / C``.
-    covariance : {"auto", "shared"}, default="auto"
-        Structure of the posterior. ``"shared"`` is one covariance for the weights of all
-        classes (n_features^2 numbers); ``"auto"`` picks it.
+    covariance : {"auto", "per_class", "shared", "full"}, default="auto"
+        Structure of the posterior. ``"shared"`` is one covariance for the weights of all classes
+        (n_features^2 numbers), ``"per_class"`` one for each class (n_classes n_features^2) and
+        ``"full"`` couples all weights ((n_classes n_features)^2, for small heads). ``"auto"``
+        takes ``"per_class"`` up to 2^25 numbers, 256 MiB, else ``"shared"``. For two classes
+        all are the same.
     curvature : {"categorical", "gaussian"}, default="categorical"
-        Weight of an instance in the precision, ``p_max (1 - p_max)`` or 1.
+        Weight of an instance in the precision: that of its softmax, which is ``p_max (1 -
+        p_max)`` if shared, ``p_k (1 - p_k)`` per class and ``diag p - p p^T`` in full; or 1.
     update : {"map", "newton"}, default="map"
         How ``partial_fit`` learns a label. ``"map"`` moves to the exact mode of the current
         Gaussian times the likelihood of the label and cannot overshoot; ``"newton"`` takes one
@@ -86,6 +93,14 @@ default=None
         alone.
     memory_size : {0}, default=0
         Features of past instances to keep: none.
+    forgetting : float, default=1.0
+        In (0, 1]: for streams that drift, each new label makes all earlier ones count so much of
+        what they did; the prior always counts in full. Below 1, ``partial_fit`` costs a
+        factorisation, O(n_features^3).
+    dtype : {"float64", "float32"}, default="float64"
+        Precision of the posterior. ``"float32"`` halves memory and time and keeps about 6 digits:
+        the MAP stops at the distance that these resolve, and weak priors beside large features
+        drown earlier.
     max_iter : int, default=100
         Newton steps of ``fit`` at most.
     tol : float, default=1e-8
@@ -105,9 +120,9 @@ default=None
     ----------
     classes_ : ndarray of shape (n_classes,)
         The labels, sorted.
-    posterior_ : SharedPosterior
-        Gaussian over the weights, of shape (n_features + 1, n_outputs); n_outputs is 1 for two
-        classes, the last row is the intercept.
+    posterior_ : Posterior
+        Gaussian over the weights: its ``mean`` is of shape (n_features + 1, n_outputs); n_outputs
+        is 1 for two classes, the last row is the intercept.
     covariance_ : str
         Structure of the posterior in use.
     coef_ : ndarray of shape (n_outputs, n_features)
@@ -149,8 +164,8 @@ default=None
     _parameter_constraints: dict = {
         "feature_extractor": "no_validation",
         "prior_precision": [Interval(numbers.Real, 0, None, closed="neither")],
-        "covariance": [StrOptions({"auto", "shared"})],
-        "curvature": [StrOptions(set(_CURVATURES))],
+        "covariance": [StrOptions({"auto", *STRUCTURES})],
+        "curvature": [StrOptions({"categorical", "gaussian"})],
         "update": [StrOptions({"map", "newton"})],
         "step_size": [Interval(numbers.Real, 0, None, closed="neither")],
         "n_passes": [Interval(numbers.Integral, 1, None, closed="left")],
@@ -162,6 +177,8 @@ default=None
         "classes": ["array-like", None],
         "class_weight": [dict, StrOptions({"balanced"}), None],
         "memory_size": [Options(numbers.Integral, {0})],
+        "forgetting": [Interval(numbers.Real, 0, 1, closed="right")],
+        "dtype": [StrOptions({"float64", "float32"})],
         "max_iter": [Interval(numbers.Integral, 1, None, closed="left")],
         "tol": [Interval(numbers.Real, 0, None, closed="left")],
         "warm_start": ["boolean"],
@@ -189,6 +206,8 @@ default=None
         classes=None,
         class_weight=None,
         memory_size=0,
+        forgetting=1.0,
+        dtype="float64",
         max_iter=100,
         tol=1e-8,
         warm_start=False,
@@ -212,6 +231,8 @@ default=None
         self.classes = classes
         self.class_weight = class_weight
         self.memory_size = memory_size
+        self.forgetting = forgetting
+        self.dtype = dtype
         self.max_iter = max_iter
         self.tol = tol
         self.warm_start = warm_start
@@ -269,14 +290,15 @@ default=None
         likelihood = likelihood_of(len(self.classes_))
         targets = likelihood.encode(self._tensor(indices))
         mean = self._prior_mean(features, likelihood.n_outputs)
+        self.covariance_ = self._structure(mean)
         vars(self).pop("n_iter_", None)
         if self.head == "fit":
             if previous is not None and previous.mean.shape == mean.shape:
-                mean = previous.mean
+                mean = previous.mean.to(mean)
             mean = self._find_mode(features, targets, weights, likelihood, mean)
-        curvature = weights * _CURVATURES[self.curvature](likelihood.mean(features @ mean))
-        self.posterior_ = SharedPosterior.at_mode(mean, features, curvature, self.prior_precision)
-        self.covariance_ = "shared"
+        self.posterior_ = STRUCTURES[self.covariance_].at_mode(
+            mean, features, weights, likelihood, self.curvature, self.prior_precision
+        )
         return self
 
     @all_or_nothing
@@ -331,11 +353,67 @@ default=None
         targets = likelihood.encode(self._tensor(indices))
         if first:
             mean = self._prior_mean(features, likelihood.n_outputs)
-            self.posterior_ = SharedPosterior.prior(mean, self.prior_precision)
-            self.covariance_ = "shared"
-        update = self._update(likelihood)
+            self.covariance_ = self._structure(mean)
+            posterior = STRUCTURES[self.covariance_].posterior
+            self.posterior_ = posterior.prior(mean, self.prior_precision)
+        if self.forgetting < 1:
+            # each label fades what came before it, the earlier ones of this call included
+            n_later = torch.arange(len(weights) - 1, -1, -1, device=weights.device)
+            weights = weights * self.forgetting**n_later
+            self.posterior_ = self.posterior_.forget(self.forgetting ** len(weights))
+        update = STRUCTURES[self.covariance_].update(
+            likelihood, update=self.update, curvature=self.curvature, step_size=self.step_size
+        )
         for _ in range(self.n_passes):
             self.posterior_ = self.posterior_.condition(features, targets, weights, update)
+        return self
+
+    @all_or_nothing
+    def add_classes(self, labels):
+        """Open new classes from the prior, without refitting.
+
+        Their logits start at 0, and the classes so far keep theirs. With two classes the one
+        logit first becomes two, half of it each.
+
+        Parameters
+        ----------
+        labels : label or array-like of shape (n_labels,)
+
+        Returns
+        -------
+        LaplaceUpdateClassifier
+            This object.
+
+        Raises
+        ------
+        ValueError
+            If a label is known already, or is of another kind than those so far. The object is
+            then as it was.
+
+        Examples
+        --------
+        >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], ["ant", "cat"])
+        >>> clf.add_classes("bee").classes_
+        array(['ant', 'bee', 'cat'], dtype='<U3')
+        >>> clf.partial_fit([[0.0]], ["bee"]).predict_proba([[0.0]]).argmax()
+        np.int64(1)
+        """
+        check_is_fitted(self)
+        classes = widened_classes(self.classes_, labels)
+        posterior = self.posterior_
+        if posterior.mean.shape[1] == 1:
+            posterior = posterior.as_two_outputs()
+        choose_structure(
+            self.covariance_,
+            len(posterior.mean),
+            len(classes),
+            dtype=posterior.mean.dtype,
+            device=posterior.mean.device,
+        )
+        positions = torch.as_tensor(np.searchsorted(classes, self.classes_))
+        positions = positions.to(posterior.mean.device)
+        self.posterior_ = posterior.with_outputs(positions, len(classes))
+        self.classes_ = classes
         return self
 
     def decision_function(self, X):
@@ -431,19 +509,21 @@ default=None
         -------
         mean : ndarray of shape (n_samples,) or (n_samples, n_classes)
             One logit for two classes.
-        variance : ndarray of shape (n_samples,)
-            Of every logit of a row: with ``covariance="shared"`` they are equal.
+        variance : ndarray of shape (n_samples,) or (n_samples, n_classes)
+            One for all logits of a row with ``covariance="shared"`` and for two classes, else one
+            for each logit.
 
         Examples
         --------
         >>> clf = LaplaceUpdateClassifier().partial_fit([[1.0]], [0], classes=[0, 1, 2])
         >>> mean, variance = clf.latent_mean_and_variance([[1.0], [2.0]])
         >>> mean.shape, variance.shape
-        ((2, 3), (2,))
+        ((2, 3), (2, 3))
         """
         mean, variance = self._latent(X)
-        mean = mean.numpy(force=True)
-        return mean[:, 0] if mean.shape[1] == 1 else mean, variance.numpy(force=True)
+        if mean.shape[1] == 1:
+            mean, variance = mean[:, 0], variance.reshape(-1)
+        return mean.numpy(force=True), variance.numpy(force=True)
 
     def sample_proba(self, X, n_samples=None, random_state=None):
         """Class probabilities under weights drawn from the posterior.
@@ -554,7 +634,11 @@ default=None
         return known
 
     def _tensor(self, array):
-        return torch.tensor(array, dtype=torch.float64, device=_available_device(self.device))
+        dtype = getattr(torch, self.dtype)
+        return torch.tensor(array, dtype=dtype, device=_available_device(self.device))
+
+    def _structure(self, mean):
+        return choose_structure(self.covariance, *mean.shape, dtype=mean.dtype, device=mean.device)
 
     def _prior_mean(self, features, n_outputs):
         """Where W (D, n_outputs) starts: zero, or the trained last layer of the network."""
@@ -605,12 +689,6 @@ default=None
                 stacklevel=4,
             )
         return mode.mean
-
-    def _update(self, likelihood):
-        curvature = _CURVATURES[self.curvature]
-        if self.update == "map":
-            return MapUpdate(likelihood, curvature)
-        return NewtonUpdate(likelihood, curvature, float(self.step_size))
 
     def _latent(self, X):
         check_is_fitted(self)

@@ -98,6 +98,44 @@ def distinct_classes(classes):
     return distinct
 
 
+def widened_classes(classes, labels):
+    """Sorted classes with new ones among them.
+
+    Parameters
+    ----------
+    classes : ndarray of shape (n_classes,)
+    labels : label or array-like of shape (n_labels,)
+        New ones, distinct.
+
+    Returns
+    -------
+    ndarray of shape (n_classes + n_labels,)
+
+    Raises
+    ------
+    ValueError
+        If a label is known, given twice, or of another kind than the classes.
+
+    Examples
+    --------
+    >>> widened_classes(np.array([1, 3]), 2)
+    array([1, 2, 3])
+    """
+    labels = column_or_1d(np.atleast_1d(labels))
+    kinds = {array.dtype.kind.replace("u", "i") for array in (classes, labels)}
+    if len(kinds) > 1:
+        raise ValueError(
+            f"labels must be of the kind of the classes so far, {classes.dtype}; got "
+            f"{labels.dtype}: {labels.tolist()}."
+        )
+    widened = np.unique(np.concatenate([classes, labels]))
+    if len(widened) < len(classes) + len(labels) or not len(labels):
+        raise ValueError(
+            f"labels must be new and distinct; got {labels.tolist()}, known are {classes.tolist()}."
+        )
+    return widened
+
+
 def class_indices(y, classes):
     """Position of each label among the sorted classes.
 

@@ -56,6 +56,10 @@ class Bernoulli:
         """Second derivative of -log p(y | z), times a direction: p (1 - p) d, (n, 1)."""
         return mean * (1 - mean) * direction
 
+    def hessian(self, logits):
+        """p (1 - p) of one instance, (1, 1)."""
+        return torch.sigmoid(logits) * torch.sigmoid(-logits)
+
     def solve_damped_hessian(self, logits, scale, right):
         """x in (I + diag(scale) p (1 - p)) x = right, (n, 1)."""
         return right / (1 + scale * torch.sigmoid(logits) * torch.sigmoid(-logits))
@@ -105,6 +109,13 @@ class Categorical:
         weighted = mean * direction
         return weighted - mean * weighted.sum(dim=1, keepdim=True)
 
+    def hessian(self, logits):
+        """diag p - p p^T of one instance, (C, C); p_k (1 - p_k) as a sum of products."""
+        mean = self.mean(logits)[0]
+        hessian = -torch.outer(mean, mean)
+        hessian.fill_diagonal_(0)
+        return hessian - torch.diag(hessian.sum(dim=1))
+
     def solve_damped_hessian(self, logits, scale, right):
         """x in (I + diag(scale) (diag p - p p^T)) x = right, (n, C).
 
@@ -138,8 +149,8 @@ def likelihood_of(n_classes):
     return Bernoulli() if n_classes == 2 else Categorical(n_classes)
 
 
-def categorical_curvature(mean):
-    """Weight of an instance in the precision: h = p_max (1 - p_max).
+def shared_curvature(mean):
+    """Weight of an instance in a precision that all outputs share: h = p_max (1 - p_max).
 
     Parameters
     ----------
@@ -148,22 +159,20 @@ def categorical_curvature(mean):
 
     Returns
     -------
-    Tensor of shape (n,)
+    Tensor of shape (n, 1)
 
     Examples
     --------
     >>> import torch
-    >>> categorical_curvature(torch.tensor([[0.5, 0.3, 0.2]]))
-    tensor([0.2500])
+    >>> shared_curvature(torch.tensor([[0.5, 0.3, 0.2]]))
+    tensor([[0.2500]])
     """
-    largest = mean.amax(dim=1)
+    largest = mean.amax(dim=1, keepdim=True)
     return largest * (1 - largest)
 
 
-def gaussian_curvature(mean):
-    """Weight of an instance in the precision: h = 1, whatever its prediction.
-
-    The default of arXiv 2210.06112.
+def per_class_curvature(mean):
+    """Weight of an instance in the precision of each output: h_k = p_k (1 - p_k).
 
     Parameters
     ----------
@@ -171,15 +180,41 @@ def gaussian_curvature(mean):
 
     Returns
     -------
-    Tensor of shape (n,)
+    Tensor of shape (n, C)
 
     Examples
     --------
     >>> import torch
-    >>> gaussian_curvature(torch.tensor([[0.5, 0.3, 0.2]]))
-    tensor([1.])
+    >>> per_class_curvature(torch.tensor([[0.5, 0.3, 0.2]]))
+    tensor([[0.2500, 0.2100, 0.1600]])
     """
-    return torch.ones_like(mean[:, 0])
+    return mean * (1 - mean)
+
+
+def full_curvature_root(mean):
+    """Root B of the curvature of one instance: B B^T = diag p - p p^T; p (1 - p) for one logit.
+
+    Parameters
+    ----------
+    mean : Tensor of shape (1, C)
+
+    Returns
+    -------
+    Tensor of shape (C, C)
+        diag(q) (I - q q^T) with q = sqrt(p): a projection between two scalings.
+
+    Examples
+    --------
+    >>> import torch
+    >>> root = full_curvature_root(torch.tensor([[0.5, 0.5]]))
+    >>> root @ root.T
+    tensor([[ 0.2500, -0.2500],
+            [-0.2500,  0.2500]])
+    """
+    if mean.shape[1] == 1:
+        return (mean * (1 - mean)).sqrt()
+    q = mean[0].sqrt()
+    return torch.diag(q) - torch.outer(mean[0], q)
 
 
 def mode_coefficients(likelihood, logits, variance, targets, weights):
@@ -264,3 +299,63 @@ def _backtrack(objective, shift, step, value, slope):
         factor = torch.where(halve, 0.5, 1.0).to(step.dtype)
         step, slope = step * factor[:, None], slope * factor
     return candidate, new_value, step
+
+
+def coupled_mode_coefficients(likelihood, logits, covariance, targets, weight):
+    """Exact mode for one instance whose logits are correlated.
+
+    Solves ``a = s (y - p(z + V a))``, the minimum of the convex ``s CE(y, z + V a) + a^T V a / 2``,
+    by damped Newton steps of O(C^3).
+
+    Parameters
+    ----------
+    likelihood : Bernoulli or Categorical
+    logits : Tensor of shape (1, C)
+        z before the label is known.
+    covariance : Tensor of shape (C, C)
+        V of the logits.
+    targets : Tensor of shape (1, C)
+    weight : Tensor of shape (1,)
+        s >= 0.
+
+    Returns
+    -------
+    coefficients : Tensor of shape (1, C)
+        a.
+    shifted : Tensor of shape (1, C)
+        The logits at the mode, z + V a.
+
+    Raises
+    ------
+    ArithmeticError
+        If a solution is not reached, which finite input should never cause.
+
+    Examples
+    --------
+    >>> import torch
+    >>> z, y = torch.zeros(1, 1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)
+    >>> a, shifted = coupled_mode_coefficients(Bernoulli(), z, 2 * y, y, y[:, 0])
+    >>> torch.allclose(a, y - torch.sigmoid(shifted))
+    True
+    """
+    identity = torch.eye(len(covariance), dtype=logits.dtype, device=logits.device)
+
+    def objective(a):
+        data = weight * likelihood.negative_log_likelihood(logits + a @ covariance, targets)
+        return data + ((a @ covariance) * a).sum(dim=1) / 2
+
+    a = torch.zeros_like(logits)
+    value = objective(a)
+    for _ in range(_MAX_NEWTON_STEPS):
+        shifted = logits + a @ covariance
+        error = a - weight * likelihood.residual(shifted, targets)
+        damped = identity + weight * likelihood.hessian(shifted) @ covariance
+        step = -torch.linalg.solve(damped, error.T).T
+        slope = ((error @ covariance) * step).sum(dim=1)
+        a, value, step = _backtrack(objective, a, step, value, slope)
+        moved = (step @ covariance).abs().max()
+        if moved <= _STEP_TOLERANCE + _ROUNDING * (shifted.abs().max() + moved):
+            break
+    else:
+        raise ArithmeticError(f"the mode equation was not solved in {_MAX_NEWTON_STEPS} steps")
+    return a, logits + a @ covariance

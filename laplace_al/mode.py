@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 
-from laplace_al.posterior.factor import cholesky_factor
+from laplace_al.posterior.roots import root_of_sum
 
 _MAX_CG_STEPS = 500
 _MAX_HALVINGS = 60
@@ -83,8 +83,8 @@ def find_mode(features, targets, weights, likelihood, prior_precision, start, *,
     for n_iter in range(max_iter + 1):
         probabilities = likelihood.mean(logits)
         gradient = features.T @ (weights * (probabilities - targets)) + prior_precision * mean
-        factor = _preconditioner(features, weights, probabilities, prior_precision)
-        distance = (gradient * torch.cholesky_solve(gradient, factor)).sum().sqrt()
+        root = _preconditioner(features, weights, probabilities, prior_precision)
+        distance = torch.linalg.vector_norm(root.T @ gradient)
         if distance <= tol or n_iter == max_iter:
             break
 
@@ -92,7 +92,7 @@ def find_mode(features, targets, weights, likelihood, prior_precision, start, *,
             curved = likelihood.hessian_product(probabilities, features @ direction)
             return features.T @ (weights * curved) + prior_precision * direction
 
-        step = _conjugate_gradients(hessian, -gradient, factor, tol=min(0.1, float(distance)))
+        step = _conjugate_gradients(hessian, -gradient, root, tol=min(0.1, float(distance)))
         slope = (gradient * step).sum()
         rounding = 1e-15 * (1 + value.abs())
         logit_step = features @ step
@@ -110,18 +110,16 @@ def find_mode(features, targets, weights, likelihood, prior_precision, start, *,
 
 
 def _preconditioner(features, weights, probabilities, prior_precision):
-    """Cholesky factor of lambda I + Phi^T diag(s h) Phi, h = the mean of p (1 - p)."""
-    curvature = weights[:, 0] * (probabilities * (1 - probabilities)).mean(dim=1)
-    precision = features.T @ (curvature[:, None] * features)
-    precision.diagonal().add_(prior_precision)
-    return cholesky_factor(precision)
+    """Root of the inverse of lambda I + Phi^T diag(s h) Phi, h = the mean of p (1 - p)."""
+    curvature = weights * (probabilities * (1 - probabilities)).mean(dim=1, keepdim=True)
+    return root_of_sum(features, curvature, prior_precision)[0]
 
 
-def _conjugate_gradients(operator, right, factor, *, tol):
+def _conjugate_gradients(operator, right, root, *, tol):
     """x (D, C) in operator(x) = right, to ``tol`` relative in the preconditioned norm."""
     solution = torch.zeros_like(right)
     residual = right
-    preconditioned = torch.cholesky_solve(residual, factor)
+    preconditioned = root @ (root.T @ residual)
     direction = preconditioned
     energy = (residual * preconditioned).sum()
     target = tol**2 * energy
@@ -130,7 +128,7 @@ def _conjugate_gradients(operator, right, factor, *, tol):
         length = energy / (direction * image).sum()
         solution = solution + length * direction
         residual = residual - length * image
-        preconditioned = torch.cholesky_solve(residual, factor)
+        preconditioned = root @ (root.T @ residual)
         new_energy = (residual * preconditioned).sum()
         if new_energy <= target:
             break

@@ -1,18 +1,27 @@
 """What one label does to the posterior: the step of the mean and the weight in the precision.
 
-An update maps the logits and variance of instances *before* their labels are known to
+An update maps the logits and variance of an instance *before* its label is known to
 ``(coefficients, curvature)`` with
 
-    W      <- W + u a^T,                     u = Sigma_old phi, a the coefficients (n, C)
-    Sigma  <- Sigma - h / (1 + h v) u u^T,   h the curvature (n,), weights included
+    W      <- W + u a^T,                     u = Sigma_old phi, a the coefficients (1, C)
+    Sigma  <- Sigma - h / (1 + h v) u u^T,   h the curvature, weights included
 
-so that posteriors and pools share the very same numbers.
+where v and h are (1, 1) for a shared covariance and (1, C) for one of each output. Posteriors and
+pools share the very same numbers. Where outputs are correlated, v is their covariance V (C, C) and
+the curvature is given by a root B (C, C), H = B B^T.
 """
 
 from collections.abc import Callable
 from typing import NamedTuple
 
-from laplace_al.likelihoods import Bernoulli, Categorical, mode_coefficients
+import torch
+
+from laplace_al.likelihoods import (
+    Bernoulli,
+    Categorical,
+    coupled_mode_coefficients,
+    mode_coefficients,
+)
 
 
 class NewtonUpdate(NamedTuple):
@@ -25,18 +34,17 @@ class NewtonUpdate(NamedTuple):
     ----------
     likelihood : Bernoulli or Categorical
     curvature : callable
-        Probabilities (n, C) to weights in the precision (n,).
+        Probabilities (n, C) to weights in the precision, (n, 1) or (n, C).
     step_size : float
         gamma, > 0.
 
     Examples
     --------
-    >>> import torch
-    >>> from laplace_al.likelihoods import Bernoulli, gaussian_curvature
-    >>> update = NewtonUpdate(Bernoulli(), gaussian_curvature, step_size=1.0)
-    >>> one = torch.ones(1)
-    >>> update(torch.zeros(1, 1), one, torch.ones(1, 1), one)
-    (tensor([[0.2500]]), tensor([1.]))
+    >>> from laplace_al.likelihoods import Bernoulli
+    >>> update = NewtonUpdate(Bernoulli(), torch.ones_like, step_size=1.0)
+    >>> one = torch.ones(1, 1)
+    >>> update(0 * one, one, one, one[0])
+    (tensor([[0.2500]]), tensor([[1.]]))
     """
 
     likelihood: Bernoulli | Categorical
@@ -44,10 +52,11 @@ class NewtonUpdate(NamedTuple):
     step_size: float = 1.0
 
     def __call__(self, logits, variance, targets, weights):
-        """Logits (n, C), variance (n,), targets (n, C), weights (n,) to a (n, C) and h (n,)."""
+        """Logits (n, C), variance (n, 1|C), targets (n, C), weights (n,) to a and h."""
+        weights = weights[:, None]
         curvature = weights * self.curvature(self.likelihood.mean(logits))
         gain = self.step_size * weights / (1 + curvature * variance)
-        return gain[:, None] * self.likelihood.residual(logits, targets), curvature
+        return gain * self.likelihood.residual(logits, targets), curvature
 
 
 class MapUpdate(NamedTuple):
@@ -59,15 +68,14 @@ class MapUpdate(NamedTuple):
     ----------
     likelihood : Bernoulli or Categorical
     curvature : callable
-        Probabilities (n, C) to weights in the precision (n,).
+        Probabilities (n, C) to weights in the precision, (n, 1) or (n, C).
 
     Examples
     --------
-    >>> import torch
-    >>> from laplace_al.likelihoods import Bernoulli, categorical_curvature
-    >>> update = MapUpdate(Bernoulli(), categorical_curvature)
-    >>> one = torch.ones(1)
-    >>> step, curvature = update(torch.zeros(1, 1), one, torch.ones(1, 1), one)
+    >>> from laplace_al.likelihoods import Bernoulli, per_class_curvature
+    >>> update = MapUpdate(Bernoulli(), per_class_curvature)
+    >>> one = torch.ones(1, 1)
+    >>> step, curvature = update(0 * one, one, one, one[0])
     >>> torch.allclose(step, 1 - torch.sigmoid(step))  # z = 0 and v = 1: a = y - p(a)
     True
     """
@@ -76,8 +84,71 @@ class MapUpdate(NamedTuple):
     curvature: Callable
 
     def __call__(self, logits, variance, targets, weights):
-        """Logits (n, C), variance (n,), targets (n, C), weights (n,) to a (n, C) and h (n,)."""
+        """Logits (n, C), variance (n, 1|C), targets (n, C), weights (n,) to a and h."""
         coefficients, shifted = mode_coefficients(
-            self.likelihood, logits, variance[:, None], targets, weights
+            self.likelihood, logits, variance, targets, weights
         )
-        return coefficients, weights * self.curvature(self.likelihood.mean(shifted))
+        return coefficients, weights[:, None] * self.curvature(self.likelihood.mean(shifted))
+
+
+class CoupledNewtonUpdate(NamedTuple):
+    """:class:`NewtonUpdate` for correlated logits: ``Sigma_new Phi = Sigma_old Phi (I + H V)^-1``.
+
+    Parameters
+    ----------
+    likelihood : Bernoulli or Categorical
+    curvature_root : callable
+        Probabilities (1, C) of an instance to a root (C, C) of its curvature.
+    step_size : float
+        gamma, > 0.
+
+    Examples
+    --------
+    >>> from laplace_al.likelihoods import Bernoulli
+    >>> update = CoupledNewtonUpdate(Bernoulli(), torch.ones_like, step_size=1.0)
+    >>> one = torch.ones(1, 1)
+    >>> update(0 * one, one, one, one[0])
+    (tensor([[0.2500]]), tensor([[1.]]))
+    """
+
+    likelihood: Bernoulli | Categorical
+    curvature_root: Callable
+    step_size: float = 1.0
+
+    def __call__(self, logits, covariance, targets, weights):
+        """Logits (1, C), covariance (C, C), targets (1, C), weights (1,) to a and B."""
+        root = weights.sqrt() * self.curvature_root(self.likelihood.mean(logits))
+        identity = torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
+        damped = identity + root @ (root.T @ covariance)
+        residual = self.step_size * weights * self.likelihood.residual(logits, targets)
+        return torch.linalg.solve(damped, residual.T).T, root
+
+
+class CoupledMapUpdate(NamedTuple):
+    """:class:`MapUpdate` for correlated logits.
+
+    Parameters
+    ----------
+    likelihood : Bernoulli or Categorical
+    curvature_root : callable
+        Probabilities (1, C) of an instance to a root (C, C) of its curvature.
+
+    Examples
+    --------
+    >>> from laplace_al.likelihoods import Bernoulli, full_curvature_root
+    >>> update = CoupledMapUpdate(Bernoulli(), full_curvature_root)
+    >>> one = torch.ones(1, 1)
+    >>> step, _ = update(0 * one, one, one, one[0])
+    >>> torch.allclose(step, 1 - torch.sigmoid(step))
+    True
+    """
+
+    likelihood: Bernoulli | Categorical
+    curvature_root: Callable
+
+    def __call__(self, logits, covariance, targets, weights):
+        """Logits (1, C), covariance (C, C), targets (1, C), weights (1,) to a and B."""
+        coefficients, shifted = coupled_mode_coefficients(
+            self.likelihood, logits, covariance, targets, weights
+        )
+        return coefficients, weights.sqrt() * self.curvature_root(self.likelihood.mean(shifted))

@@ -1,53 +1,78 @@
 """Slow, obvious twins of the fast code: one instance at a time, direct inverses, no blocks."""
 
 import numpy as np
-from scipy.optimize import minimize
-from scipy.special import log_softmax, softmax
+from scipy.optimize import root
+from scipy.special import expit, softmax
 
 
 def probabilities(logits):
     """p (C,) of one instance: sigmoid of one logit, else softmax."""
-    return 1 / (1 + np.exp(-logits)) if len(logits) == 1 else softmax(logits)
+    return expit(logits) if len(logits) == 1 else softmax(logits)
 
 
-def cross_entropy(logits, target):
-    """-log p(y | z) of one instance."""
-    if len(logits) == 1:
-        return np.logaddexp(0, (1 - 2 * target[0]) * logits[0])
-    return -log_softmax(logits) @ target
+def hessian(p):
+    """Second derivative (C, C) of the cross entropy in the logits."""
+    return np.diag(p * (1 - p)) if len(p) == 1 else np.diag(p) - np.outer(p, p)
 
 
-def curvature(name, p):
-    return 1.0 if name == "gaussian" else p.max() * (1 - p.max())
+def curvature(structure, name, p):
+    """H (C, C) of one instance as each structure sees it."""
+    if name == "gaussian":
+        return np.eye(len(p))
+    if structure == "shared":
+        return p.max() * (1 - p.max()) * np.eye(len(p))
+    if structure == "per_class":
+        return np.diag(p * (1 - p))
+    return hessian(p)
 
 
-def direct_mode(logits, variance, target, weight):
-    """a of ``a = s (y - p(z + v a))``, by a general-purpose minimiser."""
+def mode_coefficients(logits, covariance, target, weight):
+    """a of ``a = s (y - p(z + V a))``, by a general-purpose solver."""
 
-    def objective(a):
-        return weight * cross_entropy(logits + variance * a, target) + variance / 2 * a @ a
+    def equation(a):
+        p = probabilities(logits + covariance @ a)
+        return a - weight * (target - p), np.eye(len(a)) + weight * hessian(p) @ covariance
 
-    def gradient(a):
-        return variance * (weight * (probabilities(logits + variance * a) - target) + a)
-
-    start = np.zeros_like(logits)
-    return minimize(objective, start, jac=gradient, method="BFGS", options={"gtol": 1e-13}).x
+    solved = root(equation, np.zeros_like(logits), jac=True, tol=1e-14)
+    assert np.abs(equation(solved.x)[0]).max() < 1e-11
+    return solved.x
 
 
-def one_by_one(mean, precision, features, targets, weights, *, update, curve, step_size=1.0):
-    """The updates of design section 2, each with the inverse of the summed precision."""
-    for phi, y, s in zip(features, targets, weights, strict=True):
-        covariance = np.linalg.inv(precision)
-        z, v = phi @ mean, phi @ covariance @ phi
+class DensePosterior:
+    """Gaussian over all D C weights, W_dk at the place d C + k, by its dense precision."""
+
+    def __init__(self, mean, precision):
+        self.mean, self.precision = mean, precision
+
+    @classmethod
+    def at_mode(cls, structure, curve, mean, features, weights, prior_precision):
+        dense = cls(mean, prior_precision * np.eye(mean.size))
+        for phi, s in zip(features, weights, strict=True):
+            dense.add(phi, s * curvature(structure, curve, probabilities(phi @ mean)))
+        return dense
+
+    @property
+    def covariance(self):
+        return np.linalg.inv(self.precision)
+
+    def lift(self, phi):
+        """phi (x) I, (D C, C): the logits are its transpose times the weights."""
+        return np.kron(phi[:, None], np.eye(self.mean.shape[1]))
+
+    def add(self, phi, weight):
+        self.precision = self.precision + self.lift(phi) @ weight @ self.lift(phi).T
+
+    def learn(self, structure, curve, update, phi, y, s, step_size=1.0):
+        """The updates of the equations, each with inverses of the summed precision."""
+        lifted, z = self.lift(phi), phi @ self.mean
         if update == "newton":
             p = probabilities(z)
-            h = s * curvature(curve, p)
-            precision = precision + h * np.outer(phi, phi)
-            step = step_size * s * (y - p)
-            mean = mean + np.outer(np.linalg.inv(precision) @ phi, step)
+            self.add(phi, s * curvature(structure, curve, p))
+            step = self.covariance @ lifted @ (step_size * s * (y - p))
         else:
-            a = direct_mode(z, v, y, s)
-            h = s * curvature(curve, probabilities(z + v * a))
-            precision = precision + h * np.outer(phi, phi)
-            mean = mean + np.outer(covariance @ phi, a)
-    return mean, precision
+            covariance = self.covariance
+            v = lifted.T @ covariance @ lifted
+            a = mode_coefficients(z, v, y, s)
+            step = covariance @ lifted @ a
+            self.add(phi, s * curvature(structure, curve, probabilities(z + v @ a)))
+        self.mean = self.mean + step.reshape(self.mean.shape)

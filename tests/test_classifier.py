@@ -28,10 +28,10 @@ X, y = load_digits(return_X_y=True)
 X = X / 16
 PAPER = {"covariance": "shared", "curvature": "gaussian", "update": "newton", "step_size": 10}
 SETTINGS = [
-    {"update": update, "curvature": curvature, "fit_intercept": fit_intercept}
+    {"covariance": covariance, "update": update, "curvature": curvature, "fit_intercept": intercept}
+    for covariance, intercept in [("shared", True), ("shared", False), ("per_class", True)]
     for update in ("map", "newton")
     for curvature in ("categorical", "gaussian")
-    for fit_intercept in (True, False)
 ]
 N_CLASSES = [2, 3, 10]
 
@@ -47,10 +47,7 @@ def module(n_outputs=10, *, bias=True):
 
 
 def arrays(clf):
-    posterior = clf.posterior_
-    return [
-        tensor.clone() for tensor in (posterior.mean, posterior.precision, posterior.covariance)
-    ]
+    return [clf.posterior_.mean.clone(), clf.posterior_.root.clone()]
 
 
 def same(first, second):
@@ -134,7 +131,7 @@ class TestFit:
     def test_the_precision_is_the_sum(self, n_classes, curvature):
         A, b = data(n_classes)
         clf = LaplaceUpdateClassifier(
-            prior_precision=0.3, curvature=curvature, predictive="plug_in"
+            covariance="shared", prior_precision=0.3, curvature=curvature, predictive="plug_in"
         ).fit(A, b)
         p = clf.predict_proba(A).max(axis=1)
         h = np.ones(len(A)) if curvature == "gaussian" else p * (1 - p)
@@ -142,6 +139,38 @@ class TestFit:
         precision = 0.3 * np.eye(65) + (phi.T * h) @ phi
         np.testing.assert_allclose(clf.posterior_.precision, precision, atol=1e-10)
         np.testing.assert_allclose(clf.posterior_.covariance, np.linalg.inv(precision), atol=1e-10)
+
+    @pytest.mark.parametrize(
+        ("n_classes", "covariance", "expected"),
+        [(2, "auto", "shared"), (10, "auto", "per_class"), (10, "full", "full")],
+    )
+    def test_the_structure_in_use(self, n_classes, covariance, expected):
+        A, b = data(n_classes)
+        clf = LaplaceUpdateClassifier(covariance=covariance).fit(A[:, :20], b)
+        assert clf.covariance_ == expected
+        assert clf.partial_fit(A[:3, :20], b[:3]).covariance_ == expected
+
+    def test_a_structure_that_does_not_fit_into_memory(self):
+        wide = np.random.default_rng(0).normal(size=(20, 30_000))
+        match = r"covariance='per_class' needs .* GiB for 30001 features and 10 outputs"
+        clf = LaplaceUpdateClassifier(covariance="per_class", classes=range(10))
+        with pytest.raises(ValueError, match=match):
+            clf.fit(wide, np.arange(20) % 10)
+        assert not hasattr(clf, "classes_")
+
+    @pytest.mark.parametrize("covariance", ["shared", "per_class"])
+    def test_float32(self, covariance):
+        A, b = data(10)
+        double = LaplaceUpdateClassifier(covariance=covariance).fit(A[:100], b[:100])
+        single = LaplaceUpdateClassifier(covariance=covariance, dtype="float32")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            single.fit(A[:100], b[:100])
+        for _ in range(2):
+            assert single.posterior_.root.dtype == single.posterior_.mean.dtype == torch.float32
+            np.testing.assert_allclose(single.predict_proba(A), double.predict_proba(A), atol=1e-4)
+            double.partial_fit(A[100:], b[100:])
+            single.partial_fit(A[100:], b[100:])
 
 
 class TestPartialFit:
@@ -241,6 +270,87 @@ class TestPartialFit:
             assert error < 1e-10
 
 
+class TestForgetting:
+    @pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
+    def test_old_labels_fade_and_the_prior_stays(self, covariance):
+        A, b = data(3)
+        A = A[:, 20:24]
+        clf = LaplaceUpdateClassifier(
+            covariance=covariance, curvature="gaussian", prior_precision=2.0, forgetting=0.9
+        ).fit(A[:50], b[:50])
+        data_before = clf.posterior_.precision - 2.0 * torch.eye(clf.posterior_.root.shape[1])
+        clf.partial_fit(A[50:53], b[50:53])
+        phi = torch.tensor(np.c_[A[50:53], np.ones(3)])
+        if covariance == "full":
+            phi = torch.kron(phi, torch.eye(3).double())
+        fade = torch.tensor([0.81, 0.9, 1.0]).repeat_interleave(len(phi) // 3).double()
+        expected = 2.0 * torch.eye(phi.shape[1]) + 0.9**3 * data_before + (phi.T * fade) @ phi
+        torch.testing.assert_close(clf.posterior_.precision, expected)
+
+    def test_it_follows_a_drift(self):
+        rng = np.random.default_rng(0)
+        A = rng.normal(size=(400, 3))
+        b = (A[:, 0] > 0) ^ (np.arange(400) >= 200)  # the classes swap
+        accuracy = {}
+        for forgetting in (1.0, 0.95):
+            clf = LaplaceUpdateClassifier(forgetting=forgetting, classes=[False, True])
+            clf.partial_fit(A[:200], b[:200])
+            right = []
+            for row in range(200, 400):  # each is predicted before it is learnt
+                right.append(clf.predict(A[[row]]) == b[[row]])
+                clf.partial_fit(A[[row]], b[[row]])
+            accuracy[forgetting] = np.mean(right)
+        assert accuracy[0.95] > 0.8
+        assert accuracy[0.95] > accuracy[1.0] + 0.1
+
+
+class TestAddClasses:
+    @pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
+    @pytest.mark.parametrize("n_classes", [2, 3])
+    def test_the_old_classes_keep_their_logits(self, covariance, n_classes):
+        A, b = data(n_classes)
+        A = A[:, 18:38]
+        names = np.array(["b", "d", "f"])
+        clf = LaplaceUpdateClassifier(covariance=covariance, predictive="plug_in")
+        clf.fit(A, names[b])
+        before = clf.predict_log_proba(A)
+        assert clf.add_classes(["c", "a"]) is clf
+        assert clf.classes_.tolist() == sorted([*names[:n_classes], "c", "a"])
+        old = np.isin(clf.classes_, names)
+        after = clf.predict_log_proba(A)[:, old]
+        shift = after - before
+        np.testing.assert_allclose(shift, np.broadcast_to(shift[:, :1], shift.shape), atol=1e-9)
+        np.testing.assert_allclose(clf.coef_[~old], 0, atol=1e-15)
+
+    @pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
+    def test_a_new_class_is_learnt(self, covariance):
+        A, b = data(4, n=200)
+        A = A[:, 18:38]
+        clf = LaplaceUpdateClassifier(covariance=covariance, prior_precision=0.1)
+        first = np.flatnonzero(b < 2)[:20]
+        clf.fit(A[first], b[first]).add_classes([2, 3])
+        rest = np.setdiff1d(np.arange(200), first)
+        clf.partial_fit(A[rest], b[rest])
+        assert clf.score(A, b) > 0.85
+
+    @pytest.mark.parametrize(
+        ("labels", "match"),
+        [
+            ([1], r"labels must be new and distinct; got \[1\]"),
+            ([11, 11], "labels must be new and distinct"),
+            ([], "labels must be new and distinct|kind"),
+            (["eleven"], r"labels must be of the kind of the classes so far, int64; got <U6"),
+        ],
+    )
+    def test_wrong_labels_change_nothing(self, labels, match):
+        clf = LaplaceUpdateClassifier().fit(X[:100], y[:100])
+        TestErrors.check(clf, "add_classes", (labels,), match)
+
+    def test_before_fit(self):
+        with pytest.raises(NotFittedError):
+            LaplaceUpdateClassifier().add_classes([1])
+
+
 class TestPredictions:
     @pytest.mark.parametrize("n_classes", N_CLASSES)
     @pytest.mark.parametrize("predictive", ["mean_field", "plug_in"])
@@ -259,7 +369,7 @@ class TestPredictions:
     @pytest.mark.parametrize("n_classes", N_CLASSES)
     def test_mean_field_is_its_formula(self, n_classes):
         A, b = data(n_classes)
-        clf = LaplaceUpdateClassifier().fit(A, b)
+        clf = LaplaceUpdateClassifier(covariance="shared").fit(A, b)
         mean, variance = clf.latent_mean_and_variance(A)
         phi = np.c_[A, np.ones(len(A))]
         covariance = np.linalg.inv(clf.posterior_.precision.numpy())
@@ -514,7 +624,6 @@ class TestScikitLearn:
 
 
 NOT_YET = {
-    "covariance": ["per_class", "full"],
     "predictive": ["monte_carlo", "bridge"],
     "prior_precision": ["evidence", "loo"],
     "calibration": ["loo"],
@@ -533,6 +642,8 @@ WRONG = {
     "head": ["train"],
     "classes": [3],
     "class_weight": ["auto"],
+    "forgetting": [0, 1.1],
+    "dtype": ["float16"],
     "max_iter": [0],
     "tol": [-1],
     "warm_start": ["yes"],
@@ -572,10 +683,9 @@ class TestErrors:
         self.check(clf, method, (X, y), match)
 
     def test_what_there_is_is_listed(self):
-        with pytest.raises(
-            ValueError, match=r"a str among \{('auto', 'shared'|'shared', 'auto')\}"
-        ):
-            LaplaceUpdateClassifier(covariance="full").fit(X, y)
+        match = r"must be a str among \{('mean_field', 'plug_in'|'plug_in', 'mean_field')\}"
+        with pytest.raises(ValueError, match=match):
+            LaplaceUpdateClassifier(predictive="bridge").fit(X, y)
 
     @pytest.mark.parametrize("method", ["fit", "partial_fit"])
     @pytest.mark.parametrize("wrong", [np.nan, np.inf])

@@ -39,7 +39,8 @@ class Network(nn.Module):
 ESTIMATORS = [
     LaplaceUpdateClassifier(),
     LaplaceUpdateClassifier(**PAPER),
-    LaplaceUpdateClassifier(update="newton", predictive="plug_in"),
+    LaplaceUpdateClassifier(covariance="shared", update="newton", predictive="plug_in"),
+    LaplaceUpdateClassifier(covariance="full"),
     LaplaceUpdateClassifier(Network()),
     TorchFeatures(Network()),
 ]

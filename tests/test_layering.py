@@ -19,6 +19,7 @@ LAYERS = [
     "transaction",
     "scores",
     "links",
+    "structures",
     "mode",
     "updates",
     "likelihoods",

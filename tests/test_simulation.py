@@ -78,7 +78,7 @@ def test_from_nothing():
 
 
 def test_any_scorer_and_any_classifier():
-    loss = run(scoring="neg_log_loss", n_instances=20)
+    loss = run(LaplaceUpdateClassifier(predictive="plug_in"), scoring="neg_log_loss")
     assert loss.score.iloc[-1] > loss.score[0]
     assert (loss.score < 0).all()
     table = run(LogisticRegression(), refit_every=1, n_initial=30, n_instances=20)

@@ -1,0 +1,192 @@
+"""One covariance over all weights, the outputs coupled as the softmax couples them."""
+
+from dataclasses import replace
+
+import torch
+
+from laplace_al.posterior.base import Posterior
+from laplace_al.posterior.roots import (
+    precision_of_root,
+    prior_root,
+    root_of_precision,
+    root_of_rows,
+)
+from laplace_al.posterior.shared import halves, spread
+
+_INSTANCES_AT_ONCE = 64
+
+
+class FullPosterior(Posterior):
+    """Gaussian over all D C weights: precision lambda I + sum phi phi^T (x) H, H = B B^T (C, C).
+
+    Weight W_dk has the place d C + k. Memory: (D C)^2 + D C numbers; for small heads, and the
+    reference that the other structures are tested against.
+
+    See Also
+    --------
+    laplace_al.posterior.PerClassPosterior : Its block diagonal.
+
+    Examples
+    --------
+    >>> prior = FullPosterior.prior(torch.zeros(2, 3), prior_precision=4.0)
+    >>> prior.variance(torch.tensor([[1.0, 1.0]]))
+    tensor([[0.5000, 0.5000, 0.5000]])
+    """
+
+    @staticmethod
+    def shape_of_root(n_features, n_outputs):
+        """One root of the size of all weights.
+
+        Parameters
+        ----------
+        n_features, n_outputs : int
+
+        Returns
+        -------
+        (int, int)
+
+        Examples
+        --------
+        >>> FullPosterior.shape_of_root(384, 10)
+        (1, 3840)
+        """
+        return 1, n_features * n_outputs
+
+    @classmethod
+    def at_mode(cls, mean, features, curvature, prior_precision, prior_mean=None):
+        """Laplace approximation: precision lambda I + sum phi phi^T (x) H around a mode.
+
+        Parameters
+        ----------
+        mean : Tensor of shape (D, C)
+            The mode.
+        features : Tensor of shape (n, D)
+        curvature : callable
+            ``curvature(i)`` is a root B (C, C) of H = B B^T of instance i, sample weight included.
+        prior_precision : float
+            lambda > 0.
+        prior_mean : Tensor of shape (D, C), default=None
+            None is zero.
+
+        Returns
+        -------
+        FullPosterior
+
+        Examples
+        --------
+        >>> one = torch.ones(1, 1)
+        >>> FullPosterior.at_mode(0 * one, 2 * one, lambda i: one, 1.0).precision
+        tensor([[5.]])
+        """
+
+        def rows():  # phi^T (x) B^T: as many rows as outputs for each instance
+            for start in range(0, len(features), _INSTANCES_AT_ONCE):
+                places = range(start, min(start + _INSTANCES_AT_ONCE, len(features)))
+                roots = [curvature(i).T.contiguous() for i in places]
+                yield torch.cat(
+                    [
+                        torch.kron(features[i : i + 1], root)
+                        for i, root in zip(places, roots, strict=True)
+                    ]
+                )
+
+        prior_mean = torch.zeros_like(mean) if prior_mean is None else prior_mean
+        root = root_of_rows(rows, prior_precision, mean.numel(), mean)
+        return cls(mean, root[None], prior_precision, prior_mean)
+
+    def variance(self, features):
+        """Variance of each logit, the diagonal of its covariance.
+
+        Parameters
+        ----------
+        features : Tensor of shape (n, D)
+
+        Returns
+        -------
+        Tensor of shape (n, C)
+
+        Examples
+        --------
+        >>> FullPosterior.prior(torch.ones(2, 1), 4.0).variance(torch.eye(2))
+        tensor([[0.2500],
+                [0.2500]])
+        """
+        columns = self.root.reshape(*self.mean.shape, -1).unbind(dim=1)  # C times (D, D C)
+        return torch.stack([(features @ rows).square().sum(dim=1) for rows in columns], dim=1)
+
+    def condition(self, features, targets, weights, update):
+        """See :meth:`Posterior.condition`; an instance is itself a block of C rows."""
+        posterior = self
+        for row in range(len(features)):
+            one = slice(row, row + 1)
+            posterior = posterior._learn_one(features[one], targets[one], weights[one], update)
+        return posterior
+
+    def _learn_one(self, features, targets, weights, update):
+        """R <- R T with T T^T = (I + E E^T)^-1, E = F^T B, F (C, N) the whitened rows."""
+        size, n_outputs = self.mean.shape
+        root = self.root[0]
+        whitened = (features @ root.reshape(size, -1)).reshape(n_outputs, -1)  # (C, N), F
+        logits = features @ self.mean
+        coefficients, curvature_root = update(logits, whitened @ whitened.T, targets, weights)
+        mean = self.mean + (root @ (whitened.T @ coefficients[0])).reshape(size, n_outputs)
+        basis, coordinates = torch.linalg.qr(whitened.T @ curvature_root)  # E = Q X
+        identity = torch.eye(coordinates.shape[0], dtype=root.dtype, device=root.device)
+        upper = torch.linalg.qr(torch.cat([identity, coordinates.T]), mode="r").R
+        factor = torch.linalg.solve_triangular(upper, identity, upper=True)  # T in the span of Q
+        span = root @ basis
+        root = torch.addmm(root, span @ (identity - factor), basis.T, alpha=-1)
+        return replace(self, mean=mean, root=root[None])
+
+    def with_outputs(self, positions, n_outputs):
+        """The same posterior among more outputs, which start from the prior with mean 0.
+
+        Parameters
+        ----------
+        positions : Tensor of shape (C,)
+            Where the outputs so far go.
+        n_outputs : int
+
+        Returns
+        -------
+        FullPosterior
+
+        Examples
+        --------
+        >>> posterior = FullPosterior.prior(torch.ones(1, 2), 1.0)
+        >>> posterior.with_outputs(torch.tensor([0, 2]), 3).mean
+        tensor([[1., 0., 1.]])
+        """
+        size = len(self.mean)
+        wide = prior_root(1, size * n_outputs, self.prior_precision, self.mean)
+        places = (torch.arange(size)[:, None] * n_outputs + positions.cpu()).flatten()
+        places = places.to(wide.device)
+        wide[0, places[:, None], places] = self.root[0]
+        mean = spread(self.mean, positions, n_outputs)
+        prior_mean = spread(self.prior_mean, positions, n_outputs)
+        return replace(self, mean=mean, root=wide, prior_mean=prior_mean)
+
+    def as_two_outputs(self):
+        """The softmax with two outputs that predicts what this one logit predicts.
+
+        Its data has the curvature p (1 - p) [[1, -1], [-1, 1]], that of the logit p (1 - p).
+
+        Returns
+        -------
+        FullPosterior
+
+        Examples
+        --------
+        >>> FullPosterior.prior(torch.ones(1, 1), 1.0).as_two_outputs().mean
+        tensor([[-0.5000,  0.5000]])
+        """
+        data = precision_of_root(self.root)[0]
+        data.diagonal().sub_(self.prior_precision)
+        precision = torch.kron(data, data.new_tensor([[1.0, -1.0], [-1.0, 1.0]]))
+        precision.diagonal().add_(self.prior_precision)
+        return replace(
+            self,
+            mean=halves(self.mean),
+            root=root_of_precision(precision[None]),
+            prior_mean=halves(self.prior_mean),
+        )

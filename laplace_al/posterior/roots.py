@@ -1,0 +1,209 @@
+"""Square roots of covariances: made from a precision, and multiplied down by what is learnt.
+
+A covariance is held as a root R with Sigma = R R^T and never formed. A label shrinks it by a
+factor, R <- R (I - beta w w^T) with w = R^T phi the whitened features, so that nothing is
+subtracted that could lose its sign: Sigma stays positive definite, and the relative error of a
+million updates stays near that of one (Potter's square-root filter; Bierman, *Factorization
+methods for discrete sequential estimation*, 1977). Roots come in batches (G, N, N): G Gaussians
+that learn from the same instances.
+"""
+
+import torch
+
+# Below this share of the largest pivot, a Cholesky factor has lost half of its digits.
+_SMALLEST_PIVOT = 1e-8
+_CHUNK = 4096
+
+
+def prior_root(n_roots, n_dimensions, prior_precision, like):
+    """Root of the covariance I / lambda.
+
+    Parameters
+    ----------
+    n_roots : int
+        G.
+    n_dimensions : int
+        N.
+    prior_precision : float
+        lambda > 0.
+    like : Tensor
+        Gives dtype and device.
+
+    Returns
+    -------
+    Tensor of shape (G, N, N)
+
+    Examples
+    --------
+    >>> prior_root(1, 1, 4.0, torch.zeros(1))
+    tensor([[[0.5000]]])
+    """
+    identity = torch.eye(n_dimensions, dtype=like.dtype, device=like.device)
+    return (identity / prior_precision**0.5).repeat(n_roots, 1, 1)
+
+
+def root_of_sum(features, curvature, prior_precision):
+    """Roots of the inverses of lambda I + Phi^T diag(h_g) Phi, for each column h_g.
+
+    Parameters
+    ----------
+    features : Tensor of shape (n, N)
+    curvature : Tensor of shape (n, G)
+        h >= 0, sample weights included.
+    prior_precision : float
+        lambda > 0.
+
+    Returns
+    -------
+    Tensor of shape (G, N, N)
+
+    Raises
+    ------
+    ValueError
+        If the sum overflows.
+
+    Examples
+    --------
+    >>> root_of_sum(torch.ones(1, 1), torch.full((1, 1), 3.0), 1.0)
+    tensor([[[0.5000]]])
+    """
+
+    def rows(weights):
+        for part, part_weights in zip(features.split(_CHUNK), weights.split(_CHUNK), strict=True):
+            yield part_weights.sqrt()[:, None] * part
+
+    return torch.stack(
+        [
+            root_of_rows(lambda h=h: rows(h), prior_precision, features.shape[1], features)
+            for h in curvature.T
+        ]
+    )
+
+
+def root_of_rows(rows, prior_precision, n_dimensions, like):
+    """Root of the inverse of lambda I + sum E^T E, over chunks E of rows.
+
+    By Cholesky, and where the prior is nearly lost in the sum by orthogonal triangularisation of
+    the rows themselves, which keeps twice as many digits.
+
+    Parameters
+    ----------
+    rows : callable
+        ``rows()`` iterates over tensors E of shape (., N); called twice at most.
+    prior_precision : float
+        lambda > 0.
+    n_dimensions : int
+        N.
+    like : Tensor
+        Gives dtype and device.
+
+    Returns
+    -------
+    Tensor of shape (N, N)
+
+    Raises
+    ------
+    ValueError
+        If the sum overflows.
+
+    Examples
+    --------
+    >>> root_of_rows(lambda: [torch.ones(3, 1)], 1.0, 1, torch.zeros(1))
+    tensor([[0.5000]])
+    """
+    identity = torch.eye(n_dimensions, dtype=like.dtype, device=like.device)
+    precision = prior_precision * identity
+    for block in rows():
+        precision = torch.addmm(precision, block.T, block)
+    if not torch.isfinite(precision).all():
+        raise ValueError(
+            "X is too large: products of the features overflow. Scale the features, e.g. with "
+            "StandardScaler."
+        )
+    factor, failed = torch.linalg.cholesky_ex(precision)
+    pivots = factor.diagonal()
+    if failed or not pivots.min() > _SMALLEST_PIVOT * pivots.max():
+        upper = prior_precision**0.5 * identity
+        for block in rows():
+            upper = torch.linalg.qr(torch.cat([upper, block]), mode="r").R
+        factor = upper.T
+    return _inverse_transpose(factor)
+
+
+def root_of_precision(precision):
+    """Roots of the inverses of precision matrices.
+
+    Parameters
+    ----------
+    precision : Tensor of shape (G, N, N)
+
+    Returns
+    -------
+    Tensor of shape (G, N, N)
+
+    Raises
+    ------
+    ValueError
+        If one is not positive definite in its dtype.
+
+    Examples
+    --------
+    >>> root_of_precision(torch.tensor([[[4.0]]]))
+    tensor([[[0.5000]]])
+    """
+    factor, failed = torch.linalg.cholesky_ex(precision)
+    if failed.any():
+        raise ValueError(
+            "prior_precision is lost beside the features: a posterior precision is singular to "
+            f"working accuracy (its diagonal reaches {float(precision.abs().max()):.3g}). Scale "
+            "the features, e.g. with StandardScaler, or raise prior_precision."
+        )
+    return _inverse_transpose(factor)
+
+
+def precision_of_root(root):
+    """Precisions R^-T R^-1.
+
+    Parameters
+    ----------
+    root : Tensor of shape (G, N, N)
+
+    Returns
+    -------
+    Tensor of shape (G, N, N)
+
+    Examples
+    --------
+    >>> precision_of_root(torch.tensor([[[0.5]]]))
+    tensor([[[4.]]])
+    """
+    inverse = torch.linalg.inv(root)
+    return inverse.mT @ inverse
+
+
+def shrink(variance, curvature):
+    """beta of R (I - beta w w^T) such that 1 / (1 + h v) is left of the variance v = w^T w.
+
+    Parameters
+    ----------
+    variance, curvature : Tensor
+        v >= 0 and h >= 0.
+
+    Returns
+    -------
+    Tensor
+        h / (s (1 + s)) with s = sqrt(1 + h v): no difference is taken.
+
+    Examples
+    --------
+    >>> shrink(torch.tensor(1.0), torch.tensor(3.0))  # half the root is left, a quarter of v
+    tensor(0.5000)
+    """
+    scale = torch.sqrt(1 + curvature * variance)
+    return curvature / (scale * (1 + scale))
+
+
+def _inverse_transpose(factor):
+    """L^-T, a root of (L L^T)^-1."""
+    identity = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)
+    return torch.linalg.solve_triangular(factor, identity.expand_as(factor), upper=False).mT

@@ -1,0 +1,211 @@
+"""Which structure a posterior has: its class, curvature and updates, and whether it fits."""
+
+import os
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+from laplace_al.likelihoods import full_curvature_root, per_class_curvature, shared_curvature
+from laplace_al.posterior import FullPosterior, PerClassPosterior, SharedPosterior
+from laplace_al.updates import (
+    CoupledMapUpdate,
+    CoupledNewtonUpdate,
+    MapUpdate,
+    NewtonUpdate,
+)
+
+AUTO_LIMIT = 2**25
+"""``covariance="auto"`` takes ``per_class`` up to so many numbers: 256 MiB of float64."""
+
+# A root, the one that replaces it, and what is in between.
+_ROOTS_AT_ONCE = 3
+
+
+class Structure(NamedTuple):
+    """What belongs to one value of the parameter ``covariance``.
+
+    Parameters
+    ----------
+    posterior : type
+        Subclass of :class:`laplace_al.posterior.Posterior`.
+    curvatures : dict of str to callable
+        By the parameter ``curvature``: probabilities to weights in the precision.
+    newton, map : type
+        Update rules.
+    """
+
+    posterior: type
+    curvatures: dict
+    newton: Callable
+    map: Callable
+
+    def update(self, likelihood, *, update, curvature, step_size):
+        """The update rule of the parameters.
+
+        Parameters
+        ----------
+        likelihood : Bernoulli or Categorical
+        update : {"map", "newton"}
+        curvature : {"categorical", "gaussian"}
+        step_size : float
+            Of ``"newton"``.
+
+        Returns
+        -------
+        callable
+
+        Examples
+        --------
+        >>> from laplace_al.likelihoods import Bernoulli
+        >>> rule = STRUCTURES["shared"].update(
+        ...     Bernoulli(), update="newton", curvature="gaussian", step_size=2.0)
+        >>> rule.step_size
+        2.0
+        """
+        weigh = self.curvatures[curvature]
+        if update == "map":
+            return self.map(likelihood, weigh)
+        return self.newton(likelihood, weigh, step_size)
+
+    def at_mode(self, mean, features, weights, likelihood, curvature, prior_precision):
+        """Laplace approximation around a mode.
+
+        Parameters
+        ----------
+        mean : Tensor of shape (D, C)
+        features : Tensor of shape (n, D)
+        weights : Tensor of shape (n,)
+        likelihood : Bernoulli or Categorical
+        curvature : {"categorical", "gaussian"}
+        prior_precision : float
+
+        Returns
+        -------
+        Posterior
+
+        Examples
+        --------
+        >>> from laplace_al.likelihoods import Bernoulli
+        >>> one = torch.ones(1, 1)
+        >>> STRUCTURES["shared"].at_mode(
+        ...     0 * one, one, one[0], Bernoulli(), "categorical", 1.0).precision
+        tensor([[1.2500]])
+        """
+        probabilities = likelihood.mean(features @ mean)
+        weigh = self.curvatures[curvature]
+        if self.posterior is FullPosterior:  # a root for each instance, made as it is needed
+
+            def weighted(i):
+                return weights[i].sqrt() * weigh(probabilities[i : i + 1])
+
+        else:
+            weighted = weights[:, None] * weigh(probabilities)
+        return self.posterior.at_mode(mean, features, weighted, prior_precision)
+
+
+STRUCTURES = {
+    "shared": Structure(
+        SharedPosterior,
+        {"categorical": shared_curvature, "gaussian": lambda mean: torch.ones_like(mean[:, :1])},
+        NewtonUpdate,
+        MapUpdate,
+    ),
+    "per_class": Structure(
+        PerClassPosterior,
+        {"categorical": per_class_curvature, "gaussian": torch.ones_like},
+        NewtonUpdate,
+        MapUpdate,
+    ),
+    "full": Structure(
+        FullPosterior,
+        {
+            "categorical": full_curvature_root,
+            "gaussian": lambda mean: torch.eye(mean.shape[1]).to(mean),
+        },
+        CoupledNewtonUpdate,
+        CoupledMapUpdate,
+    ),
+}
+
+
+def choose_structure(name, n_features, n_outputs, *, dtype, device):
+    """Name of a structure that fits into memory.
+
+    Parameters
+    ----------
+    name : {"auto", "shared", "per_class", "full"}
+        ``"auto"`` is ``"per_class"`` up to :data:`AUTO_LIMIT` numbers, else ``"shared"``, which
+        is also what it is for a single output: the structures then agree.
+    n_features, n_outputs : int
+        Shape of the weights.
+    dtype : torch.dtype
+    device : torch.device
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    ValueError
+        If it would not fit; names those that would.
+
+    Examples
+    --------
+    >>> cpu = {"dtype": torch.float64, "device": torch.device("cpu")}
+    >>> choose_structure("auto", 384, 10, **cpu), choose_structure("auto", 1024, 1000, **cpu)
+    ('per_class', 'shared')
+    """
+    shape = (n_features, n_outputs)
+    if name == "auto":
+        fits = n_outputs > 1 and _numbers("per_class", *shape) <= AUTO_LIMIT
+        name = "per_class" if fits else "shared"
+    available = available_memory(device)
+    needed = {
+        other: _ROOTS_AT_ONCE * dtype.itemsize * _numbers(other, *shape) for other in STRUCTURES
+    }
+    if needed[name] > available:
+        smaller = [other for other in STRUCTURES if needed[other] <= available]
+        cure = (
+            f"Use covariance={' or '.join(map(repr, smaller))}."
+            if smaller
+            else "Reduce the features, e.g. with PCA."
+        )
+        raise ValueError(
+            f"covariance={name!r} needs {needed[name] / 2**30:.1f} GiB for {n_features} features "
+            f"and {n_outputs} outputs, and {available / 2**30:.1f} GiB are available. {cure}"
+        )
+    return name
+
+
+def _numbers(name, n_features, n_outputs):
+    n_roots, size = STRUCTURES[name].posterior.shape_of_root(n_features, n_outputs)
+    return n_roots * size**2
+
+
+def available_memory(device):
+    """Bytes that can be allocated on a device.
+
+    Parameters
+    ----------
+    device : torch.device
+
+    Returns
+    -------
+    float
+        Infinity where the system does not tell.
+
+    Examples
+    --------
+    >>> available_memory(torch.device("cpu")) > 0
+    True
+    """
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[0])
+    if os.path.exists("/proc/meminfo"):
+        with open("/proc/meminfo") as lines:
+            for line in lines:
+                if line.startswith("MemAvailable:"):
+                    return 1024.0 * int(line.split()[1])
+    return float("inf")

@@ -1,0 +1,27 @@
+import torch
+
+from laplace_al.likelihoods import full_curvature_root, likelihood_of
+from laplace_al.posterior import FullPosterior
+from laplace_al.structures import STRUCTURES
+
+
+def test_it_holds_one_root_of_all_weights():
+    assert FullPosterior.prior(torch.zeros(5, 3), 1.0).root.shape == (1, 15, 15)
+
+
+def test_a_common_shift_of_all_logits_is_never_learnt():
+    """Softmax ignores it, so its variance stays that of the prior."""
+    likelihood, structure = likelihood_of(3), STRUCTURES["full"]
+    update = structure.update(likelihood, update="map", curvature="categorical", step_size=1.0)
+    posterior = FullPosterior.prior(torch.zeros(1, 3).double(), 2.0)
+    targets, ones = torch.eye(3).double(), torch.ones(3, 1).double()
+    learnt = posterior.condition(ones, targets, ones[:, 0], update)
+    shift = torch.ones(3).double() / 3**0.5
+    torch.testing.assert_close(shift @ learnt.covariance @ shift, torch.tensor(0.5).double())
+    assert learnt.variance(ones)[0, 0] < 0.5
+
+
+def test_the_root_of_the_curvature():
+    p = torch.tensor([[0.7, 0.2, 0.1]]).double()
+    root = full_curvature_root(p)
+    torch.testing.assert_close(root @ root.T, torch.diag(p[0]) - torch.outer(p[0], p[0]))

@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+import torch
+
+from laplace_al.posterior.roots import (
+    precision_of_root,
+    prior_root,
+    root_of_precision,
+    root_of_sum,
+    shrink,
+)
+
+rng = np.random.default_rng(0)
+
+
+def test_prior_root():
+    root = prior_root(2, 3, 4.0, torch.zeros(1).double())
+    torch.testing.assert_close(root @ root.mT, torch.eye(3).double().expand(2, 3, 3) / 4)
+
+
+@pytest.mark.parametrize("n", [3, 50, 5000])
+def test_root_of_sum_is_a_root_of_the_inverse(n):
+    features = torch.from_numpy(rng.normal(size=(n, 6)))
+    curvature = torch.from_numpy(rng.uniform(size=(n, 2)))
+    root = root_of_sum(features, curvature, 0.3)
+    for g in range(2):
+        precision = (
+            0.3 * np.eye(6) + features.numpy().T @ np.diag(curvature[:, g]) @ features.numpy()
+        )
+        np.testing.assert_allclose(root[g] @ root[g].T, np.linalg.inv(precision), rtol=1e-9)
+
+
+def test_a_prior_far_below_the_features_is_not_lost():
+    """20 digits between the data and the prior: the sum itself cannot hold both."""
+    features = torch.tensor([[1e6, 1e6, 0.0]]).double()
+    root = root_of_sum(features, torch.ones(1, 1).double(), 1e-8)[0]
+    covariance = root @ root.T
+    seen = torch.tensor([1.0, 1.0, 0.0]).double() / 2**0.5
+    unseen = torch.tensor([[1.0, -1.0, 0.0], [0.0, 0.0, 2**0.5]]).double() / 2**0.5
+    torch.testing.assert_close(
+        unseen @ covariance @ unseen.T, 1e8 * torch.eye(2).double(), rtol=1e-6, atol=1e2
+    )
+    # the direction that was seen: 1 / |phi|^2, 20 digits below, is still tiny and not negative
+    assert 0 <= float((root.T @ seen).square().sum()) < 1e-6
+
+
+def test_precision_of_root_inverts():
+    precision = torch.tensor([[[4.0, 1.0], [1.0, 3.0]]]).double()
+    torch.testing.assert_close(precision_of_root(root_of_precision(precision)), precision)
+
+
+@pytest.mark.parametrize("wrong", [0.0, -1.0, float("nan")])
+def test_a_matrix_without_a_root_names_the_cure(wrong):
+    with pytest.raises(ValueError, match=r"prior_precision is lost .* StandardScaler"):
+        root_of_precision(torch.eye(2)[None] * wrong)
+
+
+def test_features_that_overflow_name_the_cure():
+    with pytest.raises(ValueError, match=r"X is too large: .* Scale the features"):
+        root_of_sum(torch.full((1, 2), np.inf), torch.ones(1, 1), 1.0)
+
+
+@pytest.mark.parametrize("variance", [0.0, 1e-20, 1.0, 1e20])
+def test_shrink_leaves_the_right_variance(variance):
+    beta = shrink(torch.tensor(variance, dtype=torch.float64), torch.tensor(0.25).double())
+    left = (1 - float(beta) * variance) * variance**0.5
+    assert left**2 == pytest.approx(variance / (1 + 0.25 * variance), rel=1e-5)

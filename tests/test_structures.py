@@ -1,0 +1,54 @@
+import pytest
+import torch
+
+from laplace_al import structures
+from laplace_al.structures import STRUCTURES, available_memory, choose_structure
+
+CPU = {"dtype": torch.float64, "device": torch.device("cpu")}
+
+
+@pytest.mark.parametrize(
+    ("n_features", "n_outputs", "expected"),
+    [
+        (65, 1, "shared"),
+        (65, 3, "per_class"),
+        (385, 77, "per_class"),
+        (1024, 31, "per_class"),
+        (1025, 1000, "shared"),
+    ],
+)
+def test_auto(n_features, n_outputs, expected):
+    assert choose_structure("auto", n_features, n_outputs, **CPU) == expected
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_a_name_is_taken_at_its_word_if_it_fits(name):
+    assert choose_structure(name, 20, 5, **CPU) == name
+
+
+def test_what_does_not_fit_is_refused_and_the_smaller_ones_named(monkeypatch):
+    monkeypatch.setattr(structures, "available_memory", lambda device: 3 * 8 * 10 * 100.0**2)
+    assert choose_structure("per_class", 100, 10, **CPU) == "per_class"
+    match = r"covariance='full' needs 0.0 GiB for 100 features and 10 outputs.* 'per_class'"
+    with pytest.raises(ValueError, match=match):
+        choose_structure("full", 100, 10, **CPU)
+    with pytest.raises(ValueError, match=r"Use covariance='shared'\.$"):
+        choose_structure("per_class", 101, 10, **CPU)
+    with pytest.raises(ValueError, match=r"Reduce the features, e.g. with PCA"):
+        choose_structure("auto", 1000, 100, **CPU)
+
+
+def test_float32_needs_half(monkeypatch):
+    monkeypatch.setattr(structures, "available_memory", lambda device: 3 * 4 * 100.0**2)
+    assert choose_structure("shared", 100, 2, dtype=torch.float32, device=CPU["device"]) == "shared"
+    with pytest.raises(ValueError, match="covariance='shared' needs"):
+        choose_structure("shared", 100, 2, **CPU)
+
+
+def test_a_full_posterior_of_a_wide_head_is_refused_on_any_machine():
+    with pytest.raises(ValueError, match=r"Use covariance='shared'"):
+        choose_structure("full", 1024, 1000, **CPU)
+
+
+def test_available_memory_is_that_of_the_machine():
+    assert 2**20 < available_memory(torch.device("cpu")) < 2**60

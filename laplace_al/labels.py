@@ -6,6 +6,9 @@ import numpy as np
 from sklearn.utils import check_array, column_or_1d, compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 
+# Kinds of NumPy dtypes that hold nothing but labels: boolean, integer, text.
+_DISCRETE = "biuUS"
+
 
 def check_labels(y, sample_weight, n_samples):
     """Validate labels and the weights of their instances.
@@ -38,8 +41,9 @@ def check_labels(y, sample_weight, n_samples):
             "The classifier requires y to be passed, but the target y is None. Pass the labels of "
             "X, shape (n_samples,)."
         )
-    y = column_or_1d(y, warn=True)
-    check_classification_targets(y)
+    if not (type(y) is np.ndarray and y.ndim == 1 and y.dtype.kind in _DISCRETE):
+        y = column_or_1d(y, warn=True)
+        check_classification_targets(y)
     if len(y) != n_samples:
         raise ValueError(f"y must have one label per row of X: {n_samples}; got {len(y)}.")
     return y, _check_weights(sample_weight, n_samples)
@@ -158,14 +162,19 @@ def class_indices(y, classes):
     >>> class_indices(np.array(["b", "a"]), np.array(["a", "b", "c"]))
     array([1, 0])
     """
-    unknown = ~np.isin(y, classes)
+    same_kind = classes.dtype.kind == y.dtype.kind != "O"
+    if same_kind:
+        indices = np.minimum(np.searchsorted(classes, y), len(classes) - 1)
+        unknown = classes[indices] != y
+    else:
+        unknown = ~np.isin(y, classes)
     if unknown.any():
         raise ValueError(
             f"y has labels that are not among the classes: {np.unique(y[unknown]).tolist()}; "
             f"known are {classes.tolist()}. Declare every label that may occur with classes=, or "
             "fit again."
         )
-    return np.searchsorted(classes, y)
+    return indices if same_kind else np.searchsorted(classes, y)
 
 
 def class_weights(class_weight, y):

@@ -1,5 +1,8 @@
 """Likelihoods of a class label given its logits, and the mode equation of one label.
 
+What concerns many instances takes tensors. What concerns one instance takes NumPy vectors: its C
+numbers are too few to be worth a tensor, wherever the features live.
+
 ===========  =========  ==================================================
 symbol       shape      meaning
 ===========  =========  ==================================================
@@ -11,10 +14,15 @@ v            (n, 1|C)   variance of the logits
 ===========  =========  ==================================================
 """
 
+import math
+
+import numpy as np
 import torch
+from scipy.special import expit
 from torch.nn import functional
 
 _MAX_NEWTON_STEPS = 200
+_SHORTEST_STEP = 1e-60
 _STEP_TOLERANCE = 1e-7  # of a logit: the error after a Newton step is the square of its length
 _ROUNDING = 1e-12  # of the largest logit, which is all that the last digits can tell
 
@@ -60,9 +68,21 @@ class Bernoulli:
         """p (1 - p) of one instance, (1, 1)."""
         return torch.sigmoid(logits) * torch.sigmoid(-logits)
 
-    def solve_damped_hessian(self, logits, scale, right):
-        """x in (I + diag(scale) p (1 - p)) x = right, (n, 1)."""
-        return right / (1 + scale * torch.sigmoid(logits) * torch.sigmoid(-logits))
+    def loss_and_derivatives(self, logits, targets):
+        """-log p(y | z) (n,), y - p and p (n, 1), at the cost of one of them."""
+        loss = self.negative_log_likelihood(logits, targets)
+        return loss, self.residual(logits, targets), self.mean(logits)
+
+    def learn(self, logits, target):
+        """-log p(y | z), y - p and p (1,) of one instance; y - p exact where p is next to y."""
+        sign = 2.0 * target - 1.0
+        wrong = expit(-sign * logits)
+        return np.logaddexp(0.0, -sign * logits)[0], sign * wrong, expit(logits)
+
+    def solve_damped_hessian(self, mean, residual, scale, right):
+        """x (1,) in (I + diag(scale) p (1 - p)) x = right; p (1 - p) = |y - p| (1 - |y - p|)."""
+        wrong = abs(residual)
+        return right / (1.0 + scale * wrong * (1.0 - wrong))
 
 
 class Categorical:
@@ -116,17 +136,36 @@ class Categorical:
         hessian.fill_diagonal_(0)
         return hessian - torch.diag(hessian.sum(dim=1))
 
-    def solve_damped_hessian(self, logits, scale, right):
-        """x in (I + diag(scale) (diag p - p p^T)) x = right, (n, C).
+    def loss_and_derivatives(self, logits, targets):
+        """-log p(y | z) (n,), y - p and p (n, C), at the cost of one of them."""
+        log_probabilities = torch.log_softmax(logits, dim=1)
+        mean = log_probabilities.exp()
+        others = mean - targets * mean
+        residual = torch.addcmul(-others, targets, others.sum(dim=1, keepdim=True))
+        return -(targets * log_probabilities).sum(dim=1), residual, mean
+
+    def learn(self, logits, target):
+        """-log p(y | z), y - p and p (C,) of one instance; y - p exact where p is next to y."""
+        label = target.argmax()
+        largest = logits.max()
+        mean = np.exp(logits - largest)
+        total = mean.sum()
+        mean /= total
+        residual = -mean
+        residual[label] = 0.0
+        residual[label] = -residual.sum()
+        return math.log(total) + largest - logits[label], residual, mean
+
+    def solve_damped_hessian(self, mean, residual, scale, right):
+        """x (C,) in (I + diag(scale) (diag p - p p^T)) x = right.
 
         Sherman-Morrison on diag(1 + scale p) - (scale p) p^T. Its denominator
         1 - sum scale p^2 / (1 + scale p) is sum p / (1 + scale p): no cancellation.
         """
-        mean = self.mean(logits)
-        diagonal = 1 + scale * mean
+        scaled = scale * mean
+        diagonal = 1.0 + scaled
         ratio = mean / diagonal
-        common = (ratio * right).sum(dim=1, keepdim=True) / ratio.sum(dim=1, keepdim=True)
-        return (right + scale * mean * common) / diagonal
+        return (right + scaled * ((ratio @ right) / ratio.sum())) / diagonal
 
 
 def likelihood_of(n_classes):
@@ -154,12 +193,12 @@ def shared_curvature(mean):
 
     Parameters
     ----------
-    mean : Tensor of shape (n, C)
+    mean : Tensor of shape (n, C), or ndarray of shape (C,) for one instance
         Class probabilities; with one logit the probability of the second class.
 
     Returns
     -------
-    Tensor of shape (n, 1)
+    Tensor of shape (n, 1), or ndarray of shape (1,)
 
     Examples
     --------
@@ -167,7 +206,10 @@ def shared_curvature(mean):
     >>> shared_curvature(torch.tensor([[0.5, 0.3, 0.2]]))
     tensor([[0.2500]])
     """
-    largest = mean.amax(dim=1, keepdim=True)
+    if isinstance(mean, np.ndarray):
+        largest = mean.max(keepdims=True)
+    else:
+        largest = mean.amax(dim=1, keepdim=True)
     return largest * (1 - largest)
 
 
@@ -176,11 +218,11 @@ def per_class_curvature(mean):
 
     Parameters
     ----------
-    mean : Tensor of shape (n, C)
+    mean : Tensor of shape (n, C), or ndarray of shape (C,) for one instance
 
     Returns
     -------
-    Tensor of shape (n, C)
+    Tensor of shape (n, C), or ndarray of shape (C,)
 
     Examples
     --------
@@ -217,30 +259,30 @@ def full_curvature_root(mean):
     return torch.diag(q) - torch.outer(mean[0], q)
 
 
-def mode_coefficients(likelihood, logits, variance, targets, weights):
+def mode_coefficients(likelihood, logits, variance, target, weight):
     """Exact mode of (Gaussian over the weights) x (likelihood of one label).
 
     The mode is W + Sigma phi a^T, where a solves ``a = s (y - p(z + v a))``. With the shift
     e = v a of the logits this is the minimum of the convex ``s CE(y, z + e) + sum e^2 / 2 v``,
-    found by damped Newton steps of O(C) each. All rows are independent problems.
+    found by damped Newton steps of O(C) each.
 
     Parameters
     ----------
     likelihood : Bernoulli or Categorical
-    logits : Tensor of shape (n, C)
+    logits : ndarray of shape (C,)
         z before the label is known.
-    variance : Tensor of shape (n, 1) or (n, C)
+    variance : ndarray of shape (1,) or (C,)
         v of the logits, one for all outputs or one each, >= 0.
-    targets : Tensor of shape (n, C)
-    weights : Tensor of shape (n,)
-        s, >= 0.
+    target : ndarray of shape (C,)
+    weight : float
+        s >= 0.
 
     Returns
     -------
-    coefficients : Tensor of shape (n, C)
+    coefficients : ndarray of shape (C,)
         a.
-    shifted : Tensor of shape (n, C)
-        The logits at the mode, z + v a.
+    mean : ndarray of shape (C,)
+        p at the mode, whose logits are z + v a.
 
     Raises
     ------
@@ -249,56 +291,41 @@ def mode_coefficients(likelihood, logits, variance, targets, weights):
 
     Examples
     --------
-    >>> import torch
-    >>> z, y = torch.zeros(1, 1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)
-    >>> a, shifted = mode_coefficients(Bernoulli(), z, 2 * y, y, y[:, 0])
-    >>> torch.allclose(a, y - torch.sigmoid(shifted))
+    >>> one = np.ones(1)
+    >>> a, p = mode_coefficients(Bernoulli(), 0 * one, 2 * one, one, 1.0)
+    >>> np.allclose(a, 1 - p) and np.allclose(p, expit(2 * a))
     True
     """
-    weights = weights[:, None]
-    scale = weights * variance
-    stiffness = torch.where(variance > 0, 1 / variance, torch.zeros_like(variance))
-
-    def objective(shift):
-        data = weights[:, 0] * likelihood.negative_log_likelihood(logits + shift, targets)
-        return data + (shift * shift * stiffness).sum(dim=1) / 2
-
-    shift, size = torch.zeros_like(logits), logits.abs().amax(dim=1, keepdim=True)
-    value = objective(shift)
-    for _ in range(_MAX_NEWTON_STEPS):
-        shifted = logits + shift
-        gradient = shift - scale * likelihood.residual(shifted, targets)  # times v
-        step = -likelihood.solve_damped_hessian(shifted, scale, gradient)
-        slope = (gradient * stiffness * step).sum(dim=1)
-        shift, value, step = _backtrack(objective, shift, step, value, slope)
-        if bool((step.abs() <= _STEP_TOLERANCE + _ROUNDING * (size + shift.abs())).all()):
+    scale = weight * variance
+    stiffness = np.divide(1.0, variance, out=np.zeros_like(variance), where=variance > 0)
+    size = abs(logits).max()
+    shift = np.zeros_like(logits)
+    loss, residual, mean = likelihood.learn(logits, target)
+    value = weight * loss
+    max_steps = _MAX_NEWTON_STEPS + 2 * len(logits)  # far apart, logits meet one at a time
+    for _ in range(max_steps):
+        gradient = shift - scale * residual  # times v
+        step = likelihood.solve_damped_hessian(mean, residual, scale, gradient)
+        slope = (gradient * stiffness) @ step
+        bound, length = value + 1e-14 * (1.0 + abs(value)), 1.0
+        while length > _SHORTEST_STEP:
+            candidate = shift - length * step
+            loss, residual, mean = likelihood.learn(logits + candidate, target)
+            value = weight * loss + (candidate * stiffness) @ candidate / 2.0
+            if value <= bound - 1e-4 * length * slope:
+                break
+            length /= 2.0
+        shift = candidate
+        moved = length * abs(step).max()
+        if moved <= _STEP_TOLERANCE + _ROUNDING * (size + abs(shift).max()):
             break
     else:
         raise ArithmeticError(
-            f"the mode equation was not solved in {_MAX_NEWTON_STEPS} steps: logits up to "
-            f"{float(logits.abs().max()):.3g}, variance up to {float(variance.max()):.3g}"
+            f"the mode equation was not solved in {max_steps} steps: logits up to {size:.3g}, "
+            f"variance up to {variance.max():.3g}"
         )
-    shifted = logits + shift
     # Two forms of the same number: the first is exact for small s v, the second for large.
-    coefficients = torch.where(
-        scale <= 1, weights * likelihood.residual(shifted, targets), shift * stiffness
-    )
-    return coefficients, shifted
-
-
-def _backtrack(objective, shift, step, value, slope):
-    """Halve the step of each row (n, C) until its objective (n,) decreases enough (Armijo)."""
-    rounding = 1e-14 * (1 + value.abs())
-    for _ in range(_MAX_NEWTON_STEPS):
-        candidate = shift + step
-        new_value = objective(candidate)
-        # written as "not accepted" so that NaN, from a step beyond the floats, is halved too
-        halve = ~(new_value <= value + 1e-4 * slope + rounding)
-        if not bool(halve.any()):
-            break
-        factor = torch.where(halve, 0.5, 1.0).to(step.dtype)
-        step, slope = step * factor[:, None], slope * factor
-    return candidate, new_value, step
+    return np.where(scale <= 1.0, weight * residual, shift * stiffness), mean
 
 
 def coupled_mode_coefficients(likelihood, logits, covariance, targets, weight):
@@ -340,20 +367,28 @@ def coupled_mode_coefficients(likelihood, logits, covariance, targets, weight):
     """
     identity = torch.eye(len(covariance), dtype=logits.dtype, device=logits.device)
 
-    def objective(a):
-        data = weight * likelihood.negative_log_likelihood(logits + a @ covariance, targets)
-        return data + ((a @ covariance) * a).sum(dim=1) / 2
+    def evaluate(a):
+        shift = a @ covariance
+        loss, residual, _ = likelihood.loss_and_derivatives(logits + shift, targets)
+        return weight * loss + (shift * a).sum(dim=1) / 2, residual
 
     a = torch.zeros_like(logits)
-    value = objective(a)
+    value, residual = evaluate(a)
     for _ in range(_MAX_NEWTON_STEPS):
         shifted = logits + a @ covariance
-        error = a - weight * likelihood.residual(shifted, targets)
+        error = a - weight * residual
         damped = identity + weight * likelihood.hessian(shifted) @ covariance
         step = -torch.linalg.solve(damped, error.T).T
-        slope = ((error @ covariance) * step).sum(dim=1)
-        a, value, step = _backtrack(objective, a, step, value, slope)
-        moved = (step @ covariance).abs().max()
+        slope = ((error @ covariance) * step).sum()
+        bound, length = value + 1e-14 * (1 + value.abs()), 1.0
+        while length > _SHORTEST_STEP:
+            candidate = a + length * step
+            value, residual = evaluate(candidate)
+            if value <= bound + 1e-4 * length * slope:
+                break
+            length /= 2
+        a = candidate
+        moved = length * (step @ covariance).abs().max()
         if moved <= _STEP_TOLERANCE + _ROUNDING * (shifted.abs().max() + moved):
             break
     else:

@@ -8,6 +8,7 @@ from laplace_al.posterior.roots import root_of_sum
 
 _MAX_CG_STEPS = 500
 _MAX_HALVINGS = 60
+_FORCING = 0.25
 
 
 class Mode(NamedTuple):
@@ -92,7 +93,9 @@ def find_mode(features, targets, weights, likelihood, prior_precision, start, *,
             curved = likelihood.hessian_product(probabilities, features @ direction)
             return features.T @ (weights * curved) + prior_precision * direction
 
-        step = _conjugate_gradients(hessian, -gradient, root, tol=min(0.1, float(distance)))
+        # quadratic convergence near the mode, and no digit beyond the tolerance
+        forcing = min(_FORCING, max(float(distance), tol / (2 * float(distance))))
+        step = _conjugate_gradients(hessian, -gradient, root, tol=forcing)
         slope = (gradient * step).sum()
         rounding = 1e-15 * (1 + value.abs())
         logit_step = features @ step

@@ -107,13 +107,13 @@ class Structure(NamedTuple):
 STRUCTURES = {
     "shared": Structure(
         SharedPosterior,
-        {"categorical": shared_curvature, "gaussian": lambda mean: torch.ones_like(mean[:, :1])},
+        {"categorical": shared_curvature, "gaussian": lambda mean: mean[..., :1] * 0 + 1},
         NewtonUpdate,
         MapUpdate,
     ),
     "per_class": Structure(
         PerClassPosterior,
-        {"categorical": per_class_curvature, "gaussian": torch.ones_like},
+        {"categorical": per_class_curvature, "gaussian": lambda mean: mean * 0 + 1},
         NewtonUpdate,
         MapUpdate,
     ),

@@ -3,12 +3,12 @@
 An update maps the logits and variance of an instance *before* its label is known to
 ``(coefficients, curvature)`` with
 
-    W      <- W + u a^T,                     u = Sigma_old phi, a the coefficients (1, C)
-    Sigma  <- Sigma - h / (1 + h v) u u^T,   h the curvature, weights included
+    W      <- W + u a^T,                     u = Sigma_old phi, a the coefficients (C,)
+    Sigma  <- Sigma - h / (1 + h v) u u^T,   h the curvature, weight included
 
-where v and h are (1, 1) for a shared covariance and (1, C) for one of each output. Posteriors and
-pools share the very same numbers. Where outputs are correlated, v is their covariance V (C, C) and
-the curvature is given by a root B (C, C), H = B B^T.
+where v and h are (1,) for a shared covariance and (C,) for one of each output: NumPy vectors of one
+instance. Posteriors and pools share the very same numbers. Where outputs are correlated, v is
+their covariance V (C, C) and the curvature is given by a root B (C, C), H = B B^T, as tensors.
 """
 
 from collections.abc import Callable
@@ -34,29 +34,29 @@ class NewtonUpdate(NamedTuple):
     ----------
     likelihood : Bernoulli or Categorical
     curvature : callable
-        Probabilities (n, C) to weights in the precision, (n, 1) or (n, C).
+        Probabilities (C,) to weights in the precision, (1,) or (C,).
     step_size : float
         gamma, > 0.
 
     Examples
     --------
+    >>> import numpy as np
     >>> from laplace_al.likelihoods import Bernoulli
-    >>> update = NewtonUpdate(Bernoulli(), torch.ones_like, step_size=1.0)
-    >>> one = torch.ones(1, 1)
-    >>> update(0 * one, one, one, one[0])
-    (tensor([[0.2500]]), tensor([[1.]]))
+    >>> update = NewtonUpdate(Bernoulli(), np.ones_like, step_size=1.0)
+    >>> one = np.ones(1)
+    >>> update(0 * one, one, one, 1.0)
+    (array([0.25]), array([1.]))
     """
 
     likelihood: Bernoulli | Categorical
     curvature: Callable
     step_size: float = 1.0
 
-    def __call__(self, logits, variance, targets, weights):
-        """Logits (n, C), variance (n, 1|C), targets (n, C), weights (n,) to a and h."""
-        weights = weights[:, None]
-        curvature = weights * self.curvature(self.likelihood.mean(logits))
-        gain = self.step_size * weights / (1 + curvature * variance)
-        return gain * self.likelihood.residual(logits, targets), curvature
+    def __call__(self, logits, variance, target, weight):
+        """Logits (C,), variance (1,) or (C,), target (C,) and a weight to a and h."""
+        _, residual, mean = self.likelihood.learn(logits, target)
+        curvature = weight * self.curvature(mean)
+        return self.step_size * weight / (1.0 + curvature * variance) * residual, curvature
 
 
 class MapUpdate(NamedTuple):
@@ -68,27 +68,26 @@ class MapUpdate(NamedTuple):
     ----------
     likelihood : Bernoulli or Categorical
     curvature : callable
-        Probabilities (n, C) to weights in the precision, (n, 1) or (n, C).
+        Probabilities (C,) to weights in the precision, (1,) or (C,).
 
     Examples
     --------
+    >>> import numpy as np
     >>> from laplace_al.likelihoods import Bernoulli, per_class_curvature
     >>> update = MapUpdate(Bernoulli(), per_class_curvature)
-    >>> one = torch.ones(1, 1)
-    >>> step, curvature = update(0 * one, one, one, one[0])
-    >>> torch.allclose(step, 1 - torch.sigmoid(step))  # z = 0 and v = 1: a = y - p(a)
+    >>> one = np.ones(1)
+    >>> step, curvature = update(0 * one, one, one, 1.0)
+    >>> np.allclose(step, 1 / (1 + np.exp(step)))  # z = 0 and v = 1: a = y - p(a)
     True
     """
 
     likelihood: Bernoulli | Categorical
     curvature: Callable
 
-    def __call__(self, logits, variance, targets, weights):
-        """Logits (n, C), variance (n, 1|C), targets (n, C), weights (n,) to a and h."""
-        coefficients, shifted = mode_coefficients(
-            self.likelihood, logits, variance, targets, weights
-        )
-        return coefficients, weights[:, None] * self.curvature(self.likelihood.mean(shifted))
+    def __call__(self, logits, variance, target, weight):
+        """Logits (C,), variance (1,) or (C,), target (C,) and a weight to a and h."""
+        coefficients, mean = mode_coefficients(self.likelihood, logits, variance, target, weight)
+        return coefficients, weight * self.curvature(mean)
 
 
 class CoupledNewtonUpdate(NamedTuple):
@@ -104,6 +103,7 @@ class CoupledNewtonUpdate(NamedTuple):
 
     Examples
     --------
+    >>> import numpy as np
     >>> from laplace_al.likelihoods import Bernoulli
     >>> update = CoupledNewtonUpdate(Bernoulli(), torch.ones_like, step_size=1.0)
     >>> one = torch.ones(1, 1)

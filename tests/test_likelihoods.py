@@ -55,13 +55,30 @@ def test_log_probabilities_are_those_of_the_label(likelihood):
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_loss_and_derivatives_are_those_one_by_one(likelihood):
+    logits, targets, _ = instances(likelihood, scale=30.0)
+    loss, residual, mean = likelihood.loss_and_derivatives(logits, targets)
+    torch.testing.assert_close(loss, likelihood.negative_log_likelihood(logits, targets))
+    torch.testing.assert_close(residual, likelihood.residual(logits, targets), atol=0, rtol=1e-10)
+    torch.testing.assert_close(mean, likelihood.mean(logits))
+    for i in range(20):  # and those of one instance, as vectors
+        one_loss, one_residual, one_mean = likelihood.learn(logits[i].numpy(), targets[i].numpy())
+        np.testing.assert_allclose(one_loss, loss[i], rtol=1e-10, atol=1e-13)
+        np.testing.assert_allclose(one_residual, residual[i], rtol=1e-10)
+        np.testing.assert_allclose(one_mean, mean[i], rtol=1e-10)
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_the_damped_hessian_is_solved(likelihood):
-    logits, _, weights = instances(likelihood)
-    right = torch.randn(logits.shape, generator=torch.Generator().manual_seed(0)).double()
-    scale = weights[:, None]
-    solution = likelihood.solve_damped_hessian(logits, scale, right)
-    product = likelihood.hessian_product(likelihood.mean(logits), solution)
-    torch.testing.assert_close(solution + scale * product, right)
+    logits, targets, weights = instances(likelihood)
+    rng = np.random.default_rng(0)
+    for z, y, s in zip(logits.numpy(), targets.numpy(), weights.numpy(), strict=True):
+        for scale in (np.full(1, s), s * rng.uniform(size=len(z))):
+            _, residual, mean = likelihood.learn(z, y)
+            right = rng.normal(size=len(z))
+            solution = likelihood.solve_damped_hessian(mean, residual, scale, right)
+            back = solution + scale * (reference.hessian(mean) @ solution)
+            np.testing.assert_allclose(back, right, atol=1e-12)
 
 
 def test_residuals_do_not_vanish_next_to_the_target():
@@ -72,19 +89,20 @@ def test_residuals_do_not_vanish_next_to_the_target():
     torch.testing.assert_close(residual, torch.full((1, 1), np.exp(-60)).double())
 
 
+def one_by_one(likelihood, **kwargs):
+    return zip(*(tensor.numpy() for tensor in instances(likelihood, **kwargs)), strict=True)
+
+
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
-def test_mode_is_that_of_a_general_purpose_minimiser(likelihood):
-    logits, targets, weights = instances(likelihood)
-    variance = torch.linspace(0.1, 20, 20).double()[:, None]
-    coefficients, _ = mode_coefficients(likelihood, logits, variance, targets, weights)
-    for i in range(20):
-        direct = reference.mode_coefficients(
-            logits[i].numpy(),
-            float(variance[i]) * np.eye(logits.shape[1]),
-            targets[i].numpy(),
-            float(weights[i]),
-        )
-        np.testing.assert_allclose(coefficients[i], direct, atol=1e-11)
+@pytest.mark.parametrize("each", [False, True])
+def test_mode_is_that_of_a_general_purpose_solver(likelihood, each):
+    variances = np.linspace(0.1, 20, 20)
+    for i, (z, y, s) in enumerate(one_by_one(likelihood)):
+        variance = variances[i] * (np.linspace(0.5, 2, len(z)) if each else np.ones(1))
+        a, p = mode_coefficients(likelihood, z, variance, y, s)
+        covariance = np.diag(np.broadcast_to(variance, z.shape))
+        np.testing.assert_allclose(a, reference.mode_coefficients(z, covariance, y, s), atol=1e-11)
+        np.testing.assert_allclose(p, reference.probabilities(z + variance * a), atol=1e-11)
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
@@ -127,35 +145,24 @@ def test_the_hessian_of_one_instance(likelihood):
 @settings(max_examples=200, deadline=None)
 def test_mode_solves_its_equation_at_any_scale(n_classes, log_logit, log_variance, seed):
     likelihood = likelihood_of(n_classes)
-    logits, targets, weights = instances(likelihood, n=5, scale=10.0**log_logit, seed=seed)
-    variance = torch.full((5, 1), 10.0**log_variance).double()
-    coefficients, shifted = mode_coefficients(likelihood, logits, variance, targets, weights)
-    expected = weights[:, None] * likelihood.residual(shifted, targets)
-    rounding = 1e-9 + 1e-13 * float(shifted.abs().max())
-    torch.testing.assert_close(coefficients, expected, rtol=1e-6, atol=rounding)
-    torch.testing.assert_close(shifted, logits + variance * coefficients, rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
-def test_mode_with_a_variance_for_each_output(likelihood):
-    logits, targets, weights = instances(likelihood)
-    variance = torch.rand(logits.shape, generator=torch.Generator().manual_seed(0)).double() * 9
-    coefficients, shifted = mode_coefficients(likelihood, logits, variance, targets, weights)
-    torch.testing.assert_close(
-        coefficients, weights[:, None] * likelihood.residual(shifted, targets)
-    )
-    torch.testing.assert_close(shifted, logits + variance * coefficients)
+    variance = np.full(1, 10.0**log_variance)
+    for z, y, s in one_by_one(likelihood, n=3, scale=10.0**log_logit, seed=seed):
+        a, p = mode_coefficients(likelihood, z, variance, y, s)
+        shifted = z + variance * a
+        _, residual, mean = likelihood.learn(shifted, y)
+        rounding = 1e-9 + 1e-13 * abs(shifted).max()
+        np.testing.assert_allclose(a, s * residual, rtol=1e-6, atol=rounding)
+        np.testing.assert_allclose(p, mean, rtol=1e-6, atol=rounding)
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_mode_never_raises_the_objective(likelihood):
-    logits, targets, weights = instances(likelihood, scale=10.0)
-    variance = torch.full((20, 1), 50.0).double()
-    coefficients, shifted = mode_coefficients(likelihood, logits, variance, targets, weights)
-    before = weights * likelihood.negative_log_likelihood(logits, targets)
-    after = weights * likelihood.negative_log_likelihood(shifted, targets)
-    after += (variance * coefficients**2).sum(dim=1) / 2
-    assert (after <= before + 1e-12).all()
+    variance = np.full(1, 50.0)
+    for z, y, s in one_by_one(likelihood, scale=10.0):
+        a, _ = mode_coefficients(likelihood, z, variance, y, s)
+        before = s * likelihood.learn(z, y)[0]
+        after = s * likelihood.learn(z + variance * a, y)[0] + variance[0] * a @ a / 2
+        assert after <= before + 1e-12
 
 
 def test_curvatures():
@@ -167,3 +174,5 @@ def test_curvatures():
     one_logit = torch.tensor([[0.3], [0.7]])
     for curvature in (shared_curvature, per_class_curvature):
         torch.testing.assert_close(curvature(one_logit), torch.tensor([[0.21], [0.21]]))
+        for row in p.numpy():  # and of one instance, as a vector
+            np.testing.assert_allclose(curvature(row), curvature(torch.from_numpy(row)[None])[0])

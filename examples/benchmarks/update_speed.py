@@ -1,0 +1,255 @@
+"""How fast is learning? Ratios of both sides, interleaved in one process.
+
+``python examples/benchmarks/update_speed.py [--quick]``
+
+The features are synthetic: unit vectors around a centre for each class, as sentence embeddings
+are. Every row times our side and the other in turn and prints the medians and their ratio, other
+over ours. The textbook loop is the paper's equations, one label after another in float32.
+laplace-torch is timed if it can be imported.
+"""
+
+import argparse
+import importlib.util
+import time
+import warnings
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression, SGDClassifier
+from torch import nn
+
+from laplace_al import LaplaceUpdateClassifier
+from laplace_al.likelihoods import likelihood_of
+from laplace_al.posterior import SharedPosterior
+from laplace_al.structures import STRUCTURES
+
+PRIOR_PRECISION = 0.1
+
+
+def embeddings(n, n_features, n_classes, seed=0):
+    """Unit vectors (n, n_features) around the centres of their classes, and labels (n,)."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(n_classes, n_features))
+    y = rng.permutation(np.arange(n) % n_classes)
+    X = centres[y] + 1.5 * rng.normal(size=(n, n_features))
+    return X / np.linalg.norm(X, axis=1, keepdims=True), y
+
+
+def interleaved(ours, theirs, *, repeats, their_repeats=None):
+    """Median seconds of two functions called in turn."""
+    times = [], []
+    for repeat in range(repeats + 1):
+        for function, seconds in zip((ours, theirs), times, strict=True):
+            if function is theirs and repeat > (their_repeats or repeats):
+                continue
+            start = time.perf_counter()
+            function()
+            seconds.append(time.perf_counter() - start)
+    return [np.median(seconds[1:] or seconds) for seconds in times]  # the first is a warm-up
+
+
+def report(what, seconds, budget, note=""):
+    ours, theirs = seconds
+    print(
+        f"{what:<64} {1000 * ours:10.3f} ms {1000 * theirs:11.3f} ms {theirs / ours:9.1f}x"
+        f"   goal {budget:<12} {note}",
+        flush=True,
+    )
+
+
+def textbook_loop(mean, covariance, features, targets):
+    """The paper's update in float32: covariance by rank one, then a Newton step, label by label."""
+    for phi, y in zip(features, targets, strict=True):
+        direction = covariance @ phi
+        covariance = covariance - torch.outer(direction, direction) / (1 + phi @ direction)
+        p = torch.softmax(phi @ mean, dim=0)
+        mean = mean + torch.outer(covariance @ phi, y - p)
+    return mean, covariance
+
+
+def block_update(n_features, repeats):
+    n_classes, b = 77, 64
+    X, y = embeddings(b, n_features, n_classes)
+    likelihood = likelihood_of(n_classes)
+    features = torch.from_numpy(X)
+    targets = likelihood.encode(torch.from_numpy(y).double())
+    weights = torch.ones(b).double()
+    prior = SharedPosterior.prior(torch.zeros(n_features, n_classes).double(), 1.0)
+    rule = STRUCTURES["shared"].update(
+        likelihood, update="newton", curvature="gaussian", step_size=1.0
+    )
+    single = [tensor.float() for tensor in (prior.mean, prior.covariance, features, targets)]
+    seconds = interleaved(
+        lambda: prior.condition(features, targets, weights, rule),
+        lambda: textbook_loop(*single),
+        repeats=repeats,
+    )
+    budget = ">= 8x" if n_features == 384 else ">= 15x"
+    report(f"block of 64, D = {n_features}: textbook loop (float32)", seconds, budget)
+
+
+def single_label(repeats):
+    for n_classes in (10, 77):
+        X, y = embeddings(800, 384, n_classes)
+        for update in ("newton", "map"):
+            clf = LaplaceUpdateClassifier(covariance="shared", update=update).fit(X, y)
+            mean, sigma = clf.posterior_.mean, clf.posterior_.covariance
+            phi = torch.ones(len(sigma)).double()
+
+            def learn(clf=clf, X=X, y=y):
+                clf.partial_fit(X[:1], y[:1])
+
+            if n_classes == 10:
+
+                def bare(sigma=sigma, phi=phi):
+                    torch.addr(sigma, sigma @ phi, phi, alpha=-1e-9)
+
+                seconds = interleaved(learn, bare, repeats=repeats)
+                what = f"one label, {update}, C = 10: matrix-vector and rank one alone"
+                report(what, seconds, ">= 1/4", f"({seconds[0] / seconds[1]:.1f}x of it)")
+            else:
+                sgd = SGDClassifier(loss="log_loss").fit(X, y)
+                seconds = interleaved(
+                    learn, lambda sgd=sgd: sgd.partial_fit(X[:1], y[:1]), repeats=repeats
+                )
+                report(f"one label, {update}, C = 77: SGDClassifier", seconds, "> 1x")
+            del mean
+
+
+def radam(X, y, n_classes, epochs=200):
+    """Train a last layer from zero, as the paper retrains."""
+    torch.manual_seed(0)
+    head = nn.Linear(X.shape[1], n_classes)
+    optimizer = torch.optim.RAdam(head.parameters(), lr=0.1, weight_decay=PRIOR_PRECISION / len(X))
+    inputs, targets = torch.from_numpy(X).float(), torch.from_numpy(y)
+    for _ in range(epochs):
+        for rows in torch.randperm(len(X)).split(64):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(head(inputs[rows]), targets[rows]).backward()
+            optimizer.step()
+
+
+def ten_labels(repeats, epochs):
+    X, y = embeddings(810, 384, 77)
+    refit = LogisticRegression(C=1 / PRIOR_PRECISION, max_iter=1000)
+    for covariance, budget in (("shared", ">= 200x"), ("per_class", ">= 50x")):
+        clf = LaplaceUpdateClassifier(covariance=covariance, prior_precision=PRIOR_PRECISION)
+        clf.fit(X[:800], y[:800])
+        fitted = clf.posterior_
+
+        def learn(clf=clf, fitted=fitted):
+            clf.posterior_ = fitted
+            clf.partial_fit(X[800:], y[800:])
+
+        seconds = interleaved(learn, lambda: refit.fit(X, y), repeats=repeats, their_repeats=5)
+        report(f"10 labels, {covariance}: LogisticRegression refit, n = 810", seconds, budget)
+        seconds = interleaved(
+            learn, lambda: radam(X, y, 77, epochs), repeats=repeats, their_repeats=1
+        )
+        seconds[1] *= 200 / epochs
+        report(f"10 labels, {covariance}: 200 epochs of RAdam, n = 810", seconds, ">= 1000x")
+
+
+def objective(X, y, coef):
+    logits = torch.from_numpy(X @ coef.T)
+    loss = nn.functional.cross_entropy(logits, torch.from_numpy(y), reduction="sum")
+    return float(loss) + PRIOR_PRECISION / 2 * (coef**2).sum()
+
+
+def fits(repeats):
+    X, y = embeddings(850, 384, 77)
+    best = LaplaceUpdateClassifier(prior_precision=PRIOR_PRECISION, fit_intercept=False).fit(X, y)
+    least = objective(X, y, best.coef_)
+
+    def logistic(tol):
+        twin = LogisticRegression(
+            C=1 / PRIOR_PRECISION, fit_intercept=False, tol=tol, max_iter=100_000
+        )
+        return twin.fit(X, y)
+
+    tol = 1e-4
+    while objective(X, y, logistic(tol).coef_) - least > 1e-6:
+        tol /= 10
+    cold = LaplaceUpdateClassifier(
+        prior_precision=PRIOR_PRECISION, fit_intercept=False, covariance="shared"
+    )
+    warm = LaplaceUpdateClassifier(
+        prior_precision=PRIOR_PRECISION, fit_intercept=False, covariance="shared", warm_start=True
+    )
+    warm.fit(X[:800], y[:800]).partial_fit(X[800:], y[800:])
+    updated = warm.posterior_
+
+    def refit():
+        warm.posterior_ = updated
+        warm.fit(X, y)
+
+    refit()
+    gap = objective(X, y, warm.coef_) - least
+    for name, fit, budget in (
+        ("cold fit", lambda: cold.fit(X, y), "4-6x"),
+        ("warm refit after 50 labels", refit, ">= 10x"),
+    ):
+        for side, their_tol in (("as it comes", 1e-4), ("same objective to 1e-6", tol)):
+            seconds = interleaved(fit, lambda t=their_tol: logistic(t), repeats=repeats)
+            what = f"{name}, n = 850: LogisticRegression, {side}"
+            excess = objective(X, y, logistic(their_tol).coef_) - least
+            report(what, seconds, budget, f"(objective: theirs +{excess:.1e}, ours {gap:+.1e})")
+
+
+def predictions(repeats):
+    X, y = embeddings(810, 384, 77)
+    rows = embeddings(10_000, 384, 77, seed=1)[0]
+    theirs = laplace_torch_predictor(X, y)
+    for covariance, budget in (("shared", ">= 1000x"), ("per_class", ">= 100x")):
+        clf = LaplaceUpdateClassifier(covariance=covariance, prior_precision=PRIOR_PRECISION)
+        clf.fit(X, y)
+        what = f"predict_proba, {covariance}, a row of 10,000"
+        if theirs is None:
+            start = time.perf_counter()
+            clf.predict_proba(rows)
+            seconds = (time.perf_counter() - start) / len(rows)
+            print(f"{what:<64} {1000 * seconds:10.5f} ms a row (laplace-torch is not installed)")
+            continue
+        few = torch.from_numpy(rows[:32]).float()
+        ours, other = interleaved(
+            lambda clf=clf: clf.predict_proba(rows), lambda: theirs(few), repeats=min(repeats, 3)
+        )
+        report(f"{what}: laplace-torch", (ours / len(rows), other / len(few)), budget)
+
+
+def laplace_torch_predictor(X, y):
+    """Last-layer probit of laplace-torch (Kronecker factors), if it is installed."""
+    if importlib.util.find_spec("laplace") is None:
+        return None
+    from laplace import Laplace
+
+    network = nn.Sequential(nn.Identity(), nn.Linear(X.shape[1], 77))
+    data = torch.utils.data.TensorDataset(torch.from_numpy(X).float(), torch.from_numpy(y))
+    approximation = Laplace(
+        network, "classification", subset_of_weights="last_layer", hessian_structure="kron"
+    )
+    approximation.fit(torch.utils.data.DataLoader(data, batch_size=128))
+    return lambda rows: approximation(rows, link_approx="probit")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a few repeats, to see it run")
+    quick = parser.parse_args().quick
+    warnings.simplefilter("ignore", ConvergenceWarning)
+    print(
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads, "
+        f"features {np.dtype(float)}, prior precision {PRIOR_PRECISION}\n"
+        f"{'our side against the other':<64} {'ours':>13} {'other':>14} {'ratio':>10}"
+    )
+    for n_features in (384, 1024):
+        block_update(n_features, repeats=3 if quick else 20)
+    single_label(repeats=20 if quick else 300)
+    ten_labels(repeats=3 if quick else 15, epochs=2 if quick else 20)
+    fits(repeats=1 if quick else 5)
+    predictions(repeats=1 if quick else 3)
+
+
+if __name__ == "__main__":
+    main()

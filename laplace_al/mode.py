@@ -9,6 +9,7 @@ from laplace_al.posterior.roots import root_of_sum
 _MAX_CG_STEPS = 500
 _MAX_HALVINGS = 60
 _FORCING = 0.25
+_SETTLED = 0.3  # of a logit: curvatures change by less than a third
 
 
 class Mode(NamedTuple):
@@ -80,11 +81,12 @@ def find_mode(features, targets, weights, likelihood, prior_precision, start, *,
         data = (weights[:, 0] * likelihood.negative_log_likelihood(logits, targets)).sum()
         return data + prior_precision / 2 * (mean * mean).sum()
 
-    value = objective(mean, logits)
+    value, moved = objective(mean, logits), float("inf")
     for n_iter in range(max_iter + 1):
         probabilities = likelihood.mean(logits)
         gradient = features.T @ (weights * (probabilities - targets)) + prior_precision * mean
-        root = _preconditioner(features, weights, probabilities, prior_precision)
+        if moved > _SETTLED:  # else the curvature has hardly changed
+            root = _preconditioner(features, weights, probabilities, prior_precision)
         distance = torch.linalg.vector_norm(root.T @ gradient)
         if distance <= tol or n_iter == max_iter:
             break
@@ -107,7 +109,7 @@ def find_mode(features, targets, weights, likelihood, prior_precision, start, *,
         else:
             break  # no step decreases the objective: the dtype resolves no more
         mean, value = mean + step, new_value
-        logits = features @ mean
+        logits, moved = features @ mean, float(logit_step.abs().max())
     resolution = torch.finfo(mean.dtype).eps ** 0.5 * (1 + value.abs().sqrt())
     return Mode(mean, n_iter, float(distance), bool(distance <= max(tol, resolution)))
 

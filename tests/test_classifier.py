@@ -21,6 +21,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from skorch import NeuralNetClassifier
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from laplace_al import LaplaceUpdateClassifier, TorchFeatures
 
@@ -397,6 +398,20 @@ class TestPredictions:
         np.testing.assert_array_equal(samples, clf.sample_proba(A[:5], 4000, random_state=0))
         assert clf.set_params(random_state=1, n_samples=3).sample_proba(A[:5]).shape == (3, 5, 2)
 
+    @pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
+    def test_samples_are_those_of_the_weights(self, covariance):
+        A, b = data(3)
+        clf = LaplaceUpdateClassifier(covariance=covariance).fit(A[:, 18:30], b)
+        clf.partial_fit(A[:5, 18:30], b[:5])
+        samples = clf.sample_proba(A[:7, 18:30], n_samples=20_000, random_state=0)
+        assert samples.shape == (20_000, 7, 3)
+        mean, variance = clf.latent_mean_and_variance(A[:7, 18:30])
+        odds = np.log(samples[:, :, 1] / samples[:, :, 0])
+        np.testing.assert_allclose(odds.mean(axis=0), mean[:, 1] - mean[:, 0], atol=0.05)
+        if covariance == "per_class":  # independent logits: variances add up
+            total = variance[:, 0] + variance[:, 1]
+            np.testing.assert_allclose(odds.var(axis=0), total, rtol=0.05)
+
     def test_far_from_the_data_it_is_less_sure(self):
         A, b = data(2)
         plain = LaplaceUpdateClassifier(predictive="plug_in").fit(A, b)
@@ -420,6 +435,33 @@ class TestPredictions:
     def test_before_fit(self, method):
         with pytest.raises(NotFittedError, match="is not fitted yet"):
             getattr(LaplaceUpdateClassifier(), method)(X)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Records the size of the largest tensor that is made."""
+
+    n_numbers = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else [result]:
+            if isinstance(tensor, torch.Tensor):
+                held = min(tensor.numel(), tensor.untyped_storage().size() // tensor.itemsize)
+                self.n_numbers = max(self.n_numbers, held)
+        return result
+
+
+@pytest.mark.parametrize("covariance", ["shared", "per_class"])
+def test_no_tensor_grows_with_rows_times_classes_times_features(covariance):
+    n, size, n_classes = 4000, 20, 16
+    rng = np.random.default_rng(0)
+    A, b = rng.normal(size=(n, size)), np.arange(n) % n_classes
+    clf = LaplaceUpdateClassifier(covariance=covariance)
+    with LargestTensor() as largest:
+        clf.fit(A, b).partial_fit(A, b).predict_proba(A)
+        clf.latent_mean_and_variance(A)
+    assert n * size <= largest.n_numbers < 2 * n * size
+    assert largest.n_numbers < min(n**2, n * n_classes**2, n * n_classes * size) / 4
 
 
 class TestFeatureExtractor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from laplace_al.posterior.roots import precision_of_root, prior_root, root_of_precision, shrink
+from laplace_al.posterior.roots import precision_of_root, prior_root, root_of_precision
 
 # Rows learnt at once: bounds the (b, b) numbers of the recursion, whatever the input.
 _BLOCK_SIZE = 64
@@ -23,7 +23,7 @@ class Posterior(ABC):
     ----------
     mean : Tensor of shape (D, C)
         Posterior mean of W.
-    root : Tensor of shape (G, N, N)
+    base : Tensor of shape (G, N, N)
         R: the one truth about the covariance, from which precision and covariance are computed.
     prior_precision : float
         lambda of the Gaussian prior.
@@ -32,7 +32,7 @@ class Posterior(ABC):
     """
 
     mean: torch.Tensor
-    root: torch.Tensor
+    base: torch.Tensor
     prior_precision: float
     prior_mean: torch.Tensor
 
@@ -71,6 +71,11 @@ class Posterior(ABC):
     @abstractmethod
     def at_mode(cls, mean, features, curvature, prior_precision, prior_mean=None):
         """Laplace approximation around a mode: precision lambda I + sum h phi phi^T."""
+
+    @property
+    def root(self):
+        """R, (G, N, N)."""
+        return self.base
 
     @property
     def precision(self):
@@ -143,7 +148,7 @@ class Posterior(ABC):
         >>> posterior.sample(5, torch.Generator().manual_seed(0)).shape
         torch.Size([5, 3, 2])
         """
-        n_groups, size = self.root.shape[:2]
+        n_groups, size = self.base.shape[:2]
         shape = (n_groups, size, n_samples * self.mean.numel() // (n_groups * size))
         noise = torch.randn(shape, generator=generator, dtype=torch.float64).to(self.mean)
         draws = (self.root @ noise).reshape(n_groups, size, n_samples, -1).permute(2, 0, 1, 3)
@@ -162,7 +167,7 @@ class Posterior(ABC):
         >>> SharedPosterior.prior(torch.zeros(1, 3), 4.0).log_determinant()  # 3 log 4
         tensor(4.1589)
         """
-        n_columns = self.mean.numel() // (self.root.shape[0] * self.root.shape[1])
+        n_columns = self.mean.numel() // (self.base.shape[0] * self.base.shape[1])
         return -2 * n_columns * torch.linalg.slogdet(self.root).logabsdet.sum()
 
     def merge(self, other):
@@ -242,11 +247,15 @@ class Posterior(ABC):
         root = root_of_precision(precision)
         information = information + self.prior_precision * self._grouped(self.prior_mean)
         mean = self._ungrouped(root @ (root.mT @ information))
-        return replace(self, mean=mean, root=root)
+        return self._moved(mean, root)
+
+    def _moved(self, mean, root):
+        """The same prior and structure elsewhere."""
+        return replace(self, mean=mean, base=root)
 
     def _grouped(self, matrix):
         """(D, C) as (G, N, m)."""
-        n_groups, size = self.root.shape[:2]
+        n_groups, size = self.base.shape[:2]
         return (
             matrix.T.reshape(n_groups, -1, size).mT
             if size == len(matrix)
@@ -287,34 +296,32 @@ class GroupedPosterior(Posterior):
         posterior = self
         for start in range(0, len(features), _BLOCK_SIZE):
             rows = slice(start, start + _BLOCK_SIZE)
-            block = (features[rows], targets[rows], weights[rows])
-            learn = posterior._learn_one if len(block[0]) == 1 else posterior._learn_block
-            posterior = learn(*block, update)
+            posterior = posterior._learn(features[rows], targets[rows], weights[rows], update)
         return posterior
 
-    def _learn_one(self, features, targets, weights, update):
-        whitened = features @ self.root  # (G, 1, D)
-        variance = (whitened * whitened).sum(dim=(1, 2))  # (G,)
-        a, h = _on_host(update, features @ self.mean, variance, targets, weights)
-        direction = self.root @ whitened.mT  # (G, D, 1), Sigma phi
-        mean = self.mean + self._ungrouped(direction * _like(a, features, len(variance)))
-        direction = direction * shrink(variance, _like(h, features))[:, None, None]
-        if len(self.root) == 1:  # twice as fast as the product of a column and a row
-            root = torch.addr(self.root[0], direction[0, :, 0], whitened[0, 0], alpha=-1)[None]
-        else:
-            root = torch.baddbmm(self.root, direction, whitened, alpha=-1)
-        return replace(self, mean=mean, root=root)
-
-    def _learn_block(self, features, targets, weights, update):
-        basis, coordinates = torch.linalg.qr((features @ self.root).mT)  # (G, D, k), (G, k, b)
+    def _learn(self, features, targets, weights, update):
+        basis, coordinates = _orthonormal(self._whiten(features).mT)  # (G, D, k), (G, k, b)
         factor, shift = _recursion(
             *map(_host, (coordinates, features @ self.mean, targets, weights)), update
         )
-        removed = _like(np.eye(factor.shape[1]) - factor, features)  # (G, k, k), I - T
-        span = self.root @ basis  # (G, D, k), R Q
-        mean = self.mean + self._ungrouped(span @ _like(shift, features))
-        root = torch.baddbmm(self.root, span @ removed, basis.mT, alpha=-1)
-        return replace(self, mean=mean, root=root)
+        removed = np.eye(factor.shape[1]) - factor  # I - T
+        return self._absorb(basis, *(torch.from_numpy(a).to(basis) for a in (removed, shift)))
+
+    def _whiten(self, features):
+        """Rows R^T phi, (G, b, D)."""
+        return features @ self.base
+
+    @abstractmethod
+    def _absorb(self, basis, removed, shift):
+        """Move the mean by R Q c and multiply the root by I - Q (I - T) Q^T."""
+
+
+def _orthonormal(columns):
+    """Q (G, D, k) and coordinates (G, k, b) of columns (G, D, b) = Q coordinates."""
+    if columns.shape[2] > 1:
+        return torch.linalg.qr(columns)
+    length = torch.linalg.vector_norm(columns, dim=1, keepdim=True)
+    return columns / length.clamp_min(torch.finfo(length.dtype).tiny), length
 
 
 def _recursion(coordinates, logits, targets, weights, update):
@@ -338,17 +345,5 @@ def _recursion(coordinates, logits, targets, weights, update):
     return factor, shift
 
 
-def _on_host(update, logits, variance, targets, weights):
-    """The update of one instance, given as tensors of one row."""
-    logits, variance, target, weight = map(_host, (logits[0], variance, targets[0], weights))
-    return update(logits, variance, target, weight[0])
-
-
 def _host(tensor):
     return tensor.double().numpy(force=True)
-
-
-def _like(array, tensor, n_groups=None):
-    """An array as a tensor of the kind of another; (C,) as (G, 1, m) if so asked."""
-    array = torch.from_numpy(array).to(tensor)
-    return array if n_groups is None else array.reshape(n_groups, 1, -1)

@@ -111,7 +111,7 @@ class FullPosterior(Posterior):
         tensor([[0.2500],
                 [0.2500]])
         """
-        columns = self.root.reshape(*self.mean.shape, -1).unbind(dim=1)  # C times (D, D C)
+        columns = self.base.reshape(*self.mean.shape, -1).unbind(dim=1)  # C times (D, D C)
         return torch.stack([(features @ rows).square().sum(dim=1) for rows in columns], dim=1)
 
     def condition(self, features, targets, weights, update):
@@ -125,7 +125,7 @@ class FullPosterior(Posterior):
     def _learn_one(self, features, targets, weights, update):
         """R <- R T with T T^T = (I + E E^T)^-1, E = F^T B, F (C, N) the whitened rows."""
         size, n_outputs = self.mean.shape
-        root = self.root[0]
+        root = self.base[0]
         whitened = (features @ root.reshape(size, -1)).reshape(n_outputs, -1)  # (C, N), F
         logits = features @ self.mean
         coefficients, curvature_root = update(logits, whitened @ whitened.T, targets, weights)
@@ -136,7 +136,7 @@ class FullPosterior(Posterior):
         factor = torch.linalg.solve_triangular(upper, identity, upper=True)  # T in the span of Q
         span = root @ basis
         root = torch.addmm(root, span @ (identity - factor), basis.T, alpha=-1)
-        return replace(self, mean=mean, root=root[None])
+        return self._moved(mean, root[None])
 
     def with_outputs(self, positions, n_outputs):
         """The same posterior among more outputs, which start from the prior with mean 0.
@@ -161,10 +161,10 @@ class FullPosterior(Posterior):
         wide = prior_root(1, size * n_outputs, self.prior_precision, self.mean)
         places = (torch.arange(size)[:, None] * n_outputs + positions.cpu()).flatten()
         places = places.to(wide.device)
-        wide[0, places[:, None], places] = self.root[0]
+        wide[0, places[:, None], places] = self.base[0]
         mean = spread(self.mean, positions, n_outputs)
         prior_mean = spread(self.prior_mean, positions, n_outputs)
-        return replace(self, mean=mean, root=wide, prior_mean=prior_mean)
+        return replace(self, mean=mean, base=wide, prior_mean=prior_mean)
 
     def as_two_outputs(self):
         """The softmax with two outputs that predicts what this one logit predicts.
@@ -187,6 +187,6 @@ class FullPosterior(Posterior):
         return replace(
             self,
             mean=halves(self.mean),
-            root=root_of_precision(precision[None]),
+            base=root_of_precision(precision[None]),
             prior_mean=halves(self.prior_mean),
         )

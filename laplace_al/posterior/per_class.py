@@ -1,6 +1,8 @@
 """A covariance for the weights of each output."""
 
-from dataclasses import replace
+import functools
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 
@@ -8,12 +10,50 @@ from laplace_al.posterior.base import GroupedPosterior
 from laplace_al.posterior.roots import prior_root, root_of_sum
 from laplace_al.posterior.shared import halves, spread
 
+# Columns of a pending product, after which it is multiplied out.
+_MAX_PENDING = 64
 
+
+class Pending(NamedTuple):
+    """A factor I - V Y V^T that the roots are still to be multiplied with, as a compact WY product.
+
+    Schreiber and Van Loan, *A storage-efficient WY representation for products of Householder
+    transformations*, SIAM Journal on Scientific and Statistical Computing 10(1), 1989.
+
+    Parameters
+    ----------
+    directions : Tensor of shape (C, D, r)
+        V.
+    coupling : Tensor of shape (C, r, r)
+        Y, upper triangular by blocks.
+    """
+
+    directions: torch.Tensor
+    coupling: torch.Tensor
+
+    def of_rows(self, rows):
+        """Rows (C, b, D) times I - V Y V^T."""
+        return rows - (rows @ self.directions) @ self.coupling @ self.directions.mT
+
+    def of_columns(self, columns):
+        """I - V Y V^T times columns (C, D, b)."""
+        return columns - self.directions @ (self.coupling @ (self.directions.mT @ columns))
+
+    def times(self, basis, removed):
+        """The product with a further I - Q (I - T) Q^T, Q (C, D, k) and I - T (C, k, k)."""
+        cross = -(self.coupling @ (self.directions.mT @ basis)) @ removed
+        below = removed.new_zeros(len(removed), removed.shape[1], self.coupling.shape[2])
+        upper, lower = torch.cat([self.coupling, cross], 2), torch.cat([below, removed], 2)
+        return Pending(torch.cat([self.directions, basis], 2), torch.cat([upper, lower], 1))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class PerClassPosterior(GroupedPosterior):
     """Gaussian over W (D, C) with independent columns.
 
-    Column k has the precision A_k = lambda I + sum h_k phi phi^T. Memory: C D^2 + D C numbers.
-    The block diagonal of the full posterior.
+    Column k has the precision A_k = lambda I + sum h_k phi phi^T. Memory: C D^2
+    numbers, and up to 64 C D more: every update reads the roots of all classes, but they are
+    multiplied out only once in 64 labels. The block diagonal of the full posterior.
 
     See Also
     --------
@@ -26,6 +66,16 @@ class PerClassPosterior(GroupedPosterior):
     >>> prior.variance(torch.tensor([[1.0, 1.0]]))
     tensor([[0.5000, 0.5000, 0.5000]])
     """
+
+    pending: Pending | None = None
+
+    @functools.cached_property
+    def root(self):
+        """R_k, (C, D, D), multiplied out."""
+        return self.base if self.pending is None else _multiplied_out(self.base, self.pending)
+
+    def __getstate__(self):
+        return {name: value for name, value in vars(self).items() if name != "root"}
 
     @staticmethod
     def shape_of_root(n_features, n_outputs):
@@ -93,7 +143,28 @@ class PerClassPosterior(GroupedPosterior):
         tensor([[0.2500],
                 [0.2500]])
         """
+        if self.pending is not None and len(features) <= _MAX_PENDING:
+            return self._whiten(features).square().sum(dim=2).T  # cheaper than to multiply out
         return torch.stack([(features @ root).square().sum(dim=1) for root in self.root], dim=1)
+
+    def _whiten(self, features):
+        whitened = features @ self.base
+        return whitened if self.pending is None else self.pending.of_rows(whitened)
+
+    def _absorb(self, basis, removed, shift):
+        step = basis @ shift  # (C, D, 1)
+        if self.pending is None:
+            pending = Pending(basis, removed)
+        else:
+            step = self.pending.of_columns(step)
+            pending = self.pending.times(basis, removed)
+        mean = self.mean + (self.base @ step)[:, :, 0].T
+        if pending.directions.shape[2] <= _MAX_PENDING:
+            return replace(self, mean=mean, pending=pending)
+        return self._moved(mean, _multiplied_out(self.base, pending))
+
+    def _moved(self, mean, root):
+        return replace(self, mean=mean, base=root, pending=None)
 
     def with_outputs(self, positions, n_outputs):
         """The same posterior among more outputs, which start from the prior with mean 0.
@@ -118,7 +189,7 @@ class PerClassPosterior(GroupedPosterior):
         root[positions] = self.root
         mean = spread(self.mean, positions, n_outputs)
         prior_mean = spread(self.prior_mean, positions, n_outputs)
-        return replace(self, mean=mean, root=root, prior_mean=prior_mean)
+        return replace(self, mean=mean, base=root, prior_mean=prior_mean, pending=None)
 
     def as_two_outputs(self):
         """The softmax with two outputs that predicts what this one logit predicts.
@@ -133,4 +204,11 @@ class PerClassPosterior(GroupedPosterior):
         tensor([[-0.5000,  0.5000]])
         """
         mean, prior_mean = halves(self.mean), halves(self.prior_mean)
-        return replace(self, mean=mean, root=self.root.repeat(2, 1, 1), prior_mean=prior_mean)
+        root = self.root.repeat(2, 1, 1)
+        return replace(self, mean=mean, base=root, prior_mean=prior_mean, pending=None)
+
+
+def _multiplied_out(base, pending):
+    """R (I - V Y V^T), (C, D, D)."""
+    shrunk = (base @ pending.directions) @ pending.coupling
+    return torch.baddbmm(base, shrunk, pending.directions.mT, alpha=-1)

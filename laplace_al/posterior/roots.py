@@ -181,28 +181,6 @@ def precision_of_root(root):
     return inverse.mT @ inverse
 
 
-def shrink(variance, curvature):
-    """beta of R (I - beta w w^T) such that 1 / (1 + h v) is left of the variance v = w^T w.
-
-    Parameters
-    ----------
-    variance, curvature : Tensor
-        v >= 0 and h >= 0.
-
-    Returns
-    -------
-    Tensor
-        h / (s (1 + s)) with s = sqrt(1 + h v): no difference is taken.
-
-    Examples
-    --------
-    >>> shrink(torch.tensor(1.0), torch.tensor(3.0))  # half the root is left, a quarter of v
-    tensor(0.5000)
-    """
-    scale = torch.sqrt(1 + curvature * variance)
-    return curvature / (scale * (1 + scale))
-
-
 def _inverse_transpose(factor):
     """L^-T, a root of (L L^T)^-1."""
     identity = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)

@@ -92,7 +92,17 @@ class SharedPosterior(GroupedPosterior):
         >>> SharedPosterior.prior(torch.ones(2, 1), 4.0).variance(torch.eye(2))
         tensor([0.2500, 0.2500])
         """
-        return (features @ self.root[0]).square().sum(dim=1)
+        return (features @ self.base[0]).square().sum(dim=1)
+
+    def _absorb(self, basis, removed, shift):
+        basis, removed = basis[0], removed[0]
+        span = self.base[0] @ basis  # (D, k), R Q
+        shrunk = span @ removed
+        if shrunk.shape[1] == 1:  # twice as fast as the product of a column and a row
+            root = torch.addr(self.base[0], shrunk[:, 0], basis[:, 0], alpha=-1)
+        else:
+            root = torch.addmm(self.base[0], shrunk, basis.T, alpha=-1)
+        return self._moved(torch.addmm(self.mean, span, shift[0]), root[None])
 
     def with_outputs(self, positions, n_outputs):
         """The same posterior among more outputs.

@@ -1,3 +1,5 @@
+import pickle
+
 import torch
 
 from laplace_al.likelihoods import likelihood_of
@@ -19,3 +21,43 @@ def test_a_class_that_an_instance_does_not_inform_keeps_its_covariance():
     learnt = posterior.condition(ones, targets, ones[:, 0], update)
     assert torch.equal(learnt.root[2], posterior.root[2])
     assert (learnt.covariance[:2] < posterior.covariance[:2]).all()
+
+
+def learnt(n_labels, seed=0):
+    """A posterior that has learnt labels one at a time."""
+    rng = torch.Generator().manual_seed(seed)
+    likelihood, structure = likelihood_of(3), STRUCTURES["per_class"]
+    update = structure.update(likelihood, update="map", curvature="categorical", step_size=1.0)
+    features = torch.randn(n_labels, 5, generator=rng, dtype=torch.float64)
+    targets = likelihood.encode(torch.randint(3, (n_labels,), generator=rng).double())
+    posterior = PerClassPosterior.prior(torch.zeros(5, 3).double(), 1.0)
+    ones = torch.ones(n_labels).double()
+    for row in range(n_labels):
+        one = slice(row, row + 1)
+        posterior = posterior.condition(features[one], targets[one], ones[one], update)
+    return posterior, posterior.condition(features, targets, ones, update)
+
+
+def test_roots_are_multiplied_out_once_in_so_many_labels():
+    prior = PerClassPosterior.prior(torch.zeros(5, 3).double(), 1.0)
+    assert torch.equal(learnt(64)[0].base, prior.base)
+    assert not torch.equal(learnt(65)[0].base, prior.base)
+    assert learnt(65)[0].pending is None
+
+
+def test_pending_products_change_no_prediction():
+    rows = torch.randn(100, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    for posterior in learnt(30):
+        assert posterior.pending is not None
+        direct = torch.einsum("nd,kde,ne->nk", rows, posterior.covariance, rows)
+        torch.testing.assert_close(posterior.variance(rows), direct)
+        torch.testing.assert_close(posterior.variance(rows[:3]), direct[:3])
+        torch.testing.assert_close(posterior.forget(1.0).variance(rows), direct)
+
+
+def test_a_pickle_holds_no_root_twice():
+    posterior, _ = learnt(30)
+    before = len(pickle.dumps(posterior))
+    root = posterior.root
+    assert len(pickle.dumps(posterior)) == before
+    torch.testing.assert_close(pickle.loads(pickle.dumps(posterior)).root, root)

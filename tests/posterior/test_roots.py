@@ -7,7 +7,6 @@ from laplace_al.posterior.roots import (
     prior_root,
     root_of_precision,
     root_of_sum,
-    shrink,
 )
 
 rng = np.random.default_rng(0)
@@ -58,10 +57,3 @@ def test_a_matrix_without_a_root_names_the_cure(wrong):
 def test_features_that_overflow_name_the_cure():
     with pytest.raises(ValueError, match=r"X is too large: .* Scale the features"):
         root_of_sum(torch.full((1, 2), np.inf), torch.ones(1, 1), 1.0)
-
-
-@pytest.mark.parametrize("variance", [0.0, 1e-20, 1.0, 1e20])
-def test_shrink_leaves_the_right_variance(variance):
-    beta = shrink(torch.tensor(variance, dtype=torch.float64), torch.tensor(0.25).double())
-    left = (1 - float(beta) * variance) * variance**0.5
-    assert left**2 == pytest.approx(variance / (1 + 0.25 * variance), rel=1e-5)

@@ -275,7 +275,7 @@ class LaplaceUpdateClassifier(
         >>> LaplaceUpdateClassifier().fit([[-1.0], [1.0]], ["no", "yes"]).predict([[3.0]])
         array(['yes'], dtype='<U3')
         """
-        self._check_params()
+        self._passed_params = self._check_params()
         previous = self.posterior_ if self.warm_start and hasattr(self, "posterior_") else None
         features = self._features(X, reset=True)
         y, sample_weight = check_labels(y, sample_weight, len(features))
@@ -287,9 +287,9 @@ class LaplaceUpdateClassifier(
             )
         self.classes_ = distinct_classes(y if self.classes is None else self.classes)
         indices = class_indices(y, self.classes_)
-        weights = self._tensor(sample_weight * class_weights(self.class_weight, y))
+        weights = features.new_tensor(sample_weight * class_weights(self.class_weight, y))
         likelihood = likelihood_of(len(self.classes_))
-        targets = likelihood.encode(self._tensor(indices))
+        targets = likelihood.encode(features.new_tensor(indices))
         mean = self._prior_mean(features, likelihood.n_outputs)
         self.covariance_ = self._structure(mean)
         vars(self).pop("n_iter_", None)
@@ -338,7 +338,7 @@ class LaplaceUpdateClassifier(
         >>> clf.partial_fit([[1.0]], ["yes"]).predict([[3.0]])
         array(['yes'], dtype='<U3')
         """
-        self._check_params()
+        self._passed_params = self._check_params()
         first = not hasattr(self, "posterior_")
         self.classes_ = self._known_classes(classes)
         features = self._features(X, reset=first)
@@ -349,9 +349,9 @@ class LaplaceUpdateClassifier(
                 "Pass a dict, e.g. from sklearn.utils.compute_class_weight."
             )
         indices = class_indices(y, self.classes_)
-        weights = self._tensor(sample_weight * class_weights(self.class_weight, y))
+        weights = features.new_tensor(sample_weight * class_weights(self.class_weight, y))
         likelihood = likelihood_of(len(self.classes_))
-        targets = likelihood.encode(self._tensor(indices))
+        targets = likelihood.encode(features.new_tensor(indices))
         if first:
             mean = self._prior_mean(features, likelihood.n_outputs)
             self.covariance_ = self._structure(mean)
@@ -627,8 +627,13 @@ class LaplaceUpdateClassifier(
         return TorchFeatures(extractor, batch_size=self.batch_size, verbose=self.verbose)
 
     def _features(self, X, *, reset):
-        """phi: features as a float64 tensor (n, D) on the device, with the constant 1."""
-        features = self._tensor(self._extract(X, reset=reset))
+        """phi: features as a tensor (n, D), with the constant 1."""
+        features = self._extract(X, reset=reset)
+        if reset:
+            dtype, device = getattr(torch, self.dtype), _available_device(self.device)
+        else:
+            dtype, device = self.posterior_.mean.dtype, self.posterior_.mean.device
+        features = torch.tensor(features, dtype=dtype, device=device)
         return functional.pad(features, (0, 1), value=1.0) if self.fit_intercept else features
 
     def _check_params(self):
@@ -637,7 +642,7 @@ class LaplaceUpdateClassifier(
         passed = vars(self).get("_passed_params", ())
         if not (passed and all(map(operator.is_, params, passed))):
             self._validate_params()
-            self._passed_params = params
+        return params
 
     def _known_classes(self, classes):
         """Classes of a call of partial_fit, which are fixed by the first."""
@@ -658,10 +663,6 @@ class LaplaceUpdateClassifier(
                 f"the parameter classes, was: {known.tolist()}. Leave it out, or fit anew."
             )
         return known
-
-    def _tensor(self, array):
-        dtype = getattr(torch, self.dtype)
-        return torch.tensor(array, dtype=dtype, device=_available_device(self.device))
 
     def _structure(self, mean):
         return choose_structure(self.covariance, *mean.shape, dtype=mean.dtype, device=mean.device)
@@ -718,11 +719,13 @@ class LaplaceUpdateClassifier(
 
     def _latent(self, X):
         check_is_fitted(self)
+        self._check_params()
         features = self._features(X, reset=False)
         return self.posterior_.logits(features), self.posterior_.variance(features)
 
     def _predictive_logits(self, X):
-        return _LINKS[self.predictive](*self._latent(X))
+        mean, variance = self._latent(X)
+        return _LINKS[self.predictive](mean, variance)
 
 
 def _available_device(device):

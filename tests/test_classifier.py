@@ -724,6 +724,16 @@ class TestErrors:
         )
         self.check(clf, method, (X, y), match)
 
+    def test_wrong_parameters_of_a_prediction(self):
+        clf = LaplaceUpdateClassifier().fit(X[:100], y[:100]).set_params(predictive="probit")
+        self.check(clf, "predict_proba", (X,), "The 'predictive' parameter")
+
+    def test_a_change_of_dtype_waits_for_the_next_fit(self):
+        clf = LaplaceUpdateClassifier().fit(X[:100], y[:100]).set_params(dtype="float32")
+        assert clf.partial_fit(X[100:110], y[100:110]).posterior_.mean.dtype == torch.float64
+        assert clf.predict_proba(X).shape == (len(X), 10)
+        assert clf.fit(X[:100], y[:100]).posterior_.mean.dtype == torch.float32
+
     def test_what_there_is_is_listed(self):
         match = r"must be a str among \{('mean_field', 'plug_in'|'plug_in', 'mean_field')\}"
         with pytest.raises(ValueError, match=match):

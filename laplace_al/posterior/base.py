@@ -6,7 +6,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from laplace_al.posterior.roots import precision_of_root, prior_root, root_of_precision
+from laplace_al.posterior.roots import (
+    precision_of_root,
+    prior_root,
+    root_of_precision,
+    root_of_sum,
+)
 
 # Rows learnt at once: bounds the (b, b) numbers of the recursion, whatever the input.
 _BLOCK_SIZE = 64
@@ -256,11 +261,9 @@ class Posterior(ABC):
     def _grouped(self, matrix):
         """(D, C) as (G, N, m)."""
         n_groups, size = self.base.shape[:2]
-        return (
-            matrix.T.reshape(n_groups, -1, size).mT
-            if size == len(matrix)
-            else (matrix.reshape(1, -1, 1))
-        )
+        if size == len(matrix):
+            return matrix.T.reshape(n_groups, -1, size).mT
+        return matrix.reshape(1, -1, 1)
 
     def _ungrouped(self, groups):
         """(G, N, m) as (D, C)."""
@@ -290,6 +293,38 @@ class GroupedPosterior(Posterior):
 
     and at the end W + R Q c and R - R Q (I - T) Q^T. All that has the size D is a matrix product.
     """
+
+    @classmethod
+    def at_mode(cls, mean, features, curvature, prior_precision, prior_mean=None):
+        """Laplace approximation: precisions lambda I + Phi^T diag(h_g) Phi around a mode.
+
+        Parameters
+        ----------
+        mean : Tensor of shape (D, C)
+            The mode.
+        features : Tensor of shape (n, D)
+        curvature : Tensor of shape (n, G)
+            h at the mode, sample weights included, >= 0.
+        prior_precision : float
+            lambda > 0.
+        prior_mean : Tensor of shape (D, C), default=None
+            None is zero.
+
+        Returns
+        -------
+        GroupedPosterior
+
+        Examples
+        --------
+        >>> from laplace_al.posterior import PerClassPosterior
+        >>> one = torch.ones(1, 1)
+        >>> PerClassPosterior.at_mode(0 * one, 2 * one, one, prior_precision=1.0).precision
+        tensor([[5.]])
+        """
+        prior_mean = torch.zeros_like(mean) if prior_mean is None else prior_mean
+        return cls(
+            mean, root_of_sum(features, curvature, prior_precision), prior_precision, prior_mean
+        )
 
     def condition(self, features, targets, weights, update):
         """See :meth:`Posterior.condition`: equal to learning the rows one at a time."""

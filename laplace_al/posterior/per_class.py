@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 
 from laplace_al.posterior.base import GroupedPosterior
-from laplace_al.posterior.roots import prior_root, root_of_sum
+from laplace_al.posterior.roots import prior_root
 from laplace_al.posterior.shared import halves, spread
 
 # Columns of a pending product, after which it is multiplied out.
@@ -95,36 +95,6 @@ class PerClassPosterior(GroupedPosterior):
         (10, 384)
         """
         return n_outputs, n_features
-
-    @classmethod
-    def at_mode(cls, mean, features, curvature, prior_precision, prior_mean=None):
-        """Laplace approximation: precisions lambda I + Phi^T diag(h_k) Phi around a mode.
-
-        Parameters
-        ----------
-        mean : Tensor of shape (D, C)
-            The mode.
-        features : Tensor of shape (n, D)
-        curvature : Tensor of shape (n, C)
-            h at the mode, sample weights included, >= 0.
-        prior_precision : float
-            lambda > 0.
-        prior_mean : Tensor of shape (D, C), default=None
-            None is zero.
-
-        Returns
-        -------
-        PerClassPosterior
-
-        Examples
-        --------
-        >>> one = torch.ones(1, 1)
-        >>> PerClassPosterior.at_mode(0 * one, 2 * one, one, 1.0).precision
-        tensor([[5.]])
-        """
-        prior_mean = torch.zeros_like(mean) if prior_mean is None else prior_mean
-        root = root_of_sum(features, curvature, prior_precision)
-        return cls(mean, root, prior_precision, prior_mean)
 
     def variance(self, features):
         """Variance of each logit, phi^T Sigma_k phi.

@@ -5,7 +5,6 @@ from dataclasses import replace
 import torch
 
 from laplace_al.posterior.base import GroupedPosterior
-from laplace_al.posterior.roots import root_of_sum
 
 
 class SharedPosterior(GroupedPosterior):
@@ -23,6 +22,9 @@ class SharedPosterior(GroupedPosterior):
     >>> prior = SharedPosterior.prior(torch.zeros(2, 1), prior_precision=4.0)
     >>> prior.variance(torch.tensor([[1.0, 1.0]]))
     tensor([0.5000])
+    >>> one = torch.ones(1, 1)
+    >>> SharedPosterior.at_mode(0 * one, 2 * one, one, prior_precision=1.0).precision
+    tensor([[5.]])
     """
 
     @staticmethod
@@ -43,37 +45,6 @@ class SharedPosterior(GroupedPosterior):
         (1, 384)
         """
         return 1, n_features
-
-    @classmethod
-    def at_mode(cls, mean, features, curvature, prior_precision, prior_mean=None):
-        """Laplace approximation: precision lambda I + Phi^T diag(h) Phi around a mode.
-
-        Parameters
-        ----------
-        mean : Tensor of shape (D, C)
-            The mode.
-        features : Tensor of shape (n, D)
-        curvature : Tensor of shape (n, 1)
-            h at the mode, sample weights included, >= 0.
-        prior_precision : float
-            lambda > 0.
-        prior_mean : Tensor of shape (D, C), default=None
-            None is zero.
-
-        Returns
-        -------
-        SharedPosterior
-
-        Examples
-        --------
-        >>> import torch
-        >>> one = torch.ones(1, 1)
-        >>> SharedPosterior.at_mode(0 * one, 2 * one, one, 1.0).precision
-        tensor([[5.]])
-        """
-        prior_mean = torch.zeros_like(mean) if prior_mean is None else prior_mean
-        root = root_of_sum(features, curvature, prior_precision)
-        return cls(mean, root, prior_precision, prior_mean)
 
     def variance(self, features):
         """Variance of every logit of a row, phi^T Sigma phi.

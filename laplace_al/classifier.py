@@ -632,7 +632,7 @@ class LaplaceUpdateClassifier(
         if reset:
             dtype, device = getattr(torch, self.dtype), _available_device(self.device)
         else:
-            dtype, device = self.posterior_.mean.dtype, self.posterior_.mean.device
+            dtype, device = self.posterior_.base.dtype, self.posterior_.base.device
         features = torch.tensor(features, dtype=dtype, device=device)
         return functional.pad(features, (0, 1), value=1.0) if self.fit_intercept else features
 

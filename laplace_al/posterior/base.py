@@ -26,7 +26,7 @@ class Posterior(ABC):
 
     Parameters
     ----------
-    mean : Tensor of shape (D, C)
+    base_mean : Tensor of shape (D, C)
         Posterior mean of W.
     base : Tensor of shape (G, N, N)
         R: the one truth about the covariance, from which precision and covariance are computed.
@@ -36,7 +36,7 @@ class Posterior(ABC):
         Mean of the Gaussian prior.
     """
 
-    mean: torch.Tensor
+    base_mean: torch.Tensor
     base: torch.Tensor
     prior_precision: float
     prior_mean: torch.Tensor
@@ -76,6 +76,11 @@ class Posterior(ABC):
     @abstractmethod
     def at_mode(cls, mean, features, curvature, prior_precision, prior_mean=None):
         """Laplace approximation around a mode: precision lambda I + sum h phi phi^T."""
+
+    @property
+    def mean(self):
+        """Posterior mean of W, (D, C)."""
+        return self.base_mean
 
     @property
     def root(self):
@@ -256,7 +261,7 @@ class Posterior(ABC):
 
     def _moved(self, mean, root):
         """The same prior and structure elsewhere."""
-        return replace(self, mean=mean, base=root)
+        return replace(self, base_mean=mean, base=root)
 
     def _grouped(self, matrix):
         """(D, C) as (G, N, m)."""
@@ -267,17 +272,17 @@ class Posterior(ABC):
 
     def _ungrouped(self, groups):
         """(G, N, m) as (D, C)."""
-        if groups.shape[1] == len(self.mean):
-            return groups.mT.reshape(-1, len(self.mean)).T
-        return groups.reshape(self.mean.shape)
+        if groups.shape[1] == len(self.base_mean):
+            return groups.mT.reshape(-1, len(self.base_mean)).T
+        return groups.reshape(self.base_mean.shape)
 
     def _squeezed(self, matrices):
         return matrices[0] if len(matrices) == 1 else matrices
 
     def __repr__(self):
         return (
-            f"{type(self).__name__}(n_features={self.mean.shape[0]}, "
-            f"n_outputs={self.mean.shape[1]}, prior_precision={self.prior_precision:g})"
+            f"{type(self).__name__}(n_features={self.base_mean.shape[0]}, "
+            f"n_outputs={self.base_mean.shape[1]}, prior_precision={self.prior_precision:g})"
         )
 
 
@@ -335,16 +340,15 @@ class GroupedPosterior(Posterior):
         return posterior
 
     def _learn(self, features, targets, weights, update):
-        basis, coordinates = _orthonormal(self._whiten(features).mT)  # (G, D, k), (G, k, b)
-        factor, shift = _recursion(
-            *map(_host, (coordinates, features @ self.mean, targets, weights)), update
-        )
+        whitened, logits = self._whitened_and_logits(features)
+        basis, coordinates = _orthonormal(whitened.mT)  # (G, D, k), (G, k, b)
+        factor, shift = _recursion(*map(_host, (coordinates, logits, targets, weights)), update)
         removed = np.eye(factor.shape[1]) - factor  # I - T
         return self._absorb(basis, *(torch.from_numpy(a).to(basis) for a in (removed, shift)))
 
-    def _whiten(self, features):
-        """Rows R^T phi, (G, b, D)."""
-        return features @ self.base
+    def _whitened_and_logits(self, features):
+        """Rows R^T phi, (G, b, D), and W^T phi, (b, C)."""
+        return features @ self.base, features @ self.base_mean
 
     @abstractmethod
     def _absorb(self, basis, removed, shift):

@@ -164,7 +164,7 @@ class FullPosterior(Posterior):
         wide[0, places[:, None], places] = self.base[0]
         mean = spread(self.mean, positions, n_outputs)
         prior_mean = spread(self.prior_mean, positions, n_outputs)
-        return replace(self, mean=mean, base=wide, prior_mean=prior_mean)
+        return replace(self, base_mean=mean, base=wide, prior_mean=prior_mean)
 
     def as_two_outputs(self):
         """The softmax with two outputs that predicts what this one logit predicts.
@@ -186,7 +186,7 @@ class FullPosterior(Posterior):
         precision.diagonal().add_(self.prior_precision)
         return replace(
             self,
-            mean=halves(self.mean),
+            base_mean=halves(self.mean),
             base=root_of_precision(precision[None]),
             prior_mean=halves(self.prior_mean),
         )

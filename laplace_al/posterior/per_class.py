@@ -15,10 +15,11 @@ _MAX_PENDING = 64
 
 
 class Pending(NamedTuple):
-    """A factor I - V Y V^T that the roots are still to be multiplied with, as a compact WY product.
+    """What was learnt but not yet worked into the roots and the mean: R (I - V Y V^T), W + R c.
 
-    Schreiber and Van Loan, *A storage-efficient WY representation for products of Householder
-    transformations*, SIAM Journal on Scientific and Statistical Computing 10(1), 1989.
+    A compact WY product: Schreiber and Van Loan, *A storage-efficient WY representation for
+    products of Householder transformations*, SIAM Journal on Scientific and Statistical Computing
+    10(1), 1989.
 
     Parameters
     ----------
@@ -26,25 +27,30 @@ class Pending(NamedTuple):
         V.
     coupling : Tensor of shape (C, r, r)
         Y, upper triangular by blocks.
+    shift : Tensor of shape (C, D, 1)
+        c.
     """
 
     directions: torch.Tensor
     coupling: torch.Tensor
+    shift: torch.Tensor
 
     def of_rows(self, rows):
         """Rows (C, b, D) times I - V Y V^T."""
         return rows - (rows @ self.directions) @ self.coupling @ self.directions.mT
 
-    def of_columns(self, columns):
-        """I - V Y V^T times columns (C, D, b)."""
-        return columns - self.directions @ (self.coupling @ (self.directions.mT @ columns))
+    def times(self, basis, removed, step):
+        """With a further factor I - Q (I - T) Q^T, and a shift Q c under the factors so far.
 
-    def times(self, basis, removed):
-        """The product with a further I - Q (I - T) Q^T, Q (C, D, k) and I - T (C, k, k)."""
+        Q is (C, D, k), I - T (C, k, k) and Q c (C, D, 1).
+        """
+        shift = self.shift + step
+        shift = shift - self.directions @ (self.coupling @ (self.directions.mT @ step))
         cross = -(self.coupling @ (self.directions.mT @ basis)) @ removed
         below = removed.new_zeros(len(removed), removed.shape[1], self.coupling.shape[2])
         upper, lower = torch.cat([self.coupling, cross], 2), torch.cat([below, removed], 2)
-        return Pending(torch.cat([self.directions, basis], 2), torch.cat([upper, lower], 1))
+        directions = torch.cat([self.directions, basis], 2)
+        return Pending(directions, torch.cat([upper, lower], 1), shift)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -52,8 +58,9 @@ class PerClassPosterior(GroupedPosterior):
     """Gaussian over W (D, C) with independent columns.
 
     Column k has the precision A_k = lambda I + sum h_k phi phi^T. Memory: C D^2
-    numbers, and up to 64 C D more: every update reads the roots of all classes, but they are
-    multiplied out only once in 64 labels. The block diagonal of the full posterior.
+    numbers, and up to 64 C D more: an update reads the roots of all classes once, and works what
+    it learnt into roots and mean when these are asked for, or after 64 labels. The block diagonal
+    of the full posterior.
 
     See Also
     --------
@@ -70,12 +77,19 @@ class PerClassPosterior(GroupedPosterior):
     pending: Pending | None = None
 
     @functools.cached_property
+    def mean(self):
+        """W, (D, C), with what is pending."""
+        if self.pending is None:
+            return self.base_mean
+        return self.base_mean + (self.base @ self.pending.shift)[:, :, 0].T
+
+    @functools.cached_property
     def root(self):
         """R_k, (C, D, D), multiplied out."""
         return self.base if self.pending is None else _multiplied_out(self.base, self.pending)
 
     def __getstate__(self):
-        return {name: value for name, value in vars(self).items() if name != "root"}
+        return {name: value for name, value in vars(self).items() if name not in ("mean", "root")}
 
     @staticmethod
     def shape_of_root(n_features, n_outputs):
@@ -114,27 +128,30 @@ class PerClassPosterior(GroupedPosterior):
                 [0.2500]])
         """
         if self.pending is not None and len(features) <= _MAX_PENDING:
-            return self._whiten(features).square().sum(dim=2).T  # cheaper than to multiply out
+            whitened, _ = self._whitened_and_logits(features)  # cheaper than to multiply out
+            return whitened.square().sum(dim=2).T
         return torch.stack([(features @ root).square().sum(dim=1) for root in self.root], dim=1)
 
-    def _whiten(self, features):
-        whitened = features @ self.base
-        return whitened if self.pending is None else self.pending.of_rows(whitened)
+    def _whitened_and_logits(self, features):
+        whitened, logits = features @ self.base, features @ self.base_mean
+        if self.pending is None:
+            return whitened, logits
+        moved = (whitened @ self.pending.shift)[:, :, 0].T
+        return self.pending.of_rows(whitened), logits + moved
 
     def _absorb(self, basis, removed, shift):
         step = basis @ shift  # (C, D, 1)
         if self.pending is None:
-            pending = Pending(basis, removed)
+            pending = Pending(basis, removed, step)
         else:
-            step = self.pending.of_columns(step)
-            pending = self.pending.times(basis, removed)
-        mean = self.mean + (self.base @ step)[:, :, 0].T
+            pending = self.pending.times(basis, removed, step)
+        learnt = replace(self, pending=pending)
         if pending.directions.shape[2] <= _MAX_PENDING:
-            return replace(self, mean=mean, pending=pending)
-        return self._moved(mean, _multiplied_out(self.base, pending))
+            return learnt
+        return learnt._moved(learnt.mean, learnt.root)
 
     def _moved(self, mean, root):
-        return replace(self, mean=mean, base=root, pending=None)
+        return replace(self, base_mean=mean, base=root, pending=None)
 
     def with_outputs(self, positions, n_outputs):
         """The same posterior among more outputs, which start from the prior with mean 0.
@@ -159,7 +176,7 @@ class PerClassPosterior(GroupedPosterior):
         root[positions] = self.root
         mean = spread(self.mean, positions, n_outputs)
         prior_mean = spread(self.prior_mean, positions, n_outputs)
-        return replace(self, mean=mean, base=root, prior_mean=prior_mean, pending=None)
+        return replace(self, base_mean=mean, base=root, prior_mean=prior_mean, pending=None)
 
     def as_two_outputs(self):
         """The softmax with two outputs that predicts what this one logit predicts.
@@ -175,7 +192,7 @@ class PerClassPosterior(GroupedPosterior):
         """
         mean, prior_mean = halves(self.mean), halves(self.prior_mean)
         root = self.root.repeat(2, 1, 1)
-        return replace(self, mean=mean, base=root, prior_mean=prior_mean, pending=None)
+        return replace(self, base_mean=mean, base=root, prior_mean=prior_mean, pending=None)
 
 
 def _multiplied_out(base, pending):

@@ -73,7 +73,7 @@ class SharedPosterior(GroupedPosterior):
             root = torch.addr(self.base[0], shrunk[:, 0], basis[:, 0], alpha=-1)
         else:
             root = torch.addmm(self.base[0], shrunk, basis.T, alpha=-1)
-        return self._moved(torch.addmm(self.mean, span, shift[0]), root[None])
+        return self._moved(torch.addmm(self.base_mean, span, shift[0]), root[None])
 
     def with_outputs(self, positions, n_outputs):
         """The same posterior among more outputs.
@@ -98,7 +98,8 @@ class SharedPosterior(GroupedPosterior):
         tensor([[1., 0., 1.]])
         """
         mean = spread(self.mean, positions, n_outputs)
-        return replace(self, mean=mean, prior_mean=spread(self.prior_mean, positions, n_outputs))
+        prior_mean = spread(self.prior_mean, positions, n_outputs)
+        return replace(self, base_mean=mean, prior_mean=prior_mean)
 
     def as_two_outputs(self):
         """The softmax with two outputs that predicts what this one logit predicts.
@@ -113,7 +114,7 @@ class SharedPosterior(GroupedPosterior):
         >>> SharedPosterior.prior(torch.ones(1, 1), 1.0).as_two_outputs().mean
         tensor([[-0.5000,  0.5000]])
         """
-        return replace(self, mean=halves(self.mean), prior_mean=halves(self.prior_mean))
+        return replace(self, base_mean=halves(self.mean), prior_mean=halves(self.prior_mean))
 
 
 def spread(columns, positions, n_columns):

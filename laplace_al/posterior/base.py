@@ -242,6 +242,60 @@ class Posterior(ABC):
         """
         return self._with_data(*(share * part for part in self._data()))
 
+    def with_outputs(self, positions, n_outputs):
+        """The same posterior among more outputs, which start with mean 0.
+
+        Their covariance is that of the prior, or with a shared one that of the others.
+
+        Parameters
+        ----------
+        positions : Tensor of shape (C,)
+            Where the outputs so far go.
+        n_outputs : int
+
+        Returns
+        -------
+        Posterior
+
+        Examples
+        --------
+        >>> from laplace_al.posterior import PerClassPosterior
+        >>> posterior = PerClassPosterior.prior(torch.ones(1, 2), 1.0)
+        >>> posterior.with_outputs(torch.tensor([0, 2]), 3).mean
+        tensor([[1., 0., 1.]])
+        """
+        return type(self)(
+            spread(self.mean, positions, n_outputs),
+            self._root_of_more(positions, n_outputs),
+            self.prior_precision,
+            spread(self.prior_mean, positions, n_outputs),
+        )
+
+    def as_two_outputs(self):
+        """The softmax with two outputs that predicts what this one logit predicts.
+
+        Returns
+        -------
+        Posterior
+
+        Examples
+        --------
+        >>> from laplace_al.posterior import SharedPosterior
+        >>> SharedPosterior.prior(torch.ones(1, 1), 1.0).as_two_outputs().mean
+        tensor([[-0.5000,  0.5000]])
+        """
+        return type(self)(
+            halves(self.mean), self._root_of_two(), self.prior_precision, halves(self.prior_mean)
+        )
+
+    @abstractmethod
+    def _root_of_more(self, positions, n_outputs):
+        """Root with the outputs so far at these positions among so many."""
+
+    @abstractmethod
+    def _root_of_two(self):
+        """Root of two outputs that stand for this one."""
+
     def _data(self):
         """What the data added: to the precision (G, N, N) and to its product with the mean."""
         precision = precision_of_root(self.root)
@@ -386,3 +440,45 @@ def _recursion(coordinates, logits, targets, weights, update):
 
 def _host(tensor):
     return tensor.double().numpy(force=True)
+
+
+def spread(columns, positions, n_columns):
+    """Columns (D, C) moved to positions among so many, the others zero.
+
+    Parameters
+    ----------
+    columns : Tensor of shape (D, C)
+    positions : Tensor of shape (C,)
+    n_columns : int
+
+    Returns
+    -------
+    Tensor of shape (D, n_columns)
+
+    Examples
+    --------
+    >>> spread(torch.ones(1, 1), torch.tensor([1]), 3)
+    tensor([[0., 1., 0.]])
+    """
+    wide = columns.new_zeros(len(columns), n_columns)
+    wide[:, positions] = columns
+    return wide
+
+
+def halves(column):
+    """One logit w as the two logits -w / 2 and w / 2.
+
+    Parameters
+    ----------
+    column : Tensor of shape (D, 1)
+
+    Returns
+    -------
+    Tensor of shape (D, 2)
+
+    Examples
+    --------
+    >>> halves(torch.ones(1, 1))
+    tensor([[-0.5000,  0.5000]])
+    """
+    return torch.cat([-column, column], dim=1) / 2

@@ -1,7 +1,5 @@
 """One covariance over all weights, the outputs coupled as the softmax couples them."""
 
-from dataclasses import replace
-
 import torch
 
 from laplace_al.posterior.base import Posterior
@@ -11,7 +9,6 @@ from laplace_al.posterior.roots import (
     root_of_precision,
     root_of_rows,
 )
-from laplace_al.posterior.shared import halves, spread
 
 _INSTANCES_AT_ONCE = 64
 
@@ -138,55 +135,17 @@ class FullPosterior(Posterior):
         root = torch.addmm(root, span @ (identity - factor), basis.T, alpha=-1)
         return self._moved(mean, root[None])
 
-    def with_outputs(self, positions, n_outputs):
-        """The same posterior among more outputs, which start from the prior with mean 0.
+    def _root_of_more(self, positions, n_outputs):
+        wide = prior_root(1, len(self.mean) * n_outputs, self.prior_precision, self.mean)
+        rows = torch.arange(len(self.mean), device=positions.device)
+        places = (rows[:, None] * n_outputs + positions).flatten()
+        wide[0, places[:, None], places] = self.root[0]
+        return wide
 
-        Parameters
-        ----------
-        positions : Tensor of shape (C,)
-            Where the outputs so far go.
-        n_outputs : int
-
-        Returns
-        -------
-        FullPosterior
-
-        Examples
-        --------
-        >>> posterior = FullPosterior.prior(torch.ones(1, 2), 1.0)
-        >>> posterior.with_outputs(torch.tensor([0, 2]), 3).mean
-        tensor([[1., 0., 1.]])
-        """
-        size = len(self.mean)
-        wide = prior_root(1, size * n_outputs, self.prior_precision, self.mean)
-        places = (torch.arange(size)[:, None] * n_outputs + positions.cpu()).flatten()
-        places = places.to(wide.device)
-        wide[0, places[:, None], places] = self.base[0]
-        mean = spread(self.mean, positions, n_outputs)
-        prior_mean = spread(self.prior_mean, positions, n_outputs)
-        return replace(self, base_mean=mean, base=wide, prior_mean=prior_mean)
-
-    def as_two_outputs(self):
-        """The softmax with two outputs that predicts what this one logit predicts.
-
-        Its data has the curvature p (1 - p) [[1, -1], [-1, 1]], that of the logit p (1 - p).
-
-        Returns
-        -------
-        FullPosterior
-
-        Examples
-        --------
-        >>> FullPosterior.prior(torch.ones(1, 1), 1.0).as_two_outputs().mean
-        tensor([[-0.5000,  0.5000]])
-        """
+    def _root_of_two(self):
+        # the curvature p (1 - p) of one logit is p (1 - p) [[1, -1], [-1, 1]] of two
         data = precision_of_root(self.root)[0]
         data.diagonal().sub_(self.prior_precision)
         precision = torch.kron(data, data.new_tensor([[1.0, -1.0], [-1.0, 1.0]]))
         precision.diagonal().add_(self.prior_precision)
-        return replace(
-            self,
-            base_mean=halves(self.mean),
-            base=root_of_precision(precision[None]),
-            prior_mean=halves(self.prior_mean),
-        )
+        return root_of_precision(precision[None])

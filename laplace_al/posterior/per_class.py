@@ -8,7 +8,6 @@ import torch
 
 from laplace_al.posterior.base import GroupedPosterior
 from laplace_al.posterior.roots import prior_root
-from laplace_al.posterior.shared import halves, spread
 
 # Columns of a pending product, after which it is multiplied out.
 _MAX_PENDING = 64
@@ -153,46 +152,13 @@ class PerClassPosterior(GroupedPosterior):
     def _moved(self, mean, root):
         return replace(self, base_mean=mean, base=root, pending=None)
 
-    def with_outputs(self, positions, n_outputs):
-        """The same posterior among more outputs, which start from the prior with mean 0.
-
-        Parameters
-        ----------
-        positions : Tensor of shape (C,)
-            Where the outputs so far go.
-        n_outputs : int
-
-        Returns
-        -------
-        PerClassPosterior
-
-        Examples
-        --------
-        >>> posterior = PerClassPosterior.prior(torch.ones(1, 2), 1.0)
-        >>> posterior.with_outputs(torch.tensor([0, 2]), 3).mean
-        tensor([[1., 0., 1.]])
-        """
+    def _root_of_more(self, positions, n_outputs):
         root = prior_root(n_outputs, len(self.mean), self.prior_precision, self.mean)
         root[positions] = self.root
-        mean = spread(self.mean, positions, n_outputs)
-        prior_mean = spread(self.prior_mean, positions, n_outputs)
-        return replace(self, base_mean=mean, base=root, prior_mean=prior_mean, pending=None)
+        return root
 
-    def as_two_outputs(self):
-        """The softmax with two outputs that predicts what this one logit predicts.
-
-        Returns
-        -------
-        PerClassPosterior
-
-        Examples
-        --------
-        >>> PerClassPosterior.prior(torch.ones(1, 1), 1.0).as_two_outputs().mean
-        tensor([[-0.5000,  0.5000]])
-        """
-        mean, prior_mean = halves(self.mean), halves(self.prior_mean)
-        root = self.root.repeat(2, 1, 1)
-        return replace(self, base_mean=mean, base=root, prior_mean=prior_mean, pending=None)
+    def _root_of_two(self):
+        return self.root.repeat(2, 1, 1)
 
 
 def _multiplied_out(base, pending):

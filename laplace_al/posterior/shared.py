@@ -1,7 +1,5 @@
 """One covariance for the weights of every output."""
 
-from dataclasses import replace
-
 import torch
 
 from laplace_al.posterior.base import GroupedPosterior
@@ -75,87 +73,8 @@ class SharedPosterior(GroupedPosterior):
             root = torch.addmm(self.base[0], shrunk, basis.T, alpha=-1)
         return self._moved(torch.addmm(self.base_mean, span, shift[0]), root[None])
 
-    def with_outputs(self, positions, n_outputs):
-        """The same posterior among more outputs.
+    def _root_of_more(self, positions, n_outputs):
+        return self.base  # which new outputs share, too
 
-        New outputs have the mean 0 and, as all share it, the covariance of the others.
-
-        Parameters
-        ----------
-        positions : Tensor of shape (C,)
-            Where the outputs so far go.
-        n_outputs : int
-
-        Returns
-        -------
-        SharedPosterior
-
-        Examples
-        --------
-        >>> import torch
-        >>> posterior = SharedPosterior.prior(torch.ones(1, 2), 1.0)
-        >>> posterior.with_outputs(torch.tensor([0, 2]), 3).mean
-        tensor([[1., 0., 1.]])
-        """
-        mean = spread(self.mean, positions, n_outputs)
-        prior_mean = spread(self.prior_mean, positions, n_outputs)
-        return replace(self, base_mean=mean, prior_mean=prior_mean)
-
-    def as_two_outputs(self):
-        """The softmax with two outputs that predicts what this one logit predicts.
-
-        Returns
-        -------
-        SharedPosterior
-
-        Examples
-        --------
-        >>> import torch
-        >>> SharedPosterior.prior(torch.ones(1, 1), 1.0).as_two_outputs().mean
-        tensor([[-0.5000,  0.5000]])
-        """
-        return replace(self, base_mean=halves(self.mean), prior_mean=halves(self.prior_mean))
-
-
-def spread(columns, positions, n_columns):
-    """Columns (D, C) moved to positions among so many, the others zero.
-
-    Parameters
-    ----------
-    columns : Tensor of shape (D, C)
-    positions : Tensor of shape (C,)
-    n_columns : int
-
-    Returns
-    -------
-    Tensor of shape (D, n_columns)
-
-    Examples
-    --------
-    >>> import torch
-    >>> spread(torch.ones(1, 1), torch.tensor([1]), 3)
-    tensor([[0., 1., 0.]])
-    """
-    wide = columns.new_zeros(len(columns), n_columns)
-    wide[:, positions] = columns
-    return wide
-
-
-def halves(column):
-    """One logit w as the two logits -w / 2 and w / 2.
-
-    Parameters
-    ----------
-    column : Tensor of shape (D, 1)
-
-    Returns
-    -------
-    Tensor of shape (D, 2)
-
-    Examples
-    --------
-    >>> import torch
-    >>> halves(torch.ones(1, 1))
-    tensor([[-0.5000,  0.5000]])
-    """
-    return torch.cat([-column, column], dim=1) / 2
+    def _root_of_two(self):
+        return self.base

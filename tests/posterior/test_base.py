@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from laplace_al.likelihoods import likelihood_of
 from laplace_al.posterior import SharedPosterior
+from laplace_al.posterior.base import halves, spread
 from laplace_al.structures import STRUCTURES
 
 UPDATES = ["newton", "map"]
@@ -290,6 +291,12 @@ def test_one_logit_as_two_predicts_the_same(structure):
         2.0,
     )
     np.testing.assert_allclose(dense_of(two, "precision"), dense.precision, rtol=1e-9, atol=1e-12)
+
+
+def test_spread_and_halves():
+    columns = torch.tensor([[1.0, 2.0]])
+    assert spread(columns, torch.tensor([2, 0]), 3).tolist() == [[2.0, 0.0, 1.0]]
+    assert halves(columns[:, :1]).tolist() == [[-0.5, 0.5]]
 
 
 @pytest.mark.parametrize("structure", STRUCTURES)

@@ -4,7 +4,6 @@ import torch
 from laplace_al.likelihoods import likelihood_of
 from laplace_al.posterior import SharedPosterior
 from laplace_al.posterior.roots import root_of_precision
-from laplace_al.posterior.shared import halves, spread
 from laplace_al.structures import STRUCTURES
 
 
@@ -45,9 +44,3 @@ def test_golden_newton_updates(golden, step_size, n_passes):
 
 def test_it_holds_one_root():
     assert SharedPosterior.prior(torch.zeros(5, 3), 1.0).root.shape == (1, 5, 5)
-
-
-def test_spread_and_halves():
-    columns = torch.tensor([[1.0, 2.0]])
-    assert spread(columns, torch.tensor([2, 0]), 3).tolist() == [[2.0, 0.0, 1.0]]
-    assert halves(columns[:, :1]).tolist() == [[-0.5, 0.5]]

@@ -3,18 +3,13 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 
 from laplace_al.posterior.roots import (
     precision_of_root,
     prior_root,
     root_of_precision,
-    root_of_sum,
 )
-
-# Rows learnt at once: bounds the (b, b) numbers of the recursion, whatever the input.
-_BLOCK_SIZE = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -338,108 +333,6 @@ class Posterior(ABC):
             f"{type(self).__name__}(n_features={self.base_mean.shape[0]}, "
             f"n_outputs={self.base_mean.shape[1]}, prior_precision={self.prior_precision:g})"
         )
-
-
-class GroupedPosterior(Posterior):
-    """Structures whose groups learn independently, given the weights of the instances.
-
-    The recursion over a block of b rows. Let f_i = R^T phi_i be the whitened rows, F^T = Q L^T
-    with orthonormal Q (D, k) and l_i the rows of L (b, k). Every direction that the block can
-    change lies in the span of Q, where R is R Q T with a T (k, k) that starts as the identity:
-
-        w_i = T^T l_i,  v_i = w_i^T w_i,  z_i = phi_i^T W + l_i^T c
-        c  <- c + T w_i a_i^T,  T <- T (I - beta_i w_i w_i^T)
-
-    and at the end W + R Q c and R - R Q (I - T) Q^T. All that has the size D is a matrix product.
-    """
-
-    @classmethod
-    def at_mode(cls, mean, features, curvature, prior_precision, prior_mean=None):
-        """Laplace approximation: precisions lambda I + Phi^T diag(h_g) Phi around a mode.
-
-        Parameters
-        ----------
-        mean : Tensor of shape (D, C)
-            The mode.
-        features : Tensor of shape (n, D)
-        curvature : Tensor of shape (n, G)
-            h at the mode, sample weights included, >= 0.
-        prior_precision : float
-            lambda > 0.
-        prior_mean : Tensor of shape (D, C), default=None
-            None is zero.
-
-        Returns
-        -------
-        GroupedPosterior
-
-        Examples
-        --------
-        >>> from laplace_al.posterior import PerClassPosterior
-        >>> one = torch.ones(1, 1)
-        >>> PerClassPosterior.at_mode(0 * one, 2 * one, one, prior_precision=1.0).precision
-        tensor([[5.]])
-        """
-        prior_mean = torch.zeros_like(mean) if prior_mean is None else prior_mean
-        return cls(
-            mean, root_of_sum(features, curvature, prior_precision), prior_precision, prior_mean
-        )
-
-    def condition(self, features, targets, weights, update):
-        """See :meth:`Posterior.condition`: equal to learning the rows one at a time."""
-        posterior = self
-        for start in range(0, len(features), _BLOCK_SIZE):
-            rows = slice(start, start + _BLOCK_SIZE)
-            posterior = posterior._learn(features[rows], targets[rows], weights[rows], update)
-        return posterior
-
-    def _learn(self, features, targets, weights, update):
-        whitened, logits = self._whitened_and_logits(features)
-        basis, coordinates = _orthonormal(whitened.mT)  # (G, D, k), (G, k, b)
-        factor, shift = _recursion(*map(_host, (coordinates, logits, targets, weights)), update)
-        removed = np.eye(factor.shape[1]) - factor  # I - T
-        return self._absorb(basis, *(torch.from_numpy(a).to(basis) for a in (removed, shift)))
-
-    def _whitened_and_logits(self, features):
-        """Rows R^T phi, (G, b, D), and W^T phi, (b, C)."""
-        return features @ self.base, features @ self.base_mean
-
-    @abstractmethod
-    def _absorb(self, basis, removed, shift):
-        """Move the mean by R Q c and multiply the root by I - Q (I - T) Q^T."""
-
-
-def _orthonormal(columns):
-    """Q (G, D, k) and coordinates (G, k, b) of columns (G, D, b) = Q coordinates."""
-    if columns.shape[2] > 1:
-        return torch.linalg.qr(columns)
-    length = torch.linalg.vector_norm(columns, dim=1, keepdim=True)
-    return columns / length.clamp_min(torch.finfo(length.dtype).tiny), length
-
-
-def _recursion(coordinates, logits, targets, weights, update):
-    """T (G, k, k) and c (G, k, m) after the rows of a block, on the host.
-
-    Takes l_i as the columns of coordinates (G, k, b), logits (b, C), targets (b, C), weights (b,).
-    """
-    n_groups, size, _ = coordinates.shape
-    rows = np.ascontiguousarray(np.moveaxis(coordinates, 2, 0))[:, :, None, :]  # (b, G, 1, k)
-    factor = np.tile(np.eye(size), (n_groups, 1, 1))
-    shift = np.zeros((n_groups, size, logits.shape[1] // n_groups))
-    for row, z, y, s in zip(rows, logits, targets, weights, strict=True):
-        whitened = row @ factor  # (G, 1, k), w_i
-        variance = np.einsum("gok,gok->g", whitened, whitened)
-        a, h = update(z + (row @ shift).ravel(), variance, y, s)
-        direction = factor @ whitened.transpose(0, 2, 1)  # (G, k, 1), T w_i
-        shift += direction * a.reshape(n_groups, 1, -1)
-        scale = np.sqrt(1.0 + h * variance)
-        direction *= (h / (scale * (1.0 + scale)))[:, None, None]
-        factor -= direction * whitened
-    return factor, shift
-
-
-def _host(tensor):
-    return tensor.double().numpy(force=True)
 
 
 def spread(columns, positions, n_columns):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from laplace_al.posterior.base import GroupedPosterior
+from laplace_al.posterior.grouped import GroupedPosterior
 from laplace_al.posterior.roots import prior_root
 
 # Columns of a pending product, after which it is multiplied out.

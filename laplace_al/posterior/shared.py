@@ -2,7 +2,7 @@
 
 import torch
 
-from laplace_al.posterior.base import GroupedPosterior
+from laplace_al.posterior.grouped import GroupedPosterior
 
 
 class SharedPosterior(GroupedPosterior):

@@ -290,7 +290,7 @@ class LaplaceUpdateClassifier(
         weights = features.new_tensor(sample_weight * class_weights(self.class_weight, y))
         likelihood = likelihood_of(len(self.classes_))
         targets = likelihood.encode(features.new_tensor(indices))
-        mean = self._prior_mean(features, likelihood.n_outputs)
+        mean = prior_mean = self._prior_mean(features, likelihood.n_outputs)
         self.covariance_ = self._structure(mean)
         vars(self).pop("n_iter_", None)
         if self.head == "fit":
@@ -298,7 +298,13 @@ class LaplaceUpdateClassifier(
                 mean = previous.mean.to(mean)
             mean = self._find_mode(features, targets, weights, likelihood, mean)
         self.posterior_ = STRUCTURES[self.covariance_].at_mode(
-            mean, features, weights, likelihood, self.curvature, self.prior_precision
+            mean,
+            features,
+            weights,
+            likelihood,
+            self.curvature,
+            self.prior_precision,
+            prior_mean,
         )
         return self
 

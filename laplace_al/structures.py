@@ -68,7 +68,9 @@ class Structure(NamedTuple):
             return self.map(likelihood, weigh)
         return self.newton(likelihood, weigh, step_size)
 
-    def at_mode(self, mean, features, weights, likelihood, curvature, prior_precision):
+    def at_mode(
+        self, mean, features, weights, likelihood, curvature, prior_precision, prior_mean=None
+    ):
         """Laplace approximation around a mode.
 
         Parameters
@@ -79,6 +81,8 @@ class Structure(NamedTuple):
         likelihood : Bernoulli or Categorical
         curvature : {"categorical", "gaussian"}
         prior_precision : float
+        prior_mean : Tensor of shape (D, C), default=None
+            None is zero.
 
         Returns
         -------
@@ -101,7 +105,7 @@ class Structure(NamedTuple):
 
         else:
             weighted = weights[:, None] * weigh(probabilities)
-        return self.posterior.at_mode(mean, features, weighted, prior_precision)
+        return self.posterior.at_mode(mean, features, weighted, prior_precision, prior_mean)
 
 
 STRUCTURES = {

@@ -544,6 +544,15 @@ class TestPretrainedHead:
         assert not torch.equal(clf.posterior_.mean, mean)
         np.testing.assert_allclose(network(torch.from_numpy(X)).detach().numpy(), logits)
 
+    def test_a_stream_never_forgets_the_trained_layer(self):
+        network = module()
+        clf = LaplaceUpdateClassifier(network, head="pretrained", forgetting=0.5)
+        clf.fit(X[:100], y[:100])
+        head = clf.posterior_.mean.clone()
+        torch.testing.assert_close(clf.posterior_.forget(0.0).mean, head)
+        clf.partial_fit(X[100:101], y[100:101])
+        torch.testing.assert_close(clf.posterior_.forget(0.0).mean, head)
+
     def test_two_outputs_become_one_logit(self):
         network = module(2)
         clf = LaplaceUpdateClassifier(network, head="pretrained", predictive="plug_in")

@@ -234,6 +234,22 @@ def test_merging_with_the_prior_changes_nothing(structure):
     assert_same(prior.merge(posterior), posterior, 1e-12)
 
 
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_a_prior_mean_counts_once_and_is_never_forgotten(structure):
+    start = torch.linspace(-1, 1, 12).reshape(4, 3).double()
+    problem = Problem(structure, "gaussian", "newton", prior=0.7)
+    prior = type(problem.posterior).prior(start, 0.7)
+    assert_same(prior.merge(prior), prior, 1e-12)
+    learnt = problem.learn(prior)
+    assert_same(learnt.merge(prior), learnt, 1e-12)
+    assert_same(learnt.forget(0.0), prior, 1e-12)
+    precision = dense_of(learnt, "precision")
+    faded = 0.7 * np.eye(12) + 0.25 * (precision - 0.7 * np.eye(12))
+    data = precision @ learnt.mean.numpy().ravel() - 0.7 * start.numpy().ravel()
+    direct = np.linalg.solve(faded, 0.7 * start.numpy().ravel() + 0.25 * data)
+    np.testing.assert_allclose(learnt.forget(0.25).mean.numpy().ravel(), direct, rtol=1e-9)
+
+
 def test_merging_needs_a_common_prior():
     one, other = (Problem("shared", "gaussian", "map", prior=p).posterior for p in (1.0, 2.0))
     for wrong in (other, Problem("per_class", "gaussian", "map", prior=1.0).posterior):

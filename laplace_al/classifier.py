@@ -3,6 +3,8 @@
 import numbers
 import operator
 import warnings
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,12 +16,14 @@ from sklearn.base import (
 )
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, Options, StrOptions
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch.nn import functional
 
 from laplace_al import links
+from laplace_al.calibration import Calibration
 from laplace_al.features import SharedExtractorMixin, TorchFeatures, share
+from laplace_al.fitting import Labelled, choose_prior_precision, examine
 from laplace_al.labels import (
     check_labels,
     class_indices,
@@ -27,12 +31,39 @@ from laplace_al.labels import (
     distinct_classes,
     widened_classes,
 )
+from laplace_al.leave_one_out import LeftOut
 from laplace_al.likelihoods import likelihood_of
+from laplace_al.memory import Memory
 from laplace_al.mode import find_mode
+from laplace_al.predictive import averaged, sampled_probabilities
+from laplace_al.priors import IsotropicPrior
 from laplace_al.structures import STRUCTURES, choose_structure
 from laplace_al.transaction import all_or_nothing
+from laplace_al.updates import Recording
 
-_LINKS = {"mean_field": links.mean_field, "plug_in": links.plug_in}
+_LINKS = {
+    "mean_field": links.mean_field,
+    "plug_in": links.plug_in,
+    "bridge": links.bridge,
+    "monte_carlo": links.mean_field,  # of the same Gaussian, where nothing can be drawn
+}
+# Of a refit on remembered instances, in posterior standard deviations.
+_MEMORY_TOLERANCE = 1e-4
+
+
+class LooScore(NamedTuple):
+    """How good the leave-one-out probabilities of the labels are.
+
+    Parameters
+    ----------
+    accuracy : float
+        Share of labels that are the most probable class.
+    log_likelihood : float
+        Mean log probability of the labels, in nats.
+    """
+
+    accuracy: float
+    log_likelihood: float
 
 
 class LaplaceUpdateClassifier(
@@ -54,18 +85,24 @@ class LaplaceUpdateClassifier(
         input of the ``nn.Linear`` that it calls last; for another layer pass
         ``TorchFeatures(module, layer=...)``. A transformer must be fitted. None: X are
         the features.
-    prior_precision : float, default=1.0
+    prior_precision : float, "loo" or "evidence", default=1.0
         Precision lambda > 0 of the Gaussian prior on the weights, intercept included; one and
-        the same for the MAP and the posterior. ``LogisticRegression``'s ``1 / C``.
+        the same for the MAP and the posterior. ``LogisticRegression``'s ``1 / C``. ``"loo"``
+        and ``"evidence"`` make ``fit`` choose it, without a validation set: by the log-likelihood
+        of the labels left out, or by the marginal likelihood. That takes about 15 fits. A
+        ``partial_fit`` without ``fit`` chooses it by the labels of its first call.
     covariance : {"auto", "per_class", "shared", "full"}, default="auto"
         Structure of the posterior. ``"shared"`` is one covariance for the weights of all classes
         (n_features^2 numbers), ``"per_class"`` one for each class (n_classes n_features^2) and
         ``"full"`` couples all weights ((n_classes n_features)^2, for small heads). ``"auto"``
         takes ``"per_class"`` up to 2^25 numbers, 256 MiB, else ``"shared"``. For two classes
         all are the same.
-    curvature : {"categorical", "gaussian"}, default="categorical"
-        Weight of an instance in the precision: that of its softmax, which is ``p_max (1 -
-        p_max)`` if shared, ``p_k (1 - p_k)`` per class and ``diag p - p p^T`` in full; or 1.
+    curvature : {"secant", "categorical", "gaussian"}, default="secant"
+        Weight of an instance in the precision. ``"categorical"`` is that of its softmax, ``p_max
+        (1 - p_max)`` if shared, ``p_k (1 - p_k)`` per class and ``diag p - p p^T`` in full; it
+        all but vanishes once a label is fitted. ``"secant"`` stiffens the instances of ``fit`` by
+        what they hold against being left out, which keeps later updates closer to retraining;
+        ``partial_fit`` takes the softmax. ``"gaussian"`` is 1.
     update : {"map", "newton"}, default="map"
         How ``partial_fit`` learns a label. ``"map"`` moves to the exact mode of the current
         Gaussian times the likelihood of the label and cannot overshoot; ``"newton"`` takes one
@@ -74,13 +111,20 @@ class LaplaceUpdateClassifier(
         gamma of ``update="newton"``; the paper uses 10.
     n_passes : int, default=1
         How often ``partial_fit`` goes over its instances. Each pass counts them once more.
-    predictive : {"mean_field", "plug_in"}, default="mean_field"
+    predictive : {"mean_field", "monte_carlo", "bridge", "plug_in"}, default="mean_field"
         Probabilities from Gaussian logits: ``"mean_field"`` shrinks logits by their variance,
-        ``"plug_in"`` ignores it.
-    calibration : None, default=None
-        No recalibration of the predicted probabilities.
+        ``"monte_carlo"`` averages over ``n_samples`` weights drawn from the posterior,
+        ``"bridge"`` takes the Dirichlet that matches the Gaussian and ``"plug_in"`` ignores the
+        variance. ``"mean_field"`` and ``"plug_in"`` keep the order of the mean logits.
+    calibration : {"loo"} or None, default="loo"
+        ``"loo"`` fits a temperature and a scale of the variance to what the model says of each
+        training instance without it, in closed form; ``partial_fit`` goes on with what it says of
+        each instance before it learns it. Without it, probabilities from few labels are far too
+        timid. With one label for each class there is nothing to learn from: the temperature is
+        then 1. Labels chosen for being hard make it cautious.
     n_samples : int, default=1000
-        Draws of :meth:`sample_proba` when it is not told how many.
+        Draws of ``predictive="monte_carlo"``, of :meth:`predict_uncertainty`, and of
+        :meth:`sample_proba` when it is not told how many.
     fit_intercept : bool, default=True
         Whether to add a constant feature 1.
     head : {"fit", "pretrained"}, default="fit"
@@ -92,8 +136,11 @@ class LaplaceUpdateClassifier(
     class_weight : dict, "balanced" or None, default=None
         Weights of classes, multiplied with ``sample_weight``. ``"balanced"`` is for ``fit``
         alone.
-    memory_size : {0}, default=0
-        Features of past instances to keep: none.
+    memory_size : int or None, default=0
+        How many labelled instances to keep, as features: 0 none, None all, else the newest. With
+        a memory, the mean after ``partial_fit`` is the exact mode of what is remembered and of
+        the Gaussian that stands for the rest; with None that of a refit. The covariance
+        is updated in closed form as without a memory, until the next ``fit``.
     forgetting : float, default=1.0
         In (0, 1]: for streams that drift, each new label makes all earlier ones count so much of
         what they did; the prior always counts in full. Below 1, ``partial_fit`` costs a
@@ -113,7 +160,8 @@ class LaplaceUpdateClassifier(
     device : str or torch.device, default="cpu"
         Where the posterior lives.
     random_state : int, RandomState instance or None, default=None
-        Seed of :meth:`sample_proba` when it is not given one.
+        Seeds the weights that predictions draw. None is the same seed always, so that predictions
+        are deterministic.
     verbose : int, default=0
         Shows a progress bar while features are extracted, if positive.
 
@@ -130,6 +178,17 @@ class LaplaceUpdateClassifier(
     intercept_ : ndarray of shape (n_outputs,)
     n_iter_ : int
         Newton steps of the last ``fit``; absent if the head was not fitted.
+    prior_precision_ : float
+        The prior precision in use.
+    temperature_ : float
+        What logits are divided by; 1 without calibration.
+    loo_proba_ : ndarray of shape (n_samples, n_classes)
+        Calibrated probabilities of the instances of the last ``fit``, each left out. With
+        ``calibration="loo"``.
+    loo_score_ : LooScore
+        ``accuracy`` and ``log_likelihood`` (mean, in nats) of their labels under these.
+    log_marginal_likelihood_value_ : float
+        Log evidence of the last ``fit``, in nats; see :meth:`log_marginal_likelihood`.
     n_features_in_ : int
         Number of columns of X.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -145,7 +204,7 @@ class LaplaceUpdateClassifier(
     Notes
     -----
     The paper's own method is ``covariance="shared", curvature="gaussian", update="newton",
-    step_size=10``.
+    step_size=10, calibration=None``.
 
     References
     ----------
@@ -164,20 +223,23 @@ class LaplaceUpdateClassifier(
 
     _parameter_constraints: dict = {
         "feature_extractor": "no_validation",
-        "prior_precision": [Interval(numbers.Real, 0, None, closed="neither")],
+        "prior_precision": [
+            Interval(numbers.Real, 0, None, closed="neither"),
+            StrOptions({"loo", "evidence"}),
+        ],
         "covariance": [StrOptions({"auto", *STRUCTURES})],
-        "curvature": [StrOptions({"categorical", "gaussian"})],
+        "curvature": [StrOptions({"secant", "categorical", "gaussian"})],
         "update": [StrOptions({"map", "newton"})],
         "step_size": [Interval(numbers.Real, 0, None, closed="neither")],
         "n_passes": [Interval(numbers.Integral, 1, None, closed="left")],
         "predictive": [StrOptions(set(_LINKS))],
-        "calibration": [None],
+        "calibration": [StrOptions({"loo"}), None],
         "n_samples": [Interval(numbers.Integral, 1, None, closed="left")],
         "fit_intercept": ["boolean"],
         "head": [StrOptions({"fit", "pretrained"})],
         "classes": ["array-like", None],
         "class_weight": [dict, StrOptions({"balanced"}), None],
-        "memory_size": [Options(numbers.Integral, {0})],
+        "memory_size": [Interval(numbers.Integral, 0, None, closed="left"), None],
         "forgetting": [Interval(numbers.Real, 0, 1, closed="right")],
         "dtype": [StrOptions({"float64", "float32"})],
         "max_iter": [Interval(numbers.Integral, 1, None, closed="left")],
@@ -195,12 +257,12 @@ class LaplaceUpdateClassifier(
         *,
         prior_precision=1.0,
         covariance="auto",
-        curvature="categorical",
+        curvature="secant",
         update="map",
         step_size=1.0,
         n_passes=1,
         predictive="mean_field",
-        calibration=None,
+        calibration="loo",
         n_samples=1000,
         fit_intercept=True,
         head="fit",
@@ -288,24 +350,40 @@ class LaplaceUpdateClassifier(
         self.classes_ = distinct_classes(y if self.classes is None else self.classes)
         indices = class_indices(y, self.classes_)
         weights = features.new_tensor(sample_weight * class_weights(self.class_weight, y))
+        indices = features.new_tensor(indices)
         likelihood = likelihood_of(len(self.classes_))
-        targets = likelihood.encode(features.new_tensor(indices))
-        mean = prior_mean = self._prior_mean(features, likelihood.n_outputs)
-        self.covariance_ = self._structure(mean)
+        data = Labelled(features, likelihood.encode(indices), weights, likelihood)
+        prior_mean = self._prior_mean(features, likelihood.n_outputs)
+        self.covariance_ = self._structure(prior_mean)
+        start = prior_mean
+        if previous is not None and previous.mean.shape == start.shape:
+            start = previous.mean.to(start)
+        self.prior_precision_ = self._choose_prior_precision(data, prior_mean, start)
+        prior = IsotropicPrior(prior_mean, self.prior_precision_)
         vars(self).pop("n_iter_", None)
-        if self.head == "fit":
-            if previous is not None and previous.mean.shape == mean.shape:
-                mean = previous.mean.to(mean)
-            mean = self._find_mode(features, targets, weights, likelihood, mean)
-        self.posterior_ = STRUCTURES[self.covariance_].at_mode(
+        self._forget_evaluation()
+        mean = self._find_mode(data, prior, start) if self.head == "fit" else prior_mean
+        examined = self._examine(data, mean, prior)
+        stiffening = examined.stiffening if self.curvature == "secant" else None
+        structure = STRUCTURES[self.covariance_]
+        self.posterior_ = structure.at_mode(
             mean,
             features,
             weights,
             likelihood,
             self.curvature,
-            self.prior_precision,
+            self.prior_precision_,
             prior_mean,
+            stiffening=stiffening,
         )
+        self._draw_seed()
+        self._calibrate(data, examined)
+        self._memory = None
+        if self.memory_size != 0 and self.head == "fit":
+            everything = Memory.empty(prior, features).add(features, indices, weights)
+            self._memory = everything.keep(
+                self.memory_size, mean, likelihood, structure, stiffening
+            )
         return self
 
     @all_or_nothing
@@ -356,23 +434,27 @@ class LaplaceUpdateClassifier(
             )
         indices = class_indices(y, self.classes_)
         weights = features.new_tensor(sample_weight * class_weights(self.class_weight, y))
+        indices = features.new_tensor(indices)
         likelihood = likelihood_of(len(self.classes_))
-        targets = likelihood.encode(features.new_tensor(indices))
+        data = Labelled(features, likelihood.encode(indices), weights, likelihood)
         if first:
-            mean = self._prior_mean(features, likelihood.n_outputs)
-            self.covariance_ = self._structure(mean)
-            posterior = STRUCTURES[self.covariance_].posterior
-            self.posterior_ = posterior.prior(mean, self.prior_precision)
+            self._start_from_the_prior(data)
+        memory = self._current_memory(data)
+        vars(self).pop("log_marginal_likelihood_value_", None)
         if self.forgetting < 1:
             # each label fades what came before it, the earlier ones of this call included
             n_later = torch.arange(len(weights) - 1, -1, -1, device=weights.device)
+            faded = self.forgetting ** len(weights)
             weights = weights * self.forgetting**n_later
-            self.posterior_ = self.posterior_.forget(self.forgetting ** len(weights))
-        update = STRUCTURES[self.covariance_].update(
-            likelihood, update=self.update, curvature=self.curvature, step_size=self.step_size
-        )
-        for _ in range(self.n_passes):
-            self.posterior_ = self.posterior_.condition(features, targets, weights, update)
+            data = data._replace(weights=weights)
+            self.posterior_ = self.posterior_.forget(faded)
+            self._calibration = self._calibration.forget(faded)
+            memory = None if memory is None else memory.forget(faded)
+        self._update(data)
+        self._memory = None
+        if memory is not None:
+            memory = memory.add(features, indices, self.n_passes * weights)
+            self._memory = self._refit_on(memory, likelihood)
         return self
 
     @all_or_nothing
@@ -420,6 +502,12 @@ class LaplaceUpdateClassifier(
         positions = torch.as_tensor(np.searchsorted(classes, self.classes_))
         positions = positions.to(posterior.mean.device)
         self.posterior_ = posterior.with_outputs(positions, len(classes))
+        if self._memory is not None:
+            if isinstance(self._memory.prior, IsotropicPrior):
+                self._memory = self._memory.with_classes(positions, self.posterior_.prior_mean)
+            else:  # what is remembered goes on as a Gaussian
+                self._memory = Memory.of_posterior(self.posterior_)
+        self._forget_evaluation()
         self.classes_ = classes
         return self
 
@@ -527,7 +615,9 @@ class LaplaceUpdateClassifier(
         >>> mean.shape, variance.shape
         ((2, 3), (2, 3))
         """
-        mean, variance = self._latent(X)
+        check_is_fitted(self)
+        features = self._features(X, reset=False)
+        mean, variance = self.posterior_.logits(features), self.posterior_.variance(features)
         if mean.shape[1] == 1:
             mean, variance = mean[:, 0], variance.reshape(-1)
         return mean.numpy(force=True), variance.numpy(force=True)
@@ -555,13 +645,103 @@ class LaplaceUpdateClassifier(
         """
         check_is_fitted(self)
         features = self._features(X, reset=False)
-        n_samples = self.n_samples if n_samples is None else n_samples
-        rng = check_random_state(self.random_state if random_state is None else random_state)
-        generator = torch.Generator().manual_seed(int(rng.randint(2**31)))
-        likelihood = likelihood_of(len(self.classes_))
-        logits = features @ self.posterior_.sample(n_samples, generator)  # (n_samples, n, C)
-        probabilities = likelihood.log_probabilities(logits.flatten(end_dim=1)).exp()
-        return probabilities.reshape(n_samples, len(features), -1).numpy(force=True)
+        seed = None if random_state is None else _seed(random_state)
+        draws = self._draws(features, self.n_samples if n_samples is None else n_samples, seed)
+        return torch.cat(list(draws)).numpy(force=True)
+
+    def predict_uncertainty(self, X):
+        """How uncertain each prediction is, and why.
+
+        The entropy of the prediction averaged over drawn weights (total) is the mean entropy
+        under each of them (aleatoric: the classes overlap) plus what the weights disagree on
+        (epistemic, their mutual information with the label: a label would help).
+
+        Depeweg et al., *Decomposition of uncertainty in Bayesian deep learning for efficient and
+        risk-sensitive learning*, ICML 2018.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), or what the extractor takes
+
+        Returns
+        -------
+        total, aleatoric, epistemic : ndarray of shape (n_samples,)
+            In nats; ``total = aleatoric + epistemic``.
+
+        Examples
+        --------
+        >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]] * 2, [0, 1] * 2)
+        >>> total, aleatoric, epistemic = clf.predict_uncertainty([[0.5], [50.0]])
+        >>> bool((epistemic >= 0).all()), bool((total <= 0.6932).all())
+        (True, True)
+        """
+        check_is_fitted(self)
+        features = self._features(X, reset=False)
+        probabilities, aleatoric = averaged(self._draws(features, self.n_samples))
+        total = torch.special.entr(probabilities).sum(dim=1)
+        aleatoric = torch.minimum(aleatoric, total)  # Jensen, up to rounding
+        parts = total, aleatoric, total - aleatoric
+        return tuple(part.numpy(force=True) for part in parts)
+
+    def log_marginal_likelihood(self, prior_precision=None):
+        """Log evidence: the probability of all labels under the prior, by Laplace's method.
+
+        With the curvature p_k (1 - p_k) of each class on its own, whatever ``curvature`` is, and
+        with that of all classes together for ``covariance="full"``.
+
+        Parameters
+        ----------
+        prior_precision : float or Tensor of shape (), default=None
+            None is that of the fit. Of another one, with ``memory_size=None``, the mode is found
+            anew. Without the data, the likelihood counts as the Gaussian that the posterior holds:
+            good near the fit's own, and differentiable if a tensor requires a gradient.
+
+        Returns
+        -------
+        float, or Tensor of shape () for a tensor without a memory
+            In nats.
+
+        Raises
+        ------
+        ValueError
+            After ``partial_fit`` or ``add_classes`` without ``memory_size=None``: the data is gone.
+
+        Examples
+        --------
+        >>> clf = LaplaceUpdateClassifier(memory_size=None).fit([[-1.0], [1.0]], [0, 1])
+        >>> round(clf.log_marginal_likelihood(), 3)
+        -1.42
+        >>> round(clf.log_marginal_likelihood(1e6), 3)  # no weight but 0: 2 log 1/2
+        -1.386
+        """
+        check_is_fitted(self)
+        memory = self._memory
+        if memory is not None and isinstance(memory.prior, IsotropicPrior):
+            if prior_precision is None and hasattr(self, "log_marginal_likelihood_value_"):
+                return self.log_marginal_likelihood_value_
+            value = self.prior_precision_ if prior_precision is None else float(prior_precision)
+            memory = replace(memory, prior=memory.prior._replace(precision=value))
+            likelihood = likelihood_of(len(self.classes_))
+            mode = memory.find_mode(
+                likelihood, self.posterior_.mean, max_iter=self.max_iter, tol=self.tol
+            )
+            data = Labelled(
+                memory.features, likelihood.encode(memory.indices), memory.weights, likelihood
+            )
+            coupled = self.covariance_ == "full"
+            return examine(data, mode.mean, memory.prior, coupled=coupled).log_evidence
+        if not hasattr(self, "log_marginal_likelihood_value_"):
+            raise ValueError(
+                "log_marginal_likelihood needs the data, which is gone after partial_fit or "
+                "add_classes, or a fit that computed it: set memory_size=None or "
+                "calibration='loo', and fit again."
+            )
+        value = self.log_marginal_likelihood_value_
+        if prior_precision is None:
+            return value
+        change = self.posterior_.log_evidence(prior_precision)
+        value = value + change - self.posterior_.log_evidence(self.prior_precision_)
+        return value if isinstance(prior_precision, torch.Tensor) else float(value)
 
     def transform(self, X):
         """The features of X, without the intercept's constant: pays for the extractor once.
@@ -701,17 +881,27 @@ class LaplaceUpdateClassifier(
             mean = torch.cat([mean, bias[None, :]])
         return mean[:, 1:] - mean[:, :1] if mean.shape[1] > n_outputs else mean.clone()
 
-    def _find_mode(self, features, targets, weights, likelihood, start):
-        mode = find_mode(
-            features,
-            targets,
-            weights,
-            likelihood,
-            self.prior_precision,
-            start,
-            max_iter=self.max_iter,
-            tol=self.tol,
-        )
+    def _choose_prior_precision(self, data, prior_mean, start):
+        """lambda: as it is, or what makes the labels most probable."""
+        if not isinstance(self.prior_precision, str):
+            return float(self.prior_precision)
+        coupled = self.covariance_ == "full"
+
+        def score(prior_precision):
+            nonlocal start
+            prior = IsotropicPrior(prior_mean, prior_precision)
+            if self.head == "fit":
+                start = find_mode(*data, prior, start, max_iter=self.max_iter, tol=self.tol).mean
+            examined = examine(data, start, prior, coupled=coupled)
+            calibration = self._fitted_calibration(data, examined)
+            if self.prior_precision == "loo" and calibration.is_informed:
+                return calibration.objective
+            return examined.log_evidence
+
+        return choose_prior_precision(score, data.features, data.weights)
+
+    def _find_mode(self, data, prior, start):
+        mode = find_mode(*data, prior, start, max_iter=self.max_iter, tol=self.tol)
         self.n_iter_ = max(mode.n_iter, 1)
         if not mode.converged:
             warnings.warn(
@@ -723,15 +913,128 @@ class LaplaceUpdateClassifier(
             )
         return mode.mean
 
-    def _latent(self, X):
+    def _forget_evaluation(self):
+        """Drop what holds for other labels or classes."""
+        for name in ("loo_proba_", "loo_score_", "log_marginal_likelihood_value_"):
+            vars(self).pop(name, None)
+
+    def _examine(self, data, mean, prior):
+        """Leave-one-out and evidence, unless nothing asks for them and they cost much."""
+        is_cheap = self.covariance_ != "shared" or data.likelihood.n_outputs == 1
+        is_needed = self.calibration == "loo" or self.curvature == "secant"
+        if not (is_cheap or is_needed or isinstance(self.prior_precision, str)):
+            return None
+        examined = examine(data, mean, prior, coupled=self.covariance_ == "full")
+        self.log_marginal_likelihood_value_ = examined.log_evidence
+        return examined
+
+    def _fitted_calibration(self, data, examined):
+        return Calibration.fit(
+            _LINKS[self.predictive], data.likelihood, examined.left_out, data.targets, data.weights
+        )
+
+    def _calibrate(self, data, examined):
+        self._calibration = Calibration()
+        if self.calibration == "loo":
+            self._calibration = self._fitted_calibration(data, examined)
+            logits = self._calibration.apply(_LINKS[self.predictive], *examined.left_out)
+            log_proba = data.likelihood.log_probabilities(logits)
+            loss = data.likelihood.negative_log_likelihood(logits, data.targets)
+            labels = data.likelihood.labels(data.targets)
+            right = (log_proba.argmax(dim=1) == labels).to(loss)
+            total = data.weights.sum()
+            self.loo_proba_ = log_proba.exp().numpy(force=True)
+            self.loo_score_ = LooScore(
+                float(data.weights @ right / total), -float(data.weights @ loss / total)
+            )
+        self.temperature_ = self._calibration.temperature
+
+    def _start_from_the_prior(self, data):
+        mean = self._prior_mean(data.features, data.likelihood.n_outputs)
+        self.covariance_ = self._structure(mean)
+        self.prior_precision_ = self._choose_prior_precision(data, mean, mean)
+        posterior = STRUCTURES[self.covariance_].posterior
+        self.posterior_ = posterior.prior(mean, self.prior_precision_)
+        self._calibration = Calibration()
+        self.temperature_ = 1.0
+        self._memory = None
+        if self.memory_size != 0:
+            prior = IsotropicPrior(mean, self.prior_precision_)
+            self._memory = Memory.empty(prior, data.features)
+        self._draw_seed()
+
+    def _current_memory(self, data):
+        """What is remembered before an update; None if nothing is to be."""
+        if self.memory_size == 0:
+            return None
+        memory = self._memory
+        if memory is None:
+            memory = Memory.of_posterior(self.posterior_)
+        if self.forgetting < 1 and not isinstance(memory.prior, IsotropicPrior):
+            raise ValueError(
+                "forgetting < 1 needs memory_size=0, or None from the first label on; got "
+                f"memory_size={self.memory_size} beside labels that are not remembered."
+            )
+        return memory
+
+    def _update(self, data):
+        """Condition the posterior on new labels, each predicted before it is learnt."""
+        update = STRUCTURES[self.covariance_].update(
+            data.likelihood, update=self.update, curvature=self.curvature, step_size=self.step_size
+        )
+        if self.calibration == "loo":
+            update = Recording(update)
+        labels = data.features, data.targets, data.weights
+        self.posterior_ = self.posterior_.condition(*labels, update)
+        if self.calibration == "loo":
+            logits, variance = (data.weights.new_tensor(np.array(a)) for a in update.predicted)
+            self._calibration = self._calibration.observe(
+                _LINKS[self.predictive],
+                data.likelihood,
+                LeftOut(logits, variance),
+                data.targets,
+                data.weights,
+            )
+            self.temperature_ = self._calibration.temperature
+            update = update.update
+        for _ in range(self.n_passes - 1):
+            self.posterior_ = self.posterior_.condition(*labels, update)
+
+    def _refit_on(self, memory, likelihood):
+        """Move the mean to the mode of all that is remembered, and drop what is too much."""
+        mode = memory.find_mode(
+            likelihood, self.posterior_.mean, max_iter=self.max_iter, tol=_MEMORY_TOLERANCE
+        )
+        self.posterior_ = self.posterior_.with_mean(mode.mean)
+        return memory.keep(self.memory_size, mode.mean, likelihood, STRUCTURES[self.covariance_])
+
+    def _draw_seed(self):
+        self._sampling_seed = 0 if self.random_state is None else _seed(self.random_state)
+
+    def _draws(self, features, n_samples, seed=None):
+        return sampled_probabilities(
+            self.posterior_,
+            features,
+            likelihood_of(len(self.classes_)),
+            self._calibration,
+            n_samples,
+            self._sampling_seed if seed is None else seed,
+        )
+
+    def _predictive_logits(self, X):
         check_is_fitted(self)
         self._check_params()
         features = self._features(X, reset=False)
-        return self.posterior_.logits(features), self.posterior_.variance(features)
+        if self.predictive != "monte_carlo":
+            latent = self.posterior_.logits(features), self.posterior_.variance(features)
+            return self._calibration.apply(_LINKS[self.predictive], *latent)
+        probabilities, _ = averaged(self._draws(features, self.n_samples))
+        logits = probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
+        return logits if logits.shape[1] > 2 else (logits[:, 1:] - logits[:, :1])
 
-    def _predictive_logits(self, X):
-        mean, variance = self._latent(X)
-        return _LINKS[self.predictive](mean, variance)
+
+def _seed(random_state):
+    return int(check_random_state(random_state).randint(2**31))
 
 
 def _available_device(device):

@@ -43,6 +43,10 @@ class Bernoulli:
         """Class indices (n,) in {0, 1} to targets (n, 1)."""
         return indices[:, None]
 
+    def labels(self, targets):
+        """Targets (n, 1) to class indices (n,)."""
+        return targets[:, 0].long()
+
     def mean(self, logits):
         """E[y | z], (n, 1)."""
         return torch.sigmoid(logits)
@@ -106,6 +110,10 @@ class Categorical:
     def encode(self, indices):
         """Class indices (n,) to targets (n, C), one-hot."""
         return functional.one_hot(indices.long(), self.n_outputs).to(indices.dtype)
+
+    def labels(self, targets):
+        """Targets (n, C) to class indices (n,)."""
+        return targets.argmax(dim=1)
 
     def mean(self, logits):
         """E[y | z], (n, C)."""
@@ -186,77 +194,6 @@ def likelihood_of(n_classes):
     (1, 3)
     """
     return Bernoulli() if n_classes == 2 else Categorical(n_classes)
-
-
-def shared_curvature(mean):
-    """Weight of an instance in a precision that all outputs share: h = p_max (1 - p_max).
-
-    Parameters
-    ----------
-    mean : Tensor of shape (n, C), or ndarray of shape (C,) for one instance
-        Class probabilities; with one logit the probability of the second class.
-
-    Returns
-    -------
-    Tensor of shape (n, 1), or ndarray of shape (1,)
-
-    Examples
-    --------
-    >>> import torch
-    >>> shared_curvature(torch.tensor([[0.5, 0.3, 0.2]]))
-    tensor([[0.2500]])
-    """
-    if isinstance(mean, np.ndarray):
-        largest = mean.max(keepdims=True)
-    else:
-        largest = mean.amax(dim=1, keepdim=True)
-    return largest * (1 - largest)
-
-
-def per_class_curvature(mean):
-    """Weight of an instance in the precision of each output: h_k = p_k (1 - p_k).
-
-    Parameters
-    ----------
-    mean : Tensor of shape (n, C), or ndarray of shape (C,) for one instance
-
-    Returns
-    -------
-    Tensor of shape (n, C), or ndarray of shape (C,)
-
-    Examples
-    --------
-    >>> import torch
-    >>> per_class_curvature(torch.tensor([[0.5, 0.3, 0.2]]))
-    tensor([[0.2500, 0.2100, 0.1600]])
-    """
-    return mean * (1 - mean)
-
-
-def full_curvature_root(mean):
-    """Root B of the curvature of one instance: B B^T = diag p - p p^T; p (1 - p) for one logit.
-
-    Parameters
-    ----------
-    mean : Tensor of shape (1, C)
-
-    Returns
-    -------
-    Tensor of shape (C, C)
-        diag(q) (I - q q^T) with q = sqrt(p): a projection between two scalings.
-
-    Examples
-    --------
-    >>> import torch
-    >>> root = full_curvature_root(torch.tensor([[0.5, 0.5]]))
-    >>> root @ root.T
-    tensor([[ 0.2500, -0.2500],
-            [-0.2500,  0.2500]])
-    """
-    if mean.shape[1] == 1:
-        return (mean * (1 - mean)).sqrt()
-    q = mean[0].sqrt()
-    return torch.diag(q) - torch.outer(mean[0], q)
 
 
 def mode_coefficients(likelihood, logits, variance, target, weight):

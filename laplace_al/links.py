@@ -34,7 +34,8 @@ def mean_field(mean, variance):
     """Mean-field (probit) approximation: m / sqrt(1 + pi / 8 v).
 
     MacKay, *The evidence framework applied to classification networks*, Neural Computation
-    4(5), 1992; arXiv 2210.06112.
+    4(5), 1992; arXiv 2210.06112. With a variance for each logit, v is that of the class that the
+    row has, on average: sum_k p_k v_k. Logits shrunk each by their own would trade places.
 
     Parameters
     ----------
@@ -54,4 +55,44 @@ def mean_field(mean, variance):
     """
     if variance.ndim == 1:
         variance = variance[:, None]
+    elif variance.shape[1] > 1:
+        variance = (torch.softmax(mean, dim=1) * variance).sum(dim=1, keepdim=True)
     return mean / torch.sqrt(1 + math.pi / 8 * variance)
+
+
+def bridge(mean, variance):
+    """Laplace bridge: the mean of the Dirichlet that matches the Gaussian over the logits.
+
+    alpha_k = (1 - 2 / C + e^{m_k} sum_l e^{-m_l} / C^2) / v_k, with mean and variance conditioned
+    on logits that add up to 0, as softmax ignores their sum. A single logit keeps its mean.
+
+    Hobbhahn, Kristiadi and Hennig, *Fast predictive uncertainty for classification with Bayesian
+    deep networks*, UAI 2022.
+
+    Parameters
+    ----------
+    mean : Tensor of shape (n, C)
+    variance : Tensor of shape (n,) or (n, C)
+
+    Returns
+    -------
+    Tensor of shape (n, C)
+        log alpha.
+
+    Examples
+    --------
+    >>> bridge(torch.tensor([[1.0, 1.0, 1.0]]), torch.tensor([[1.0, 1.0, 1.0]])).softmax(dim=1)
+    tensor([[0.3333, 0.3333, 0.3333]])
+    """
+    n_outputs = mean.shape[1]
+    if n_outputs == 1:
+        return mean
+    if variance.ndim == 1:
+        variance = variance[:, None]
+    variance = variance.clamp_min(torch.finfo(variance.dtype).tiny ** 0.5).expand_as(mean)
+    total = variance.sum(dim=1, keepdim=True)
+    mean = mean - variance / total * mean.sum(dim=1, keepdim=True)
+    variance = variance - variance.square() / total
+    evidence = mean + torch.logsumexp(-mean, dim=1, keepdim=True) - 2 * math.log(n_outputs)
+    base = torch.log(torch.full_like(evidence, 1 - 2 / n_outputs))
+    return torch.logaddexp(base, evidence) - variance.log()

@@ -4,8 +4,6 @@ from typing import NamedTuple
 
 import torch
 
-from laplace_al.posterior.roots import root_of_sum
-
 _MAX_CG_STEPS = 500
 _MAX_HALVINGS = 60
 _FORCING = 0.25
@@ -33,8 +31,8 @@ class Mode(NamedTuple):
     converged: bool
 
 
-def find_mode(features, targets, weights, likelihood, prior_precision, start, *, max_iter, tol):
-    """Minimise ``sum s CE(y, Phi W) + lambda / 2 |W|^2`` over W.
+def find_mode(features, targets, weights, likelihood, prior, start, *, max_iter, tol):
+    """Minimise ``sum s CE(y, Phi W) + prior(W)`` over W, the prior ``lambda / 2 |W|^2``, say.
 
     Newton steps, each solved by conjugate gradients that are preconditioned with the shared
     covariance (one D x D factor for all outputs), with backtracking. Convex: any start
@@ -47,8 +45,7 @@ def find_mode(features, targets, weights, likelihood, prior_precision, start, *,
     weights : Tensor of shape (n,)
         s, >= 0.
     likelihood : Bernoulli or Categorical
-    prior_precision : float
-        lambda > 0.
+    prior : IsotropicPrior or GaussianPrior
     start : Tensor of shape (D, C)
     max_iter : int
         Newton steps at most.
@@ -68,8 +65,10 @@ def find_mode(features, targets, weights, likelihood, prior_precision, start, *,
     --------
     >>> import torch
     >>> from laplace_al.likelihoods import Bernoulli
+    >>> from laplace_al.priors import IsotropicPrior
     >>> one = torch.ones(1, 1, dtype=torch.float64)
-    >>> mode = find_mode(one, one, one[0], Bernoulli(), 1.0, 0 * one, max_iter=20, tol=1e-8)
+    >>> prior = IsotropicPrior(0 * one, 1.0)
+    >>> mode = find_mode(one, one, one[0], Bernoulli(), prior, 0 * one, max_iter=20, tol=1e-8)
     >>> torch.allclose(mode.mean, 1 - torch.sigmoid(mode.mean))  # lambda w = y - p
     True
     """
@@ -79,21 +78,22 @@ def find_mode(features, targets, weights, likelihood, prior_precision, start, *,
 
     def objective(mean, logits):
         data = (weights[:, 0] * likelihood.negative_log_likelihood(logits, targets)).sum()
-        return data + prior_precision / 2 * (mean * mean).sum()
+        return data + prior.value(mean)
 
     value, moved = objective(mean, logits), float("inf")
     for n_iter in range(max_iter + 1):
         probabilities = likelihood.mean(logits)
-        gradient = features.T @ (weights * (probabilities - targets)) + prior_precision * mean
+        gradient = features.T @ (weights * (probabilities - targets)) + prior.gradient(mean)
         if moved > _SETTLED:  # else the curvature has hardly changed
-            root = _preconditioner(features, weights, probabilities, prior_precision)
+            curvature = weights * (probabilities * (1 - probabilities)).mean(dim=1, keepdim=True)
+            root = prior.shared_root(features, curvature)
         distance = torch.linalg.vector_norm(root.T @ gradient)
         if distance <= tol or n_iter == max_iter:
             break
 
         def hessian(direction, probabilities=probabilities):
             curved = likelihood.hessian_product(probabilities, features @ direction)
-            return features.T @ (weights * curved) + prior_precision * direction
+            return features.T @ (weights * curved) + prior.product(direction)
 
         # quadratic convergence near the mode, and no digit beyond the tolerance
         forcing = min(_FORCING, max(float(distance), tol / (2 * float(distance))))
@@ -112,12 +112,6 @@ def find_mode(features, targets, weights, likelihood, prior_precision, start, *,
         logits, moved = features @ mean, float(logit_step.abs().max())
     resolution = torch.finfo(mean.dtype).eps ** 0.5 * (1 + value.abs().sqrt())
     return Mode(mean, n_iter, float(distance), bool(distance <= max(tol, resolution)))
-
-
-def _preconditioner(features, weights, probabilities, prior_precision):
-    """Root of the inverse of lambda I + Phi^T diag(s h) Phi, h = the mean of p (1 - p)."""
-    curvature = weights * (probabilities * (1 - probabilities)).mean(dim=1, keepdim=True)
-    return root_of_sum(features, curvature, prior_precision)[0]
 
 
 def _conjugate_gradients(operator, right, root, *, tol):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from laplace_al.likelihoods import full_curvature_root, per_class_curvature, shared_curvature
+from laplace_al.curvatures import full_curvature_root, per_class_curvature, shared_curvature
 from laplace_al.posterior import FullPosterior, PerClassPosterior, SharedPosterior
 from laplace_al.updates import (
     CoupledMapUpdate,
@@ -47,7 +47,8 @@ class Structure(NamedTuple):
         ----------
         likelihood : Bernoulli or Categorical
         update : {"map", "newton"}
-        curvature : {"categorical", "gaussian"}
+        curvature : {"secant", "categorical", "gaussian"}
+            A new label has no secant yet: its curvature is that of the softmax.
         step_size : float
             Of ``"newton"``.
 
@@ -63,13 +64,22 @@ class Structure(NamedTuple):
         >>> rule.step_size
         2.0
         """
-        weigh = self.curvatures[curvature]
+        weigh = self._weigh(curvature)
         if update == "map":
             return self.map(likelihood, weigh)
         return self.newton(likelihood, weigh, step_size)
 
     def at_mode(
-        self, mean, features, weights, likelihood, curvature, prior_precision, prior_mean=None
+        self,
+        mean,
+        features,
+        weights,
+        likelihood,
+        curvature,
+        prior_precision,
+        prior_mean=None,
+        *,
+        stiffening=None,
     ):
         """Laplace approximation around a mode.
 
@@ -79,10 +89,12 @@ class Structure(NamedTuple):
         features : Tensor of shape (n, D)
         weights : Tensor of shape (n,)
         likelihood : Bernoulli or Categorical
-        curvature : {"categorical", "gaussian"}
+        curvature : {"secant", "categorical", "gaussian"}
         prior_precision : float
         prior_mean : Tensor of shape (D, C), default=None
             None is zero.
+        stiffening : Tensor of shape (n, C), default=None
+            See :meth:`curvature`.
 
         Returns
         -------
@@ -97,15 +109,52 @@ class Structure(NamedTuple):
         tensor([[1.2500]])
         """
         probabilities = likelihood.mean(features @ mean)
-        weigh = self.curvatures[curvature]
+        weighted = self.curvature(curvature, probabilities, weights, stiffening)
+        return self.posterior.at_mode(mean, features, weighted, prior_precision, prior_mean)
+
+    def curvature(self, name, probabilities, weights, stiffening=None):
+        """Weights of instances in the precision at a mode.
+
+        Parameters
+        ----------
+        name : {"secant", "categorical", "gaussian"}
+        probabilities : Tensor of shape (n, C)
+            p at the mode.
+        weights : Tensor of shape (n,)
+            s.
+        stiffening : Tensor of shape (n, C), default=None
+            Of ``"secant"``, see :func:`laplace_al.curvatures.secant_stiffening`. A shared
+            curvature takes that of the most probable class.
+
+        Returns
+        -------
+        Tensor of shape (n, G) or callable
+            Of the full structure a function from the place of an instance to a root (C, C).
+
+        Examples
+        --------
+        >>> half = torch.tensor([[0.5, 0.5]])
+        >>> STRUCTURES["per_class"].curvature("categorical", half, torch.ones(1))
+        tensor([[0.2500, 0.2500]])
+        """
+        weigh = self._weigh(name)
         if self.posterior is FullPosterior:  # a root for each instance, made as it is needed
 
-            def weighted(i):
-                return weights[i].sqrt() * weigh(probabilities[i : i + 1])
+            def root(i):
+                matrix = weights[i].sqrt() * weigh(probabilities[i : i + 1])
+                return matrix if stiffening is None else stiffening[i, :, None].sqrt() * matrix
 
-        else:
-            weighted = weights[:, None] * weigh(probabilities)
-        return self.posterior.at_mode(mean, features, weighted, prior_precision, prior_mean)
+            return root
+        curvature = weights[:, None] * weigh(probabilities)
+        if stiffening is None:
+            return curvature
+        if curvature.shape[1] < stiffening.shape[1]:
+            top = probabilities.argmax(dim=1, keepdim=True)
+            stiffening = stiffening.gather(1, top)
+        return curvature * stiffening
+
+    def _weigh(self, name):
+        return self.curvatures["categorical" if name == "secant" else name]
 
 
 STRUCTURES = {

@@ -73,7 +73,8 @@ class MapUpdate(NamedTuple):
     Examples
     --------
     >>> import numpy as np
-    >>> from laplace_al.likelihoods import Bernoulli, per_class_curvature
+    >>> from laplace_al.curvatures import per_class_curvature
+    >>> from laplace_al.likelihoods import Bernoulli
     >>> update = MapUpdate(Bernoulli(), per_class_curvature)
     >>> one = np.ones(1)
     >>> step, curvature = update(0 * one, one, one, 1.0)
@@ -135,7 +136,8 @@ class CoupledMapUpdate(NamedTuple):
 
     Examples
     --------
-    >>> from laplace_al.likelihoods import Bernoulli, full_curvature_root
+    >>> from laplace_al.curvatures import full_curvature_root
+    >>> from laplace_al.likelihoods import Bernoulli
     >>> update = CoupledMapUpdate(Bernoulli(), full_curvature_root)
     >>> one = torch.ones(1, 1)
     >>> step, _ = update(0 * one, one, one, one[0])
@@ -152,3 +154,42 @@ class CoupledMapUpdate(NamedTuple):
             self.likelihood, logits, covariance, targets, weights
         )
         return coefficients, weights.sqrt() * self.curvature_root(self.likelihood.mean(shifted))
+
+
+class Recording:
+    """An update rule that remembers what each label was predicted with before it was learnt.
+
+    Parameters
+    ----------
+    update : callable
+        A rule of this module.
+
+    Attributes
+    ----------
+    predicted : tuple of list
+        Logits (C,) and variances (1,) or (C,) of each instance.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from laplace_al.likelihoods import Bernoulli
+    >>> rule, one = Recording(NewtonUpdate(Bernoulli(), np.ones_like)), np.ones(1)
+    >>> rule(0 * one, one, one, 1.0)
+    (array([0.25]), array([1.]))
+    >>> rule.predicted
+    ([array([0.])], [array([1.])])
+    """
+
+    def __init__(self, update):
+        self.update = update
+        self.predicted = [], []
+
+    def __call__(self, logits, variance, target, weight):
+        """What the rule says of it."""
+        if isinstance(logits, torch.Tensor):  # of one instance whose logits are correlated
+            seen = logits[0].numpy(force=True), variance.diagonal().numpy(force=True)
+        else:
+            seen = logits, variance
+        for parts, part in zip(self.predicted, seen, strict=True):
+            parts.append(part)
+        return self.update(logits, variance, target, weight)

@@ -40,7 +40,10 @@ ESTIMATORS = [
     LaplaceUpdateClassifier(),
     LaplaceUpdateClassifier(**PAPER),
     LaplaceUpdateClassifier(covariance="shared", update="newton", predictive="plug_in"),
-    LaplaceUpdateClassifier(covariance="full"),
+    LaplaceUpdateClassifier(covariance="full", predictive="bridge"),
+    LaplaceUpdateClassifier(predictive="monte_carlo", n_samples=50, memory_size=None),
+    LaplaceUpdateClassifier(calibration=None, curvature="categorical", memory_size=5),
+    LaplaceUpdateClassifier(prior_precision="evidence"),
     LaplaceUpdateClassifier(Network()),
     TorchFeatures(Network()),
 ]

@@ -18,14 +18,21 @@ LAYERS = [
     "labels",
     "transaction",
     "scores",
+    "predictive",
+    "fitting",
+    "memory",
+    "calibration",
     "links",
+    "leave_one_out",
     "structures",
     "mode",
+    "priors",
     "updates",
+    "curvatures",
     "likelihoods",
     "posterior",
 ]
-CORE = LAYERS[LAYERS.index("links") :]
+CORE = LAYERS[LAYERS.index("predictive") :]
 
 
 def imports(path):

@@ -5,15 +5,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from laplace_al.curvatures import full_curvature_root
 from laplace_al.likelihoods import (
     Bernoulli,
     Categorical,
     coupled_mode_coefficients,
-    full_curvature_root,
     likelihood_of,
     mode_coefficients,
-    per_class_curvature,
-    shared_curvature,
 )
 
 LIKELIHOODS = [likelihood_of(n_classes) for n_classes in (2, 3, 10)]
@@ -163,16 +161,3 @@ def test_mode_never_raises_the_objective(likelihood):
         before = s * likelihood.learn(z, y)[0]
         after = s * likelihood.learn(z + variance * a, y)[0] + variance[0] * a @ a / 2
         assert after <= before + 1e-12
-
-
-def test_curvatures():
-    p = torch.tensor([[0.7, 0.2, 0.1], [0.25, 0.5, 0.25]])
-    torch.testing.assert_close(shared_curvature(p), torch.tensor([[0.21], [0.25]]))
-    torch.testing.assert_close(
-        per_class_curvature(p), torch.tensor([[0.21, 0.16, 0.09], [0.1875, 0.25, 0.1875]])
-    )
-    one_logit = torch.tensor([[0.3], [0.7]])
-    for curvature in (shared_curvature, per_class_curvature):
-        torch.testing.assert_close(curvature(one_logit), torch.tensor([[0.21], [0.21]]))
-        for row in p.numpy():  # and of one instance, as a vector
-            np.testing.assert_allclose(curvature(row), curvature(torch.from_numpy(row)[None])[0])

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 from scipy.special import expit
 
@@ -23,12 +24,54 @@ def test_mean_field_is_close_to_the_integral():
         assert abs(expit(logit.item()) - integral) < 0.02
 
 
-def test_one_variance_for_all_outputs_or_one_each():
-    mean, variance = torch.ones(2, 3), torch.tensor([1.0, 2.0])
-    each = links.mean_field(mean, variance[:, None].expand(2, 3))
-    torch.testing.assert_close(links.mean_field(mean, variance), each)
+@pytest.mark.parametrize("link", [links.mean_field, links.plug_in, links.bridge])
+def test_one_variance_for_all_outputs_or_one_each(link):
+    mean, variance = torch.randn(2, 3), torch.tensor([1.0, 2.0])
+    each = link(mean, variance[:, None].expand(2, 3))
+    torch.testing.assert_close(link(mean, variance), each)
+    torch.testing.assert_close(link(mean, variance[:, None]), each)
 
 
 def test_plug_in_ignores_the_variance():
     mean = torch.ones(2, 3)
     assert torch.equal(links.plug_in(mean, torch.full((2,), 1e9)), mean)
+
+
+def test_shrinking_by_one_variance_each_keeps_the_order():
+    mean = torch.tensor([[3.0, 2.0, -1.0]])
+    variance = torch.tensor([[50.0, 0.1, 1.0]])  # shrunk by its own, the first would fall behind
+    logits = links.mean_field(mean, variance)
+    torch.testing.assert_close(logits / mean, (logits[0, 0] / 3).expand(1, 3))
+    p = torch.softmax(mean, dim=1)
+    shrinkage = (1 + np.pi / 8 * (p * variance).sum()) ** -0.5
+    torch.testing.assert_close(logits, mean * shrinkage)
+
+
+@pytest.mark.parametrize("n_classes", [3, 10])
+def test_the_bridge_matches_a_dirichlet(n_classes):
+    """Moments of the logits of a Dirichlet lead back to its mean: Hobbhahn et al., equation 5."""
+    alpha = torch.linspace(20, 50, n_classes).double()
+    mean = alpha.log() - alpha.log().mean()
+    inverse = 1 / alpha  # Laplace approximation in the basis of the logits, diagonal
+    wanted = inverse * (1 - 2 / n_classes) + inverse.sum() / n_classes**2
+    variance = wanted.clone()  # of logits that do not add up to 0 yet
+    for _ in range(200):
+        variance = wanted + variance.square() / variance.sum()
+    p = torch.softmax(links.bridge(mean[None], variance[None]), dim=1)[0]
+    torch.testing.assert_close(p, alpha / alpha.sum(), rtol=1e-6, atol=0)
+
+
+def test_the_bridge_ignores_a_common_shift():
+    mean, variance = torch.randn(4, 3).double(), torch.rand(4, 1).double() + 0.1
+    expected = torch.softmax(links.bridge(mean, variance[:, 0]), dim=1)
+    torch.testing.assert_close(torch.softmax(links.bridge(mean + 5, variance), dim=1), expected)
+    certain = links.bridge(mean, 0 * variance)
+    assert torch.isfinite(certain).all()
+
+
+@pytest.mark.parametrize("link", [links.mean_field, links.plug_in, links.bridge])
+def test_one_logit(link):
+    mean = torch.tensor([[2.0], [-1.0]])
+    logits = link(mean, torch.tensor([1.0, 2.0]))
+    torch.testing.assert_close(logits, link(mean, torch.tensor([[1.0], [2.0]])))
+    assert (logits.sign() == mean.sign()).all()

@@ -7,6 +7,7 @@ from sklearn.linear_model import LogisticRegression
 
 from laplace_al.likelihoods import likelihood_of
 from laplace_al.mode import find_mode
+from laplace_al.priors import IsotropicPrior
 
 
 def find(X, y, prior_precision, *, weights=None, start=None, max_iter=100, tol=1e-8):
@@ -18,8 +19,9 @@ def find(X, y, prior_precision, *, weights=None, start=None, max_iter=100, tol=1
     if start is None:
         start = torch.zeros(X.shape[1], likelihood.n_outputs).double()
     weights = torch.from_numpy(weights.astype(float))
+    prior = IsotropicPrior(torch.zeros_like(start), prior_precision)
     return find_mode(
-        features, targets, weights, likelihood, prior_precision, start, max_iter=max_iter, tol=tol
+        features, targets, weights, likelihood, prior, start, max_iter=max_iter, tol=tol
     )
 
 

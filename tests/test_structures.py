@@ -52,3 +52,35 @@ def test_a_full_posterior_of_a_wide_head_is_refused_on_any_machine():
 
 def test_available_memory_is_that_of_the_machine():
     assert 2**20 < available_memory(torch.device("cpu")) < 2**60
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_a_secant_stiffens_the_curvature_of_the_softmax(name):
+    generator = torch.Generator().manual_seed(0)
+    p = torch.softmax(torch.randn(5, 3, generator=generator).double(), dim=1)
+    stiffening = 1 + torch.rand(5, 3, generator=generator).double()
+    weights = torch.linspace(0, 2, 5).double()
+    plain = STRUCTURES[name].curvature("categorical", p, weights)
+    stiff = STRUCTURES[name].curvature("secant", p, weights, stiffening)
+    for i in range(5):
+        if name == "full":
+            hessian = weights[i] * (torch.diag(p[i]) - torch.outer(p[i], p[i]))
+            scale = stiffening[i].sqrt()
+            torch.testing.assert_close(plain(i) @ plain(i).T, hessian)
+            torch.testing.assert_close(stiff(i) @ stiff(i).T, scale[:, None] * hessian * scale)
+        else:
+            factor = stiffening[i, p[i].argmax()] if name == "shared" else stiffening[i]
+            torch.testing.assert_close(stiff[i], plain[i] * factor)
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_information_is_what_data_adds_to_the_precision(name):
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(70, 4, generator=generator).double()
+    p = torch.softmax(torch.randn(70, 3, generator=generator).double(), dim=1)
+    structure = STRUCTURES[name]
+    curvature = structure.curvature("categorical", p, torch.ones(70).double())
+    posterior = structure.posterior.at_mode(torch.zeros(4, 3).double(), features, curvature, 2.0)
+    information = structure.posterior.information(features, curvature)
+    precision = posterior.precision.reshape(posterior.base.shape)
+    torch.testing.assert_close(information + 2 * torch.eye(information.shape[1]), precision)

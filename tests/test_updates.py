@@ -3,13 +3,15 @@ import pytest
 import torch
 from scipy.special import softmax
 
-from laplace_al.likelihoods import (
-    Categorical,
-    full_curvature_root,
-    per_class_curvature,
-    shared_curvature,
+from laplace_al.curvatures import full_curvature_root, per_class_curvature, shared_curvature
+from laplace_al.likelihoods import Categorical
+from laplace_al.updates import (
+    CoupledMapUpdate,
+    CoupledNewtonUpdate,
+    MapUpdate,
+    NewtonUpdate,
+    Recording,
 )
-from laplace_al.updates import CoupledMapUpdate, CoupledNewtonUpdate, MapUpdate, NewtonUpdate
 
 LOGITS = np.array([0.0, 4.0, -2.0])
 TARGET = np.array([0.0, 0.0, 1.0])
@@ -68,3 +70,23 @@ def test_coupled_curvature_is_that_of_the_softmax():
     a, curvature = coupled(CoupledMapUpdate(Categorical(3), full_curvature_root), np.eye(3))
     p = softmax(LOGITS + a)
     np.testing.assert_allclose(curvature, WEIGHT * (np.diag(p) - np.outer(p, p)), atol=1e-12)
+
+
+def test_recording_changes_nothing():
+    update = MapUpdate(Categorical(3), per_class_curvature)
+    variance = VARIANCES[per_class_curvature]
+    recording = Recording(update)
+    for _ in range(2):
+        recorded = recording(LOGITS, variance, TARGET, WEIGHT)
+    for ours, theirs in zip(recorded, update(LOGITS, variance, TARGET, WEIGHT), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(recording.predicted[0], [LOGITS, LOGITS])
+    np.testing.assert_array_equal(recording.predicted[1], [variance, variance])
+
+
+def test_recording_of_correlated_logits():
+    recording = Recording(CoupledMapUpdate(Categorical(3), full_curvature_root))
+    covariance = np.diag([1.0, 2.0, 3.0]) + 0.1
+    coupled(recording, covariance)
+    np.testing.assert_array_equal(recording.predicted[0], [LOGITS])
+    np.testing.assert_array_equal(recording.predicted[1], [np.diag(covariance)])

@@ -75,21 +75,30 @@ class FullPosterior(Posterior):
         >>> FullPosterior.at_mode(0 * one, 2 * one, lambda i: one, 1.0).precision
         tensor([[5.]])
         """
-
-        def rows():  # phi^T (x) B^T: as many rows as outputs for each instance
-            for start in range(0, len(features), _INSTANCES_AT_ONCE):
-                places = range(start, min(start + _INSTANCES_AT_ONCE, len(features)))
-                roots = [curvature(i).T.contiguous() for i in places]
-                yield torch.cat(
-                    [
-                        torch.kron(features[i : i + 1], root)
-                        for i, root in zip(places, roots, strict=True)
-                    ]
-                )
-
         prior_mean = torch.zeros_like(mean) if prior_mean is None else prior_mean
-        root = root_of_rows(rows, prior_precision, mean.numel(), mean)
+        root = root_of_rows(lambda: _rows(features, curvature), prior_precision, mean.numel(), mean)
         return cls(mean, root[None], prior_precision, prior_mean)
+
+    @staticmethod
+    def information(features, curvature):
+        """What data adds to the precision, sum phi phi^T (x) H: (1, D C, D C).
+
+        Parameters
+        ----------
+        features : Tensor of shape (n, D)
+        curvature : callable
+            ``curvature(i)`` is a root B (C, C) of H = B B^T of instance i.
+
+        Returns
+        -------
+        Tensor of shape (1, D C, D C)
+
+        Examples
+        --------
+        >>> FullPosterior.information(2 * torch.ones(1, 1), lambda i: torch.ones(1, 1))
+        tensor([[[4.]]])
+        """
+        return sum(block.T @ block for block in _rows(features, curvature))[None]
 
     def variance(self, features):
         """Variance of each logit, the diagonal of its covariance.
@@ -149,3 +158,13 @@ class FullPosterior(Posterior):
         precision = torch.kron(data, data.new_tensor([[1.0, -1.0], [-1.0, 1.0]]))
         precision.diagonal().add_(self.prior_precision)
         return root_of_precision(precision[None])
+
+
+def _rows(features, curvature):
+    """Chunks of phi^T (x) B^T: as many rows as outputs for each instance."""
+    for start in range(0, len(features), _INSTANCES_AT_ONCE):
+        places = range(start, min(start + _INSTANCES_AT_ONCE, len(features)))
+        roots = [curvature(i).T.contiguous() for i in places]
+        yield torch.cat(
+            [torch.kron(features[i : i + 1], root) for i, root in zip(places, roots, strict=True)]
+        )

@@ -57,6 +57,27 @@ class GroupedPosterior(Posterior):
             mean, root_of_sum(features, curvature, prior_precision), prior_precision, prior_mean
         )
 
+    @staticmethod
+    def information(features, curvature):
+        """What data adds to the precisions, Phi^T diag(h_g) Phi: (G, D, D).
+
+        Parameters
+        ----------
+        features : Tensor of shape (n, D)
+        curvature : Tensor of shape (n, G)
+
+        Returns
+        -------
+        Tensor of shape (G, D, D)
+
+        Examples
+        --------
+        >>> from laplace_al.posterior import SharedPosterior
+        >>> SharedPosterior.information(2 * torch.ones(1, 1), torch.ones(1, 1))
+        tensor([[[4.]]])
+        """
+        return torch.stack([(features * h[:, None]).T @ features for h in curvature.T])
+
     def condition(self, features, targets, weights, update):
         """See :meth:`Posterior.condition`: equal to learning the rows one at a time."""
         posterior = self

@@ -131,6 +131,37 @@ class PerClassPosterior(GroupedPosterior):
             return whitened.square().sum(dim=2).T
         return torch.stack([(features @ root).square().sum(dim=1) for root in self.root], dim=1)
 
+    def sample(self, n_samples, generator):
+        """Weights drawn from the posterior, given that those of the classes add up to the mean's.
+
+        Softmax ignores what all logits have in common, and precisions of the classes apart
+        count it as unknown: a class that nothing is known of would take all others along. Given
+        that the deviations d_k add up to 0, they are d_k - Sigma_k (sum Sigma)^-1 sum d.
+
+        Parameters
+        ----------
+        n_samples : int
+        generator : torch.Generator
+
+        Returns
+        -------
+        Tensor of shape (n_samples, D, C)
+
+        Examples
+        --------
+        >>> posterior = PerClassPosterior.prior(torch.zeros(2, 3), 1.0)
+        >>> draws = posterior.sample(5, torch.Generator().manual_seed(0))
+        >>> bool(draws.sum(dim=2).abs().max() < 1e-6)
+        True
+        """
+        deviations = super().sample(n_samples, generator) - self.mean
+        if self.mean.shape[1] == 1:
+            return self.mean + deviations
+        total = (self.root @ self.root.mT).sum(dim=0)
+        common = torch.linalg.solve(total, deviations.sum(dim=2).T)  # (D, n_samples)
+        excess = self.root @ (self.root.mT @ common)  # (C, D, n_samples)
+        return self.mean + deviations - excess.permute(2, 1, 0)
+
     def _whitened_and_logits(self, features):
         whitened, logits = features @ self.base, features @ self.base_mean
         if self.pending is None:

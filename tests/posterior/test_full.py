@@ -1,6 +1,7 @@
 import torch
 
-from laplace_al.likelihoods import full_curvature_root, likelihood_of
+from laplace_al.curvatures import full_curvature_root
+from laplace_al.likelihoods import likelihood_of
 from laplace_al.posterior import FullPosterior
 from laplace_al.structures import STRUCTURES
 

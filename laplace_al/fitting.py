@@ -1,0 +1,145 @@
+"""What a fit finds out besides the mode: leave-one-out, evidence and the prior precision."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.optimize import minimize_scalar
+
+from laplace_al.curvatures import (
+    full_curvature_root,
+    per_class_curvature,
+    secant_stiffening,
+)
+from laplace_al.leave_one_out import LeftOut, leave_one_out, per_class_laplace
+from laplace_al.likelihoods import Bernoulli, Categorical
+from laplace_al.posterior import FullPosterior
+
+# Prior precisions that are tried, in units of the mean square of a row of features.
+_RANGE = np.logspace(-6, 2, 9)
+_SEARCH_TOLERANCE = 0.1  # of log lambda
+
+
+class Labelled(NamedTuple):
+    """Labelled instances of a last layer.
+
+    Parameters
+    ----------
+    features : Tensor of shape (n, D)
+    targets : Tensor of shape (n, C)
+    weights : Tensor of shape (n,)
+    likelihood : Bernoulli or Categorical
+    """
+
+    features: torch.Tensor
+    targets: torch.Tensor
+    weights: torch.Tensor
+    likelihood: Bernoulli | Categorical
+
+
+class Examined(NamedTuple):
+    """What the data says of a mode.
+
+    Parameters
+    ----------
+    left_out : LeftOut
+        Logits of each instance without it.
+    stiffening : Tensor of shape (n, C)
+        Of the curvature, see :func:`laplace_al.curvatures.secant_stiffening`.
+    log_evidence : float
+        Log marginal likelihood, in nats.
+    """
+
+    left_out: LeftOut
+    stiffening: torch.Tensor
+    log_evidence: float
+
+
+def examine(data, mean, prior, *, coupled=False):
+    """Leave-one-out and evidence at a mode.
+
+    The log evidence is log p(y | W) + log p(W) + D C / 2 log 2 pi - log det A / 2 at the mode W,
+    with the curvature p_k (1 - p_k) of each class on its own.
+
+    MacKay, *The evidence framework applied to classification networks*, Neural Computation
+    4(5), 1992.
+
+    Parameters
+    ----------
+    data : Labelled
+    mean : Tensor of shape (D, C)
+        The mode.
+    prior : IsotropicPrior
+    coupled : bool, default=False
+        Whether the evidence takes the curvature diag p - p p^T, which couples the classes.
+
+    Returns
+    -------
+    Examined
+
+    Examples
+    --------
+    >>> from laplace_al.priors import IsotropicPrior
+    >>> one = torch.ones(1, 1)
+    >>> data = Labelled(one, one, one[0], Bernoulli())
+    >>> round(examine(data, 0 * one, IsotropicPrior(0 * one, 1.0)).log_evidence, 4)  # at W = 0
+    -0.8047
+    """
+    features, targets, weights, likelihood = data
+    logits = features @ mean
+    probabilities = likelihood.mean(logits)
+    curvature = per_class_curvature(probabilities)
+    laplace = per_class_laplace(features, weights[:, None] * curvature, prior.precision)
+    residual = likelihood.residual(logits, targets)
+    left_out = leave_one_out(logits, residual, laplace.variance, curvature, weights)
+    without = likelihood.mean(left_out.logits)
+    stiffening = secant_stiffening(probabilities, without, logits - left_out.logits)
+    log_determinant = laplace.log_determinant
+    if coupled and likelihood.n_outputs > 1:
+
+        def root(i):
+            return weights[i].sqrt() * full_curvature_root(probabilities[i : i + 1])
+
+        posterior = FullPosterior.at_mode(mean, features, root, prior.precision)
+        log_determinant = posterior.log_determinant()
+    fit = -weights @ likelihood.negative_log_likelihood(logits, targets) - prior.value(mean)
+    scale = mean.numel() / 2 * np.log(prior.precision)
+    return Examined(left_out, stiffening, float(fit + scale - log_determinant / 2))
+
+
+def choose_prior_precision(score, features, weights):
+    """Prior precision of the largest score: the best of nine decades, then a bounded search.
+
+    Parameters
+    ----------
+    score : callable
+        Prior precision to a number.
+    features : Tensor of shape (n, D)
+        Their mean square |phi|^2 is the unit: the range is 1e-6 to 100 of it.
+    weights : Tensor of shape (n,)
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    >>> import math
+    >>> best = choose_prior_precision(
+    ...     lambda x: -math.log(x / 3) ** 2, torch.ones(5, 4), torch.ones(5))
+    >>> abs(math.log(best / 3)) < 0.1
+    True
+    """
+    unit = float(weights @ features.square().sum(dim=1) / weights.sum()) or 1.0
+    grid = np.log(unit * _RANGE)
+    # from strong to weak: each start is close to the next mode
+    scores = np.array([score(np.exp(place)) for place in grid[::-1]])[::-1]
+    best = int(scores.argmax())
+    low, high = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
+    search = minimize_scalar(
+        lambda place: -score(np.exp(place)),
+        bounds=(low, high),
+        method="bounded",
+        options={"xatol": _SEARCH_TOLERANCE},
+    )
+    return float(np.exp(search.x if -search.fun > scores[best] else grid[best]))

@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+import torch
+from scipy.integrate import dblquad
+from scipy.special import expit, log_expit
+
+from laplace_al.fitting import Labelled, choose_prior_precision, examine
+from laplace_al.likelihoods import likelihood_of
+from laplace_al.mode import find_mode
+from laplace_al.priors import IsotropicPrior
+
+ONES = torch.ones(3)
+
+
+def labelled(n_classes, *, n=40, size=2, seed=0, weights=None):
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, size))
+    y = np.clip((X @ np.ones(size) + rng.normal(size=n) + n_classes / 2), 0, n_classes - 1)
+    likelihood = likelihood_of(n_classes)
+    targets = likelihood.encode(torch.from_numpy(np.floor(y)))
+    weights = np.ones(n) if weights is None else weights
+    return Labelled(torch.from_numpy(X), targets, torch.from_numpy(weights), likelihood)
+
+
+def mode_of(data, prior_precision):
+    zero = torch.zeros(data.features.shape[1], data.likelihood.n_outputs).double()
+    prior = IsotropicPrior(zero, prior_precision)
+    return find_mode(*data, prior, zero, max_iter=100, tol=1e-8).mean, prior
+
+
+@pytest.mark.parametrize("prior_precision", [0.5, 2.0])
+@pytest.mark.parametrize("coupled", [False, True])
+def test_evidence_is_the_integral(prior_precision, coupled):
+    """Two weights, two classes: numerical integration; Laplace is off by a few hundredths."""
+    weights = np.random.default_rng(1).uniform(0, 2, size=40)
+    data = labelled(2, weights=weights)
+    X, y = data.features.numpy(), data.targets.numpy()[:, 0]
+    mean, prior = mode_of(data, prior_precision)
+    top_place = mean[:, 0].tolist()
+    evidence = examine(data, mean, prior, coupled=coupled).log_evidence
+
+    def log_joint(a, b):
+        logits = X @ np.array([a, b])
+        log_likelihood = weights @ (log_expit(np.where(y == 1, logits, -logits)))
+        norm = np.log(prior_precision / (2 * np.pi)) - prior_precision / 2 * (a * a + b * b)
+        return log_likelihood + norm
+
+    top = log_joint(*top_place)
+    box = [(w - 6, w + 6) for w in top_place]
+    integral, _ = dblquad(lambda b, a: np.exp(log_joint(a, b) - top), *box[0], *box[1])
+    assert evidence == pytest.approx(top + np.log(integral), abs=0.05)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_golden_evidence_of_the_full_hessian(evidence_golden, n_classes):
+    """Made once with laplace-torch 0.3: last layer, full Hessian, at the same weights."""
+    X, y, evidence = evidence_golden(n_classes)
+    assert len(evidence) == 3
+    for prior_precision, W, expected in evidence:
+        likelihood = likelihood_of(n_classes)
+        targets = likelihood.encode(torch.from_numpy(y.astype(float)))
+        data = Labelled(torch.from_numpy(X), targets, torch.ones(len(X)).double(), likelihood)
+        if n_classes == 2:  # one logit stands for two of twice the prior precision
+            W, prior_precision = W[:, 1:] - W[:, :1], prior_precision / 2
+        prior = IsotropicPrior(torch.zeros_like(W), prior_precision)
+        ours = examine(data, W, prior, coupled=True).log_evidence
+        assert ours == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_curvature_of_single_classes_is_close_to_that_of_all_together():
+    data = labelled(3)
+    mean, prior = mode_of(data, 1.0)
+    alone, together = (examine(data, mean, prior, coupled=c).log_evidence for c in (False, True))
+    assert alone != together
+    assert alone == pytest.approx(together, abs=1.0)
+
+
+def test_what_is_left_out_is_less_sure():
+    data = labelled(3)
+    mean, prior = mode_of(data, 0.1)
+    examined = examine(data, mean, prior)
+    loss = data.likelihood.negative_log_likelihood
+    assert (
+        loss(examined.left_out.logits, data.targets) >= loss(data.features @ mean, data.targets)
+    ).all()
+    assert (examined.stiffening > 0).all()
+    assert (examined.stiffening[data.targets.bool()] > 1).double().mean() > 0.9
+
+
+@pytest.mark.parametrize("best", [1e-5, 0.02, 3.0, 70.0])
+def test_the_search_finds_the_top(best):
+    features = torch.ones(3, 1)
+    found = choose_prior_precision(lambda x: -(np.log(x / best) ** 2), features, ONES)
+    assert found == pytest.approx(best, rel=0.12)
+
+
+def test_the_search_is_bounded():
+    features = 2 * torch.ones(3, 1)
+    assert choose_prior_precision(lambda x: x, features, ONES) <= 400 * (1 + 1e-9)
+    assert choose_prior_precision(lambda x: -x, features, ONES) >= 4e-6 * (1 - 1e-9)
+    assert choose_prior_precision(expit, 0 * features, ONES) <= 100 * (1 + 1e-9)

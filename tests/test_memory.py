@@ -1,0 +1,98 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from laplace_al.likelihoods import likelihood_of
+from laplace_al.memory import Memory
+from laplace_al.mode import find_mode
+from laplace_al.priors import IsotropicPrior
+from laplace_al.structures import STRUCTURES
+
+OPTIONS = {"max_iter": 100, "tol": 1e-9}
+
+
+class Problem:
+    def __init__(self, n_classes=3, n=30, size=4, seed=0):
+        rng = np.random.default_rng(seed)
+        self.likelihood = likelihood_of(n_classes)
+        self.features = torch.from_numpy(rng.normal(size=(n, size)))
+        self.indices = torch.from_numpy(rng.integers(n_classes, size=n).astype(float))
+        self.weights = torch.from_numpy(rng.uniform(0.5, 2, size=n))
+        self.zero = torch.zeros(size, self.likelihood.n_outputs).double()
+        self.prior = IsotropicPrior(self.zero, 0.5)
+        self.memory = Memory.empty(self.prior, self.features)
+
+    def rows(self, rows):
+        return self.features[rows], self.indices[rows], self.weights[rows]
+
+    def mode(self, weights):
+        """Of all instances with such weights, from scratch."""
+        targets = self.likelihood.encode(self.indices)
+        return find_mode(
+            self.features, targets, weights, self.likelihood, self.prior, self.zero, **OPTIONS
+        ).mean
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_all_that_is_remembered_is_refitted(n_classes):
+    problem = Problem(n_classes)
+    memory = problem.memory.add(*problem.rows(slice(10))).add(*problem.rows(slice(10, 30)))
+    mode = memory.find_mode(problem.likelihood, problem.zero + 0.3, **OPTIONS)
+    torch.testing.assert_close(mode.mean, problem.mode(problem.weights))
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_dropping_leaves_the_mode_and_its_curvature(structure, n_classes):
+    problem = Problem(n_classes)
+    memory = problem.memory.add(*problem.rows(slice(None)))
+    mode = memory.find_mode(problem.likelihood, problem.zero, **OPTIONS).mean
+    kept = memory.keep(8, mode, problem.likelihood, STRUCTURES[structure])
+    assert len(kept.features) == len(kept.indices) == len(kept.weights) == 8
+    torch.testing.assert_close(kept.features, problem.features[-8:])
+    again = kept.find_mode(problem.likelihood, problem.zero, **OPTIONS).mean
+    torch.testing.assert_close(again, mode, atol=1e-7, rtol=1e-6)
+    if structure == "full" or n_classes == 2:  # then the quadratic is that of the instances
+        direction = torch.linspace(-1, 1, mode.numel()).reshape(mode.shape).double()
+        old = problem.features[:22]
+        p = problem.likelihood.mean(old @ mode)
+        curved = problem.likelihood.hessian_product(p, old @ direction)
+        expected = old.T @ (problem.weights[:22, None] * curved) + 0.5 * direction
+        torch.testing.assert_close(kept.prior.product(direction), expected)
+
+
+def test_nothing_is_dropped_without_a_size():
+    problem = Problem()
+    memory = problem.memory.add(*problem.rows(slice(None)))
+    assert memory.keep(None, problem.zero, problem.likelihood, STRUCTURES["shared"]) is memory
+    assert memory.keep(30, problem.zero, problem.likelihood, STRUCTURES["shared"]) is memory
+
+
+def test_forgetting_fades_the_weights():
+    problem = Problem()
+    memory = problem.memory.add(*problem.rows(slice(None))).forget(0.5)
+    mode = memory.find_mode(problem.likelihood, problem.zero, **OPTIONS).mean
+    torch.testing.assert_close(mode, problem.mode(problem.weights / 2))
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_it_goes_on_from_a_posterior(structure):
+    problem = Problem()
+    features, indices, weights = problem.rows(slice(None))
+    mode = problem.mode(weights)
+    posterior = STRUCTURES[structure].at_mode(
+        mode, features, weights, problem.likelihood, "categorical", 0.5
+    )
+    prior = Memory.of_posterior(posterior).prior
+    torch.testing.assert_close(prior.gradient(mode), torch.zeros_like(mode))
+    kept = problem.memory.add(features, indices, weights).keep(
+        0, mode, problem.likelihood, STRUCTURES[structure]
+    )
+    torch.testing.assert_close(prior.precision, kept.prior.precision)
+
+
+def test_it_is_a_value():
+    memory = Problem().memory
+    assert copy.deepcopy(memory) is memory

@@ -1,15 +1,45 @@
 """Calibration without a validation set, from predictions made before an instance was known."""
 
-from dataclasses import dataclass, replace
+import functools
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
+
+from laplace_al.leave_one_out import LeftOut
+from laplace_al.likelihoods import Bernoulli, Categorical
 
 _LOG_TEMPERATURES = 0.2 * np.arange(-20, 21)
 _SCALES = (1.0, 0.3, 3.0, 0.1, 10.0, 0.03)  # the first of equals
 _NUMBERS_AT_ONCE = 2**16  # which stay in the cache
 # Standard deviation of log T before any label: one label moves it, ten overrule it.
 _PRIOR = 1.5
+_MAX_UNREAD = 64
+
+
+class Observation(NamedTuple):
+    """Labels that were predicted before they were learnt.
+
+    Parameters
+    ----------
+    link : callable
+        Of :mod:`laplace_al.links`.
+    likelihood : Bernoulli or Categorical
+    predicted : LeftOut
+        Logits and variances before the labels were known.
+    targets : Tensor of shape (n, C)
+    weights : Tensor of shape (n,)
+        s.
+    """
+
+    link: Callable
+    likelihood: Bernoulli | Categorical
+    predicted: LeftOut
+    targets: torch.Tensor
+    weights: torch.Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,14 +48,16 @@ class Calibration:
 
     Chosen by the log-likelihood of labels under predictions that did not know them, with a weak
     normal prior on log T around 0, so that few labels cannot push it to its bounds. Only sums
-    over the labels are kept, one for each temperature of a grid: a stream adds to them.
+    over the labels are kept, one for each temperature of a grid: a stream adds to them. Its newest
+    labels are added when they are asked for, many at a time.
 
     Parameters
     ----------
-    scores : ndarray of shape (n_temperatures,)
-        Sum of s log p(y) at each temperature of the grid, e^-4 to e^4.
+    read : ndarray of shape (n_temperatures,)
+        Sum of s log p(y) at each temperature of the grid, e^-4 to e^4, without what is unread.
     variance_scale : float
         What the variances of the logits are multiplied with.
+    unread : tuple of Observation
 
     Examples
     --------
@@ -33,31 +65,21 @@ class Calibration:
     1.0
     """
 
-    scores: np.ndarray
+    read: np.ndarray = field(default_factory=lambda: np.zeros(len(_LOG_TEMPERATURES)))
     variance_scale: float = 1.0
-
-    def __init__(self, scores=None, variance_scale=1.0):
-        scores = np.zeros(len(_LOG_TEMPERATURES)) if scores is None else scores
-        object.__setattr__(self, "scores", scores)
-        object.__setattr__(self, "variance_scale", variance_scale)
+    unread: tuple = ()
 
     def __deepcopy__(self, memo):
         return self  # a value
 
     @classmethod
-    def fit(cls, link, likelihood, left_out, targets, weights):
+    def fit(cls, observation):
         """Temperature and scale of the largest log-likelihood of the labels.
 
         Parameters
         ----------
-        link : callable
-            Of :mod:`laplace_al.links`.
-        likelihood : Bernoulli or Categorical
-        left_out : LeftOut
+        observation : Observation
             Predictions of each instance without it.
-        targets : Tensor of shape (n, C)
-        weights : Tensor of shape (n,)
-            s.
 
         Returns
         -------
@@ -72,20 +94,25 @@ class Calibration:
         >>> from laplace_al.links import plug_in
         >>> timid = LeftOut(torch.tensor([[-0.1], [0.1]] * 5), torch.zeros(10, 1))
         >>> targets = torch.tensor([[0.0], [1.0]] * 5)
-        >>> right = Calibration.fit(plug_in, Bernoulli(), timid, targets, torch.ones(10))
-        >>> right.temperature < 0.1
+        >>> right = Observation(plug_in, Bernoulli(), timid, targets, torch.ones(10))
+        >>> Calibration.fit(right).temperature < 0.1
         True
         """
-        if not _says_anything(likelihood, targets, weights):
+        if not _says_anything(observation):
             return cls()
-
-        def scores(scale, log_temperatures):
-            predicted = left_out, scale, targets, weights
-            return _scores(link, likelihood, *predicted, log_temperatures)
-
         coarse = _LOG_TEMPERATURES[::2]
-        best = max(_SCALES, key=lambda scale: (scores(scale, coarse) + _log_prior(coarse)).max())
-        return cls(scores(best, _LOG_TEMPERATURES), best)
+
+        def quality(scale):
+            return (_scores(observation, scale, coarse) + _log_prior(coarse)).max()
+
+        best = max(_SCALES, key=quality)
+        return cls(_scores(observation, best, _LOG_TEMPERATURES), best)
+
+    @functools.cached_property
+    def scores(self):
+        """Sum of s log p(y) of all labels at each temperature, (n_temperatures,)."""
+        parts = [_scores(part, self.variance_scale, _LOG_TEMPERATURES) for part in self._joined()]
+        return sum(parts, start=self.read)
 
     @property
     def is_informed(self):
@@ -112,17 +139,12 @@ class Calibration:
         step = _LOG_TEMPERATURES[1] - _LOG_TEMPERATURES[0]
         return float(np.exp(_LOG_TEMPERATURES[best] + shift * step))
 
-    def observe(self, link, likelihood, predicted, targets, weights):
-        """With labels that were predicted before they were learnt.
+    def observe(self, observation):
+        """With further labels.
 
         Parameters
         ----------
-        link : callable
-        likelihood : Bernoulli or Categorical
-        predicted : LeftOut
-            Logits and variances before the labels were known.
-        targets : Tensor of shape (n, C)
-        weights : Tensor of shape (n,)
+        observation : Observation
 
         Returns
         -------
@@ -134,13 +156,14 @@ class Calibration:
         >>> from laplace_al.likelihoods import Bernoulli
         >>> from laplace_al.links import plug_in
         >>> wrong = LeftOut(torch.tensor([[-9.0]]), torch.zeros(1, 1))
-        >>> Calibration().observe(
-        ...     plug_in, Bernoulli(), wrong, torch.ones(1, 1), torch.ones(1)).temperature > 2
+        >>> seen = Observation(plug_in, Bernoulli(), wrong, torch.ones(1, 1), torch.ones(1))
+        >>> Calibration().observe(seen).temperature > 2
         True
         """
-        predicted = predicted, self.variance_scale, targets, weights
-        scores = _scores(link, likelihood, *predicted, _LOG_TEMPERATURES)
-        return replace(self, scores=self.scores + scores)
+        more = replace(self, unread=(*self.unread, observation))
+        if len(more.unread) < _MAX_UNREAD:
+            return more
+        return replace(more, read=more.scores, unread=())
 
     def forget(self, share):
         """With all labels so far counting only a share.
@@ -159,7 +182,26 @@ class Calibration:
         >>> Calibration().forget(0.5).temperature
         1.0
         """
-        return replace(self, scores=share * self.scores)
+        return replace(self, read=share * self.scores, unread=())
+
+    def _joined(self):
+        """What is unread, in runs of the same link and number of outputs."""
+        runs = itertools.groupby(self.unread, lambda part: (part.link, part.targets.shape[1:]))
+        for _, run in runs:
+            parts = list(run)
+            logits, variance = zip(*(part.predicted for part in parts), strict=True)
+            yield parts[0]._replace(
+                predicted=LeftOut(torch.cat(logits), torch.cat(variance)),
+                targets=torch.cat([part.targets for part in parts]),
+                weights=torch.cat([part.weights for part in parts]),
+            )
+
+    def __getstate__(self):
+        return {
+            "read": self.scores,
+            "variance_scale": self.variance_scale,
+            "unread": (),
+        }
 
     def apply(self, link, mean, variance):
         """Calibrated logits.
@@ -183,10 +225,11 @@ class Calibration:
         return link(mean / self.temperature, self.variance_scale * variance)
 
 
-def _says_anything(likelihood, targets, weights):
+def _says_anything(observation):
     """Whether some class has more than one unit of weight."""
-    per_output = weights @ targets
-    if likelihood.n_outputs == 1:
+    weights = observation.weights
+    per_output = weights @ observation.targets
+    if len(per_output) == 1:
         per_output = torch.stack([weights.sum() - per_output[0], per_output[0]])
     return bool((per_output > 1).any())
 
@@ -195,8 +238,9 @@ def _log_prior(log_temperatures):
     return -((log_temperatures / _PRIOR) ** 2) / 2
 
 
-def _scores(link, likelihood, predicted, scale, targets, weights, log_temperatures):
+def _scores(observation, scale, log_temperatures):
     """Sum of s log p(y) at each temperature."""
+    link, likelihood, predicted, targets, weights = observation
     logits, variance = predicted.logits, scale * predicted.variance
     temperatures = torch.as_tensor(np.exp(log_temperatures)).to(logits)
     at_once = max(1, _NUMBERS_AT_ONCE // logits.numel())

@@ -21,7 +21,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch.nn import functional
 
 from laplace_al import links
-from laplace_al.calibration import Calibration
+from laplace_al.calibration import Calibration, Observation
 from laplace_al.features import SharedExtractorMixin, TorchFeatures, share
 from laplace_al.fitting import Labelled, choose_prior_precision, examine
 from laplace_al.labels import (
@@ -778,6 +778,11 @@ class LaplaceUpdateClassifier(
         return mean[-1].copy() if self.fit_intercept else np.zeros(mean.shape[1])
 
     @property
+    def temperature_(self):
+        """What mean logits are divided by."""
+        return self._calibration.temperature
+
+    @property
     def _n_features_out(self):
         return len(self.posterior_.mean) - int(self.fit_intercept)
 
@@ -929,8 +934,11 @@ class LaplaceUpdateClassifier(
         return examined
 
     def _fitted_calibration(self, data, examined):
-        return Calibration.fit(
-            _LINKS[self.predictive], data.likelihood, examined.left_out, data.targets, data.weights
+        return Calibration.fit(self._observation(data, examined.left_out))
+
+    def _observation(self, data, predicted):
+        return Observation(
+            _LINKS[self.predictive], data.likelihood, predicted, data.targets, data.weights
         )
 
     def _calibrate(self, data, examined):
@@ -947,7 +955,6 @@ class LaplaceUpdateClassifier(
             self.loo_score_ = LooScore(
                 float(data.weights @ right / total), -float(data.weights @ loss / total)
             )
-        self.temperature_ = self._calibration.temperature
 
     def _start_from_the_prior(self, data):
         mean = self._prior_mean(data.features, data.likelihood.n_outputs)
@@ -956,7 +963,6 @@ class LaplaceUpdateClassifier(
         posterior = STRUCTURES[self.covariance_].posterior
         self.posterior_ = posterior.prior(mean, self.prior_precision_)
         self._calibration = Calibration()
-        self.temperature_ = 1.0
         self._memory = None
         if self.memory_size != 0:
             prior = IsotropicPrior(mean, self.prior_precision_)
@@ -987,15 +993,8 @@ class LaplaceUpdateClassifier(
         labels = data.features, data.targets, data.weights
         self.posterior_ = self.posterior_.condition(*labels, update)
         if self.calibration == "loo":
-            logits, variance = (data.weights.new_tensor(np.array(a)) for a in update.predicted)
-            self._calibration = self._calibration.observe(
-                _LINKS[self.predictive],
-                data.likelihood,
-                LeftOut(logits, variance),
-                data.targets,
-                data.weights,
-            )
-            self.temperature_ = self._calibration.temperature
+            predicted = LeftOut(*(data.weights.new_tensor(np.array(a)) for a in update.predicted))
+            self._calibration = self._calibration.observe(self._observation(data, predicted))
             update = update.update
         for _ in range(self.n_passes - 1):
             self.posterior_ = self.posterior_.condition(*labels, update)

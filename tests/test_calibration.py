@@ -1,11 +1,12 @@
 import copy
+import pickle
 
 import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize_scalar
 
-from laplace_al.calibration import Calibration
+from laplace_al.calibration import Calibration, Observation
 from laplace_al.leave_one_out import LeftOut
 from laplace_al.likelihoods import likelihood_of
 from laplace_al.links import mean_field, plug_in
@@ -27,7 +28,7 @@ def predictions(n_classes, *, n=1500, sharpness=3.0, seed=0):
 def test_the_temperature_is_that_of_the_labels(n_classes, sharpness):
     likelihood, left_out, targets = predictions(n_classes, sharpness=sharpness)
     ones = torch.ones(len(targets)).double()
-    calibration = Calibration.fit(plug_in, likelihood, left_out, targets, ones)
+    calibration = Calibration.fit(Observation(plug_in, likelihood, left_out, targets, ones))
 
     def loss(log_temperature):
         logits = left_out.logits / np.exp(log_temperature)
@@ -50,28 +51,30 @@ def test_the_scale_of_the_variance_is_the_best_of_a_few():
     labels = (p.cumsum(axis=1) < rng.uniform(size=(len(p), 1))).sum(axis=1)
     targets = likelihood.encode(torch.from_numpy(labels.astype(float)))
     seen = LeftOut(3 * left_out.logits, variance)
-    calibration = Calibration.fit(mean_field, likelihood, seen, targets, ones)
+    calibration = Calibration.fit(Observation(mean_field, likelihood, seen, targets, ones))
     assert calibration.variance_scale in {0.3, 1.0, 3.0}
 
     def loss(calibrated):
         return likelihood.negative_log_likelihood(calibrated, targets).sum()
 
     assert loss(calibration.apply(mean_field, *seen)) <= loss(
-        Calibration.fit(plug_in, likelihood, seen, targets, ones).apply(plug_in, *seen)
+        Calibration.fit(Observation(plug_in, likelihood, seen, targets, ones)).apply(plug_in, *seen)
     )
 
 
 def test_weights_are_repetitions():
     likelihood, left_out, targets = predictions(3)
     weights = torch.from_numpy(np.random.default_rng(0).integers(0, 4, len(targets)).astype(float))
-    weighted = Calibration.fit(mean_field, likelihood, left_out, targets, weights)
+    weighted = Calibration.fit(Observation(mean_field, likelihood, left_out, targets, weights))
     rows = np.repeat(np.arange(len(targets)), weights.long())
     repeated = Calibration.fit(
-        mean_field,
-        likelihood,
-        LeftOut(left_out.logits[rows], left_out.variance[rows]),
-        targets[rows],
-        torch.ones(len(rows)).double(),
+        Observation(
+            mean_field,
+            likelihood,
+            LeftOut(left_out.logits[rows], left_out.variance[rows]),
+            targets[rows],
+            torch.ones(len(rows)).double(),
+        )
     )
     np.testing.assert_allclose(weighted.scores, repeated.scores)
     assert weighted.temperature == pytest.approx(repeated.temperature)
@@ -83,10 +86,10 @@ def test_one_label_of_each_class_says_nothing(n_classes):
     targets = likelihood.encode(torch.arange(n_classes).double())
     wrong = LeftOut(-5 * targets, torch.ones_like(targets))
     ones = torch.ones(n_classes).double()
-    calibration = Calibration.fit(plug_in, likelihood, wrong, targets, ones)
+    calibration = Calibration.fit(Observation(plug_in, likelihood, wrong, targets, ones))
     assert (calibration.temperature, calibration.variance_scale) == (1.0, 1.0)
     twice = [torch.cat([part, part]) for part in (*wrong, targets, ones)]
-    calibration = Calibration.fit(plug_in, likelihood, LeftOut(*twice[:2]), *twice[2:])
+    calibration = Calibration.fit(Observation(plug_in, likelihood, LeftOut(*twice[:2]), *twice[2:]))
     assert calibration.temperature > 2
 
 
@@ -95,29 +98,35 @@ def test_no_labels_push_it_to_its_bounds():
     targets = torch.tensor([[0.0], [1.0]] * 5).double()
     right = LeftOut(20 * (2 * targets - 1), torch.ones_like(targets))
     ones = torch.ones(10).double()
-    assert 0.1 < Calibration.fit(plug_in, likelihood, right, targets, ones).temperature < 10
+    assert (
+        0.1
+        < Calibration.fit(Observation(plug_in, likelihood, right, targets, ones)).temperature
+        < 10
+    )
     wrong = LeftOut(-right.logits, right.variance)
-    temperature = Calibration.fit(plug_in, likelihood, wrong, targets, ones).temperature
+    temperature = Calibration.fit(
+        Observation(plug_in, likelihood, wrong, targets, ones)
+    ).temperature
     assert 5 < temperature <= np.exp(4) + 1e-9
 
 
 def test_a_stream_adds_what_it_would_have_fitted():
     likelihood, left_out, targets = predictions(3)
     ones = torch.ones(len(targets)).double()
-    whole = Calibration().observe(plug_in, likelihood, left_out, targets, ones)
+    whole = Calibration().observe(Observation(plug_in, likelihood, left_out, targets, ones))
     parts = Calibration()
-    for rows in torch.arange(len(targets)).split(70):
+    for rows in torch.arange(len(targets)).split(7):  # more than wait to be read
         some = LeftOut(left_out.logits[rows], left_out.variance[rows])
-        parts = parts.observe(plug_in, likelihood, some, targets[rows], ones[rows])
+        parts = parts.observe(Observation(plug_in, likelihood, some, targets[rows], ones[rows]))
     np.testing.assert_allclose(parts.scores, whole.scores)
-    fitted = Calibration.fit(plug_in, likelihood, left_out, targets, ones)
+    fitted = Calibration.fit(Observation(plug_in, likelihood, left_out, targets, ones))
     assert parts.temperature == pytest.approx(fitted.temperature)
 
 
 def test_forgetting_goes_back_to_the_prior():
     likelihood, left_out, targets = predictions(3, sharpness=5.0)
     ones = torch.ones(len(targets)).double()
-    calibration = Calibration.fit(plug_in, likelihood, left_out, targets, ones)
+    calibration = Calibration.fit(Observation(plug_in, likelihood, left_out, targets, ones))
     faded = calibration.forget(0.01)
     np.testing.assert_allclose(faded.scores, 0.01 * calibration.scores)
     assert calibration.temperature < faded.temperature < calibration.forget(0.0).temperature == 1.0
@@ -126,6 +135,22 @@ def test_forgetting_goes_back_to_the_prior():
 def test_it_is_a_value():
     calibration = Calibration()
     assert copy.deepcopy(calibration) is calibration
+    likelihood, left_out, targets = predictions(3)
+    seen = Observation(plug_in, likelihood, left_out, targets, torch.ones(len(targets)).double())
+    other = calibration.observe(seen)
+    assert not calibration.is_informed
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(other)).scores, other.scores)
+
+
+def test_labels_of_more_classes_wait_beside_those_of_fewer():
+    calibration, sums = Calibration(), 0
+    for n_classes in (2, 3, 3, 10):
+        likelihood, left_out, targets = predictions(n_classes)
+        ones = torch.ones(len(targets)).double()
+        seen = Observation(mean_field, likelihood, left_out, targets, ones)
+        calibration = calibration.observe(seen)
+        sums = sums + Calibration().observe(seen).scores
+    np.testing.assert_allclose(calibration.scores, sums)
 
 
 def test_the_mean_is_divided_and_the_variance_multiplied():

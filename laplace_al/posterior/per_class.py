@@ -162,6 +162,13 @@ class PerClassPosterior(GroupedPosterior):
         excess = self.root @ (self.root.mT @ common)  # (C, D, n_samples)
         return self.mean + deviations - excess.permute(2, 1, 0)
 
+    def with_mean(self, mean):
+        """See :meth:`Posterior.with_mean`; what is pending of the root stays so."""
+        pending = self.pending
+        if pending is not None:
+            pending = pending._replace(shift=torch.zeros_like(pending.shift))
+        return replace(self, base_mean=mean, pending=pending)
+
     def _whitened_and_logits(self, features):
         whitened, logits = features @ self.base, features @ self.base_mean
         if self.pending is None:

@@ -35,6 +35,7 @@ from laplace_al.leave_one_out import LeftOut
 from laplace_al.likelihoods import likelihood_of
 from laplace_al.memory import Memory
 from laplace_al.mode import find_mode
+from laplace_al.pool import PoolState
 from laplace_al.predictive import averaged, sampled_probabilities
 from laplace_al.priors import IsotropicPrior
 from laplace_al.structures import STRUCTURES, choose_structure
@@ -743,6 +744,47 @@ class LaplaceUpdateClassifier(
         value = value + change - self.posterior_.log_evidence(self.prior_precision_)
         return value if isinstance(prior_precision, torch.Tensor) else float(value)
 
+    def pool_state(self, X):
+        """Predictions of a pool that follow each label at the price of one pass over its features.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_pool, n_features), or what the extractor takes
+
+        Returns
+        -------
+        PoolState
+            What it observes does not change this object. With ``predictive="monte_carlo"`` its
+            probabilities are those of ``"mean_field"``.
+
+        Examples
+        --------
+        >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1])
+        >>> clf.pool_state([[0.5], [2.0]]).observe(0, 1).predict_proba().shape
+        (2, 2)
+        """
+        check_is_fitted(self)
+        self._check_params()
+        features = self._extract(X, reset=False)
+        with warnings.catch_warnings():  # that nobody may write to it, which nobody does
+            warnings.filterwarnings("ignore", "The given NumPy array is not writ", UserWarning)
+            features = torch.as_tensor(features, device=self.posterior_.base.device)
+        likelihood = likelihood_of(len(self.classes_))
+        update = STRUCTURES[self.covariance_].update(
+            likelihood, update=self.update, curvature=self.curvature, step_size=self.step_size
+        )
+        return PoolState(
+            self.posterior_,
+            features,
+            likelihood,
+            update,
+            self._calibration,
+            _LINKS[self.predictive],
+            self.classes_,
+            fit_intercept=self.fit_intercept,
+            random_seed=self._sampling_seed,
+        )
+
     def transform(self, X):
         """The features of X, without the intercept's constant: pays for the extractor once.
 
@@ -1013,7 +1055,7 @@ class LaplaceUpdateClassifier(
     def _draws(self, features, n_samples, seed=None):
         return sampled_probabilities(
             self.posterior_,
-            features,
+            features.mm,
             likelihood_of(len(self.classes_)),
             self._calibration,
             n_samples,

@@ -6,13 +6,14 @@ import torch
 _DRAWS_AT_ONCE = 32
 
 
-def sampled_probabilities(posterior, features, likelihood, calibration, n_samples, seed):
+def sampled_probabilities(posterior, project, likelihood, calibration, n_samples, seed):
     """Class probabilities under each of the drawn weights, some draws at a time.
 
     Parameters
     ----------
     posterior : Posterior
-    features : Tensor of shape (n, D)
+    project : callable
+        Weights (D, m) to logits (n, m): the product with the features.
     likelihood : Bernoulli or Categorical
     calibration : Calibration
         Its temperature divides the mean, its scale multiplies the variance.
@@ -33,7 +34,7 @@ def sampled_probabilities(posterior, features, likelihood, calibration, n_sample
     >>> from laplace_al.posterior import SharedPosterior
     >>> prior = SharedPosterior.prior(torch.zeros(1, 1), 1.0)
     >>> draws = sampled_probabilities(
-    ...     prior, torch.ones(3, 1), Bernoulli(), Calibration(), n_samples=40, seed=0)
+    ...     prior, torch.ones(3, 1).mm, Bernoulli(), Calibration(), n_samples=40, seed=0)
     >>> [part.shape for part in draws]
     [torch.Size([32, 3, 2]), torch.Size([8, 3, 2])]
     """
@@ -42,9 +43,10 @@ def sampled_probabilities(posterior, features, likelihood, calibration, n_sample
     for start in range(0, n_samples, _DRAWS_AT_ONCE):
         weights = posterior.sample(min(_DRAWS_AT_ONCE, n_samples - start), generator)
         weights = posterior.mean / temperature + scale * (weights - posterior.mean)
-        logits = features @ weights  # (s, n, C)
-        probabilities = likelihood.log_probabilities(logits.flatten(end_dim=1)).exp()
-        yield probabilities.reshape(len(weights), len(features), -1)
+        n_draws, n_features, n_outputs = weights.shape
+        logits = project(weights.permute(1, 0, 2).reshape(n_features, -1))  # (n, s C)
+        log_proba = likelihood.log_probabilities(logits.reshape(-1, n_outputs))
+        yield log_proba.exp().reshape(len(logits), n_draws, -1).transpose(0, 1)
 
 
 def averaged(draws):

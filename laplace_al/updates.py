@@ -156,8 +156,36 @@ class CoupledMapUpdate(NamedTuple):
         return coefficients, weights.sqrt() * self.curvature_root(self.likelihood.mean(shifted))
 
 
+class ExpectedUpdate(NamedTuple):
+    """What a label does on average over the prediction: the mean stays, the variance shrinks.
+
+    Parameters
+    ----------
+    update : callable
+        The rule whose likelihood and curvature are used, at the logits as they are.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from laplace_al.likelihoods import Bernoulli
+    >>> one = np.ones(1)
+    >>> ExpectedUpdate(NewtonUpdate(Bernoulli(), np.ones_like))(0 * one, one, one, 2.0)
+    (array([0.]), array([2.]))
+    """
+
+    update: Callable
+
+    def __call__(self, logits, variance, target, weight):
+        """Zero and the curvature; the target is not looked at."""
+        if isinstance(logits, torch.Tensor):
+            mean = self.update.likelihood.mean(logits)
+            return 0 * logits, weight.sqrt() * self.update.curvature_root(mean)
+        _, _, mean = self.update.likelihood.learn(logits, target)
+        return 0 * logits, weight * self.update.curvature(mean)
+
+
 class Recording:
-    """An update rule that remembers what each label was predicted with before it was learnt.
+    """An update rule that remembers what it saw of each label, and what it made of it.
 
     Parameters
     ----------
@@ -167,7 +195,9 @@ class Recording:
     Attributes
     ----------
     predicted : tuple of list
-        Logits (C,) and variances (1,) or (C,) of each instance.
+        Logits (C,) and variances (1,) or (C,) of each instance before it was learnt.
+    learnt : list of tuple
+        Coefficients and curvature of each, as the rule returned them.
 
     Examples
     --------
@@ -183,6 +213,7 @@ class Recording:
     def __init__(self, update):
         self.update = update
         self.predicted = [], []
+        self.learnt = []
 
     def __call__(self, logits, variance, target, weight):
         """What the rule says of it."""
@@ -192,4 +223,5 @@ class Recording:
             seen = logits, variance
         for parts, part in zip(self.predicted, seen, strict=True):
             parts.append(part)
-        return self.update(logits, variance, target, weight)
+        self.learnt.append(self.update(logits, variance, target, weight))
+        return self.learnt[-1]

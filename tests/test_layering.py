@@ -18,6 +18,7 @@ LAYERS = [
     "labels",
     "transaction",
     "scores",
+    "pool",
     "predictive",
     "fitting",
     "memory",

@@ -16,7 +16,7 @@ def problem(n_classes=3):
 
 def drawn(posterior, features, likelihood, calibration=None, n_samples=50, seed=0):
     calibration = Calibration() if calibration is None else calibration
-    parts = sampled_probabilities(posterior, features, likelihood, calibration, n_samples, seed)
+    parts = sampled_probabilities(posterior, features.mm, likelihood, calibration, n_samples, seed)
     return torch.cat(list(parts))
 
 

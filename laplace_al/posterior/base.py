@@ -133,6 +133,24 @@ class Posterior(ABC):
         Posterior
         """
 
+    @abstractmethod
+    def rescore(self, features, coefficients, curvature, project, logits, variance):
+        """What learning an instance does to the logits and variances of others, in place.
+
+        Parameters
+        ----------
+        features : Tensor of shape (1, D)
+            Of the instance, not learnt yet.
+        coefficients, curvature : ndarray or Tensor
+            a and h that the update rule gave for it.
+        project : callable
+            Product of the others' features with a matrix: (D, m) to (n, m).
+        logits : Tensor of shape (n, C)
+            Of the others; changed.
+        variance : Tensor of shape (n,) or (n, C)
+            Of the others; changed.
+        """
+
     def sample(self, n_samples, generator):
         """Weights drawn from the posterior, W + R noise.
 

@@ -144,6 +144,20 @@ class FullPosterior(Posterior):
         root = torch.addmm(root, span @ (identity - factor), basis.T, alpha=-1)
         return self._moved(mean, root[None])
 
+    def rescore(self, features, coefficients, curvature, project, logits, variance):
+        """See :meth:`Posterior.rescore`; curvature is a root B of H, S = B (I + B^T V B)^-1 B^T."""
+        size, n_outputs = self.mean.shape
+        root = self.base[0]
+        whitened = (features @ root.reshape(size, -1)).reshape(n_outputs, -1)  # (C, N), F
+        span = (root @ whitened.T).reshape(size, n_outputs, n_outputs)  # Sigma (phi (x) I)
+        logits += project(span @ coefficients[0])
+        scaled = whitened.T @ curvature  # (N, C), F^T B
+        precision = torch.eye(n_outputs).to(scaled) + scaled.T @ scaled
+        factor = torch.linalg.cholesky(precision)
+        shrinking = torch.linalg.solve_triangular(factor, curvature.T, upper=False)  # rows e_j
+        for row in shrinking:
+            variance.view(logits.shape).sub_(project(span @ row).square())
+
     def _root_of_more(self, positions, n_outputs):
         wide = prior_root(1, len(self.mean) * n_outputs, self.prior_precision, self.mean)
         rows = torch.arange(len(self.mean), device=positions.device)

@@ -38,6 +38,10 @@ class Pending(NamedTuple):
         """Rows (C, b, D) times I - V Y V^T."""
         return rows - (rows @ self.directions) @ self.coupling @ self.directions.mT
 
+    def of_columns(self, columns):
+        """I - V Y V^T times columns (C, D, b)."""
+        return columns - self.directions @ (self.coupling @ (self.directions.mT @ columns))
+
     def times(self, basis, removed, step):
         """With a further factor I - Q (I - T) Q^T, and a shift Q c under the factors so far.
 
@@ -161,6 +165,20 @@ class PerClassPosterior(GroupedPosterior):
         common = torch.linalg.solve(total, deviations.sum(dim=2).T)  # (D, n_samples)
         excess = self.root @ (self.root.mT @ common)  # (C, D, n_samples)
         return self.mean + deviations - excess.permute(2, 1, 0)
+
+    def rescore(self, features, coefficients, curvature, project, logits, variance):
+        """See :meth:`Posterior.rescore`: for each class its own direction."""
+        whitened, _ = self._whitened_and_logits(features)  # (C, 1, D)
+        if self.pending is None:
+            directions = self.base @ whitened.mT
+        else:
+            directions = self.base @ self.pending.of_columns(whitened.mT)
+        directions = directions[:, :, 0].T  # (D, C), u_k
+        moved = project(directions)
+        logits.addcmul_(moved, logits.new_tensor(coefficients))
+        h = logits.new_tensor(curvature)
+        shrinkage = h / (1 + h * (features @ directions)[0])
+        variance.view(logits.shape).sub_(moved.square_().mul_(shrinkage))
 
     def with_mean(self, mean):
         """See :meth:`Posterior.with_mean`; what is pending of the root stays so."""

@@ -63,6 +63,15 @@ class SharedPosterior(GroupedPosterior):
         """
         return (features @ self.base[0]).square().sum(dim=1)
 
+    def rescore(self, features, coefficients, curvature, project, logits, variance):
+        """See :meth:`Posterior.rescore`: Z + c a^T and v - h / (1 + h v_i) c^2 with c = Phi u."""
+        root = self.base[0]
+        direction = root @ (features @ root).T  # (D, 1), u
+        moved = project(direction)[:, 0]
+        logits.addr_(moved, logits.new_tensor(coefficients))
+        h, own = float(curvature[0]), float(features @ direction)
+        variance.addcmul_(moved, moved, value=-h / (1 + h * own))
+
     def _absorb(self, basis, removed, shift):
         basis, removed = basis[0], removed[0]
         span = self.base[0] @ basis  # (D, k), R Q

@@ -1,0 +1,236 @@
+"""A pool of unlabelled instances whose predictions follow each label at the price of one pass."""
+
+import copy
+
+import numpy as np
+import torch
+
+from laplace_al.predictive import sampled_probabilities
+from laplace_al.updates import ExpectedUpdate, Recording
+
+
+class PoolState:
+    """Logits and variances of a pool, kept up to date label by label.
+
+    A label at phi changes the posterior along u = Sigma phi, and with c = Phi_pool u the pool:
+    Z <- Z + c a^T and v <- v - h / (1 + h v_i) c^2, with the a and h of the update. That is one
+    pass over the features, which are never copied to another dtype, and equal to scoring the
+    pool anew under the updated posterior.
+
+    Parameters
+    ----------
+    posterior : Posterior
+        Before any label of the pool. It stays as it is.
+    features : Tensor of shape (n_pool, n_features)
+        Without the constant 1; read only.
+    likelihood : Bernoulli or Categorical
+    update : callable
+        Rule of :mod:`laplace_al.updates` that labels are learnt by.
+    calibration : Calibration
+    link : callable
+        Of :mod:`laplace_al.links`: probabilities from logits and variances.
+    classes : ndarray of shape (n_classes,)
+    fit_intercept : bool
+        Whether the posterior has a weight for the constant 1, its last.
+    random_seed : int, default=0
+        Of the weights that :meth:`sample_proba` draws.
+
+    Attributes
+    ----------
+    logits : Tensor of shape (n_pool, n_outputs)
+    variance : Tensor of shape (n_pool,) or (n_pool, n_outputs)
+    posterior : Posterior
+        With all labels observed so far.
+
+    See Also
+    --------
+    LaplaceUpdateClassifier.pool_state : Makes one.
+
+    Examples
+    --------
+    >>> from laplace_al import LaplaceUpdateClassifier
+    >>> clf = LaplaceUpdateClassifier(calibration=None).fit([[-1.0], [1.0]], ["no", "yes"])
+    >>> pool = clf.pool_state([[0.0], [2.0]])
+    >>> before = pool.predict_proba()[0, 1]
+    >>> bool(pool.observe(1, "yes").predict_proba()[1, 1] > before)
+    True
+    """
+
+    def __init__(
+        self,
+        posterior,
+        features,
+        likelihood,
+        update,
+        calibration,
+        link,
+        classes,
+        *,
+        fit_intercept,
+        random_seed=0,
+    ):
+        self.posterior = posterior
+        self.features = features
+        self.likelihood = likelihood
+        self.update = update
+        self.calibration = calibration
+        self.link = link
+        self.classes_ = classes
+        self.fit_intercept = fit_intercept
+        self.random_seed = random_seed
+        self.logits = self.project(posterior.mean)
+        self.variance = self._fresh_variance()
+
+    def __len__(self):
+        return len(self.features)
+
+    def copy(self):
+        """A state that can observe other labels; the features are shared.
+
+        Returns
+        -------
+        PoolState
+
+        Examples
+        --------
+        >>> from laplace_al import LaplaceUpdateClassifier
+        >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1])
+        >>> pool = clf.pool_state([[2.0]])
+        >>> other = pool.copy().observe(0, 1)
+        >>> bool(other.logits[0] > pool.logits[0])
+        True
+        """
+        twin = copy.copy(self)
+        twin.logits, twin.variance = self.logits.clone(), self.variance.clone()
+        return twin
+
+    def observe(self, index, target, weight=1.0):
+        """Learn the label of one instance of the pool, and rescore all others.
+
+        Parameters
+        ----------
+        index : int
+            Position in the pool.
+        target : label or None
+            None learns that there will be a label, not which: no mean moves, variances shrink.
+        weight : float, default=1.0
+            s > 0.
+
+        Returns
+        -------
+        PoolState
+            This object.
+
+        Raises
+        ------
+        ValueError
+            If the label is not one of the classes. The state is then as it was.
+
+        Examples
+        --------
+        >>> from laplace_al import LaplaceUpdateClassifier
+        >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1])
+        >>> pool = clf.pool_state([[2.0], [-2.0]])
+        >>> variance = pool.variance.clone()
+        >>> bool((pool.observe(0, 1).variance < variance).all())
+        True
+        """
+        features = self.row(index)
+        targets = self._encoded(target).to(features)
+        recording = Recording(ExpectedUpdate(self.update) if target is None else self.update)
+        weights = features.new_tensor([weight])
+        posterior = self.posterior.condition(features, targets, weights, recording)
+        learnt = recording.learnt[0]
+        self.posterior.rescore(features, *learnt, self.project, self.logits, self.variance)
+        self.posterior = posterior
+        return self
+
+    def row(self, index):
+        """Features of one instance with the constant 1, (1, D), in the posterior's dtype."""
+        row = self.features[index : index + 1].to(self.posterior.base)
+        if not self.fit_intercept:
+            return row
+        return torch.nn.functional.pad(row, (0, 1), value=1.0)
+
+    def project(self, matrix):
+        """Phi times a matrix (D, m), computed in the dtype of the features: (n_pool, m).
+
+        Parameters
+        ----------
+        matrix : Tensor of shape (D, m)
+
+        Returns
+        -------
+        Tensor of shape (n_pool, m)
+            In the dtype of the matrix.
+        """
+        weights, constant = (matrix[:-1], matrix[-1]) if self.fit_intercept else (matrix, None)
+        product = (self.features @ weights.to(self.features)).to(matrix)
+        return product if constant is None else product.add_(constant)
+
+    def predict_proba(self):
+        """Calibrated probabilities of the whole pool.
+
+        Returns
+        -------
+        ndarray of shape (n_pool, n_classes)
+
+        Examples
+        --------
+        >>> from laplace_al import LaplaceUpdateClassifier
+        >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1])
+        >>> clf.pool_state([[0.0]]).predict_proba()
+        array([[0.5, 0.5]])
+        """
+        logits = self.calibration.apply(self.link, self.logits, self.variance)
+        return self.likelihood.log_probabilities(logits).exp().numpy(force=True)
+
+    def sample_proba(self, n_samples):
+        """Calibrated probabilities under weights drawn from the posterior.
+
+        Parameters
+        ----------
+        n_samples : int
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_pool, n_classes)
+
+        Examples
+        --------
+        >>> from laplace_al import LaplaceUpdateClassifier
+        >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1])
+        >>> clf.pool_state([[0.0], [1.0]]).sample_proba(5).shape
+        (5, 2, 2)
+        """
+        draws = sampled_probabilities(
+            self.posterior,
+            self.project,
+            self.likelihood,
+            self.calibration,
+            n_samples,
+            self.random_seed,
+        )
+        return torch.cat(list(draws)).numpy(force=True)
+
+    def _fresh_variance(self):
+        """Chunks of features in the posterior's dtype: a large pool is never copied whole."""
+        parts = []
+        for rows in self.features.split(_ROWS_AT_ONCE):
+            rows = rows.to(self.posterior.base)
+            if self.fit_intercept:
+                rows = torch.nn.functional.pad(rows, (0, 1), value=1.0)
+            parts.append(self.posterior.variance(rows))
+        return torch.cat(parts)
+
+    def _encoded(self, target):
+        """Targets (1, C) of a label; of any one for None."""
+        place = np.array([0]) if target is None else np.flatnonzero(self.classes_ == target)
+        if len(place) != 1:
+            raise ValueError(
+                f"target must be one of the classes {self.classes_.tolist()}; got {target!r}."
+            )
+        return self.likelihood.encode(torch.as_tensor(place, dtype=torch.float64))
+
+
+_ROWS_AT_ONCE = 4096

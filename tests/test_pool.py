@@ -1,0 +1,128 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from laplace_al import LaplaceUpdateClassifier
+from laplace_al.likelihoods import likelihood_of
+from laplace_al.structures import STRUCTURES
+
+SETTINGS = [
+    {"covariance": covariance, "update": update, "fit_intercept": intercept}
+    for covariance, intercept in [("shared", True), ("per_class", False), ("full", True)]
+    for update in ("map", "newton")
+]
+
+
+def problem(n_classes, dtype=np.float64, seed=0, **params):
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(60, 5)).astype(dtype)
+    y = np.clip(np.floor(X @ np.ones(5) + rng.normal(size=60) + n_classes / 2), 0, n_classes - 1)
+    y = np.array(list("abcdef"))[y.astype(int)]
+    params = {"prior_precision": 0.3, "classes": list("abcdef")[:n_classes]} | params
+    return LaplaceUpdateClassifier(**params).fit(X[:20], y[:20]), X[20:], y[20:]
+
+
+@pytest.mark.parametrize("params", SETTINGS)
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_it_is_the_pool_scored_anew(params, n_classes):
+    """Law 7, over more labels than wait in a per-class posterior."""
+    clf, X, y = problem(n_classes, **params)
+    pool = clf.pool_state(X)
+    updated = copy.deepcopy(clf).set_params(calibration=None)
+    for step in range(80):
+        index = step % len(X)
+        assert pool.observe(index, y[index]) is pool
+        updated.partial_fit(X[[index]], y[[index]])
+    mean, variance = updated.latent_mean_and_variance(X)
+    np.testing.assert_allclose(pool.logits.numpy().squeeze(), mean, atol=1e-9)
+    np.testing.assert_allclose(pool.variance.numpy().squeeze(), variance, atol=1e-10)
+    torch.testing.assert_close(pool.posterior.mean, updated.posterior_.mean)
+    np.testing.assert_allclose(pool.predict_proba(), updated.predict_proba(X), atol=1e-9)
+
+
+@pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
+def test_before_any_label_it_is_the_classifier(covariance):
+    clf, X, _ = problem(3, covariance=covariance)
+    pool = clf.pool_state(X)
+    np.testing.assert_allclose(pool.predict_proba(), clf.predict_proba(X))
+    np.testing.assert_allclose(pool.sample_proba(40), clf.sample_proba(X, 40), atol=1e-12)
+    assert len(pool) == len(X)
+
+
+@pytest.mark.parametrize("covariance", ["shared", "per_class"])
+def test_float32_features_are_not_copied(covariance):
+    clf, X, y = problem(3, np.float32, covariance=covariance)
+    features = torch.from_numpy(X)
+    whole = clf.pool_state(X)
+    likelihood = likelihood_of(3)
+    update = STRUCTURES[covariance].update(
+        likelihood, update="map", curvature="categorical", step_size=1.0
+    )
+    single = type(whole)(
+        clf.posterior_,
+        features,
+        likelihood,
+        update,
+        whole.calibration,
+        whole.link,
+        clf.classes_,
+        fit_intercept=True,
+    )
+    assert single.features is features
+    for index in range(20):
+        whole.observe(index, y[index])
+        single.observe(index, y[index])
+    assert single.logits.dtype == torch.float64
+    torch.testing.assert_close(single.logits, whole.logits, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(single.variance, whole.variance, atol=1e-4, rtol=1e-4)
+
+
+def test_the_classifier_and_the_data_stay_as_they_are():
+    clf, X, y = problem(3)
+    before, mean = dict(vars(clf)), clf.posterior_.mean.clone()
+    X.flags.writeable = False
+    clf.pool_state(X).observe(0, y[0])
+    assert vars(clf) == before
+    assert torch.equal(clf.posterior_.mean, mean)
+
+
+def test_a_copy_goes_its_own_way():
+    clf, X, y = problem(3)
+    pool = clf.pool_state(X).observe(0, y[0])
+    twin = pool.copy()
+    logits, variance = pool.logits.clone(), pool.variance.clone()
+    twin.observe(1, y[1])
+    assert torch.equal(pool.logits, logits)
+    assert torch.equal(pool.variance, variance)
+    torch.testing.assert_close(pool.observe(1, y[1]).logits, twin.logits)
+
+
+@pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
+def test_an_unknown_label_moves_no_mean(covariance):
+    clf, X, _ = problem(3, covariance=covariance)
+    pool = clf.pool_state(X)
+    logits, variance = pool.logits.clone(), pool.variance.clone()
+    pool.observe(4, None)
+    torch.testing.assert_close(pool.logits, logits)
+    assert (pool.variance < variance).all()
+    torch.testing.assert_close(pool.posterior.mean, clf.posterior_.mean)
+    rows = torch.from_numpy(np.c_[X, np.ones(len(X))])
+    torch.testing.assert_close(pool.posterior.variance(rows), pool.variance)
+
+
+def test_a_weight_counts_as_often():
+    clf, X, y = problem(3, update="newton", curvature="gaussian")
+    pool = clf.pool_state(X).observe(0, y[0], weight=2.0)
+    clf.partial_fit(X[:1], y[:1], sample_weight=[2.0])
+    np.testing.assert_allclose(pool.logits, clf.latent_mean_and_variance(X)[0])
+
+
+def test_an_unknown_label_changes_nothing():
+    clf, X, _ = problem(3)
+    pool = clf.pool_state(X)
+    logits = pool.logits.clone()
+    with pytest.raises(ValueError, match=r"target must be one of the classes .*; got 'z'"):
+        pool.observe(0, "z")
+    assert torch.equal(pool.logits, logits)

@@ -119,6 +119,13 @@ class ActiveLearner:
         labels = [] if self._labels is None else self._labels
         return pd.DataFrame({"position": self._positions, "label": labels})
 
+    @property
+    def instances_(self):
+        """Instances that have a label, initial ones first; None if there is none."""
+        if self._labels is None and self.X_initial is None:
+            return None
+        return self._labelled()[0]
+
     def query(self, n_instances=1):
         """Choose instances to be labelled.
 

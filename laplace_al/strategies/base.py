@@ -9,11 +9,14 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _num_samples
 
+from laplace_al.strategies.view import PoolView
+
 
 class QueryStrategy(ABC, BaseEstimator):
     """Base of the strategies that choose which instances of a pool to label.
 
-    A subclass says how useful each instance is, in ``_utilities(learner, X_pool, rng)``.
+    A subclass says how useful each instance is, in ``utilities(view, rng)``, and one whose choices
+    depend on each other overrides ``choose(view, n_instances, candidates, rng)`` as well.
     A strategy holds parameters only; it changes neither the learner nor the pool.
 
     Parameters
@@ -33,7 +36,7 @@ class QueryStrategy(ABC, BaseEstimator):
     def __init__(self, *, random_state=None):
         self.random_state = random_state
 
-    def query(self, learner, X_pool, n_instances=1, *, return_utilities=False):
+    def query(self, learner, X_pool, n_instances=1, *, candidates=None, return_utilities=False):
         """Choose instances of the pool.
 
         Parameters
@@ -43,7 +46,9 @@ class QueryStrategy(ABC, BaseEstimator):
         X_pool : array-like of shape (n_pool, ...)
             Unlabelled instances.
         n_instances : int, default=1
-            How many to choose, at most ``n_pool``.
+            How many to choose, at most the number of candidates.
+        candidates : array-like of bool of shape (n_pool,), default=None
+            Which instances may be chosen; the others still count as part of the pool. None: all.
         return_utilities : bool, default=False
             Whether to return the utilities of the whole pool as well.
 
@@ -52,12 +57,13 @@ class QueryStrategy(ABC, BaseEstimator):
         positions : ndarray of shape (n_instances,), dtype int64
             Distinct positions in ``X_pool``, best first.
         utilities : ndarray of shape (n_pool,)
-            Only if ``return_utilities``: larger is better.
+            Only if ``return_utilities``: larger is better, and -inf for what is no candidate.
+            Where choices depend on each other, those before the first choice.
 
         Raises
         ------
         ValueError
-            If the pool is empty or smaller than ``n_instances``, or a utility is NaN.
+            If there are fewer candidates than ``n_instances``, or a utility is NaN.
         TypeError
             If ``n_instances`` is not an integer or the learner lacks what the strategy needs.
 
@@ -70,16 +76,11 @@ class QueryStrategy(ABC, BaseEstimator):
         array([1])
         """
         self._validate_params()
-        n_pool = _num_samples(X_pool)
-        n_instances = check_n_instances(n_instances, n_pool)
+        candidates = check_candidates(candidates, _num_samples(X_pool))
+        n_instances = check_n_instances(n_instances, int(candidates.sum()))
         rng = check_random_state(self.random_state)
-        utilities = np.asarray(self._utilities(learner, X_pool, rng), dtype=np.float64)
-        if np.isnan(utilities).any():
-            raise ValueError(
-                f"{type(self).__name__} got NaN utilities for {np.isnan(utilities).sum()} of "
-                f"{n_pool} instances; the learner's predict_proba must be finite."
-            )
-        positions = best(utilities, n_instances, rng)
+        view = PoolView(learner, X_pool)
+        positions, utilities = self.choose(view, n_instances, candidates, rng)
         return (positions, utilities) if return_utilities else positions
 
     def __call__(self, learner, X_pool, n_instances=1):
@@ -97,9 +98,70 @@ class QueryStrategy(ABC, BaseEstimator):
             return positions, utilities[positions]
         return positions
 
+    def choose(self, view, n_instances, candidates, rng):
+        """Choose from what is seen of a pool: the candidates of the largest utilities.
+
+        Parameters
+        ----------
+        view : PoolView
+        n_instances : int
+            At most the number of candidates.
+        candidates : ndarray of bool of shape (n_pool,)
+        rng : RandomState
+
+        Returns
+        -------
+        positions : ndarray of shape (n_instances,)
+            Distinct, best first.
+        utilities : ndarray of shape (n_pool,)
+
+        Examples
+        --------
+        >>> from laplace_al.strategies import RandomSampling
+        >>> view, rng = PoolView(None, [[0.0], [1.0], [2.0]]), np.random.RandomState(0)
+        >>> RandomSampling().choose(view, 1, np.array([False, False, True]), rng)[0]
+        array([2])
+        """
+        utilities = self.candidate_utilities(view, candidates, rng)
+        return best(utilities, n_instances, rng), utilities
+
+    def candidate_utilities(self, view, candidates, rng):
+        """Utilities of the pool, checked: -inf for what is no candidate.
+
+        Parameters
+        ----------
+        view : PoolView
+        candidates : ndarray of bool of shape (n_pool,)
+        rng : RandomState
+
+        Returns
+        -------
+        ndarray of shape (n_pool,)
+
+        Raises
+        ------
+        ValueError
+            If a utility of a candidate is NaN.
+
+        Examples
+        --------
+        >>> from laplace_al.strategies import RandomSampling
+        >>> view, rng = PoolView(None, [[0.0], [1.0]]), np.random.RandomState(0)
+        >>> RandomSampling().candidate_utilities(view, np.array([True, False]), rng)
+        array([  0., -inf])
+        """
+        utilities = np.array(self.utilities(view, rng), dtype=np.float64)
+        utilities[~candidates] = -np.inf
+        if np.isnan(utilities).any():
+            raise ValueError(
+                f"{type(self).__name__} got NaN utilities for {np.isnan(utilities).sum()} of "
+                f"{len(utilities)} instances; the learner's predict_proba must be finite."
+            )
+        return utilities
+
     @abstractmethod
-    def _utilities(self, learner, X_pool, rng):
-        """Utility of each instance of the pool, (n_pool,), larger is better."""
+    def utilities(self, view, rng):
+        """Utility of each instance of the pool on its own, (n_pool,), larger is better."""
 
 
 class ProbabilityStrategy(QueryStrategy):
@@ -122,14 +184,43 @@ class ProbabilityStrategy(QueryStrategy):
 
     score = None
 
-    def _utilities(self, learner, X_pool, rng):
-        if not hasattr(learner, "predict_proba"):
-            raise TypeError(
-                f"{type(self).__name__} needs a learner with predict_proba; got "
-                f"{type(learner).__name__}. Wrap it in CalibratedClassifierCV, or use "
-                "RandomSampling."
-            )
-        return type(self).score(learner.predict_proba(X_pool))
+    def utilities(self, view, rng):
+        """The score of the probabilities, (n_pool,)."""
+        return type(self).score(view.predict_proba())
+
+
+def check_candidates(candidates, n_pool):
+    """Which instances may be chosen, as a mask over the pool.
+
+    Parameters
+    ----------
+    candidates : array-like of bool of shape (n_pool,) or None
+    n_pool : int
+
+    Returns
+    -------
+    ndarray of bool of shape (n_pool,)
+
+    Raises
+    ------
+    ValueError
+        If it is not such a mask.
+
+    Examples
+    --------
+    >>> check_candidates(None, 2)
+    array([ True,  True])
+    """
+    if candidates is None:
+        return np.ones(n_pool, dtype=bool)
+    candidates = np.asarray(candidates)
+    if candidates.dtype != bool or candidates.shape != (n_pool,):
+        raise ValueError(
+            f"candidates must be a mask of {n_pool} booleans, one for each row of X_pool; got "
+            f"{candidates.dtype} of shape {candidates.shape}. Positions p become one by "
+            "numpy.isin(numpy.arange(n_pool), p)."
+        )
+    return candidates
 
 
 def check_n_instances(n_instances, n_pool):
@@ -159,7 +250,7 @@ def check_n_instances(n_instances, n_pool):
     if not isinstance(n_instances, numbers.Integral) or isinstance(n_instances, bool):
         raise TypeError(f"n_instances must be an integer >= 1; got {n_instances!r}.")
     if n_pool == 0:
-        raise ValueError("The pool is empty: X_pool has no instance left to query.")
+        raise ValueError("The pool is empty: X_pool has no candidate left to query.")
     if not 1 <= n_instances <= n_pool:
         raise ValueError(
             f"n_instances must be between 1 and the size of the pool, {n_pool}; got {n_instances}."

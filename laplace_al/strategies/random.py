@@ -1,7 +1,6 @@
 """The baseline that every strategy must beat."""
 
 import numpy as np
-from sklearn.utils.validation import _num_samples
 
 from laplace_al.strategies.base import QueryStrategy
 
@@ -21,5 +20,6 @@ class RandomSampling(QueryStrategy):
     array([2, 1])
     """
 
-    def _utilities(self, learner, X_pool, rng):
-        return np.zeros(_num_samples(X_pool))  # all tied, and ties are broken at random
+    def utilities(self, view, rng):
+        """Zero for each, (n_pool,)."""
+        return np.zeros(len(view))  # all tied, and ties are broken at random

@@ -42,6 +42,19 @@ class TestContract:
         assert len(set(positions)) == n_instances
         assert set(positions) <= set(range(60))
 
+    def test_candidates_are_masked(self, strategy, learner):
+        mask = np.zeros(60, dtype=bool)
+        mask[[3, 8, 21, 40, 59]] = True
+        positions, utilities = strategy(random_state=0).query(
+            learner, X, 5, candidates=mask, return_utilities=True
+        )
+        assert sorted(positions) == [3, 8, 21, 40, 59]
+        assert np.isneginf(utilities[~mask]).all()
+        with pytest.raises(ValueError, match="between 1 and the size of the pool, 5; got 6"):
+            strategy(random_state=0).query(learner, X, 6, candidates=mask)
+        with pytest.raises(ValueError, match="candidates must be a mask of 60 booleans"):
+            strategy(random_state=0).query(learner, X, candidates=[3, 8])
+
     def test_best_first(self, strategy, learner):
         positions, utilities = strategy(random_state=0).query(learner, X, 20, return_utilities=True)
         assert utilities.shape == (60,)

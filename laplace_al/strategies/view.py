@@ -1,0 +1,173 @@
+"""What a strategy sees of a learner and a pool: everything is computed once, when asked for."""
+
+import copy
+import functools
+
+import numpy as np
+from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import _num_samples, check_array
+
+
+class PoolView:
+    """A learner's view of a pool of unlabelled instances.
+
+    Parameters
+    ----------
+    learner : ActiveLearner, classifier, pipeline, or modAL's ActiveLearner or Committee
+    X : array-like of shape (n_pool, ...)
+
+    Examples
+    --------
+    >>> from laplace_al import LaplaceUpdateClassifier
+    >>> view = PoolView(LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1]), [[0.0], [2.0]])
+    >>> view.features
+    array([[0.],
+           [2.]])
+    >>> view.predict_proba()[0]
+    array([0.5, 0.5])
+    """
+
+    def __init__(self, learner, X):
+        self.learner = learner
+        self.X = X
+
+    def __len__(self):
+        return _num_samples(self.X)
+
+    @functools.cached_property
+    def _laplace(self):
+        """The fitted LaplaceUpdateClassifier behind the learner, what goes before it, or None."""
+        for estimator in (self.learner, *(getattr(self.learner, n, None) for n in _ESTIMATORS)):
+            if isinstance(estimator, Pipeline) and hasattr(estimator[-1], "pool_state"):
+                return estimator[-1], estimator[:-1].transform
+            if hasattr(estimator, "pool_state"):
+                return estimator, lambda X: X
+        return None
+
+    @functools.cached_property
+    def state(self):
+        """PoolState, or None if the learner is not a LaplaceUpdateClassifier."""
+        if self._laplace is None:
+            return None
+        classifier, before = self._laplace
+        return classifier.pool_state(before(self.X))
+
+    def posterior_state(self, strategy):
+        """PoolState, for a strategy that cannot do without.
+
+        Parameters
+        ----------
+        strategy : QueryStrategy
+
+        Returns
+        -------
+        PoolState
+
+        Raises
+        ------
+        TypeError
+            If the learner has no posterior.
+
+        Examples
+        --------
+        >>> from laplace_al import LaplaceUpdateClassifier
+        >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1])
+        >>> len(PoolView(clf, [[0.0]]).posterior_state(None))
+        1
+        """
+        if self.state is None:
+            raise TypeError(
+                f"{type(strategy).__name__} needs the posterior of a LaplaceUpdateClassifier; got "
+                f"{type(self.learner).__name__}. Use one as the estimator, or a strategy "
+                "that takes any classifier, e.g. MarginSampling."
+            )
+        return self.state
+
+    def predict_proba(self):
+        """Probabilities of the pool, (n_pool, n_classes), calibrated if the learner is.
+
+        Returns
+        -------
+        ndarray of shape (n_pool, n_classes)
+
+        Raises
+        ------
+        TypeError
+            If the learner predicts none.
+
+        Examples
+        --------
+        >>> from sklearn.linear_model import LogisticRegression
+        >>> PoolView(LogisticRegression().fit([[-1.0], [1.0]], [0, 1]), [[0.0]]).predict_proba()
+        array([[0.5, 0.5]])
+        """
+        return self._probabilities
+
+    @functools.cached_property
+    def _probabilities(self):
+        if self.state is not None and (self._is_hypothetical or self._sees_itself):
+            return self.state.predict_proba()
+        if not hasattr(self.learner, "predict_proba"):
+            raise TypeError(
+                "The strategy needs a learner with predict_proba; got "
+                f"{type(self.learner).__name__}. Wrap it in CalibratedClassifierCV, or use "
+                "RandomSampling."
+            )
+        return self.learner.predict_proba(self.X)
+
+    _is_hypothetical = False
+
+    @property
+    def _sees_itself(self):
+        """Whether the state predicts what the classifier predicts."""
+        return self._laplace[0].predictive != "monte_carlo"
+
+    @functools.cached_property
+    def features(self):
+        """Features of the pool, (n_pool, n_features): those of the extractor, or X itself."""
+        if self.state is not None:
+            return self.state.features.numpy(force=True)
+        return check_array(self.X, dtype=(np.float64, np.float32))
+
+    @functools.cached_property
+    def labelled(self):
+        """Features of the instances that have a label, (n_labelled, n_features); maybe none."""
+        X = getattr(self.learner, "instances_", None)
+        X = getattr(self.learner, "X_training", None) if X is None else X  # modAL's
+        if X is None:
+            return self.features[:0]
+        if self._laplace is None:
+            return check_array(X, dtype=(np.float64, np.float32))
+        classifier, before = self._laplace
+        return classifier.transform(before(X))
+
+    def after(self, position, state):
+        """The view when an instance of the pool has a label.
+
+        Parameters
+        ----------
+        position : int
+        state : PoolState or None
+            That has observed it; None for a learner without a posterior.
+
+        Returns
+        -------
+        PoolView
+
+        Examples
+        --------
+        >>> from laplace_al import LaplaceUpdateClassifier
+        >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1])
+        >>> view = PoolView(clf, [[0.0], [2.0]])
+        >>> view.after(1, view.state.copy().observe(1, 1)).labelled
+        array([[2.]])
+        """
+        later = copy.copy(self)
+        vars(later).pop("_probabilities", None)
+        later.features, later.state, later._is_hypothetical = self.features, state, True
+        later.labelled = np.concatenate([self.labelled, self.features[position : position + 1]])
+        return later
+
+
+# Where learners of ours and of modAL keep what they have fitted.
+_ESTIMATORS = ("estimator_", "estimator")

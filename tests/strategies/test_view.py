@@ -1,0 +1,99 @@
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from laplace_al import ActiveLearner, LaplaceUpdateClassifier
+from laplace_al.strategies import RandomSampling
+from laplace_al.strategies.view import PoolView
+
+X = np.random.default_rng(0).normal(size=(60, 4))
+y = (X[:, 0] > 0).astype(int) + (X[:, 1] > 0.5)
+LAPLACE = LaplaceUpdateClassifier(np.tanh)
+
+
+class ModalLearner:
+    """What modAL's ActiveLearner shows of itself."""
+
+    def __init__(self, estimator, X, y):
+        self.estimator, self.X_training = estimator.fit(X, y), X
+
+    def predict_proba(self, X):
+        return self.estimator.predict_proba(X)
+
+
+def learners():
+    pipeline = make_pipeline(StandardScaler(), LaplaceUpdateClassifier(np.tanh))
+    ours = ActiveLearner(LAPLACE, RandomSampling(), X, X_initial=X[:20], y_initial=y[:20])
+    return {
+        "classifier": (LaplaceUpdateClassifier(np.tanh).fit(X[:20], y[:20]), 0),
+        "learner": (ours, 20),
+        "modAL": (ModalLearner(LaplaceUpdateClassifier(np.tanh), X[:20], y[:20]), 20),
+        "pipeline": (pipeline.fit(X[:20], y[:20]), 0),
+    }
+
+
+@pytest.mark.parametrize("name", ["classifier", "learner", "modAL", "pipeline"])
+def test_the_posterior_is_found(name):
+    learner, n_labelled = learners()[name]
+    view = PoolView(learner, X)
+    assert len(view) == 60
+    np.testing.assert_allclose(view.predict_proba(), learner.predict_proba(X))
+    np.testing.assert_allclose(view.state.predict_proba(), learner.predict_proba(X))
+    inputs = learner[:-1].transform(X) if name == "pipeline" else X
+    np.testing.assert_allclose(view.features, np.tanh(inputs))
+    assert view.labelled.shape == (n_labelled, 4)
+    if n_labelled:
+        np.testing.assert_allclose(view.labelled, np.tanh(X[:20]))
+    assert view.posterior_state(RandomSampling()) is view.state
+
+
+def test_monte_carlo_probabilities_are_those_of_the_classifier():
+    clf = LaplaceUpdateClassifier(predictive="monte_carlo", n_samples=20).fit(X, y)
+    np.testing.assert_allclose(PoolView(clf, X).predict_proba(), clf.predict_proba(X))
+
+
+def test_any_classifier():
+    learner = LogisticRegression().fit(X, y)
+    view = PoolView(learner, X.tolist())
+    np.testing.assert_allclose(view.predict_proba(), learner.predict_proba(X))
+    np.testing.assert_array_equal(view.features, X)
+    assert view.labelled.shape == (0, 4)
+    assert view.state is None
+    match = "RandomSampling needs the posterior of a LaplaceUpdateClassifier; got LogisticRegress"
+    with pytest.raises(TypeError, match=match):
+        view.posterior_state(RandomSampling())
+
+
+def test_without_probabilities():
+    with pytest.raises(TypeError, match="needs a learner with predict_proba; got object"):
+        PoolView(object(), X).predict_proba()
+
+
+def test_after_a_label():
+    clf = LaplaceUpdateClassifier().fit(X[:20], y[:20])
+    view = PoolView(clf, X)
+    before = view.predict_proba().copy()
+    later = view.after(3, view.state.copy().observe(3, 2))
+    np.testing.assert_array_equal(view.predict_proba(), before)
+    np.testing.assert_array_equal(later.labelled, X[3:4])
+    updated = LaplaceUpdateClassifier(calibration=None).fit(X[:20], y[:20])
+    updated.partial_fit(X[3:4], [2])
+    np.testing.assert_allclose(later.state.posterior.mean, updated.posterior_.mean)
+    np.testing.assert_allclose(later.predict_proba(), later.state.predict_proba())
+
+
+def test_features_are_computed_once():
+    calls = []
+
+    def extractor(X):
+        calls.append(len(X))
+        return np.asarray(X)
+
+    clf = LaplaceUpdateClassifier(extractor).fit(X, y)
+    calls.clear()
+    view = PoolView(clf, X)
+    for _ in range(2):
+        view.predict_proba(), view.features, view.state, view.labelled
+    assert calls == [60]

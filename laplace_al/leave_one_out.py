@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 
-from laplace_al.posterior.roots import root_of_sum
+from laplace_al.posterior.roots import factor_of_sum
 
 
 class Laplace(NamedTuple):
@@ -83,9 +83,9 @@ def per_class_laplace(features, curvature, prior_precision):
 
 
 def _in_space_of_weights(features, h, prior_precision):
-    root = root_of_sum(features, h[:, None], prior_precision)[0]
-    log_determinant = -2 * root.diagonal().abs().log().sum()
-    return (features @ root).square().sum(dim=1), log_determinant
+    factor = factor_of_sum(features, h, prior_precision)
+    whitened = torch.linalg.solve_triangular(factor, features.T, upper=False)  # (D, n)
+    return whitened.square().sum(dim=0), 2 * factor.diagonal().abs().log().sum()
 
 
 def _in_space_of_instances(gram, h):

@@ -68,16 +68,43 @@ def root_of_sum(features, curvature, prior_precision):
     tensor([[[0.5000]]])
     """
 
-    def rows(weights):
-        for part, part_weights in zip(features.split(_CHUNK), weights.split(_CHUNK), strict=True):
-            yield part_weights.sqrt()[:, None] * part
-
     return torch.stack(
-        [
-            root_of_rows(lambda h=h: rows(h), prior_precision, features.shape[1], features)
-            for h in curvature.T
-        ]
+        [_inverse_transpose(factor_of_sum(features, h, prior_precision)) for h in curvature.T]
     )
+
+
+def factor_of_sum(features, curvature, prior_precision):
+    """Triangular factor L of lambda I + Phi^T diag(h) Phi = L L^T.
+
+    Parameters
+    ----------
+    features : Tensor of shape (n, N)
+    curvature : Tensor of shape (n,)
+        h >= 0, sample weights included.
+    prior_precision : float
+        lambda > 0.
+
+    Returns
+    -------
+    Tensor of shape (N, N)
+        Lower triangular; a diagonal may be negative.
+
+    Raises
+    ------
+    ValueError
+        If the sum overflows.
+
+    Examples
+    --------
+    >>> factor_of_sum(torch.ones(1, 1), torch.full((1,), 3.0), 1.0)
+    tensor([[2.]])
+    """
+
+    def rows():
+        for part, weights in zip(features.split(_CHUNK), curvature.split(_CHUNK), strict=True):
+            yield weights.sqrt()[:, None] * part
+
+    return _factor_of_rows(rows, prior_precision, features.shape[1], features)
 
 
 def root_of_rows(rows, prior_precision, n_dimensions, like):
@@ -111,6 +138,10 @@ def root_of_rows(rows, prior_precision, n_dimensions, like):
     >>> root_of_rows(lambda: [torch.ones(3, 1)], 1.0, 1, torch.zeros(1))
     tensor([[0.5000]])
     """
+    return _inverse_transpose(_factor_of_rows(rows, prior_precision, n_dimensions, like))
+
+
+def _factor_of_rows(rows, prior_precision, n_dimensions, like):
     identity = torch.eye(n_dimensions, dtype=like.dtype, device=like.device)
     precision = prior_precision * identity
     for block in rows():
@@ -127,7 +158,7 @@ def root_of_rows(rows, prior_precision, n_dimensions, like):
         for block in rows():
             upper = torch.linalg.qr(torch.cat([upper, block]), mode="r").R
         factor = upper.T
-    return _inverse_transpose(factor)
+    return factor
 
 
 def root_of_precision(precision):

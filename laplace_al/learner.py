@@ -155,10 +155,10 @@ class ActiveLearner:
         >>> learner.query()
         array([1])
         """
-        candidates = self._unlabelled()
-        n_instances = check_n_instances(n_instances, len(candidates))
-        X_candidates = _safe_indexing(self.X_pool, candidates)
-        return candidates[self._strategy.query(self, X_candidates, n_instances)]
+        is_open = np.ones(_num_samples(self.X_pool), dtype=bool)
+        is_open[self._positions] = False
+        n_instances = check_n_instances(n_instances, int(is_open.sum()))
+        return self._strategy.query(self, self.X_pool, n_instances, candidates=is_open)
 
     @all_or_nothing
     def teach(self, indices, y):
@@ -301,11 +301,6 @@ class ActiveLearner:
         1.0
         """
         return self.estimator_.score(X, y)
-
-    def _unlabelled(self):
-        is_open = np.ones(_num_samples(self.X_pool), dtype=bool)
-        is_open[self._positions] = False
-        return np.flatnonzero(is_open)
 
     def _labelled(self):
         """All instances with labels, initial ones first."""

@@ -88,6 +88,8 @@ class Bernoulli:
         wrong = abs(residual)
         return right / (1.0 + scale * wrong * (1.0 - wrong))
 
+    solve_damped_hessians = solve_damped_hessian  # of tensors (n, 1), too
+
 
 class Categorical:
     """C classes, C logits: p = softmax(z).
@@ -174,6 +176,14 @@ class Categorical:
         diagonal = 1.0 + scaled
         ratio = mean / diagonal
         return (right + scaled * ((ratio @ right) / ratio.sum())) / diagonal
+
+    def solve_damped_hessians(self, mean, residual, scale, right):
+        """:meth:`solve_damped_hessian` for the rows of tensors (n, C), scale (n, 1) or (n, C)."""
+        scaled = scale * mean
+        diagonal = 1.0 + scaled
+        ratio = mean / diagonal
+        share = (ratio * right).sum(dim=1, keepdim=True) / ratio.sum(dim=1, keepdim=True)
+        return (right + scaled * share) / diagonal
 
 
 def likelihood_of(n_classes):
@@ -263,6 +273,68 @@ def mode_coefficients(likelihood, logits, variance, target, weight):
         )
     # Two forms of the same number: the first is exact for small s v, the second for large.
     return np.where(scale <= 1.0, weight * residual, shift * stiffness), mean
+
+
+def mode_coefficients_at_once(likelihood, logits, variance, targets):
+    """Exact modes of many labels, each on its own: :func:`mode_coefficients` for rows.
+
+    Parameters
+    ----------
+    likelihood : Bernoulli or Categorical
+    logits : Tensor of shape (n, C)
+        z before the labels are known.
+    variance : Tensor of shape (n, 1) or (n, C)
+        v of the logits, one for all outputs of a row or one each, >= 0.
+    targets : Tensor of shape (n, C)
+
+    Returns
+    -------
+    coefficients : Tensor of shape (n, C)
+        a of each row: ``a = y - p(z + v a)``.
+    mean : Tensor of shape (n, C)
+        p at the modes.
+
+    Raises
+    ------
+    ArithmeticError
+        If a solution is not reached, which finite input should never cause.
+
+    Examples
+    --------
+    >>> import torch
+    >>> zero, one = torch.zeros(2, 1), torch.ones(2, 1)
+    >>> a, p = mode_coefficients_at_once(Bernoulli(), zero, 2 * one, one)
+    >>> torch.allclose(a, 1 - p) and torch.allclose(p, torch.sigmoid(2 * a))
+    True
+    """
+    stiffness = torch.where(variance > 0, 1 / variance, 0.0)
+
+    def evaluate(shift):
+        loss, residual, mean = likelihood.loss_and_derivatives(logits + shift, targets)
+        return loss + (shift.square() * stiffness).sum(dim=1) / 2, residual, mean
+
+    shift = torch.zeros_like(logits)
+    value, residual, mean = evaluate(shift)
+    size = logits.abs().amax(dim=1)
+    max_steps = _MAX_NEWTON_STEPS + 2 * logits.shape[1]
+    for _ in range(max_steps):
+        gradient = shift - variance * residual  # times v
+        step = likelihood.solve_damped_hessians(mean, residual, variance, gradient)
+        slope = (gradient * stiffness * step).sum(dim=1)
+        bound, length = value + 1e-14 * (1 + value.abs()), torch.ones_like(value)
+        while True:
+            candidate = shift - length[:, None] * step
+            value, residual, mean = evaluate(candidate)
+            too_far = (value > bound - 1e-4 * length * slope) & (length > _SHORTEST_STEP)
+            if not too_far.any():
+                break
+            length = torch.where(too_far, length / 2, length)
+        shift = candidate
+        moved = length * step.abs().amax(dim=1)
+        largest = size + shift.abs().amax(dim=1)
+        if (moved <= _STEP_TOLERANCE + _ROUNDING * largest).all():
+            return torch.where(variance <= 1, residual, shift * stiffness), mean
+    raise ArithmeticError(f"the mode equations were not solved in {max_steps} steps")
 
 
 def coupled_mode_coefficients(likelihood, logits, covariance, targets, weight):

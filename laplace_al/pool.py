@@ -4,6 +4,7 @@ import copy
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from laplace_al.predictive import sampled_probabilities
 from laplace_al.updates import ExpectedUpdate, Recording
@@ -135,7 +136,7 @@ class PoolState:
         >>> bool((pool.observe(0, 1).variance < variance).all())
         True
         """
-        features = self.row(index)
+        features = self.rows([index])
         targets = self._encoded(target).to(features)
         recording = Recording(ExpectedUpdate(self.update) if target is None else self.update)
         weights = features.new_tensor([weight])
@@ -145,12 +146,18 @@ class PoolState:
         self.posterior = posterior
         return self
 
-    def row(self, index):
-        """Features of one instance with the constant 1, (1, D), in the posterior's dtype."""
-        row = self.features[index : index + 1].to(self.posterior.base)
-        if not self.fit_intercept:
-            return row
-        return torch.nn.functional.pad(row, (0, 1), value=1.0)
+    def rows(self, positions):
+        """Features with the constant 1, in the dtype of the posterior.
+
+        Parameters
+        ----------
+        positions : slice or array-like of int
+
+        Returns
+        -------
+        Tensor of shape (n, D)
+        """
+        return self._completed(self.features[positions])
 
     def project(self, matrix):
         """Phi times a matrix (D, m), computed in the dtype of the features: (n_pool, m).
@@ -168,12 +175,17 @@ class PoolState:
         product = (self.features @ weights.to(self.features)).to(matrix)
         return product if constant is None else product.add_(constant)
 
-    def predict_proba(self):
-        """Calibrated probabilities of the whole pool.
+    def predict_proba(self, rows=slice(None)):
+        """Calibrated probabilities of the pool.
+
+        Parameters
+        ----------
+        rows : slice or array-like of int, default=slice(None)
+            Positions in the pool; all by default.
 
         Returns
         -------
-        ndarray of shape (n_pool, n_classes)
+        ndarray of shape (n_rows, n_classes)
 
         Examples
         --------
@@ -182,7 +194,7 @@ class PoolState:
         >>> clf.pool_state([[0.0]]).predict_proba()
         array([[0.5, 0.5]])
         """
-        logits = self.calibration.apply(self.link, self.logits, self.variance)
+        logits = self.calibration.apply(self.link, self.logits[rows], self.variance[rows])
         return self.likelihood.log_probabilities(logits).exp().numpy(force=True)
 
     def sample_proba(self, n_samples):
@@ -217,11 +229,12 @@ class PoolState:
         """Chunks of features in the posterior's dtype: a large pool is never copied whole."""
         parts = []
         for rows in self.features.split(_ROWS_AT_ONCE):
-            rows = rows.to(self.posterior.base)
-            if self.fit_intercept:
-                rows = torch.nn.functional.pad(rows, (0, 1), value=1.0)
-            parts.append(self.posterior.variance(rows))
+            parts.append(self.posterior.variance(self._completed(rows)))
         return torch.cat(parts)
+
+    def _completed(self, features):
+        features = features.to(self.posterior.base)
+        return functional.pad(features, (0, 1), value=1.0) if self.fit_intercept else features
 
     def _encoded(self, target):
         """Targets (1, C) of a label; of any one for None."""

@@ -21,6 +21,7 @@ from laplace_al.likelihoods import (
     Categorical,
     coupled_mode_coefficients,
     mode_coefficients,
+    mode_coefficients_at_once,
 )
 
 
@@ -58,6 +59,12 @@ class NewtonUpdate(NamedTuple):
         curvature = weight * self.curvature(mean)
         return self.step_size * weight / (1.0 + curvature * variance) * residual, curvature
 
+    def at_once(self, logits, variance, targets):
+        """Many labels, each on its own: tensors (n, C), (n, G) and (n, C) to a and h."""
+        _, residual, mean = self.likelihood.loss_and_derivatives(logits, targets)
+        curvature = self.curvature(mean)
+        return self.step_size * residual / (1.0 + curvature * variance), curvature
+
 
 class MapUpdate(NamedTuple):
     """The exact mode of the current Gaussian times the likelihood of the label.
@@ -89,6 +96,11 @@ class MapUpdate(NamedTuple):
         """Logits (C,), variance (1,) or (C,), target (C,) and a weight to a and h."""
         coefficients, mean = mode_coefficients(self.likelihood, logits, variance, target, weight)
         return coefficients, weight * self.curvature(mean)
+
+    def at_once(self, logits, variance, targets):
+        """Many labels, each on its own: tensors (n, C), (n, G) and (n, C) to a and h."""
+        modes = mode_coefficients_at_once(self.likelihood, logits, variance, targets)
+        return modes[0], self.curvature(modes[1])
 
 
 class CoupledNewtonUpdate(NamedTuple):

@@ -12,6 +12,7 @@ from laplace_al.likelihoods import (
     coupled_mode_coefficients,
     likelihood_of,
     mode_coefficients,
+    mode_coefficients_at_once,
 )
 
 LIKELIHOODS = [likelihood_of(n_classes) for n_classes in (2, 3, 10)]
@@ -161,3 +162,21 @@ def test_mode_never_raises_the_objective(likelihood):
         before = s * likelihood.learn(z, y)[0]
         after = s * likelihood.learn(z + variance * a, y)[0] + variance[0] * a @ a / 2
         assert after <= before + 1e-12
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("scale", [0.1, 3.0, 300.0])
+def test_many_modes_are_those_of_each(likelihood, shared, scale):
+    logits, targets, _ = instances(likelihood, scale=scale)
+    rng = np.random.default_rng(1)
+    n_variances = 1 if shared else likelihood.n_outputs
+    variance = np.exp(3 * rng.normal(size=(20, n_variances)))
+    variance[3] = 0.0
+    many, means = mode_coefficients_at_once(likelihood, logits, torch.from_numpy(variance), targets)
+    for row in range(20):
+        one, mean = mode_coefficients(
+            likelihood, logits[row].numpy(), variance[row], targets[row].numpy(), 1.0
+        )
+        np.testing.assert_allclose(many[row], one, rtol=1e-7, atol=1e-10)
+        np.testing.assert_allclose(means[row], mean, rtol=1e-7, atol=1e-10)

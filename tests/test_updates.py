@@ -90,3 +90,16 @@ def test_recording_of_correlated_logits():
     coupled(recording, covariance)
     np.testing.assert_array_equal(recording.predicted[0], [LOGITS])
     np.testing.assert_array_equal(recording.predicted[1], [np.diag(covariance)])
+
+
+@curvatures
+@pytest.mark.parametrize("make", [MapUpdate, NewtonUpdate])
+def test_many_labels_at_once_are_each_on_its_own(make, curvature):
+    update, rng = make(Categorical(3), curvature), np.random.default_rng(0)
+    logits, targets = rng.normal(size=(9, 3)), np.eye(3)[rng.integers(3, size=9)]
+    variance = np.exp(rng.normal(size=(9, len(VARIANCES[curvature]))))
+    many = update.at_once(*map(torch.from_numpy, (logits, variance, targets)))
+    for row in range(9):
+        one = update(logits[row], variance[row], targets[row], 1.0)
+        for ours, theirs in zip(many, one, strict=True):
+            np.testing.assert_allclose(ours[row], theirs, rtol=1e-8)

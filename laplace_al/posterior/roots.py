@@ -67,7 +67,6 @@ def root_of_sum(features, curvature, prior_precision):
     >>> root_of_sum(torch.ones(1, 1), torch.full((1, 1), 3.0), 1.0)
     tensor([[[0.5000]]])
     """
-
     return torch.stack(
         [_inverse_transpose(factor_of_sum(features, h, prior_precision)) for h in curvature.T]
     )

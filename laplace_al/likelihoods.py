@@ -278,6 +278,8 @@ def mode_coefficients(likelihood, logits, variance, target, weight):
 def mode_coefficients_at_once(likelihood, logits, variance, targets):
     """Exact modes of many labels, each on its own: :func:`mode_coefficients` for rows.
 
+    What is solved stands still until all are.
+
     Parameters
     ----------
     likelihood : Bernoulli or Categorical
@@ -307,6 +309,7 @@ def mode_coefficients_at_once(likelihood, logits, variance, targets):
     >>> torch.allclose(a, 1 - p) and torch.allclose(p, torch.sigmoid(2 * a))
     True
     """
+    precision = torch.finfo(logits.dtype).eps
     stiffness = torch.where(variance > 0, 1 / variance, 0.0)
 
     def evaluate(shift):
@@ -316,12 +319,13 @@ def mode_coefficients_at_once(likelihood, logits, variance, targets):
     shift = torch.zeros_like(logits)
     value, residual, mean = evaluate(shift)
     size = logits.abs().amax(dim=1)
+    solved = torch.zeros_like(value, dtype=torch.bool)
     max_steps = _MAX_NEWTON_STEPS + 2 * logits.shape[1]
     for _ in range(max_steps):
         gradient = shift - variance * residual  # times v
         step = likelihood.solve_damped_hessians(mean, residual, variance, gradient)
         slope = (gradient * stiffness * step).sum(dim=1)
-        bound, length = value + 1e-14 * (1 + value.abs()), torch.ones_like(value)
+        bound, length = value + 50 * precision * (1 + value.abs()), (~solved).to(value)
         while True:
             candidate = shift - length[:, None] * step
             value, residual, mean = evaluate(candidate)
@@ -331,8 +335,9 @@ def mode_coefficients_at_once(likelihood, logits, variance, targets):
             length = torch.where(too_far, length / 2, length)
         shift = candidate
         moved = length * step.abs().amax(dim=1)
-        largest = size + shift.abs().amax(dim=1)
-        if (moved <= _STEP_TOLERANCE + _ROUNDING * largest).all():
+        rounding = 5000 * precision * (size + shift.abs().amax(dim=1))
+        solved = solved | (moved <= precision**0.5 + rounding)
+        if solved.all():
             return torch.where(variance <= 1, residual, shift * stiffness), mean
     raise ArithmeticError(f"the mode equations were not solved in {max_steps} steps")
 

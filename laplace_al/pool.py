@@ -105,6 +105,31 @@ class PoolState:
         twin.logits, twin.variance = self.logits.clone(), self.variance.clone()
         return twin
 
+    def elsewhere(self, features):
+        """The same posterior on other instances.
+
+        Parameters
+        ----------
+        features : Tensor of shape (n, n_features)
+
+        Returns
+        -------
+        PoolState
+
+        Examples
+        --------
+        >>> import torch
+        >>> from laplace_al import LaplaceUpdateClassifier
+        >>> pool = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1]).pool_state([[2.0]])
+        >>> pool.elsewhere(torch.zeros(1, 1)).predict_proba()
+        array([[0.5, 0.5]])
+        """
+        twin = copy.copy(self)
+        twin.features = features
+        twin.logits = twin.project(self.posterior.mean)
+        twin.variance = twin._fresh_variance()
+        return twin
+
     def observe(self, index, target, weight=1.0):
         """Learn the label of one instance of the pool, and rescore all others.
 

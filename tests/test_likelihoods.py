@@ -164,19 +164,22 @@ def test_mode_never_raises_the_objective(likelihood):
         assert after <= before + 1e-12
 
 
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
-@pytest.mark.parametrize("shared", [True, False])
-@pytest.mark.parametrize("scale", [0.1, 3.0, 300.0])
-def test_many_modes_are_those_of_each(likelihood, shared, scale):
-    logits, targets, _ = instances(likelihood, scale=scale)
-    rng = np.random.default_rng(1)
-    n_variances = 1 if shared else likelihood.n_outputs
-    variance = np.exp(3 * rng.normal(size=(20, n_variances)))
-    variance[3] = 0.0
-    many, means = mode_coefficients_at_once(likelihood, logits, torch.from_numpy(variance), targets)
-    for row in range(20):
-        one, mean = mode_coefficients(
-            likelihood, logits[row].numpy(), variance[row], targets[row].numpy(), 1.0
-        )
-        np.testing.assert_allclose(many[row], one, rtol=1e-7, atol=1e-10)
-        np.testing.assert_allclose(means[row], mean, rtol=1e-7, atol=1e-10)
+@pytest.mark.parametrize("n_classes", [2, 3, 10])
+@pytest.mark.parametrize("width", ["one", "each"])
+def test_many_modes_are_those_of_each(n_classes, width):
+    """Variances and logits from tiny to far beyond what is met."""
+    likelihood = likelihood_of(n_classes)
+    n_outputs = likelihood.n_outputs
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(200, n_outputs)) * 10 ** rng.uniform(-2, 2.5, size=(200, 1))
+    variance = 10 ** rng.uniform(-6, 5, size=(200, n_outputs if width == "each" else 1))
+    variance[:5] = 0
+    labels = torch.from_numpy(rng.integers(n_classes, size=200)).double()
+    targets = likelihood.encode(labels)
+    found = mode_coefficients_at_once(
+        likelihood, torch.from_numpy(logits), torch.from_numpy(variance), targets
+    )
+    for i in range(200):
+        expected = mode_coefficients(likelihood, logits[i], variance[i], targets[i].numpy(), 1.0)
+        for some, others in zip(found, expected, strict=True):
+            np.testing.assert_allclose(some[i], others, rtol=1e-9, atol=1e-9)

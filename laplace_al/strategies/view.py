@@ -83,6 +83,30 @@ class PoolView:
             )
         return self.state
 
+    def state_of(self, X):
+        """State of other inputs under the posterior of this view, supposed labels included.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, ...)
+            Inputs as the learner takes them.
+
+        Returns
+        -------
+        PoolState
+            That draws the same weights as this view's.
+
+        Examples
+        --------
+        >>> from laplace_al import LaplaceUpdateClassifier
+        >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1])
+        >>> view = PoolView(clf, [[0.0], [2.0]])
+        >>> later = view.after(1, view.state.copy().observe(1, 1))
+        >>> bool(view.state_of([[1.0]]).logits < later.state_of([[1.0]]).logits)
+        True
+        """
+        return self.state.elsewhere(PoolView(self.learner, X).state.features)
+
     def predict_proba(self):
         """Probabilities of the pool, (n_pool, n_classes), calibrated if the learner is.
 

@@ -1,0 +1,139 @@
+"""Diverse and uncertain batches by the gradients of the last layer."""
+
+import numpy as np
+
+from laplace_al.strategies.base import QueryStrategy, best
+
+
+class BADGE(QueryStrategy):
+    """Choose instances whose gradients, for the label that is predicted, are large and differ.
+
+    The gradient of the loss in the last layer's weights is ``g = (p - e) φᵀ`` with ``e`` the
+    indicator of the most probable class. Centres are chosen as k-means++ does: first the largest
+    ``|g|``, then each instance with probability proportional to its squared distance to the
+    nearest centre. Where no distance is left, the rest is chosen at random.
+
+    The utility is ``|g|² = |p - e|² |φ|²``. Gradients are never built: with ``a = p - e`` and a
+    centre c, ``|g_i - g_c|² = |a_i|² |φ_i - φ_c|² + |a_i - a_c|² |φ_c|²
+    + 2 a_i·(a_i - a_c) (φ_i - φ_c)·φ_c``, which is exactly 0 for equal instances. It takes n C
+    numbers and, for each choice, one pass over the features. Needs a learner with
+    ``predict_proba``; φ are its features without the intercept's constant, or X itself.
+
+    Parameters
+    ----------
+    random_state : int, RandomState instance or None, default=None
+        Draws the instances and breaks ties.
+
+    References
+    ----------
+    Ash, Zhang, Krishnamurthy, Langford and Agarwal, *Deep batch active learning by diverse,
+    uncertain gradient lower bounds*, ICLR 2020.
+
+    Examples
+    --------
+    >>> from laplace_al import LaplaceUpdateClassifier
+    >>> from laplace_al.strategies import BADGE
+    >>> learner = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1])
+    >>> BADGE(random_state=0).query(learner, [[0.5], [2.0], [2.0]], n_instances=2)
+    array([2, 0])
+    """
+
+    def utilities(self, view, rng):
+        """Squared norm of the gradient, (n_pool,)."""
+        return squared_norms(residuals(view.predict_proba())) * squared_norms(view.features)
+
+    def choose(self, view, n_instances, candidates, rng):
+        """Centres of k-means++ in the space of the gradients."""
+        utilities = self.candidate_utilities(view, candidates, rng)
+        coefficients, features = residuals(view.predict_proba()), view.features
+        positions = np.empty(n_instances, dtype=np.int64)
+        positions[0] = best(utilities, 1, rng)[0]
+        distances = np.where(candidates, np.inf, 0.0)  # (n_pool,), squared; 0: not to be drawn
+        free = candidates.copy()
+        for i in range(1, n_instances):
+            centre = positions[i - 1]
+            free[centre] = False
+            moved = squared_gradient_distances(coefficients, features, centre)
+            distances = np.where(free, np.minimum(distances, moved), 0.0)
+            total = distances.sum()
+            if total > 0:
+                positions[i] = rng.choice(len(distances), p=distances / total)
+            else:
+                positions[i] = rng.choice(np.flatnonzero(free))
+        return positions, utilities
+
+
+def residuals(probabilities):
+    """Probabilities minus the indicator of the largest, ``a = p - e``.
+
+    Parameters
+    ----------
+    probabilities : array-like of shape (n, K)
+
+    Returns
+    -------
+    ndarray of shape (n, K)
+
+    Examples
+    --------
+    >>> residuals([[0.75, 0.25]])
+    array([[-0.25,  0.25]])
+    """
+    a = np.array(probabilities)
+    a[np.arange(len(a)), a.argmax(axis=1)] -= 1
+    return a
+
+
+def squared_norms(rows):
+    """Squared Euclidean norm of each row.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, D)
+
+    Returns
+    -------
+    ndarray of shape (n,), dtype float64
+
+    Examples
+    --------
+    >>> squared_norms(np.array([[3.0, 4.0]]))
+    array([25.])
+    """
+    return np.einsum("nd,nd->n", rows, rows).astype(np.float64)
+
+
+def squared_gradient_distances(coefficients, features, centre):
+    """Squared distances of the matrices ``a_i φ_iᵀ`` to that of one instance.
+
+    Parameters
+    ----------
+    coefficients : ndarray of shape (n, K)
+    features : ndarray of shape (n, D)
+    centre : int
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        0 for an instance equal to the centre, and never negative.
+
+    Examples
+    --------
+    >>> squared_gradient_distances(np.array([[1.0], [2.0]]), np.array([[1.0], [3.0]]), 0)
+    array([ 0., 25.])
+    """
+    own, phi = coefficients[centre], features[centre]
+    squared = np.empty(len(features))
+    for start in range(0, len(features), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        a = coefficients[rows]
+        a_moved, moved = a - own, features[rows] - phi
+        squared[rows] = (
+            squared_norms(a) * squared_norms(moved)
+            + squared_norms(a_moved) * float(phi @ phi)
+            + 2 * np.einsum("nk,nk->n", a, a_moved) * np.einsum("nd,d->n", moved, phi)
+        )
+    return np.maximum(squared, 0, out=squared)  # the cross term may round below zero
+
+
+_ROWS_AT_ONCE = 256  # a block of differences stays in the cache

@@ -1,0 +1,57 @@
+"""What a label would tell about the weights."""
+
+from numbers import Integral
+
+from sklearn.utils._param_validation import Interval
+
+from laplace_al import scores
+from laplace_al.strategies.base import QueryStrategy
+
+
+class BALD(QueryStrategy):
+    """Choose the instances whose label tells most about the weights.
+
+    The utility is the mutual information of the label and the weights in nats,
+    ``H(mean_s p_s) - mean_s H(p_s)`` over weights s drawn from the posterior, see
+    :func:`laplace_al.scores.mutual_information`.
+    Needs the posterior of a :class:`~laplace_al.LaplaceUpdateClassifier`, whose ``random_state``
+    seeds the drawn weights.
+
+    Parameters
+    ----------
+    n_samples : int, default=100
+        Number of drawn weights.
+    random_state : int, RandomState instance or None, default=None
+        Breaks ties.
+
+    See Also
+    --------
+    laplace_al.strategies.batch_bald.BatchBALD : Counts what instances of a batch have in common
+        once.
+
+    References
+    ----------
+    Houlsby, Huszar, Ghahramani and Lengyel, *Bayesian active learning for classification and
+    preference learning*, arXiv 1112.5745, 2011.
+
+    Examples
+    --------
+    >>> from laplace_al import LaplaceUpdateClassifier
+    >>> from laplace_al.strategies import BALD
+    >>> learner = LaplaceUpdateClassifier().fit([[-1.0, 0.0], [1.0, 0.0]], [0, 1])
+    >>> BALD(random_state=0).query(learner, [[0.0, 0.0], [0.0, 4.0], [0.0, 0.5]], n_instances=2)
+    array([1, 2])
+    """
+
+    _parameter_constraints: dict = {
+        **QueryStrategy._parameter_constraints,
+        "n_samples": [Interval(Integral, 1, None, closed="left")],
+    }
+
+    def __init__(self, *, n_samples=100, random_state=None):
+        self.n_samples = n_samples
+        self.random_state = random_state
+
+    def utilities(self, view, rng):
+        """Mutual information of label and weights, (n_pool,)."""
+        return scores.mutual_information(view.posterior_state(self).sample_proba(self.n_samples))

@@ -1,0 +1,205 @@
+"""What the labels of a batch would tell about the weights together."""
+
+from numbers import Integral
+
+import numpy as np
+from sklearn.utils._param_validation import Interval
+
+from laplace_al import scores
+from laplace_al.strategies.base import QueryStrategy, best
+
+
+class BatchBALD(QueryStrategy):
+    """Choose a batch whose labels together tell most about the weights.
+
+    Greedy in the mutual information of all labels of the batch and the weights. By the chain rule
+    an instance adds
+
+        I(y; w | Y) = sum_c p(c) H(sum_s w_cs p_s(y)) - mean_s H(p_s(y))
+
+    to it, over the label configurations c of those already chosen and the weights s drawn from
+    the posterior, with w_cs the probability of s given c. Redundant instances add little,
+    which :class:`~laplace_al.strategies.bald.BALD` does not see. All configurations are enumerated
+    while they are few, else some are drawn from their joint probabilities.
+    The first utilities are those of BALD.
+    Needs the posterior of a :class:`~laplace_al.LaplaceUpdateClassifier`, whose ``random_state``
+    seeds the drawn weights.
+
+    Parameters
+    ----------
+    n_samples : int, default=100
+        Number of drawn weights S.
+    max_configurations : int, default=10_000
+        Up to so many label configurations are enumerated; beyond, so many are drawn. An instance
+        more costs so many times S times n_pool times n_classes multiplications.
+    random_state : int, RandomState instance or None, default=None
+        Draws configurations and breaks ties.
+
+    References
+    ----------
+    Kirsch, van Amersfoort and Gal, *BatchBALD: Efficient and diverse batch acquisition for deep
+    Bayesian active learning*, NeurIPS 2019.
+
+    Examples
+    --------
+    >>> from laplace_al import LaplaceUpdateClassifier
+    >>> from laplace_al.strategies import BatchBALD
+    >>> learner = LaplaceUpdateClassifier().fit(
+    ...     [[-1.0, 0.0, 0.0], [1.0, 0.0, 0.0]], [0, 1])
+    >>> pool = [[0.0, 4.0, 0.0], [0.0, 3.9, 0.0], [0.0, 0.0, 3.0]]
+    >>> BatchBALD(random_state=0).query(learner, pool, n_instances=2)
+    array([0, 2])
+    """
+
+    _parameter_constraints: dict = {
+        **QueryStrategy._parameter_constraints,
+        "n_samples": [Interval(Integral, 1, None, closed="left")],
+        "max_configurations": [Interval(Integral, 1, None, closed="left")],
+    }
+
+    def __init__(self, *, n_samples=100, max_configurations=10_000, random_state=None):
+        self.n_samples = n_samples
+        self.max_configurations = max_configurations
+        self.random_state = random_state
+
+    def utilities(self, view, rng):
+        """Mutual information of the label alone and the weights, (n_pool,)."""
+        return scores.mutual_information(view.posterior_state(self).sample_proba(self.n_samples))
+
+    def choose(self, view, n_instances, candidates, rng):
+        """See :meth:`QueryStrategy.choose`: each given those before it."""
+        utilities = self.candidate_utilities(view, candidates, rng)
+        positions = best(utilities, 1, rng)
+        if n_instances == 1:
+            return positions, utilities
+        draws = view.posterior_state(self).sample_proba(self.n_samples)
+        left = scores.expected_entropy(draws)
+        batch = Configurations(len(draws), self.max_configurations)
+        remaining = np.flatnonzero(candidates)
+        while len(positions) < n_instances:
+            batch.add(draws[:, positions[-1]], rng)
+            remaining = remaining[remaining != positions[-1]]
+            gain = batch.expected_entropy(draws[:, remaining]) - left[remaining]
+            positions = np.append(positions, remaining[best(np.maximum(gain, 0.0), 1, rng)])
+        return positions, utilities
+
+
+class Configurations:
+    """Labels that chosen instances may have together: all of them, or some drawn.
+
+    Parameters
+    ----------
+    n_draws : int
+        Number of drawn weights S.
+    max_configurations : int
+
+    Attributes
+    ----------
+    probability : ndarray of shape (M,)
+        p(c); of drawn configurations 1 / M.
+    weights : ndarray of shape (M, S)
+        p(s | c). Unlike p(c | s) it cannot underflow, however large the batch.
+    is_exact : bool
+
+    Examples
+    --------
+    >>> batch = Configurations(n_draws=2, max_configurations=10)
+    >>> batch.add(np.array([[1.0, 0.0], [0.5, 0.5]]), np.random.RandomState(0))
+    >>> batch.probability
+    array([0.75, 0.25])
+    >>> batch.weights.round(2)
+    array([[0.67, 0.33],
+           [0.  , 1.  ]])
+    """
+
+    def __init__(self, n_draws, max_configurations):
+        self.max_configurations = max_configurations
+        self.is_exact = True
+        self.probability = np.ones(1)
+        self.weights = np.full((1, n_draws), 1 / n_draws)
+        self._chosen = []
+
+    def add(self, draws, rng):
+        """Take an instance into the batch.
+
+        Parameters
+        ----------
+        draws : ndarray of shape (S, K)
+            Its probabilities under each of the drawn weights.
+        rng : RandomState
+
+        Examples
+        --------
+        >>> batch = Configurations(n_draws=1, max_configurations=3)
+        >>> batch.add(np.array([[0.5, 0.5]]), np.random.RandomState(0))
+        >>> batch.add(np.array([[0.5, 0.5]]), np.random.RandomState(0))
+        >>> batch.is_exact, len(batch.probability)
+        (False, 3)
+        """
+        if not self.is_exact:
+            self._draw(draws, rng)
+            return
+        self._chosen.append(draws)
+        n_configurations = len(self.probability) * draws.shape[1]
+        if n_configurations > self.max_configurations:
+            self._start_drawing(rng)
+            return
+        joint = self.weights[:, None] * draws.T  # (M, K, S), p(s, y | c)
+        probability = (self.probability[:, None] * joint.sum(axis=2)).ravel()
+        possible = probability > 0
+        self.probability = probability[possible]
+        self.weights = _normalised(joint.reshape(n_configurations, -1)[possible])
+
+    def expected_entropy(self, draws):
+        """Entropy of the label of others given those of the batch, sum_c p(c) H(y | c).
+
+        Parameters
+        ----------
+        draws : ndarray of shape (S, n, K)
+
+        Returns
+        -------
+        ndarray of shape (n,)
+
+        Examples
+        --------
+        >>> draws = np.array([[[0.0, 1.0]], [[1.0, 0.0]]])
+        >>> batch = Configurations(n_draws=2, max_configurations=10)
+        >>> batch.expected_entropy(draws).round(4)
+        array([0.6931])
+        >>> batch.add(draws[:, 0], np.random.RandomState(0))
+        >>> batch.expected_entropy(draws)
+        array([0.])
+        """
+        n_draws, n, n_classes = draws.shape
+        at_once = max(1, _NUMBERS_AT_ONCE // (len(self.weights) * n_classes))
+        expected = np.empty(n)
+        for start in range(0, n, at_once):
+            some = draws[:, start : start + at_once].reshape(n_draws, -1)  # (S, n K)
+            entropies = self.probability @ scores.negative_p_log_p(self.weights @ some)
+            expected[start : start + at_once] = entropies.reshape(-1, n_classes).sum(axis=1)
+        return expected
+
+    def _start_drawing(self, rng):
+        n_draws, size = self.weights.shape[1], self.max_configurations
+        self.is_exact = False
+        self.probability = np.full(size, 1 / size)
+        self.weights = np.full((size, n_draws), 1 / n_draws)
+        # The weights that each configuration is drawn under: all as often, as far as possible.
+        self._source = rng.permutation(n_draws)[np.arange(size) % n_draws]
+        for draws in self._chosen:
+            self._draw(draws, rng)
+
+    def _draw(self, draws, rng):
+        """A label of the instance for each configuration, y ~ p_s of its own s."""
+        cumulative = draws.cumsum(axis=1)[self._source]  # (M, K)
+        at = rng.random_sample((len(cumulative), 1)) * cumulative[:, -1:]
+        labels = (cumulative <= at).sum(axis=1)
+        self.weights = _normalised(self.weights * draws.T[labels])
+
+
+def _normalised(weights):
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+_NUMBERS_AT_ONCE = 2**20

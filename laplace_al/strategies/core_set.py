@@ -1,0 +1,93 @@
+"""Cover the pool with the features of what is labelled."""
+
+import numpy as np
+from sklearn.metrics import pairwise_distances_argmin
+
+from laplace_al.strategies.base import QueryStrategy, best
+
+
+class CoreSet(QueryStrategy):
+    """Choose, again and again, the instance that is farthest from all that are labelled or chosen.
+
+    The greedy solution of the k-center problem: the largest distance of the pool to its nearest
+    labelled instance is at most twice what any batch of that size could reach.
+
+    The utility is the Euclidean distance to the nearest labelled instance in the space of the
+    features, ``min_j |φ_i - φ_j|``. Where nothing is labelled it is 0 and the first instance is
+    chosen at random, as in the authors' code. Needs a learner that knows its labelled instances,
+    as an ActiveLearner does; any other is one that has none.
+
+    Parameters
+    ----------
+    random_state : int, RandomState instance or None, default=None
+        Breaks ties.
+
+    References
+    ----------
+    Sener and Savarese, *Active learning for convolutional neural networks: a core-set approach*,
+    ICLR 2018.
+
+    Examples
+    --------
+    >>> from laplace_al import ActiveLearner, LaplaceUpdateClassifier
+    >>> from laplace_al.strategies import CoreSet
+    >>> pool, strategy = [[0.0], [4.0], [9.0], [10.0]], CoreSet(random_state=0)
+    >>> learner = ActiveLearner(
+    ...     LaplaceUpdateClassifier(), strategy, pool, X_initial=[[0.0], [1.0]], y_initial=[0, 1]
+    ... )
+    >>> strategy.query(learner, pool, n_instances=2)
+    array([3, 1])
+    """
+
+    def utilities(self, view, rng):
+        """Distance to the nearest labelled instance, (n_pool,); 0 if there is none."""
+        if not len(view.labelled):
+            return np.zeros(len(view.features))
+        labelled = view.labelled.astype(view.features.dtype, copy=False)
+        nearest = pairwise_distances_argmin(view.features, labelled)
+        return paired_distances(view.features, labelled, nearest)
+
+    def choose(self, view, n_instances, candidates, rng):
+        """Farthest first."""
+        utilities = self.candidate_utilities(view, candidates, rng)
+        features, positions = view.features, np.empty(n_instances, dtype=np.int64)
+        distances = utilities if len(view.labelled) else np.where(candidates, np.inf, -np.inf)
+        for i in range(n_instances):
+            positions[i] = chosen = best(distances, 1, rng)[0]
+            nearest = np.zeros(len(features), dtype=np.intp)
+            moved = paired_distances(features, features[chosen : chosen + 1], nearest)
+            distances = np.minimum(distances, moved)
+            distances[chosen] = -np.inf
+        return positions, utilities
+
+
+def paired_distances(rows, others, pairs):
+    """Distance of each row to the one of other rows that it is paired with.
+
+    Taken from the differences, so that equal rows are exactly 0 apart.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, D)
+    others : ndarray of shape (m, D)
+    pairs : ndarray of int of shape (n,)
+        In range(m).
+
+    Returns
+    -------
+    ndarray of shape (n,), dtype float64
+
+    Examples
+    --------
+    >>> paired_distances(np.array([[0.0], [5.0]]), np.array([[1.0], [2.0]]), np.array([0, 1]))
+    array([1., 3.])
+    """
+    squared = np.empty(len(rows))
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        block = slice(start, start + _ROWS_AT_ONCE)
+        difference = rows[block] - others[pairs[block]]
+        squared[block] = np.einsum("nd,nd->n", difference, difference)
+    return np.sqrt(squared, out=squared)
+
+
+_ROWS_AT_ONCE = 256  # a block of differences stays in the cache

@@ -1,0 +1,221 @@
+"""How well the classifier would predict after a label, without learning it."""
+
+from numbers import Integral
+
+import numpy as np
+import torch
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from laplace_al.strategies.base import QueryStrategy
+
+
+class ExpectedErrorReduction(QueryStrategy):
+    """Choose the instances whose label is expected to leave the least error.
+
+    The utility of a candidate i is ``-sum_k p_ik mean_m L(p_m^ik)``, where p^ik are the
+    predictions of the evaluation points m once the classifier has learnt label k of i: its own
+    update of mean and covariance, under the calibration as it is. With its coefficients a_ik,
+    curvature h_ik and c_im = phi_i^T Sigma phi_m, the logits and variances are then
+
+        Z_m + c_im a_ik^T   and   v_m - h_ik / (1 + h_ik v_i) c_im^2
+
+    so that a matrix product takes the place of refits. L is the entropy ``"log_loss"``,
+    what the classifier expects its log loss to be, or ``"zero_one"``, 1 - max_k p_k.
+    Needs the posterior of a :class:`~laplace_al.LaplaceUpdateClassifier` with covariance
+    ``"shared"`` or ``"per_class"``.
+
+    Parameters
+    ----------
+    X_eval : array-like of shape (n_eval, ...), default=None
+        Unlabelled inputs as the learner takes them, where it is to predict well. None: the pool.
+    loss : {"log_loss", "zero_one"}, default="log_loss"
+    max_candidates : int, default=None
+        Score so many candidates, drawn at random; all others get the worst utility there is, that
+        of uniform predictions. None: all. The cost grows with the product of candidates, classes,
+        evaluation points and classes again.
+    random_state : int, RandomState instance or None, default=None
+        Draws candidates and breaks ties.
+
+    References
+    ----------
+    Roy and McCallum, *Toward optimal active learning through sampling estimation of error
+    reduction*, ICML 2001.
+
+    Examples
+    --------
+    >>> from laplace_al import LaplaceUpdateClassifier
+    >>> from laplace_al.strategies import ExpectedErrorReduction
+    >>> learner = LaplaceUpdateClassifier().fit(
+    ...     [[-1.0, 0.0, 0.0], [1.0, 0.0, 0.0]], [0, 1])
+    >>> pool = [[0.0, 9.0, 0.0], [0.0, 0.0, 2.0]]
+    >>> ExpectedErrorReduction([[0.0, 0.0, 1.0], [0.1, 0.0, 3.0]]).query(learner, pool)
+    array([1])
+    """
+
+    _parameter_constraints: dict = {
+        **QueryStrategy._parameter_constraints,
+        "X_eval": "no_validation",  # whatever the extractor takes
+        "loss": [StrOptions({"log_loss", "zero_one"})],
+        "max_candidates": [Interval(Integral, 1, None, closed="left"), None],
+    }
+
+    def __init__(self, X_eval=None, *, loss="log_loss", max_candidates=None, random_state=None):
+        self.X_eval = X_eval
+        self.loss = loss
+        self.max_candidates = max_candidates
+        self.random_state = random_state
+
+    def utilities(self, view, rng):
+        """Minus the expected loss, (n_pool,)."""
+        return self.candidate_utilities(view, np.ones(len(view), dtype=bool), rng)
+
+    def candidate_utilities(self, view, candidates, rng):
+        """See :meth:`QueryStrategy.candidate_utilities`; only candidates are scored."""
+        state = view.posterior_state(self)
+        if not hasattr(state.update, "at_once"):
+            raise TypeError(
+                "ExpectedErrorReduction needs logits that do not covary; got a classifier with "
+                "covariance='full'. Use covariance='shared' or 'per_class'."
+            )
+        points = state if self.X_eval is None else view.state_of(self.X_eval)
+        positions = np.flatnonzero(candidates)
+        utilities = np.full(len(view), -np.inf)
+        if self.max_candidates is not None and len(positions) > self.max_candidates:
+            n_classes = len(state.classes_)
+            worst = np.log(n_classes) if self.loss == "log_loss" else 1 - 1 / n_classes
+            utilities[positions] = -worst
+            positions = rng.choice(positions, self.max_candidates, replace=False)
+        utilities[positions] = -expected_losses(state, points, positions, _LOSSES[self.loss])
+        return utilities
+
+
+def expected_losses(state, points, positions, loss):
+    """Loss expected at some points after learning the label of each of some instances of a pool.
+
+    Parameters
+    ----------
+    state : PoolState
+        Of the pool, with one covariance for all outputs or one each.
+    points : PoolState
+        Of the evaluation points, under the same posterior.
+    positions : ndarray of shape (n,)
+        In the pool.
+    loss : callable
+        Logits (n, K) of predictions to losses (n,).
+
+    Returns
+    -------
+    ndarray of shape (n,)
+
+    Examples
+    --------
+    >>> from laplace_al import LaplaceUpdateClassifier
+    >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1])
+    >>> pool = clf.pool_state([[0.0], [2.0]])
+    >>> expected_losses(pool, pool, np.array([0, 1]), zero_one_loss).shape
+    (2,)
+    """
+    n_classes, (n_points, n_outputs) = len(state.classes_), points.logits.shape
+    n_features = len(state.posterior.mean)
+    probabilities = torch.from_numpy(state.predict_proba()).to(state.logits)
+    largest = n_outputs * max(n_points, n_features, n_classes)
+    expected = []
+    for some in torch.from_numpy(positions).split(max(1, _LARGEST_ARRAY // largest)):
+        coefficients, shrinkage = _learnt(state, some)
+        moved = _moved(state, points, some)
+        losses = _mean_losses(points, moved, coefficients, shrinkage, loss)
+        expected.append((probabilities[some] * losses).sum(dim=1))
+    return torch.cat(expected).numpy(force=True)
+
+
+def _learnt(state, positions):
+    """a (n, K, C) and h / (1 + h v) (n, K, 1|C) of each instance and label."""
+    n, n_classes = len(positions), len(state.classes_)
+    logits = state.logits[positions].repeat_interleave(n_classes, dim=0)  # (n K, C)
+    variance = state.variance[positions].reshape(n, -1).repeat_interleave(n_classes, dim=0)
+    classes = torch.arange(n_classes, device=logits.device).to(logits)
+    targets = state.likelihood.encode(classes).repeat(n, 1)  # (n K, C)
+    coefficients, curvature = state.update.at_once(logits, variance, targets)
+    shrinkage = curvature / (1 + curvature * variance)
+    return coefficients.reshape(n, n_classes, -1), shrinkage.reshape(n, n_classes, -1)
+
+
+def _moved(state, points, positions):
+    """c_im = phi_i^T Sigma_g phi_m of instances i and points m, (G, n, m)."""
+    rows = state.rows(positions)
+    directions = [root @ (rows @ root).T for root in state.posterior.root]  # G times (D, n)
+    return torch.stack([points.project(direction).T for direction in directions])
+
+
+def _mean_losses(points, moved, coefficients, shrinkage, loss):
+    """Mean loss at the points after learning each instance and label, (n, K)."""
+    (n, n_classes, n_outputs), n_points = coefficients.shape, len(points)
+    width = max(1, _NUMBERS_AT_ONCE // (n_classes * n_outputs))
+    height = max(1, width // n_points)
+    # Outputs first: sums over few numbers side by side cost several times the exponentials.
+    mean, variance = points.logits.T, points.variance.reshape(n_points, -1).T  # (C, m), (G, m)
+    mean, variance = mean[:, None, None].contiguous(), variance[:, None, None].contiguous()
+    coefficients = coefficients.permute(2, 0, 1)[..., None]  # (C, n, K, 1)
+    shrinkage = shrinkage.permute(2, 0, 1)[..., None]
+    total = coefficients.new_zeros(n, n_classes)
+    for m in range(0, n_points, width):
+        here = slice(m, m + width)
+        for i in range(0, n, height):
+            rows = slice(i, i + height)
+            c = moved[:, rows, None, here]  # (G, n, 1, m)
+            logits = torch.addcmul(mean[..., here], c, coefficients[:, rows])  # (C, n, K, m)
+            shrunk = torch.addcmul(variance[..., here], c.square(), shrinkage[:, rows], value=-1)
+            shrunk = shrunk.flatten(start_dim=1)
+            shrunk = shrunk[0] if points.variance.ndim == 1 else shrunk.T
+            calibrated = points.calibration.apply(points.link, logits.flatten(1).T, shrunk)
+            if n_outputs == 1:  # as the second of two, the first being 0
+                calibrated = torch.nn.functional.pad(calibrated, (1, 0))
+            total[rows] += loss(calibrated).reshape(logits.shape[1:]).sum(dim=2)
+    return total / n_points
+
+
+def entropy_loss(logits):
+    """Log loss that a prediction expects of itself, its entropy in nats.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (n, K)
+
+    Returns
+    -------
+    Tensor of shape (n,)
+
+    Examples
+    --------
+    >>> entropy_loss(torch.tensor([[5.0, 5.0]]))
+    tensor([0.6931])
+    """
+    shifted = logits - logits.amax(dim=1, keepdim=True)
+    exponentials = shifted.exp()
+    total = exponentials.sum(dim=1)
+    return total.log() - exponentials.mul_(shifted).sum(dim=1) / total
+
+
+def zero_one_loss(logits):
+    """Share of errors that a prediction expects of itself, 1 - max_k p_k.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (n, K)
+
+    Returns
+    -------
+    Tensor of shape (n,)
+
+    Examples
+    --------
+    >>> zero_one_loss(torch.tensor([[5.0, 5.0]]))
+    tensor([0.5000])
+    """
+    shifted = logits - logits.amax(dim=1, keepdim=True)
+    return 1 - 1 / shifted.exp_().sum(dim=1)
+
+
+_LOSSES = {"log_loss": entropy_loss, "zero_one": zero_one_loss}
+_LARGEST_ARRAY = 2**24
+_NUMBERS_AT_ONCE = 2**17  # which stay in the cache

@@ -1,0 +1,244 @@
+"""The batch that would help most, if its labels were known: an upper baseline."""
+
+import numbers
+
+import numpy as np
+import torch
+from sklearn.cluster import MiniBatchKMeans
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import _num_samples, check_consistent_length
+
+from laplace_al import scores
+from laplace_al.strategies.base import QueryStrategy
+
+_NUMBERS_AT_ONCE = 2**23
+
+
+class LookAhead(QueryStrategy):
+    """Try many batches with their true labels, and choose the one that leaves the lowest loss.
+
+    It cheats by design: it knows the labels of the pool and of an evaluation set, so it is no
+    strategy for an annotator but the paper's upper baseline for those that are. A third each of the
+    batches is drawn at random, from as many clusters of the features as a batch has instances, and
+    from the least certain instances. The updates of all batches run together: with the kernel K =
+    Phi Sigma Phi^T of a batch, W + Sigma Phi^T alpha and Sigma - Sigma Phi^T G Phi Sigma are
+    known by alpha (b, C) and G (b, b), and label t adds g = e_t - G K e_t along alpha <- alpha + g
+    a^T and G <- G + h / (1 + h v) g g^T.
+
+    Needs a LaplaceUpdateClassifier with ``covariance="shared"`` or ``"per_class"``.
+
+    Parameters
+    ----------
+    X_eval : array-like of shape (n_eval, ...)
+        Inputs that the loss is measured on.
+    y_eval : array-like of shape (n_eval,)
+        Their labels.
+    y_pool : array-like of shape (n_pool,)
+        The labels of the pool.
+    n_batches : int, default=100
+        How many batches are tried.
+    loss : {"log_loss", "zero_one"}, default="log_loss"
+        Mean over the evaluation set, after the update.
+    random_state : int, RandomState instance or None, default=None
+        Draws the batches and breaks ties.
+
+    References
+    ----------
+    Huseljic et al., *Efficient Bayesian Updates for Deep (Active) Learning via Laplace
+    Approximations*, arXiv 2210.06112.
+
+    Examples
+    --------
+    >>> from laplace_al import LaplaceUpdateClassifier
+    >>> from laplace_al.strategies import LookAhead
+    >>> clf = LaplaceUpdateClassifier().fit([[-1.0, 0.0], [1.0, 0.0]], [0, 1])
+    >>> pool, y_pool = [[9.0, 0.0], [0.0, 2.0], [0.0, -2.0]], [1, 1, 0]
+    >>> ahead = LookAhead([[0.0, 3.0], [0.0, -3.0]], [1, 0], y_pool, random_state=0)
+    >>> ahead.query(clf, pool)[0] in (1, 2)
+    True
+    """
+
+    _parameter_constraints: dict = {
+        **QueryStrategy._parameter_constraints,
+        "X_eval": "no_validation",
+        "y_eval": ["array-like"],
+        "y_pool": ["array-like"],
+        "n_batches": [Interval(numbers.Integral, 1, None, closed="left")],
+        "loss": [StrOptions({"log_loss", "zero_one"})],
+    }
+
+    def __init__(
+        self, X_eval, y_eval, y_pool, *, n_batches=100, loss="log_loss", random_state=None
+    ):
+        super().__init__(random_state=random_state)
+        self.X_eval = X_eval
+        self.y_eval = y_eval
+        self.y_pool = y_pool
+        self.n_batches = n_batches
+        self.loss = loss
+
+    def utilities(self, view, rng):
+        """Minus the loss after each instance of the pool alone, (n_pool,)."""
+        return -self.losses(view, np.arange(len(view))[:, None])
+
+    def choose(self, view, n_instances, candidates, rng):
+        """See :meth:`QueryStrategy.choose`.
+
+        The utility of an instance is minus the lowest loss of the batches that it is in, and
+        -inf if it is in none.
+        """
+        view.posterior_state(self)
+        batches = self._batches(view, n_instances, candidates, rng)
+        losses = self.losses(view, batches)
+        utilities = np.full(len(view), -np.inf)
+        np.maximum.at(utilities, batches, -losses[:, None])
+        ties = np.flatnonzero(losses == losses.min())
+        return batches[rng.choice(ties)], utilities
+
+    def losses(self, view, batches):
+        """Loss on the evaluation set after learning each batch with its true labels.
+
+        Parameters
+        ----------
+        view : PoolView
+        batches : ndarray of int of shape (n_batches, b)
+            Positions in the pool, learnt from left to right.
+
+        Returns
+        -------
+        ndarray of shape (n_batches,)
+
+        Examples
+        --------
+        >>> from laplace_al import LaplaceUpdateClassifier
+        >>> from laplace_al.strategies.view import PoolView
+        >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1])
+        >>> view = PoolView(clf, [[0.0], [2.0]])
+        >>> LookAhead([[3.0]], [1], [0, 1]).losses(view, np.array([[0], [1]])).argmin()
+        np.int64(1)
+        """
+        state = view.posterior_state(self)
+        if not hasattr(state.update, "at_once"):
+            raise TypeError(
+                f"{type(self).__name__} simulates posteriors with covariance='shared' or "
+                "'per_class'; got covariance='full'. Use one of these."
+            )
+        if _num_samples(self.y_pool) != len(view):
+            raise ValueError(
+                f"y_pool must have a label for each of the {len(view)} rows of X_pool; got "
+                f"{_num_samples(self.y_pool)}."
+            )
+        check_consistent_length(self.X_eval, self.y_eval)
+        evaluation = view.state_of(self.X_eval)
+        targets = _encoded(state, self.y_pool, "y_pool")
+        eval_targets = _encoded(state, self.y_eval, "y_eval")
+        n_groups = len(state.posterior.base)
+        numbers_each = n_groups * batches.shape[1] * (len(evaluation) + batches.shape[1])
+        at_once = max(1, _NUMBERS_AT_ONCE // numbers_each)
+        return np.concatenate(
+            [
+                self._losses(state, evaluation, some, targets, eval_targets)
+                for some in np.split(batches, range(at_once, len(batches), at_once))
+            ]
+        )
+
+    def _losses(self, state, evaluation, batches, targets, eval_targets):
+        (n_batches, size), root = batches.shape, state.posterior.root  # (G, D, D)
+        rows = state.rows(batches.ravel())
+        eval_rows = evaluation.rows(slice(None))
+        whitened = (rows @ root).reshape(len(root), n_batches, size, -1)  # (G, M, b, D)
+        kernel = whitened @ whitened.mT  # (G, M, b, b)
+        logits = (rows @ state.posterior.mean).reshape(n_batches, size, -1)  # (M, b, C)
+        alpha, shrunk = _learn_together(state.update, kernel, logits, targets[batches])
+        cross = torch.einsum("ged,gmbd->gmeb", eval_rows @ root, whitened)  # (G, M, E, b)
+        # G = 1 serves every output, else each has its own
+        moved = torch.einsum("gmeb,mbgc->megc", cross, _grouped(alpha, len(root)))
+        after = eval_rows @ state.posterior.mean + moved.flatten(start_dim=2)  # (M, E, C)
+        variance = state.posterior.variance(eval_rows).reshape(len(eval_rows), -1)  # (E, G)
+        less = torch.einsum("gmeb,gmbc,gmec->meg", cross, shrunk, cross)
+        return np.array(
+            [
+                self._loss(state, logits, (variance - removed).clamp_min(0), eval_targets)
+                for logits, removed in zip(after, less, strict=True)
+            ]
+        )
+
+    def _loss(self, state, logits, variance, targets):
+        logits = state.calibration.apply(state.link, logits, variance)
+        if self.loss == "log_loss":
+            return float(state.likelihood.negative_log_likelihood(logits, targets).mean())
+        predicted = state.likelihood.log_probabilities(logits).argmax(dim=1)
+        return float((predicted != state.likelihood.labels(targets)).double().mean())
+
+    def _batches(self, view, size, candidates, rng):
+        """Positions (n_batches, size): random, diverse and uncertain ones."""
+        places = np.flatnonzero(candidates)
+        n_random, n_diverse = -(-self.n_batches // 3), self.n_batches // 3
+        batches = [rng.permutation(places)[:size] for _ in range(n_random)]
+        if n_diverse:
+            clusters = _clusters(view.features[places], size, rng)
+            batches += [_one_of_each(places, clusters, size, rng) for _ in range(n_diverse)]
+        margins = scores.margin(view.predict_proba()[places])
+        n_uncertain = self.n_batches - len(batches)
+        for number in range(n_uncertain):
+            # from the very least certain to five times as many
+            n_least = min(len(places), size + 4 * size * number // max(n_uncertain - 1, 1))
+            least = places[np.argsort(-margins, kind="stable")[:n_least]]
+            batches.append(rng.permutation(least)[:size])
+        return np.stack(batches)
+
+
+def _learn_together(update, kernel, logits, targets):
+    """alpha (M, b, C) and G (G, M, b, b) after the labels of each batch, one after the other.
+
+    Takes kernels (G, M, b, b), logits (M, b, C) before the first label and targets (M, b, C).
+    """
+    n_groups, _, size, _ = kernel.shape
+    alpha = torch.zeros_like(logits)
+    shrunk = torch.zeros_like(kernel)
+    for t in range(size):
+        row = kernel[:, :, t]  # (G, M, b)
+        projected = torch.einsum("gmij,gmj->gmi", shrunk, row)
+        direction = -projected
+        direction[:, :, t] += 1
+        variance = row[:, :, t] - (row * projected).sum(dim=2)  # (G, M)
+        shift = torch.einsum("gmb,mbgc->mgc", row, _grouped(alpha, n_groups)).flatten(start_dim=1)
+        a, h = update.at_once(logits[:, t] + shift, variance.T, targets[:, t])
+        step = torch.einsum("gmb,mgc->mbgc", direction, _grouped(a, n_groups))
+        alpha = alpha + step.flatten(start_dim=2)
+        scale = (h / (1 + h * variance.T)).T[:, :, None, None]  # (G, M, 1, 1)
+        shrunk = shrunk + scale * direction[..., :, None] * direction[..., None, :]
+    return alpha, shrunk
+
+
+def _grouped(outputs, n_groups):
+    """(..., C) as (..., G, C / G)."""
+    return outputs.reshape(*outputs.shape[:-1], n_groups, -1)
+
+
+def _encoded(state, labels, name):
+    """Targets (n, C) of labels."""
+    labels = np.asarray(labels)
+    places = np.searchsorted(state.classes_, labels).clip(max=len(state.classes_) - 1)
+    unknown = np.unique(labels[state.classes_[places] != labels])
+    if len(unknown):
+        raise ValueError(
+            f"{name} has labels that the classifier does not know: {unknown.tolist()}; known are "
+            f"{state.classes_.tolist()}. Pass classes= to the classifier."
+        )
+    return state.likelihood.encode(torch.from_numpy(places).to(state.logits))
+
+
+def _clusters(features, n_clusters, rng):
+    seed = rng.randint(2**31)
+    n_clusters = min(n_clusters, len(np.unique(features, axis=0)))
+    return MiniBatchKMeans(n_clusters, n_init=1, random_state=seed).fit_predict(features)
+
+
+def _one_of_each(places, clusters, size, rng):
+    """A random instance of each cluster, filled up at random."""
+    order = rng.permutation(len(places))
+    _, first = np.unique(clusters[order], return_index=True)
+    chosen = places[order[first]]
+    rest = rng.permutation(np.setdiff1d(places, chosen))[: size - len(chosen)]
+    return rng.permutation(np.concatenate([chosen, rest]))[:size]

@@ -1,0 +1,73 @@
+"""Batches drawn at random, useful instances more often."""
+
+from numbers import Real
+
+import numpy as np
+from sklearn.utils._param_validation import Interval
+
+from laplace_al.strategies.base import QueryStrategy
+
+
+class PowerSampling(QueryStrategy):
+    """Draw a batch without replacement, with odds that are a power of another strategy's utility.
+
+    The instances of the largest ``exponent log u_i + g_i`` are chosen, with standard Gumbel noise
+    g: each is drawn from those left with probability u_i^exponent / sum_j u_j^exponent.
+    A batch of the most useful instances is a batch of much the same; a random one is not, at no
+    cost. Utilities must be positive to be drawn by, as entropies, margins and information are;
+    instances of none or a negative one come last, in random order.
+
+    Parameters
+    ----------
+    strategy : QueryStrategy
+        Says how useful each instance is on its own.
+    exponent : float, default=1.0
+        0 draws uniformly among what is useful at all; the larger, the closer to the strategy.
+    random_state : int, RandomState instance or None, default=None
+        Draws the noise. The strategy's own is not used.
+
+    References
+    ----------
+    Kirsch, Farquhar, Atighehchian, Jesson, Branchaud-Charron and Gal, *Stochastic batch
+    acquisition: A simple baseline for deep active learning*, TMLR 2023.
+
+    Examples
+    --------
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from laplace_al.strategies import MarginSampling
+    >>> from laplace_al.strategies import PowerSampling
+    >>> learner = LogisticRegression().fit([[0.0], [1.0]], [0, 1])
+    >>> strategy = PowerSampling(MarginSampling(), exponent=200.0, random_state=0)
+    >>> strategy.query(learner, [[0.0], [0.45], [1.5]], n_instances=2)
+    array([1, 0])
+    """
+
+    _parameter_constraints: dict = {
+        **QueryStrategy._parameter_constraints,
+        "strategy": [QueryStrategy],
+        "exponent": [Interval(Real, 0, None, closed="left")],
+    }
+
+    def __init__(self, strategy, *, exponent=1.0, random_state=None):
+        self.strategy = strategy
+        self.exponent = exponent
+        self.random_state = random_state
+
+    def utilities(self, view, rng):
+        """Those of the strategy, (n_pool,)."""
+        return self.strategy.utilities(view, rng)
+
+    def candidate_utilities(self, view, candidates, rng):
+        """See :meth:`QueryStrategy.candidate_utilities`: those of the strategy."""
+        self.strategy._validate_params()
+        return self.strategy.candidate_utilities(view, candidates, rng)
+
+    def choose(self, view, n_instances, candidates, rng):
+        """See :meth:`QueryStrategy.choose`: drawn, best first only on average."""
+        utilities = self.candidate_utilities(view, candidates, rng)
+        noise = rng.gumbel(size=len(utilities))
+        useful = utilities > 0
+        keys = np.where(useful, 0.0, noise)
+        keys[useful] = self.exponent * np.log(utilities[useful]) + noise[useful]
+        order = np.lexsort((-keys, ~useful, ~candidates))
+        return order[:n_instances], utilities

@@ -1,0 +1,63 @@
+"""Disagreement of weights drawn from the posterior."""
+
+from numbers import Integral
+
+import numpy as np
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from laplace_al import scores
+from laplace_al.strategies.base import QueryStrategy
+
+
+class QueryByCommittee(QueryStrategy):
+    """Choose the instances that a committee of drawn weights disagrees about most.
+
+    Each member s predicts p_s. Its vote goes to its most probable class, and ``"vote_entropy"`` is
+    ``-sum_k V_k log V_k`` of the shares V of the votes. ``"kl_divergence"`` is
+    ``mean_s KL(p_s || mean_s p_s)``, which is what
+    :class:`~laplace_al.strategies.bald.BALD` computes with as many samples.
+    Needs the posterior of a :class:`~laplace_al.LaplaceUpdateClassifier`, whose ``random_state``
+    seeds the drawn weights.
+
+    Parameters
+    ----------
+    n_members : int, default=10
+        Size of the committee, at least 2.
+    disagreement : {"vote_entropy", "kl_divergence"}, default="vote_entropy"
+    random_state : int, RandomState instance or None, default=None
+        Breaks ties, of which vote entropy has many.
+
+    References
+    ----------
+    Seung, Opper and Sompolinsky, *Query by committee*, COLT 1992.
+
+    McCallum and Nigam, *Employing EM and pool-based active learning for text classification*,
+    ICML 1998.
+
+    Examples
+    --------
+    >>> from laplace_al import LaplaceUpdateClassifier
+    >>> from laplace_al.strategies import QueryByCommittee
+    >>> learner = LaplaceUpdateClassifier().fit([[-1.0, 0.0], [1.0, 0.0]], [0, 1])
+    >>> QueryByCommittee(random_state=0).query(learner, [[9.0, 0.0], [0.0, 4.0]])
+    array([1])
+    """
+
+    _parameter_constraints: dict = {
+        **QueryStrategy._parameter_constraints,
+        "n_members": [Interval(Integral, 2, None, closed="left")],
+        "disagreement": [StrOptions({"vote_entropy", "kl_divergence"})],
+    }
+
+    def __init__(self, *, n_members=10, disagreement="vote_entropy", random_state=None):
+        self.n_members = n_members
+        self.disagreement = disagreement
+        self.random_state = random_state
+
+    def utilities(self, view, rng):
+        """Disagreement of the members in nats, (n_pool,)."""
+        draws = view.posterior_state(self).sample_proba(self.n_members)
+        if self.disagreement == "kl_divergence":
+            return scores.mutual_information(draws)
+        votes = draws.argmax(axis=2)[:, :, None] == np.arange(draws.shape[2])
+        return scores.entropy(votes.mean(axis=0))

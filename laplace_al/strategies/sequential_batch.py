@@ -1,0 +1,88 @@
+"""Batches built label by label, before any of their labels is known."""
+
+import numbers
+
+import numpy as np
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+
+from laplace_al.strategies.base import QueryStrategy
+
+
+class SequentialBatch(QueryStrategy):
+    """Build a batch one instance at a time, with a posterior that learns imagined labels.
+
+    Instances that are best each on its own resemble each other. Here, each choice of the wrapped
+    strategy is followed by a Bayesian update with a label that the model makes up, so that the next
+    one is chosen by a model that no longer needs what it has just asked for. Needs the posterior of
+    a LaplaceUpdateClassifier. With true labels, one at a time, the same is done by
+    :class:`laplace_al.ActiveLearner` with ``query(1)`` and ``teach``.
+
+    Parameters
+    ----------
+    strategy : QueryStrategy
+        Chooses each instance. Its own ``random_state`` is not used.
+    labels : {"sampled", "predicted", "expected"}, default="sampled"
+        What is learnt of a chosen instance: a label drawn from its prediction, its most probable
+        label, or that there will be a label, not which, so that only variances shrink.
+    update_every : int, default=1
+        How many instances are chosen between two updates.
+    random_state : int, RandomState instance or None, default=None
+        Draws labels and breaks ties.
+
+    References
+    ----------
+    Huseljic et al., *Efficient Bayesian Updates for Deep (Active) Learning via Laplace
+    Approximations*, arXiv 2210.06112.
+
+    Examples
+    --------
+    >>> from laplace_al import LaplaceUpdateClassifier
+    >>> from laplace_al.strategies import MarginSampling, SequentialBatch
+    >>> clf = LaplaceUpdateClassifier().fit([[-1.0, 0.0], [1.0, 0.0]], [0, 1])
+    >>> pool = [[0.1, 3.0], [0.1, 3.0], [0.3, -3.0], [5.0, 0.0]]
+    >>> batch = SequentialBatch(MarginSampling(), labels="predicted", random_state=0)
+    >>> sorted(batch.query(clf, pool, n_instances=2).tolist()) in ([0, 2], [1, 2])
+    True
+    """
+
+    _parameter_constraints: dict = {
+        **QueryStrategy._parameter_constraints,
+        "strategy": [HasMethods(["choose", "candidate_utilities"])],
+        "labels": [StrOptions({"sampled", "predicted", "expected"})],
+        "update_every": [Interval(numbers.Integral, 1, None, closed="left")],
+    }
+
+    def __init__(self, strategy, *, labels="sampled", update_every=1, random_state=None):
+        super().__init__(random_state=random_state)
+        self.strategy = strategy
+        self.labels = labels
+        self.update_every = update_every
+
+    def utilities(self, view, rng):
+        """Those of the wrapped strategy before any choice, (n_pool,)."""
+        return self.strategy.utilities(view, rng)
+
+    def choose(self, view, n_instances, candidates, rng):
+        """See :meth:`QueryStrategy.choose`."""
+        state = view.posterior_state(self).copy()
+        is_open = candidates.copy()
+        positions, utilities = np.empty(0, dtype=np.int64), None
+        while len(positions) < n_instances:
+            n_more = min(self.update_every, n_instances - len(positions))
+            chosen, found = self.strategy.choose(view, n_more, is_open, rng)
+            utilities = found if utilities is None else utilities
+            positions = np.concatenate([positions, chosen])
+            is_open[chosen] = False
+            if len(positions) < n_instances:
+                for position in chosen:
+                    state.observe(position, self._imagined(state, position, rng))
+                    view = view.after(position, state)
+        return positions, utilities
+
+    def _imagined(self, state, position, rng):
+        if self.labels == "expected":
+            return None
+        probabilities = state.predict_proba([position])[0]
+        if self.labels == "predicted":
+            return state.classes_[probabilities.argmax()]
+        return state.classes_[rng.choice(len(probabilities), p=probabilities / probabilities.sum())]

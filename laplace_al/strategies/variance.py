@@ -1,0 +1,36 @@
+"""Uncertainty of the weights about an instance, whatever its classes."""
+
+from laplace_al.strategies.base import QueryStrategy
+
+
+class VarianceSampling(QueryStrategy):
+    """Choose the instances whose logits vary most under the posterior.
+
+    The utility is ``phi^T Sigma phi``, where each output has its own covariance the mean over the
+    outputs. It looks at no probability: far from all that is labelled it is largest. With a
+    Gaussian likelihood the choice would be D-optimal.
+    Needs the posterior of a :class:`~laplace_al.LaplaceUpdateClassifier`.
+
+    Parameters
+    ----------
+    random_state : int, RandomState instance or None, default=None
+        Breaks ties.
+
+    References
+    ----------
+    MacKay, *Information-based objective functions for active data selection*, Neural
+    Computation 4(4), 1992.
+
+    Examples
+    --------
+    >>> from laplace_al import LaplaceUpdateClassifier
+    >>> from laplace_al.strategies import VarianceSampling
+    >>> learner = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1])
+    >>> VarianceSampling().query(learner, [[0.0], [-4.0], [2.0]], n_instances=2)
+    array([1, 2])
+    """
+
+    def utilities(self, view, rng):
+        """Variance of the logits, (n_pool,)."""
+        variance = view.posterior_state(self).variance.numpy(force=True)
+        return variance if variance.ndim == 1 else variance.mean(axis=1)

@@ -1,0 +1,99 @@
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss, zero_one_loss
+
+from laplace_al import LaplaceUpdateClassifier
+from laplace_al.strategies import LookAhead
+from laplace_al.strategies.view import PoolView
+
+
+def problem(n_classes=3, **params):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 4))
+    y = np.clip(np.floor(X @ np.ones(4) / 2 + rng.normal(size=200) / 3 + n_classes / 2), 0, 2)
+    y = np.array(list("abc"))[np.minimum(y, n_classes - 1).astype(int)]
+    clf = LaplaceUpdateClassifier(**params).fit(X[:20], y[:20])
+    return clf, X[20:80], y[20:80], X[80:], y[80:]
+
+
+def updated(clf, X, y):
+    """A copy that has really learnt, and keeps its calibration."""
+    twin = clone(clf)
+    vars(twin).update(vars(clf))
+    twin.calibration = None
+    return twin.partial_fit(X, y)
+
+
+@pytest.mark.parametrize("covariance", ["shared", "per_class"])
+@pytest.mark.parametrize("update", ["map", "newton"])
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("loss", ["log_loss", "zero_one"])
+def test_losses_are_those_of_really_updated_copies(covariance, update, n_classes, loss):
+    params = {"covariance": covariance, "update": update, "prior_precision": 0.1}
+    clf, X, y, X_eval, y_eval = problem(n_classes, **params)
+    strategy = LookAhead(X_eval, y_eval, y, loss=loss)
+    batches = np.random.default_rng(1).permuted(np.tile(np.arange(60), (7, 1)), axis=1)[:, :5]
+    ours = strategy.losses(PoolView(clf, X), batches)
+    for batch, value in zip(batches, ours, strict=True):
+        twin = updated(clf, X[batch], y[batch])
+        if loss == "log_loss":
+            expected = log_loss(y_eval, twin.predict_proba(X_eval), labels=clf.classes_)
+        else:
+            expected = zero_one_loss(y_eval, twin.predict(X_eval))
+        assert value == pytest.approx(expected, abs=1e-9)
+
+
+def test_many_batches_are_cut_into_parts(monkeypatch):
+    clf, X, y, X_eval, y_eval = problem()
+    strategy, view = LookAhead(X_eval, y_eval, y), PoolView(clf, X)
+    batches = np.arange(60).reshape(20, 3)
+    whole = strategy.losses(view, batches)
+    monkeypatch.setattr("laplace_al.strategies.look_ahead._NUMBERS_AT_ONCE", 1)
+    np.testing.assert_allclose(strategy.losses(view, batches), whole)
+
+
+def test_the_best_of_all_single_instances_is_found():
+    clf, X, y, X_eval, y_eval = problem()
+    strategy = LookAhead(X_eval, y_eval, y, n_batches=1000, random_state=0)
+    losses = strategy.losses(PoolView(clf, X), np.arange(60)[:, None])
+    chosen, utilities = strategy.query(clf, X, return_utilities=True)
+    assert losses[chosen[0]] == losses.min()
+    np.testing.assert_allclose(utilities, -losses)
+
+
+def test_it_is_better_than_chance():
+    clf, X, y, X_eval, y_eval = problem()
+    ahead = LookAhead(X_eval, y_eval, y, random_state=0).query(clf, X, 6)
+    losses = LookAhead(X_eval, y_eval, y).losses(
+        PoolView(clf, X), np.stack([ahead, *np.arange(60).reshape(10, 6)])
+    )
+    assert losses[0] < losses[1:].min()
+
+
+def test_batches_of_all_kinds_are_distinct_candidates():
+    clf, X, y, X_eval, y_eval = problem()
+    mask = np.arange(60) % 2 == 0
+    strategy = LookAhead(X_eval, y_eval, y, n_batches=31, random_state=0)
+    batches = strategy._batches(PoolView(clf, X), 8, mask, np.random.RandomState(0))
+    assert batches.shape == (31, 8)
+    for batch in batches:
+        assert len(set(batch)) == 8
+        assert mask[batch].all()
+
+
+def test_wrong_labels():
+    clf, X, y, X_eval, y_eval = problem()
+    with pytest.raises(ValueError, match="y_pool must have a label for each of the 60 rows"):
+        LookAhead(X_eval, y_eval, y[:-1]).query(clf, X)
+    with pytest.raises(ValueError, match=r"y_eval has labels .* does not know: \['z'\]"):
+        LookAhead(X_eval[:2], ["a", "z"], y).query(clf, X)
+
+
+def test_learners_that_cannot_be_simulated():
+    clf, X, y, X_eval, y_eval = problem(covariance="full")
+    with pytest.raises(TypeError, match="got covariance='full'"):
+        LookAhead(X_eval, y_eval, y).query(clf, X)
+    with pytest.raises(TypeError, match="LookAhead needs the posterior"):
+        LookAhead(X_eval, y_eval, y).query(LogisticRegression().fit(X, y), X)

@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+
+from laplace_al.strategies.prob_cover import ProbCover, median_distance
+
+X = np.random.default_rng(0).normal(size=(200, 3))
+
+
+class Learner:
+    def __init__(self, labelled=None):
+        self.X_training = labelled
+
+
+def within(a, b, radius):
+    return np.linalg.norm(a[:, None] - b[None], axis=2) <= radius
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("n_labelled", [0, 15])
+def test_every_choice_covers_as_much_as_any_other_could(seed, n_labelled):
+    candidates = np.random.default_rng(seed).random(200) < 0.6
+    labelled = np.random.default_rng(5).normal(size=(n_labelled, 3))
+    positions, utilities = ProbCover(radius=0.7, random_state=seed).query(
+        Learner(labelled if n_labelled else None),
+        X,
+        60,
+        candidates=candidates,
+        return_utilities=True,
+    )
+    graph = within(X, X, 0.7)
+    uncovered = ~within(X, labelled, 0.7).any(axis=1)
+    np.testing.assert_array_equal(
+        utilities[candidates], (graph @ uncovered.astype(int))[candidates]
+    )
+    assert positions.dtype == np.int64
+    assert candidates[positions].all()
+    assert len(set(positions)) == 60
+    for chosen in positions:
+        gains = np.where(candidates, (graph & uncovered).sum(axis=1), -1)
+        assert gains[chosen] == gains.max()
+        uncovered &= ~graph[chosen]
+        candidates[chosen] = False
+
+
+def test_what_is_left_when_all_is_covered_is_random():
+    orders = {tuple(ProbCover(radius=1e3, random_state=s).query(Learner(), X, 9)) for s in range(9)}
+    assert len(orders) == 9
+
+
+def test_ties_are_broken_at_random():
+    pool = np.array([[0.0], [10.0], [20.0]])
+    chosen = {ProbCover(radius=1.0, random_state=s).query(Learner(), pool)[0] for s in range(20)}
+    assert chosen == {0, 1, 2}
+
+
+def test_the_radius_is_the_median_distance_to_the_fifth_neighbour():
+    distances = np.sort(np.linalg.norm(X[:, None] - X[None], axis=2), axis=1)
+    assert median_distance(X) == pytest.approx(np.median(distances[:, 5]), rel=1e-12)
+    chosen, auto = (
+        ProbCover(radius=r, random_state=0).query(Learner(), X, 50)
+        for r in (median_distance(X) * (1 + 1e-12), None)
+    )
+    np.testing.assert_array_equal(chosen, auto)
+
+
+@pytest.mark.parametrize("labelled", [None, np.full((2, 40), 1e3 + 0.1)])
+def test_identical_instances_cover_each_other(labelled):
+    pool = np.full((30, 40), 1e3 + 0.1)
+    orders = set()
+    for seed in range(5):
+        positions, utilities = ProbCover(random_state=seed).query(
+            Learner(labelled), pool, 30, return_utilities=True
+        )
+        np.testing.assert_array_equal(utilities, 30 if labelled is None else 0)
+        assert sorted(positions) == list(range(30))
+        orders.add(tuple(positions))
+    assert len(orders) == 5
+
+
+def test_a_pool_of_one():
+    assert ProbCover().query(Learner(), [[1.0, 2.0]]) == [0]
+
+
+def test_single_precision_rows_are_only_read():
+    pool = X.astype(np.float32)
+    pool.flags.writeable = False
+    assert sorted(ProbCover(random_state=0).query(Learner(X[:3]), pool, 200)) == list(range(200))
+
+
+@pytest.mark.parametrize("wrong", [0.0, -1.0, "auto"])
+def test_a_wrong_radius_is_refused(wrong):
+    with pytest.raises(ValueError, match="'radius' parameter"):
+        ProbCover(radius=wrong).query(Learner(), X)

@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+
+from laplace_al.strategies.typi_clust import TypiClust, typicality
+
+CENTRES = np.array([[0.0, 0.0], [20.0, 0.0], [0.0, 20.0], [20.0, 20.0]])
+BLOB = np.repeat(np.arange(4), [40, 30, 20, 10])
+X = CENTRES[BLOB] + np.random.default_rng(0).normal(size=(100, 2))
+
+
+class Learner:
+    def __init__(self, labelled=None):
+        self.X_training = labelled
+
+
+def test_takes_one_of_each_blob_without_a_label():
+    learner = Learner(CENTRES[[0, 2]])
+    for seed in range(5):
+        positions = TypiClust(random_state=seed).query(learner, X, 2)
+        assert positions.dtype == np.int64
+        assert list(BLOB[positions]) == [1, 3]
+
+
+def test_larger_blobs_come_first():
+    assert list(BLOB[TypiClust(random_state=0).query(Learner(), X, 4)]) == [0, 1, 2, 3]
+
+
+def test_takes_the_most_typical_of_its_cluster():
+    positions = TypiClust(n_neighbors=5, random_state=0).query(Learner(), X, 4)
+    for blob, chosen in enumerate(positions):
+        members = np.flatnonzero(blob == BLOB)
+        distances = np.linalg.norm(X[members, None] - X[None, members], axis=2)
+        mean = np.sort(distances, axis=1)[:, 1:6].mean(axis=1)
+        assert chosen == members[mean.argmin()]
+
+
+def test_goes_round_again_when_every_cluster_has_a_label():
+    candidates = np.isin(np.arange(100), [0, 1, 2, 45, 75, 95])
+    positions = TypiClust(random_state=0).query(Learner(), X, 6, candidates=candidates)
+    assert sorted(positions) == [0, 1, 2, 45, 75, 95]
+
+
+def test_outliers_come_last():
+    pool = np.concatenate([X[BLOB == 0], [[500.0, 0.0]]])
+    positions = TypiClust(random_state=0).query(Learner(), pool, 2)
+    assert 40 not in positions
+
+
+def test_utility_is_the_typicality_in_the_whole_pool():
+    _, utilities = TypiClust(n_neighbors=7).query(Learner(), X, return_utilities=True)
+    distances = np.sort(np.linalg.norm(X[:, None] - X[None], axis=2), axis=1)
+    np.testing.assert_allclose(utilities, 1 / distances[:, 1:8].mean(axis=1), rtol=1e-12)
+
+
+def test_typicality_is_finite_for_one_instance_and_for_equal_ones():
+    assert np.isfinite(typicality(np.ones((1, 3)), 20)).all()
+    assert np.isfinite(typicality(np.ones((5, 3)), 20)).all()
+
+
+def test_identical_instances_are_in_random_order():
+    pool = np.full((60, 4), 1e3 + 0.1)
+    orders = {tuple(TypiClust(random_state=s).query(Learner(), pool, 60)) for s in range(5)}
+    assert len(orders) == 5
+    assert all(sorted(order) == list(range(60)) for order in orders)
+
+
+def test_many_clusters_are_found_in_mini_batches():
+    pool = np.random.default_rng(0).normal(size=(300, 4))
+    positions = TypiClust(random_state=0).query(Learner(pool[:20]), pool, 60)
+    assert len(set(positions)) == 60
+
+
+@pytest.mark.parametrize("n_instances", [1, 100])
+def test_single_precision_rows_are_only_read(n_instances):
+    pool = X.astype(np.float32)
+    pool.flags.writeable = False
+    first, second = (
+        TypiClust(random_state=3).query(Learner(CENTRES), pool, n_instances) for _ in range(2)
+    )
+    assert len(set(first)) == n_instances
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("wrong", [0, 1.5])
+def test_a_wrong_number_of_neighbors_is_refused(wrong):
+    with pytest.raises(ValueError, match="'n_neighbors' parameter"):
+        TypiClust(n_neighbors=wrong).query(Learner(), X)

@@ -37,7 +37,10 @@ class PoolView:
     @functools.cached_property
     def _laplace(self):
         """The fitted LaplaceUpdateClassifier behind the learner, what goes before it, or None."""
-        for estimator in (self.learner, *(getattr(self.learner, n, None) for n in _ESTIMATORS)):
+        estimators = [self.learner]
+        if hasattr(self.learner, "query"):  # the estimator of a meta-estimator is never fitted
+            estimators += [getattr(self.learner, name, None) for name in _ESTIMATORS]
+        for estimator in estimators:
             if isinstance(estimator, Pipeline) and hasattr(estimator[-1], "pool_state"):
                 return estimator[-1], estimator[:-1].transform
             if hasattr(estimator, "pool_state"):

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -18,6 +19,9 @@ class ModalLearner:
 
     def __init__(self, estimator, X, y):
         self.estimator, self.X_training = estimator.fit(X, y), X
+
+    def query(self, X_pool):
+        """Makes it a learner."""
 
     def predict_proba(self, X):
         return self.estimator.predict_proba(X)
@@ -64,6 +68,13 @@ def test_any_classifier():
     match = "RandomSampling needs the posterior of a LaplaceUpdateClassifier; got LogisticRegress"
     with pytest.raises(TypeError, match=match):
         view.posterior_state(RandomSampling())
+
+
+def test_a_meta_estimator_predicts_itself():
+    search = GridSearchCV(LaplaceUpdateClassifier(), {"prior_precision": [0.1, 1.0]}, cv=2)
+    view = PoolView(search.fit(X, y), X)
+    np.testing.assert_allclose(view.predict_proba(), search.predict_proba(X))
+    assert view.state is None
 
 
 def test_without_probabilities():

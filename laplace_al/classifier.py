@@ -15,7 +15,7 @@ from sklearn.base import (
     TransformerMixin,
 )
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
+from sklearn.utils import check_random_state, check_scalar
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch.nn import functional
@@ -638,6 +638,11 @@ class LaplaceUpdateClassifier(
         -------
         ndarray of shape (n_samples, n_inputs, n_classes)
 
+        Raises
+        ------
+        TypeError, ValueError
+            If ``n_samples`` is not an integer >= 1.
+
         Examples
         --------
         >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1])
@@ -645,9 +650,13 @@ class LaplaceUpdateClassifier(
         (5, 2, 2)
         """
         check_is_fitted(self)
+        self._check_params()
         features = self._features(X, reset=False)
-        seed = None if random_state is None else _seed(random_state)
-        draws = self._draws(features, self.n_samples if n_samples is None else n_samples, seed)
+        n_samples = self.n_samples if n_samples is None else n_samples
+        check_scalar(n_samples, "n_samples", numbers.Integral, min_val=1)
+        draws = self._draws(
+            features, n_samples, None if random_state is None else _seed(random_state)
+        )
         return torch.cat(list(draws)).numpy(force=True)
 
     def predict_uncertainty(self, X):
@@ -677,6 +686,7 @@ class LaplaceUpdateClassifier(
         (True, True)
         """
         check_is_fitted(self)
+        self._check_params()
         features = self._features(X, reset=False)
         probabilities, aleatoric = averaged(self._draws(features, self.n_samples))
         total = torch.special.entr(probabilities).sum(dim=1)
@@ -754,8 +764,9 @@ class LaplaceUpdateClassifier(
         Returns
         -------
         PoolState
-            What it observes does not change this object. With ``predictive="monte_carlo"`` its
-            probabilities are those of ``"mean_field"``.
+            What it observes does not change this object. It learns as ``partial_fit`` does with
+            ``n_passes=1``, ``forgetting=1`` and no memory, under the calibration as it is. With
+            ``predictive="monte_carlo"`` its probabilities are those of ``"mean_field"``.
 
         Examples
         --------
@@ -770,14 +781,11 @@ class LaplaceUpdateClassifier(
             warnings.filterwarnings("ignore", "The given NumPy array is not writ", UserWarning)
             features = torch.as_tensor(features, device=self.posterior_.base.device)
         likelihood = likelihood_of(len(self.classes_))
-        update = STRUCTURES[self.covariance_].update(
-            likelihood, update=self.update, curvature=self.curvature, step_size=self.step_size
-        )
         return PoolState(
             self.posterior_,
             features,
             likelihood,
-            update,
+            self._update_rule(likelihood),
             self._calibration,
             _LINKS[self.predictive],
             self.classes_,
@@ -940,9 +948,10 @@ class LaplaceUpdateClassifier(
             if self.head == "fit":
                 start = find_mode(*data, prior, start, max_iter=self.max_iter, tol=self.tol).mean
             examined = examine(data, start, prior, coupled=coupled)
-            calibration = self._fitted_calibration(data, examined)
-            if self.prior_precision == "loo" and calibration.is_informed:
-                return calibration.objective
+            if self.prior_precision == "loo":
+                calibration = self._fitted_calibration(data, examined)
+                if calibration.is_informed:
+                    return calibration.objective
             return examined.log_evidence
 
         return choose_prior_precision(score, data.features, data.weights)
@@ -1018,18 +1027,17 @@ class LaplaceUpdateClassifier(
         memory = self._memory
         if memory is None:
             memory = Memory.of_posterior(self.posterior_)
-        if self.forgetting < 1 and not isinstance(memory.prior, IsotropicPrior):
+        is_whole = self.memory_size is None and isinstance(memory.prior, IsotropicPrior)
+        if self.forgetting < 1 and not is_whole:
             raise ValueError(
                 "forgetting < 1 needs memory_size=0, or None from the first label on; got "
-                f"memory_size={self.memory_size} beside labels that are not remembered."
+                f"memory_size={self.memory_size}, beside which labels are not remembered."
             )
         return memory
 
     def _update(self, data):
         """Condition the posterior on new labels, each predicted before it is learnt."""
-        update = STRUCTURES[self.covariance_].update(
-            data.likelihood, update=self.update, curvature=self.curvature, step_size=self.step_size
-        )
+        update = self._update_rule(data.likelihood)
         if self.calibration == "loo":
             update = Recording(update)
         labels = data.features, data.targets, data.weights
@@ -1040,6 +1048,11 @@ class LaplaceUpdateClassifier(
             update = update.update
         for _ in range(self.n_passes - 1):
             self.posterior_ = self.posterior_.condition(*labels, update)
+
+    def _update_rule(self, likelihood):
+        return STRUCTURES[self.covariance_].update(
+            likelihood, update=self.update, curvature=self.curvature, step_size=self.step_size
+        )
 
     def _refit_on(self, memory, likelihood):
         """Move the mean to the mode of all that is remembered, and drop what is too much."""

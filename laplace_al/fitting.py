@@ -6,14 +6,10 @@ import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
 
-from laplace_al.curvatures import (
-    full_curvature_root,
-    per_class_curvature,
-    secant_stiffening,
-)
+from laplace_al.curvatures import per_class_curvature, secant_stiffening
 from laplace_al.leave_one_out import LeftOut, leave_one_out, per_class_laplace
 from laplace_al.likelihoods import Bernoulli, Categorical
-from laplace_al.posterior import FullPosterior
+from laplace_al.structures import STRUCTURES
 
 # Prior precisions that are tried, in units of the mean square of a row of features.
 _RANGE = np.logspace(-6, 2, 9)
@@ -96,12 +92,11 @@ def examine(data, mean, prior, *, coupled=False):
     stiffening = secant_stiffening(probabilities, without, logits - left_out.logits)
     log_determinant = laplace.log_determinant
     if coupled and likelihood.n_outputs > 1:
-
-        def root(i):
-            return weights[i].sqrt() * full_curvature_root(probabilities[i : i + 1])
-
-        posterior = FullPosterior.at_mode(mean, features, root, prior.precision)
-        log_determinant = posterior.log_determinant()
+        log_determinant = (
+            STRUCTURES["full"]
+            .at_mode(mean, features, weights, likelihood, "categorical", prior.precision)
+            .log_determinant()
+        )
     fit = -weights @ likelihood.negative_log_likelihood(logits, targets) - prior.value(mean)
     scale = mean.numel() / 2 * np.log(prior.precision)
     return Examined(left_out, stiffening, float(fit + scale - log_determinant / 2))

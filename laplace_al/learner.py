@@ -48,6 +48,8 @@ class ActiveLearner:
         What has learnt the labels so far.
     labels_ : DataFrame with columns position, label
         The labels taught, in the order of teaching.
+    instances_ : array-like of shape (n_labelled, ...) or None
+        What has a label, initial instances first.
 
     See Also
     --------

@@ -1,7 +1,6 @@
 """Utilities of candidates: pure functions from probabilities (n, K) to (n,), larger is better."""
 
 import numpy as np
-from scipy.special import entr
 
 
 def least_confident(probabilities):
@@ -72,7 +71,7 @@ def entropy(probabilities):
     >>> entropy([[0.5, 0.5], [1.0, 0.0]]).round(4)
     array([0.6931, 0.    ])
     """
-    return entr(np.asarray(probabilities, dtype=np.float64)).sum(axis=1)
+    return negative_p_log_p(np.asarray(probabilities, dtype=np.float64)).sum(axis=1)
 
 
 def mutual_information(draws):

@@ -418,6 +418,14 @@ class TestPredictions:
         if covariance == "shared":  # independent logits: variances add up
             np.testing.assert_allclose(odds.var(axis=0), 2 * variance, rtol=0.05)
 
+    @pytest.mark.parametrize(("wrong", "error"), [(0, ValueError), (2.5, TypeError)])
+    def test_a_number_of_samples_that_is_none(self, wrong, error):
+        clf = LaplaceUpdateClassifier().fit(X[:100], y[:100])
+        with pytest.raises(error, match="n_samples"):
+            clf.sample_proba(X, n_samples=wrong)
+        with pytest.raises(ValueError, match="The 'n_samples' parameter"):
+            clf.set_params(n_samples=wrong).predict_uncertainty(X)
+
     def test_far_from_the_data_it_is_less_sure(self):
         A, b = data(2)
         plain = LaplaceUpdateClassifier(predictive="plug_in").fit(A, b)
@@ -686,8 +694,9 @@ class TestMemory:
             twin = LaplaceUpdateClassifier(classes=range(3)).fit(A[:50], b[:50], weights)
             np.testing.assert_allclose(clf.coef_, twin.coef_, atol=0.01)
         else:
-            clf.fit(A[:50], b[:50])
-            TestErrors.check(clf, "partial_fit", (A[:1], b[:1]), "forgetting < 1 needs memory_size")
+            match = "forgetting < 1 needs memory_size"
+            TestErrors.check(clf, "partial_fit", (A[:1], b[:1]), match)  # before it is full
+            TestErrors.check(clf.fit(A[:50], b[:50]), "partial_fit", (A[:1], b[:1]), match)
 
     @pytest.mark.parametrize("memory_size", [None, 20])
     @pytest.mark.parametrize("n_classes", [2, 3])

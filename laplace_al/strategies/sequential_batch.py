@@ -3,7 +3,7 @@
 import numbers
 
 import numpy as np
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils._param_validation import Interval, StrOptions
 
 from laplace_al.strategies.base import QueryStrategy
 
@@ -47,7 +47,7 @@ class SequentialBatch(QueryStrategy):
 
     _parameter_constraints: dict = {
         **QueryStrategy._parameter_constraints,
-        "strategy": [HasMethods(["choose", "candidate_utilities"])],
+        "strategy": [QueryStrategy],
         "labels": [StrOptions({"sampled", "predicted", "expected"})],
         "update_every": [Interval(numbers.Integral, 1, None, closed="left")],
     }
@@ -64,6 +64,7 @@ class SequentialBatch(QueryStrategy):
 
     def choose(self, view, n_instances, candidates, rng):
         """See :meth:`QueryStrategy.choose`."""
+        self.strategy._validate_params()
         state = view.posterior_state(self).copy()
         is_open = candidates.copy()
         positions, utilities = np.empty(0, dtype=np.int64), None

@@ -8,6 +8,7 @@ from sklearn.svm import LinearSVC
 from laplace_al import LaplaceUpdateClassifier, strategies
 from laplace_al.strategies import (
     MarginSampling,
+    SequentialBatch,
 )
 from laplace_al.strategies.base import best
 
@@ -136,6 +137,18 @@ class TestContract:
             strategy.set_params(y_eval=y > 0, y_pool=y > 0)
         positions = strategy.query(LaplaceUpdateClassifier().fit(X, y > 0), X, 60)
         assert len(set(positions)) == 60
+
+    @pytest.mark.parametrize("labels", ["sampled", "predicted", "expected"])
+    def test_batches_are_built_label_by_label(self, name, labels):
+        for learner in (LaplaceUpdateClassifier(covariance=c) for c in ("shared", "per_class")):
+            first, second = (
+                SequentialBatch(make(name), labels=labels, random_state=0).query(
+                    learner.fit(X, y), X, 6
+                )
+                for _ in range(2)
+            )
+            assert len(set(first)) == 6
+            np.testing.assert_array_equal(first, second)
 
     def test_a_larger_batch_than_the_pool_is_refused(self, name):
         match = r"n_instances must be .* size of the pool, 60; got 61"

@@ -4,7 +4,7 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 
 from laplace_al import LaplaceUpdateClassifier, scores
-from laplace_al.strategies import MarginSampling, RandomSampling, SequentialBatch
+from laplace_al.strategies import BALD, MarginSampling, SequentialBatch
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(80, 4))
@@ -75,9 +75,9 @@ def test_it_avoids_copies_of_what_it_has_chosen(clf):
     assert len(set(chosen // 5)) > 2
 
 
-def test_any_strategy_is_wrapped(clf):
-    batch = SequentialBatch(RandomSampling(), random_state=0)
-    assert len(set(batch.query(clf, X, 30))) == 30
+def test_parameters_of_the_wrapped_strategy_are_checked(clf):
+    with pytest.raises(ValueError, match="The 'n_samples' parameter of BALD"):
+        SequentialBatch(BALD(n_samples=0)).query(clf, X, 2)
 
 
 def test_a_classifier_without_a_posterior():

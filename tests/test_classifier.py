@@ -150,6 +150,32 @@ class TestFit:
         np.testing.assert_allclose(clf.posterior_.precision, precision, atol=1e-10)
         np.testing.assert_allclose(clf.posterior_.covariance, np.linalg.inv(precision), atol=1e-10)
 
+    @pytest.mark.parametrize("n_classes", N_CLASSES)
+    def test_the_default_is_stiffer_by_the_fifth_root_of_the_secant(self, n_classes):
+        A, b = data(n_classes)
+        params = {"covariance": "per_class", "prior_precision": 0.3} | PLAIN
+        clf = LaplaceUpdateClassifier(**params).fit(A, b)
+        phi = np.c_[A, np.ones(len(A))]
+        logits = phi @ clf.posterior_.mean.numpy()
+        expected = np.zeros((logits.shape[1], 65, 65))
+        softmax_of = expit if n_classes == 2 else lambda z: softmax(z, axis=1)
+        p, y_of = softmax_of(logits), (b[:, None] if n_classes == 2 else np.eye(n_classes)[b])
+        without = np.empty_like(logits)
+        for k in range(logits.shape[1]):  # left out by the inverse of the precision
+            h = p[:, k] * (1 - p[:, k])
+            inverse = np.linalg.inv(0.3 * np.eye(65) + (phi.T * h) @ phi)
+            v = np.einsum("nd,de,ne->n", phi, inverse, phi)
+            without[:, k] = logits[:, k] - v / (1 - h * v) * (y_of - p)[:, k]
+        secant = (p - softmax_of(without)) / (logits - without)
+        h = p * (1 - p)
+        stiff = np.where(secant > 0, h**0.8 * np.maximum(secant, 0) ** 0.2, h)
+        for k in range(logits.shape[1]):
+            expected[k] = 0.3 * np.eye(65) + (phi.T * stiff[:, k]) @ phi
+        np.testing.assert_allclose(
+            clf.posterior_.precision, expected.squeeze(), rtol=1e-4, atol=1e-4
+        )
+        assert (stiff > h * 1.05).any()
+
     @pytest.mark.parametrize(
         ("n_classes", "covariance", "expected"),
         [(2, "auto", "shared"), (10, "auto", "per_class"), (10, "full", "full")],
@@ -537,6 +563,23 @@ class TestCalibration:
         whole = copy.deepcopy(base).partial_fit(A[40:], b[40:])
         assert parts.temperature_ == pytest.approx(whole.temperature_, rel=1e-9)
 
+    def test_labels_that_fade_fade_from_the_temperature(self):
+        A, b = data(10)
+        clf = LaplaceUpdateClassifier(forgetting=0.9).fit(A[:60], b[:60])
+        kept = copy.deepcopy(clf).set_params(forgetting=1.0)
+        before = clf._calibration.scores.copy()
+        clf.partial_fit(A[60:61], b[60:61])
+        kept.partial_fit(A[60:61], b[60:61])
+        change = kept._calibration.scores - before  # of the label, under hardly another model
+        np.testing.assert_allclose(clf._calibration.scores, 0.9 * before + change, atol=0.5)
+        assert abs(0.1 * before).max() > 2
+
+    def test_new_classes_leave_nothing_that_does_not_know_them(self):
+        clf = LaplaceUpdateClassifier().fit(X[:100], y[:100]).add_classes([10])
+        for name in ("loo_proba_", "loo_score_", "log_marginal_likelihood_value_"):
+            assert not hasattr(clf, name)
+        assert clf.temperature_ != 1
+
     def test_a_stream_of_its_own(self):
         clf = LaplaceUpdateClassifier(prior_precision=30.0, classes=range(10))
         plain = LaplaceUpdateClassifier(prior_precision=30.0, classes=range(10), calibration=None)
@@ -725,6 +768,14 @@ class TestMemory:
         assert len(clf._memory.features) == 10
         learnt = np.arange(10), y[100:110]
         assert np.log(after[learnt]).mean() > np.log(before[learnt]).mean()
+
+    def test_passes_count_what_is_remembered_again(self):
+        A, b = data(3)
+        clf = LaplaceUpdateClassifier(memory_size=None, n_passes=3, **PLAIN).fit(A[:60], b[:60])
+        clf.partial_fit(A[60:], b[60:])
+        twin = LaplaceUpdateClassifier(**PLAIN)
+        twin.fit(A, b, sample_weight=np.r_[np.ones(60), np.full(60, 3.0)])
+        np.testing.assert_allclose(clf.predict_proba(A), twin.predict_proba(A), atol=2e-3)
 
     def test_a_memory_that_begins_later(self):
         clf = LaplaceUpdateClassifier(prior_precision=0.1).fit(X[:100], y[:100])

@@ -89,7 +89,7 @@ def secant_stiffening(mean, without, moved):
     is what a quadratic needs to bring back the residual when the instance is left out, coupling
     between the classes included. Their geometric mean with weights 4/5 and 1/5 came closest to
     retraining over weak and strong priors, few and many labels and classes
-    (``examples/benchmarks/update_quality.py``).
+    (``examples/study/updates.py``).
 
     Parameters
     ----------

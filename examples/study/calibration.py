@@ -1,6 +1,6 @@
 """How honest are the probabilities of few labels, without a validation set?
 
-``python examples/benchmarks/calibration.py [--data FOLDER] [--seeds 10] [--sets digits ...]``
+``python examples/study/calibration.py [--data FOLDER] [--seeds 10] [--sets digits ...]``
 
 A last layer is fitted to a few random labels. Each row holds the negative log-likelihood of
 the test labels over that of the bound, which is the plug-in prediction at the temperature fitted to

@@ -1,6 +1,6 @@
 """How close does an update come to retraining?
 
-``python examples/benchmarks/update_quality.py [--data FOLDER] [--seeds 10] [--sets digits ...]``
+``python examples/study/updates.py [--data FOLDER] [--seeds 10] [--sets digits ...]``
 
 A last layer is fitted to some labels and updated with new ones, once at each prior precision. A row
 holds the total variation (TV) of its test predictions to those of a model retrained on all labels,

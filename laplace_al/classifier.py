@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from laplace_al import links
 from laplace_al.calibration import Calibration, Observation
-from laplace_al.features import SharedExtractorMixin, TorchFeatures, share
+from laplace_al.features import Extracted, SharedExtractorMixin, TorchFeatures, share
 from laplace_al.fitting import Labelled, choose_prior_precision, examine
 from laplace_al.labels import (
     check_labels,
@@ -754,6 +754,52 @@ class LaplaceUpdateClassifier(
         value = value + change - self.posterior_.log_evidence(self.prior_precision_)
         return value if isinstance(prior_precision, torch.Tensor) else float(value)
 
+    def newton_decrement(self, X, y, sample_weight=None):
+        """How far the posterior mean is from the MAP of these labels, in standard deviations.
+
+        sqrt(<g, Sigma g>) with the gradient g of ``sum s CE(y, W^T phi) + lambda / 2 |W - W_0|^2``
+        at the mean. Given all labels so far, it tells how far updates have drifted from what
+        ``fit`` would find: 0 right after ``fit``. Half its square estimates how much lower that
+        objective can get, in nats.
+
+        Boyd and Vandenberghe, *Convex Optimization*, 2004, section 9.5.1.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), or what the extractor takes
+        y : array-like of shape (n_samples,)
+        sample_weight : array-like of shape (n_samples,), default=None
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        ValueError
+            If y has a label that is not among the classes, or a weight is negative.
+
+        Examples
+        --------
+        >>> X, y = [[-1.0], [1.0]], [0, 1]
+        >>> clf = LaplaceUpdateClassifier().fit(X, y)
+        >>> clf.newton_decrement(X, y) < 1e-4
+        True
+        >>> clf.newton_decrement(X, y, sample_weight=[10, 1]) > 0.1
+        True
+        """
+        check_is_fitted(self)
+        self._check_params()
+        features = self._features(X, reset=False)
+        y, sample_weight = check_labels(y, sample_weight, len(features))
+        likelihood = likelihood_of(len(self.classes_))
+        targets = likelihood.encode(features.new_tensor(class_indices(y, self.classes_)))
+        weights = features.new_tensor(sample_weight * class_weights(self.class_weight, y))
+        residual = likelihood.residual(self.posterior_.logits(features), targets)
+        prior = IsotropicPrior(self.posterior_.prior_mean, self.prior_precision_)
+        gradient = prior.gradient(self.posterior_.mean) - features.T @ (weights[:, None] * residual)
+        return float(self.posterior_.norm(gradient))
+
     def pool_state(self, X):
         """Predictions of a pool that follow each label at the price of one pass over its features.
 
@@ -776,7 +822,7 @@ class LaplaceUpdateClassifier(
         """
         check_is_fitted(self)
         self._check_params()
-        features = self._extract(X, reset=False)
+        features = self._extract(X, reset=False, dtype=(np.float64, np.float32))
         with warnings.catch_warnings():  # that nobody may write to it, which nobody does
             warnings.filterwarnings("ignore", "The given NumPy array is not writ", UserWarning)
             features = torch.as_tensor(features, device=self.posterior_.base.device)
@@ -828,6 +874,11 @@ class LaplaceUpdateClassifier(
         return mean[-1].copy() if self.fit_intercept else np.zeros(mean.shape[1])
 
     @property
+    def calibration_(self):
+        """Temperature of the mean logits and scale of their variances."""
+        return self._calibration
+
+    @property
     def temperature_(self):
         """What mean logits are divided by."""
         return self._calibration.temperature
@@ -836,14 +887,16 @@ class LaplaceUpdateClassifier(
     def _n_features_out(self):
         return len(self.posterior_.mean) - int(self.fit_intercept)
 
-    def _extract(self, X, *, reset):
+    def _extract(self, X, *, reset, dtype=np.float64):
         """Validated features (n, D) as an array."""
+        if isinstance(X, Extracted):
+            return X.features
         if reset:
             self.extractor_ = self._make_extractor()
         if self.extractor_ is None:
             if not reset and self._is_valid(X):
                 return X
-            return validate_data(self, X, reset=reset, dtype=np.float64)
+            return validate_data(self, X, reset=reset, dtype=dtype)
         X = self.extractor_.check_inputs(self, X, reset=reset)
         if reset:
             self.extractor_.probe(X)

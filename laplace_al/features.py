@@ -10,7 +10,7 @@ import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval
-from sklearn.utils.validation import _num_samples, check_is_fitted, validate_data
+from sklearn.utils.validation import _num_samples, check_array, check_is_fitted, validate_data
 from tqdm.auto import tqdm
 
 from laplace_al.networks import (
@@ -23,6 +23,30 @@ from laplace_al.networks import (
     network_of,
 )
 from laplace_al.transaction import all_or_nothing
+
+
+class Extracted:
+    """Features of inputs that are known already, in place of those inputs.
+
+    Parameters
+    ----------
+    features : Tensor or ndarray of shape (n_samples, n_features)
+        As the extractor of the classifier they are given to returned them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from laplace_al import LaplaceUpdateClassifier
+    >>> clf = LaplaceUpdateClassifier(np.square).fit([[0.0], [2.0]], [0, 1])
+    >>> bool((clf.predict_proba(Extracted(np.array([[4.0]]))) == clf.predict_proba([[2.0]])).all())
+    True
+    """
+
+    def __init__(self, features):
+        self.features = features
+
+    def __len__(self):
+        return len(self.features)
 
 
 class SharedExtractorMixin:
@@ -47,6 +71,34 @@ class SharedExtractorMixin:
             memo[id(extractor)] = extractor
         vars(twin).update(copy.deepcopy(vars(self), memo))
         return twin
+
+
+def features_of(feature_extractor, X, **params):
+    """Features of inputs, validated, before any classifier was fitted.
+
+    Parameters
+    ----------
+    feature_extractor : object
+        Of the kinds that a :class:`LaplaceUpdateClassifier` takes; None: X are the features.
+    X : array-like of shape (n_samples, ...), or what the extractor takes
+    **params
+        Parameters of :class:`TorchFeatures`, of which the extractor may be one itself.
+
+    Returns
+    -------
+    ndarray of shape (n_samples, n_features)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> features_of(np.square, [[3.0]])
+    array([[9.]])
+    """
+    if feature_extractor is None:
+        return check_array(X, dtype=(np.float64, np.float32))
+    if isinstance(feature_extractor, TorchFeatures):
+        return share(feature_extractor).fit_transform(X)
+    return TorchFeatures(feature_extractor, **params).fit_transform(X)
 
 
 def share(extractor):

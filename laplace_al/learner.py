@@ -1,23 +1,41 @@
 """The loop of active learning: query, teach, and now and then refit."""
 
 import copy
+import datetime
+import functools
 import numbers
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, clone
+from sklearn.exceptions import NotFittedError
 from sklearn.utils import _safe_indexing, check_random_state
-from sklearn.utils.validation import _num_samples, check_consistent_length, column_or_1d
+from sklearn.utils.validation import _num_samples, check_consistent_length
 
+from laplace_al.classifier import LaplaceUpdateClassifier
+from laplace_al.features import Extracted
+from laplace_al.journal import Journal
+from laplace_al.labels import check_labels, class_indices, distinct_classes
+from laplace_al.record import Event, Record
+from laplace_al.scored_pool import ScoredPool
 from laplace_al.strategies.base import check_n_instances
-from laplace_al.transaction import all_or_nothing
+from laplace_al.strategies.random import RandomSampling
+
+# Of the MAP of all labels, in posterior standard deviations: where refit_every="auto" refits.
+_MAX_DRIFT = 1.0
 
 
 class ActiveLearner:
     """A classifier, a query strategy and a pool of unlabelled instances.
 
     Positions are always those of ``X_pool`` as it was given: what has a label is not queried
-    again, but the positions of the rest stay the same.
+    again, but the positions of the rest stay the same. The pool must not change while it is in
+    use: its features are computed once, and each label changes their predictions in one pass.
+
+    It can start without any label: they are kept until the estimator can be fitted, which takes two
+    classes unless ``classes`` names them. Until then strategies that need predictions draw at
+    random.
 
     Parameters
     ----------
@@ -33,12 +51,22 @@ class ActiveLearner:
     y_initial : array-like of shape (n_initial,), default=None
         Their labels.
     classes : array-like of shape (n_classes,), default=None
-        All labels that may occur. Needed if the initial labels lack some.
-    refit_every : int or None, default=None
+        All labels that may occur; others are refused. None: a label that was not seen before opens
+        a class, by ``add_classes`` where the estimator has it, else by a refit.
+    refit_every : int, "auto" or None, default=None
         Number of new labels after which the estimator is fitted anew on all of them. None: never,
-        every label is learnt by ``partial_fit``.
+        every label is learnt by ``partial_fit``. ``"auto"``: when these updates have drifted more
+        than one posterior standard deviation from what a fit would find, see
+        :meth:`LaplaceUpdateClassifier.newton_decrement`.
+    journal : str or path-like, default=None
+        SQLite file that each label is written to before it counts as taught, see
+        :class:`laplace_al.journal.Journal`. If it exists, the learner goes on where it ends: same
+        labels, same model. One learner at a time.
+    annotator : str, default=None
+        Who labels, for the record.
     random_state : int, RandomState instance or None, default=None
-        Seeds the strategy, unless that has a ``random_state`` of its own.
+        Seeds the strategy, unless that has a ``random_state`` of its own. A query depends on it
+        and on how much has happened: asked twice, the answer is the same.
     verbose : int, default=0
         Prints a line for each refit, if positive.
 
@@ -46,10 +74,27 @@ class ActiveLearner:
     ----------
     estimator_ : classifier
         What has learnt the labels so far.
-    labels_ : DataFrame with columns position, label
-        The labels taught, in the order of teaching.
+    labels_ : DataFrame with columns position, label, time, annotator
+        The valid label of each instance, in the order of teaching; position is missing for what
+        was taught by value, and time is UTC.
+    history_ : DataFrame with columns action, position, label, time, annotator
+        All that happened: "label", "skip", "relabel", "refit".
     instances_ : array-like of shape (n_labelled, ...) or None
         What has a label, initial instances first.
+    is_fitted : bool
+        Whether there is a model yet.
+    pool_ : ScoredPool
+        The pool with its features and predictions.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is not what it may be, or the journal is of another pool.
+    TypeError
+        If the strategy cannot be asked, or the estimator lacks the ``partial_fit`` that
+        ``refit_every`` relies on.
+    RuntimeError
+        If another learner uses the journal.
 
     See Also
     --------
@@ -80,6 +125,8 @@ class ActiveLearner:
         y_initial=None,
         classes=None,
         refit_every=None,
+        journal=None,
+        annotator=None,
         random_state=None,
         verbose=0,
     ):
@@ -90,6 +137,8 @@ class ActiveLearner:
         self.y_initial = y_initial
         self.classes = classes
         self.refit_every = _check_refit_every(refit_every, estimator)
+        self.journal = journal
+        self.annotator = annotator
         self.random_state = random_state
         self.verbose = verbose
 
@@ -100,33 +149,46 @@ class ActiveLearner:
                 f"strategy must have a method query; got {strategy!r}. Pass an object of "
                 "laplace_al.strategies, e.g. MarginSampling()."
             )
+        self._strategy = clone(strategy)
+        self._seed = check_random_state(random_state).randint(2**31)
+        self._journal = None
         self.estimator_ = copy.deepcopy(estimator)
         if classes is not None and "classes" in estimator.get_params(deep=False):
             self.estimator_.set_params(classes=classes)
-        self._strategy = clone(strategy)
-        if getattr(strategy, "random_state", 0) is None:
-            seed = check_random_state(random_state).randint(2**31)
-            self._strategy.set_params(random_state=np.random.RandomState(seed))
-        self._positions = np.empty(0, dtype=np.int64)
-        self._labels = None  # (n_taught,), in the dtype of the first labels taught
+        self.is_fitted = X_initial is None and hasattr(estimator, "classes_")
+        # what a refit starts from when the data behind the estimator is not known
+        is_all_known = not self.is_fitted or not hasattr(estimator, "partial_fit")
+        self._given = None if is_all_known else self.estimator_
+        self.pool_ = ScoredPool(X_pool)
         self._n_since_refit = 0
-        self._is_fitted = X_initial is None and hasattr(estimator, "classes_")
+        self._record = Record.empty(_num_samples(X_pool))
         if X_initial is not None:
             check_consistent_length(X_initial, y_initial)
-            self.refit()
+            self._install(self._refitted(self._record), self._record)
+        if journal is not None:
+            self._journal = Journal(journal, X_pool)
+            try:
+                self._resume(self._journal.batches())
+            except BaseException:
+                self._journal.close()
+                raise
 
     @property
     def labels_(self):
-        """Positions and labels, in the order of teaching."""
-        labels = [] if self._labels is None else self._labels
-        return pd.DataFrame({"position": self._positions, "label": labels})
+        """A row for each instance that was taught, with its valid label."""
+        return self._record.labels_frame()
+
+    @property
+    def history_(self):
+        """A row for each thing that happened."""
+        return self._record.history_frame()
 
     @property
     def instances_(self):
         """Instances that have a label, initial ones first; None if there is none."""
-        if self._labels is None and self.X_initial is None:
-            return None
-        return self._labelled()[0]
+        if not self._record.labelled:
+            return self.X_initial
+        return self._with_initial(self._rows(self._record.labelled))
 
     def query(self, n_instances=1):
         """Choose instances to be labelled.
@@ -134,7 +196,7 @@ class ActiveLearner:
         Parameters
         ----------
         n_instances : int, default=1
-            At most the number of instances without a label.
+            At most the number of instances that have no label and were not skipped.
 
         Returns
         -------
@@ -145,8 +207,6 @@ class ActiveLearner:
         ------
         ValueError
             If so many are not left.
-        sklearn.exceptions.NotFittedError
-            If the strategy needs predictions before anything was learnt.
 
         Examples
         --------
@@ -157,20 +217,32 @@ class ActiveLearner:
         >>> learner.query()
         array([1])
         """
-        is_open = np.ones(_num_samples(self.X_pool), dtype=bool)
-        is_open[self._positions] = False
+        is_open = self._record.is_open
         n_instances = check_n_instances(n_instances, int(is_open.sum()))
-        return self._strategy.query(self, self.X_pool, n_instances, candidates=is_open)
+        rng = np.random.RandomState([self._seed, len(self._record.events)])
+        strategy = self._strategy
+        if getattr(strategy, "random_state", 0) is None:
+            strategy = clone(strategy).set_params(random_state=rng)
+        try:
+            return strategy.query(self, self.X_pool, n_instances, candidates=is_open)
+        except NotFittedError:
+            if self.is_fitted:
+                raise
+        strategy = RandomSampling(random_state=rng)
+        return strategy.query(self, self.X_pool, n_instances, candidates=is_open)
 
-    @all_or_nothing
-    def teach(self, indices, y):
-        """Learn labels of instances of the pool.
+    def teach(self, indices=None, y=None, *, X=None, annotator=None):
+        """Learn labels of instances of the pool, or of others.
 
         Parameters
         ----------
-        indices : int or array-like of shape (n_instances,)
-            Positions in ``X_pool``.
+        indices : int or array-like of shape (n_instances,), default=None
+            Positions in ``X_pool``, skipped ones too.
         y : label or array-like of shape (n_instances,)
+        X : array-like of shape (n_instances, ...), default=None
+            In place of ``indices``: instances from outside the pool.
+        annotator : str, default=None
+            Who labels; None is that of the learner.
 
         Returns
         -------
@@ -180,34 +252,134 @@ class ActiveLearner:
         Raises
         ------
         ValueError
-            If a position is not in the pool, is given twice or has a label already, or the
-            estimator refuses the labels. Nothing is then learnt or recorded.
+            If a position is not in the pool, is given twice or has a label already, the
+            estimator refuses the labels, or the journal is closed. Nothing is then learnt or
+            recorded.
 
         Examples
         --------
         >>> from laplace_al import ActiveLearner, LaplaceUpdateClassifier
         >>> from laplace_al.strategies import RandomSampling
-        >>> learner = ActiveLearner(LaplaceUpdateClassifier(), RandomSampling(), [[2.0], [-1.0]],
-        ...                         classes=[0, 1])
-        >>> learner.teach([0, 1], [1, 0]).predict([[3.0]])
+        >>> learner = ActiveLearner(LaplaceUpdateClassifier(), RandomSampling(), [[2.0], [-1.0]])
+        >>> learner.teach([0, 1], ["yes", "no"]).predict([[3.0]])
+        array(['yes'], dtype='<U3')
+        >>> learner.teach(X=[[0.0]], y=["maybe"]).labels_.label.tolist()
+        ['yes', 'no', 'maybe']
+        """
+        if (indices is None) == (X is None):
+            raise ValueError(
+                "teach takes positions in the pool, teach(indices, y), or other instances, "
+                "teach(X=X, y=y): one of indices and X."
+            )
+        if X is None:
+            indices = self._check_indices(indices)
+            labelled = indices[self._record.is_labelled[indices]]
+            if len(labelled):
+                raise ValueError(
+                    "indices must be positions without a label; labelled already: "
+                    f"{labelled.tolist()}. To change a label call relabel."
+                )
+            y = self._check_y(y, len(indices))
+            events = [
+                self._event("label", annotator, position=position, label=label)
+                for position, label in zip(indices.tolist(), y.tolist(), strict=True)
+            ]
+        else:
+            y = self._check_y(y, _num_samples(X))
+            events = [
+                self._event("label", annotator, label=label, instance=_safe_indexing(X, [i]))
+                for i, label in enumerate(y.tolist())
+            ]
+        return self._happened(events)
+
+    def skip(self, indices, *, annotator=None):
+        """Never ask for these instances again; they can still be taught.
+
+        Parameters
+        ----------
+        indices : int or array-like of shape (n_instances,)
+            Positions in ``X_pool``, without a label.
+        annotator : str, default=None
+
+        Returns
+        -------
+        ActiveLearner
+            This object.
+
+        Raises
+        ------
+        ValueError
+            If a position is not in the pool, is given twice or has a label.
+
+        Examples
+        --------
+        >>> from laplace_al import ActiveLearner, LaplaceUpdateClassifier
+        >>> from laplace_al.strategies import RandomSampling
+        >>> learner = ActiveLearner(LaplaceUpdateClassifier(), RandomSampling(), [[2.0], [-1.0]])
+        >>> learner.skip(0).query()
         array([1])
         """
         indices = self._check_indices(indices)
-        y = column_or_1d(np.atleast_1d(y))
-        check_consistent_length(indices, y)
-        self._positions = np.concatenate([self._positions, indices])
-        self._labels = y if self._labels is None else np.concatenate([self._labels, y])
-        self._n_since_refit += len(indices)
-        due = self.refit_every is not None and self._n_since_refit >= self.refit_every
-        if due or not self._is_fitted:
-            return self.refit()
-        self.estimator_ = copy.deepcopy(self.estimator_)
-        self.estimator_.partial_fit(_safe_indexing(self.X_pool, indices), y)
-        return self
+        labelled = indices[self._record.is_labelled[indices]]
+        if len(labelled):
+            raise ValueError(
+                "indices must be positions without a label to be skipped; labelled: "
+                f"{labelled.tolist()}."
+            )
+        return self._happened(
+            [self._event("skip", annotator, position=position) for position in indices.tolist()]
+        )
 
-    @all_or_nothing
+    def relabel(self, indices, y, *, annotator=None):
+        """Correct labels: the estimator is fitted anew, as if they had been right at once.
+
+        Parameters
+        ----------
+        indices : int or array-like of shape (n_instances,)
+            Positions in ``X_pool`` that have a label.
+        y : label or array-like of shape (n_instances,)
+            The right ones.
+        annotator : str, default=None
+
+        Returns
+        -------
+        ActiveLearner
+            This object.
+
+        Raises
+        ------
+        ValueError
+            If a position has no label or is given twice, or the estimator refuses the labels. All
+            is then as it was.
+
+        Examples
+        --------
+        >>> from laplace_al import ActiveLearner, LaplaceUpdateClassifier
+        >>> from laplace_al.strategies import RandomSampling
+        >>> learner = ActiveLearner(LaplaceUpdateClassifier(), RandomSampling(),
+        ...                         [[2.0], [-1.0], [1.0]])
+        >>> learner.teach([0, 1, 2], [0, 0, 1]).relabel(0, 1).labels_.label.tolist()
+        [1, 0, 1]
+        """
+        indices = self._check_indices(indices)
+        unlabelled = indices[~self._record.is_labelled[indices]]
+        if len(unlabelled):
+            raise ValueError(
+                "indices must be positions that have a label, to correct it; without: "
+                f"{unlabelled.tolist()}. Call teach."
+            )
+        y = self._check_y(y, len(indices))
+        events = [
+            self._event("relabel", annotator, position=position, label=label)
+            for position, label in zip(indices.tolist(), y.tolist(), strict=True)
+        ]
+        return self._happened(events, refit=self.is_fitted)
+
     def refit(self):
         """Fit the estimator anew on all labels, the initial ones included.
+
+        An estimator that came fitted, on data that the learner does not know, learns all labels
+        anew from the state it came in.
 
         Returns
         -------
@@ -228,17 +400,32 @@ class ActiveLearner:
         >>> learner.teach([0, 1], [1, 0]).refit().score([[3.0]], [1])
         1.0
         """
-        X, y = self._labelled()
-        estimator = copy.deepcopy(self.estimator_)
-        if self.verbose:
-            print(f"[ActiveLearner] fitting {type(estimator).__name__} on {len(y)} labels")
-        if self._must_declare_classes(y):
-            # scikit-learn's incremental classifiers take classes that y lacks only here
-            estimator = clone(estimator).partial_fit(X, y, classes=np.unique(self.classes))
-        else:
-            estimator.fit(X, y)
-        self.estimator_, self._is_fitted, self._n_since_refit = estimator, True, 0
+        return self._happened([], refit=True)
+
+    def close(self):
+        """Let others use the journal. The learner can still predict, but not be taught.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from laplace_al import ActiveLearner, LaplaceUpdateClassifier
+        >>> from laplace_al.strategies import RandomSampling
+        >>> settings = LaplaceUpdateClassifier(), RandomSampling(), [[2.0], [-1.0]]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with ActiveLearner(*settings, journal=folder + "/labels.sqlite") as learner:
+        ...         learner = learner.teach([0], ["cat"])
+        ...     with ActiveLearner(*settings, journal=folder + "/labels.sqlite") as learner:
+        ...         learner.labels_.label.tolist()
+        ['cat']
+        """
+        if self._journal is not None:
+            self._journal.close()
+
+    def __enter__(self):
         return self
+
+    def __exit__(self, *_):
+        self.close()
 
     def predict(self, X):
         """Labels that the estimator predicts, see its ``predict``.
@@ -304,16 +491,143 @@ class ActiveLearner:
         """
         return self.estimator_.score(X, y)
 
-    def _labelled(self):
-        """All instances with labels, initial ones first."""
-        if self._labels is None and self.X_initial is None:
+    @property
+    def _model(self):
+        return _Model(self.estimator_, self.is_fitted, self.pool_, self._n_since_refit)
+
+    def _install(self, model, record):
+        self.estimator_, self.is_fitted, self.pool_, self._n_since_refit = model
+        self._record = record
+
+    def _happened(self, events, *, refit=False):
+        """Learn what happened at once and write it down: all of it or nothing."""
+        record = self._record.add(events)
+        model = None if refit else self._updated(events, record)
+        if refit or model is None:
+            model = self._refitted(record)
+            events = [*events, self._event("refit", None)]
+            record = self._record.add(events)
+        before = self._model, self._record
+        try:
+            self._install(model, record)
+            if self._journal is not None:
+                self._journal.append(events)
+        except BaseException:
+            # an interrupt may come when the journal has it already
+            if self._journal is None or not self._journal.holds(len(record.batches)):
+                self._install(*before)
+            raise
+        return self
+
+    def _resume(self, batches):
+        """Take over what a journal holds."""
+        refits = [any(event.action == "refit" for event in batch) for batch in batches]
+        n_fitted = max((i + 1 for i, refit in enumerate(refits) if refit), default=0)
+        record = self._record
+        for i, batch in enumerate(batches, start=1):
+            record = record.add(batch)
+            if i == n_fitted:
+                self._install(self._refitted(record), record)
+            elif i > n_fitted:
+                self._install(self._conditioned(batch), record)
+
+    def _updated(self, events, record):
+        """Model that has learnt events by an update; None where it takes a fit."""
+        y = np.array([event.label for event in events if event.action in ("label", "relabel")])
+        if not len(y):
+            return self._model
+        if not self.is_fitted:
+            return None if self._can_fit(record) else self._model
+        is_due = (
+            isinstance(self.refit_every, numbers.Integral)
+            and self._n_since_refit + len(y) >= self.refit_every
+        )
+        opens_class = not np.isin(y, self.estimator_.classes_).all()
+        if is_due or (opens_class and not hasattr(self.estimator_, "add_classes")):
+            return None
+        model = self._conditioned(events)
+        if self.refit_every == "auto" and self._given is None:
+            X, y = self._training_set(record)
+            if model.estimator.newton_decrement(X, y) > _MAX_DRIFT:
+                return None
+        return model
+
+    def _conditioned(self, events):
+        """Model after a ``partial_fit`` with the labels of events."""
+        events = [event for event in events if event.action == "label"]
+        if not events or not self.is_fitted:
+            return self._model
+        # our own classifier rebinds its attributes, so that a shallow copy is one
+        is_ours = isinstance(self.estimator_, LaplaceUpdateClassifier)
+        estimator = (copy.copy if is_ours else copy.deepcopy)(self.estimator_)
+        y = np.array([event.label for event in events])
+        new = np.setdiff1d(y, estimator.classes_)
+        if len(new):
+            estimator.add_classes(new)
+        estimator.partial_fit(self._rows(events), y)
+        positions = [event.position for event in events]
+        if is_ours and not len(new) and None not in positions:
+            pool = self.pool_.after_update(estimator, positions, y)
+        else:
+            pool = self.pool_.after_fit()
+        return _Model(estimator, True, pool, self._n_since_refit + len(events))
+
+    def _refitted(self, record):
+        """Model fitted anew on all labels."""
+        X, y = self._training_set(record)
+        if self.verbose:
+            print(f"[ActiveLearner] fitting {type(self.estimator_).__name__} on {len(y)} labels")
+        if self._given is not None:
+            estimator = copy.deepcopy(self._given)
+            new = np.setdiff1d(y, estimator.classes_)
+            if len(new) and hasattr(estimator, "add_classes"):
+                estimator.add_classes(new)
+            estimator.partial_fit(X, y)
+        elif self._must_declare_classes(y):
+            # scikit-learn's incremental classifiers take classes that y lacks only here
+            estimator = clone(self.estimator_).partial_fit(X, y, classes=np.unique(self.classes))
+        else:
+            estimator = copy.deepcopy(self.estimator_).fit(X, y)
+        return _Model(estimator, True, self.pool_.after_fit(), 0)
+
+    def _training_set(self, record):
+        """All instances with labels, initial ones first, and their labels."""
+        if not record.labelled and self.X_initial is None:
             raise ValueError("There is no label to fit on yet: teach some, or pass X_initial.")
-        if self._labels is None:
+        if not record.labelled:
             return self.X_initial, np.asarray(self.y_initial)
-        X = _safe_indexing(self.X_pool, self._positions)
+        X = self._rows(record.labelled)
         if self.X_initial is None:
-            return X, self._labels
-        return _stack(self.X_initial, X), np.concatenate([self.y_initial, self._labels])
+            return X, record.labels
+        y = np.concatenate([self.y_initial, record.labels])
+        if isinstance(X, Extracted):
+            return Extracted(np.concatenate([self._initial_features, X.features])), y
+        return _stack(self.X_initial, X), y
+
+    @functools.cached_property
+    def _initial_features(self):
+        return self.estimator_.transform(self.X_initial)
+
+    def _rows(self, events):
+        """Instances of events: their features where those are known, else as they were given."""
+        inside = [event.position for event in events if event.position is not None]
+        outside = [event.instance for event in events if event.position is None]
+        features = self.pool_.rows(inside) if hasattr(self.estimator_, "posterior_") else None
+        if features is not None:
+            return Extracted(
+                _in_order(
+                    events,
+                    features,
+                    [self.estimator_.transform(instance) for instance in outside],
+                )
+            )
+        return _in_order(events, _safe_indexing(self.X_pool, inside), outside)
+
+    def _can_fit(self, record):
+        """Whether the labels so far are enough for a first fit."""
+        y = record.labels
+        declared = self.classes is not None or getattr(self.estimator_, "classes", None) is not None
+        return len(np.unique(y)) > 1 or (declared and hasattr(self.estimator_, "partial_fit"))
 
     def _must_declare_classes(self, y):
         return (
@@ -322,6 +636,27 @@ class ActiveLearner:
             and hasattr(self.estimator_, "partial_fit")
             and not np.isin(self.classes, y).all()
         )
+
+    def _event(self, action, annotator, **what):
+        annotator = self.annotator if annotator is None else annotator
+        return Event(action, time=datetime.datetime.now(datetime.UTC), annotator=annotator, **what)
+
+    def _check_y(self, y, n_labels):
+        """Labels, of the kind of those so far and among the declared classes."""
+        y, _ = check_labels(np.atleast_1d(y), None, n_labels)
+        declared = getattr(self.estimator_, "classes", None)
+        declared = self.classes if declared is None else declared
+        if declared is not None:
+            class_indices(y, distinct_classes(declared))
+        known = [event.label for event in self._record.labelled[:1]]
+        if self.y_initial is not None:
+            known = np.asarray(self.y_initial)[:1]
+        if len(known) and isinstance(known[0], str) != isinstance(y[0], str):
+            raise ValueError(
+                f"y must hold labels of the kind of those so far, such as {known[0]!r}; got "
+                f"{y[0]!r}."
+            )
+        return y
 
     def _check_indices(self, indices):
         indices = np.atleast_1d(indices)
@@ -334,25 +669,53 @@ class ActiveLearner:
                 f"indices must be between 0 and {n_pool - 1}, positions in X_pool; got "
                 f"{outside.tolist()}."
             )
-        known = indices[np.isin(indices, self._positions)]
-        if len(known) or len(np.unique(indices)) < len(indices):
+        if not len(indices) or len(np.unique(indices)) < len(indices):
             raise ValueError(
-                "indices must be distinct positions without a label; labelled already or given "
-                f"twice: {known.tolist() or indices.tolist()}."
+                f"indices must be distinct positions, at least one; got {indices.tolist()}."
             )
         return indices.astype(np.int64)
 
 
+class _Model(NamedTuple):
+    """What a learner has learnt."""
+
+    estimator: BaseEstimator
+    is_fitted: bool
+    pool: ScoredPool
+    n_since_refit: int
+
+
 def _check_refit_every(refit_every, estimator):
     is_count = isinstance(refit_every, numbers.Integral) and not isinstance(refit_every, bool)
-    if refit_every is not None and not (is_count and refit_every >= 1):
-        raise ValueError(f"refit_every must be None or an integer >= 1; got {refit_every!r}.")
+    if refit_every not in (None, "auto") and not (is_count and refit_every >= 1):
+        raise ValueError(
+            f"refit_every must be None, 'auto' or an integer >= 1; got {refit_every!r}."
+        )
     if refit_every != 1 and not hasattr(estimator, "partial_fit"):
         raise TypeError(
             f"{type(estimator).__name__} has no partial_fit to learn single labels with; pass "
             "refit_every=1 to fit it anew after each."
         )
+    if refit_every == "auto" and not hasattr(estimator, "newton_decrement"):
+        raise TypeError(
+            "refit_every='auto' needs a LaplaceUpdateClassifier, which can tell how far it is from "
+            f"a fit; got {type(estimator).__name__}. Pass an integer."
+        )
+    if refit_every == "auto" and estimator.forgetting < 1:
+        raise ValueError(
+            "refit_every='auto' needs forgetting=1: a fit on all labels does not fade old ones; "
+            f"got forgetting={estimator.forgetting}. Pass refit_every=None."
+        )
     return refit_every
+
+
+def _in_order(events, inside, outside):
+    """Rows of events from rows of the pool and, one by one, from outside it."""
+    if not outside:
+        return inside
+    rows = functools.reduce(_stack, outside if not len(inside) else [inside, *outside])
+    is_outside = np.array([event.position is None for event in events])
+    return _safe_indexing(rows, np.argsort(np.argsort(is_outside, kind="stable")))
 
 
 def _stack(first, second):

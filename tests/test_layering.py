@@ -11,7 +11,10 @@ ROOT = pathlib.Path(laplace_al.__file__).parent
 LAYERS = [
     "simulation",
     "learner",
+    "journal",
+    "record",
     "strategies",
+    "scored_pool",
     "classifier",
     "features",
     "networks",

@@ -115,6 +115,25 @@ class Posterior(ABC):
     def variance(self, features):
         """Variance of the logits, diagonal of Phi Sigma Phi^T: (n,) or (n, C)."""
 
+    def norm(self, slope):
+        """sqrt(<G, Sigma G>): standard deviation of <G, W> for a slope G.
+
+        Parameters
+        ----------
+        slope : Tensor of shape (D, C)
+
+        Returns
+        -------
+        Tensor of shape ()
+
+        Examples
+        --------
+        >>> from laplace_al.posterior import SharedPosterior
+        >>> SharedPosterior.prior(torch.zeros(2, 1), 4.0).norm(torch.ones(2, 1))
+        tensor(0.7071)
+        """
+        return torch.linalg.vector_norm(self.root.mT @ self._grouped(slope))
+
     @abstractmethod
     def condition(self, features, targets, weights, update):
         """Posterior after labelled instances, each learnt after the one before it.

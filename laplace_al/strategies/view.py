@@ -47,12 +47,21 @@ class PoolView:
                 return estimator, lambda X: X
         return None
 
+    @property
+    def _kept(self):
+        """The pool as the learner keeps it, if it is this one and nothing goes before it."""
+        pool = getattr(self.learner, "pool_", None)
+        is_this = pool is not None and pool.X is self.X
+        return pool if is_this and not isinstance(self.learner.estimator_, Pipeline) else None
+
     @functools.cached_property
     def state(self):
         """PoolState, or None if the learner is not a LaplaceUpdateClassifier."""
         if self._laplace is None:
             return None
         classifier, before = self._laplace
+        if self._kept is not None:
+            return self._kept.state_under(classifier)
         return classifier.pool_state(before(self.X))
 
     def posterior_state(self, strategy):
@@ -152,6 +161,8 @@ class PoolView:
     @functools.cached_property
     def features(self):
         """Features of the pool, (n_pool, n_features): those of the extractor, or X itself."""
+        if self._kept is not None and self._laplace is not None:
+            return self._kept.features_under(self._laplace[0])
         if self.state is not None:
             return self.state.features.numpy(force=True)
         return check_array(self.X, dtype=(np.float64, np.float32))

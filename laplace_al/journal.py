@@ -1,0 +1,370 @@
+"""A journal of labels on disk: what was acknowledged survives whatever happens to the process."""
+
+import datetime
+import hashlib
+import itertools
+import json
+import numbers
+import os
+import pathlib
+import sqlite3
+from urllib.parse import quote
+
+import numpy as np
+import pandas as pd
+from sklearn.utils import _safe_indexing
+from sklearn.utils.validation import _num_samples
+
+from laplace_al.record import Event
+
+_VERSION = 1
+# what labels are read back as, by the kind of the first one written
+_TYPES = {"b": bool, "i": int, "u": int, "f": float, "U": str, "S": bytes}
+_PATIENCE = 30  # seconds, for readers to finish
+_N_DIGESTED = 1000  # rows of the pool that tell it from others
+_COLUMNS = ("batch", "action", "position", "key", "label", "time", "annotator", "instance")
+_SCHEMA = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value);
+CREATE TABLE events (
+    id INTEGER PRIMARY KEY,
+    batch INTEGER NOT NULL,
+    action TEXT NOT NULL,
+    position INTEGER,
+    key TEXT,
+    label,
+    time TEXT NOT NULL,
+    annotator TEXT,
+    instance TEXT
+);
+CREATE VIEW labels AS
+    SELECT position, key, label, time, annotator, instance FROM events AS event
+    WHERE action IN ('label', 'relabel') AND NOT EXISTS (
+        SELECT 1 FROM events AS later
+        WHERE later.action = 'relabel' AND later.position = event.position AND later.id > event.id
+    )
+    ORDER BY id;
+"""
+
+
+class Journal:
+    """Events of a learner in an SQLite file, for one process at a time.
+
+    The table ``events`` has a row for each event, ``id``, ``batch`` (what happened at once),
+    ``action``, ``position`` in the pool, ``key`` (the index of its row, of a DataFrame), ``label``,
+    ``time`` (UTC, ISO 8601), ``annotator`` and ``instance`` (values of an instance from outside
+    the pool, as JSON); the view ``labels`` has the valid labels only. Other programs may
+    read them at any time.
+
+    A second file, ``<path>.lock``, holds the lock that keeps a second learner out. It goes with the
+    process that took it, however that ends, and may be deleted when nobody uses the journal.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Made if it does not exist; its folder must.
+    X_pool : array-like of shape (n_pool, ...)
+        The pool that the positions are of.
+
+    Raises
+    ------
+    ValueError
+        If the file is no journal, of a newer version or of another pool.
+    RuntimeError
+        If another learner uses it.
+    OSError
+        If it cannot be opened or made.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> journal = Journal(folder.name + "/labels.sqlite", [[0.0], [1.0]])
+    >>> now = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+    >>> journal.append([Event("label", 1, "cat", now, "ann")])
+    >>> journal.batches()[0][0].label
+    'cat'
+    >>> journal.close()
+    >>> folder.cleanup()
+    """
+
+    def __init__(self, path, X_pool):
+        self.path = pathlib.Path(path)
+        self._X_pool = X_pool
+        if not self.path.parent.is_dir():
+            raise FileNotFoundError(
+                f"journal={str(path)!r}: the folder {str(self.path.parent)!r} does not exist; make "
+                "it first."
+            )
+        self._lock = _locked(self.path)
+        try:
+            self._connection = self._opened()
+            self._n_batches = self._last("batch")
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def append(self, events):
+        """Write events that happened at once, durably: all of them or none.
+
+        Parameters
+        ----------
+        events : sequence of Event
+
+        Raises
+        ------
+        ValueError
+            If the journal is closed, or a label or instance is of a kind that it cannot hold.
+        sqlite3.Error
+            If they cannot be written: the disk is full, say.
+        """
+        connection = self._opened_connection()
+        rows = [(self._n_batches + 1, *self._row(event)) for event in events]
+        kind = next((_kind(event.label) for event in events if event.label is not None), None)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            if kind is not None:
+                connection.execute("INSERT OR IGNORE INTO meta VALUES ('label_kind', ?)", [kind])
+            connection.executemany(
+                f"INSERT INTO events ({', '.join(_COLUMNS)}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                rows,
+            )
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        self._n_batches += 1
+
+    def holds(self, n_batches):
+        """Whether so many batches are written, asked of the file itself.
+
+        Parameters
+        ----------
+        n_batches : int
+
+        Returns
+        -------
+        bool
+        """
+        self._n_batches = self._last("batch")
+        return self._n_batches >= n_batches
+
+    def batches(self):
+        """All events, in lists of what happened at once.
+
+        Returns
+        -------
+        list of list of Event
+        """
+        kind = dict(self._opened_connection().execute("SELECT name, value FROM meta"))
+        rows = self._opened_connection().execute(
+            f"SELECT {', '.join(_COLUMNS)} FROM events ORDER BY id"
+        )
+        return [
+            [self._event(row, kind.get("label_kind")) for row in batch]
+            for _, batch in itertools.groupby(rows, lambda row: row[0])
+        ]
+
+    def close(self):
+        """Let others use the journal. Closing it twice is no error."""
+        if self._connection is not None:
+            self._connection.close()
+            self._lock.close()
+        self._connection = None
+
+    def __getstate__(self):
+        raise TypeError(
+            f"The journal {str(self.path)!r} is a file that one learner has open, so that neither "
+            "can be copied or pickled; make another ActiveLearner with a journal of its own."
+        )
+
+    def _opened(self):
+        try:
+            connection = sqlite3.connect(
+                self.path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
+            )
+        except sqlite3.OperationalError as error:
+            raise OSError(f"journal={str(self.path)!r} cannot be opened: {error}.") from error
+        try:
+            connection.execute("PRAGMA synchronous=EXTRA")  # durable even if the power fails
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+            if not tables:
+                self._create(connection)
+            self._check(connection, tables)
+        except sqlite3.DatabaseError as error:
+            connection.close()
+            raise ValueError(
+                f"journal={str(self.path)!r} is not a journal: {error}. Name another file."
+            ) from error
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _create(self, connection):
+        entries = {
+            "version": _VERSION,
+            "n_pool": _num_samples(self._X_pool),
+            "digest": digest(self._X_pool),
+        }
+        connection.execute("BEGIN IMMEDIATE")
+        for statement in _SCHEMA.split(";\n")[:-1]:
+            connection.execute(statement)
+        connection.executemany("INSERT INTO meta VALUES (?, ?)", entries.items())
+        connection.execute("COMMIT")
+
+    def _check(self, connection, tables):
+        if tables and not {"meta", "events"} <= tables:
+            raise ValueError(
+                f"journal={str(self.path)!r} is a database of something else, with the tables "
+                f"{sorted(tables)}. Name another file."
+            )
+        meta = dict(connection.execute("SELECT name, value FROM meta"))
+        if meta["version"] > _VERSION:
+            raise ValueError(
+                f"journal={str(self.path)!r} is of version {meta['version']}, newer than "
+                f"{_VERSION}, which this laplace_al reads. Upgrade laplace_al."
+            )
+        n_pool = _num_samples(self._X_pool)
+        if (meta["n_pool"], meta["digest"]) != (n_pool, digest(self._X_pool)):
+            raise ValueError(
+                f"journal={str(self.path)!r} is of another pool, of {meta['n_pool']} instances; "
+                f"X_pool has {n_pool}. Its positions mean nothing here: pass the pool that it was "
+                "made with, in the same order, or name another file."
+            )
+
+    def _opened_connection(self):
+        if self._connection is None:
+            raise ValueError(
+                f"journal={str(self.path)!r} is closed. Make a new ActiveLearner with it to go on."
+            )
+        return self._connection
+
+    def _last(self, column):
+        return (
+            self._opened_connection().execute(f"SELECT MAX({column}) FROM events").fetchone()[0]
+            or 0
+        )
+
+    def _row(self, event):
+        key = None
+        if event.position is not None and isinstance(self._X_pool, pd.DataFrame):
+            key = str(self._X_pool.index[event.position])
+        instance = None if event.instance is None else _as_json(event.instance)
+        label = None if event.label is None else _plain(event.label)
+        position = None if event.position is None else int(event.position)
+        time = event.time.isoformat()
+        return event.action, position, key, label, time, event.annotator, instance
+
+    def _event(self, row, kind):
+        _, action, position, _, label, time, annotator, instance = row
+        return Event(
+            action,
+            position,
+            label if label is None else _TYPES[kind](label),
+            datetime.datetime.fromisoformat(time),
+            annotator,
+            instance if instance is None else _like(json.loads(instance), self._X_pool),
+        )
+
+
+def _locked(path):
+    """A connection to ``<path>.lock`` that nobody else can have at the same time.
+
+    The journal itself stays readable for others; SQLite gives the lock up when the process ends.
+    """
+    address = "file:" + quote(os.fspath(path.with_name(path.name + ".lock")))
+    try:
+        lock = sqlite3.connect(address, timeout=0, uri=True, check_same_thread=False)
+    except sqlite3.OperationalError as error:
+        raise OSError(f"journal={str(path)!r} cannot be locked: {error}.") from error
+    try:
+        lock.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError as error:
+        lock.close()
+        if "locked" not in str(error):
+            raise OSError(f"journal={str(path)!r} cannot be locked: {error}.") from error
+        raise RuntimeError(
+            f"journal={str(path)!r} is in use by another ActiveLearner, of this process or another "
+            "one. Close that first, or name another file."
+        ) from error
+    return lock
+
+
+def digest(X):
+    """A fingerprint of a pool: of up to 1000 of its rows, at even distances.
+
+    Parameters
+    ----------
+    X : array-like of shape (n_pool, ...)
+
+    Returns
+    -------
+    str
+        Equal for equal numbers or texts, whatever the container and the width of its dtype.
+
+    Examples
+    --------
+    >>> digest([[1, 2]]) == digest(np.array([[1.0, 2.0]])) != digest([[1, 3]])
+    True
+    """
+    n = _num_samples(X)
+    rows = np.unique(np.linspace(0, n - 1, min(n, _N_DIGESTED)).astype(int))
+    some = _safe_indexing(X, rows) if n else []
+    if isinstance(some, pd.DataFrame):
+        some = some.to_numpy()
+    values = np.asarray(some)
+    if values.dtype.kind in "biuf":
+        content = np.ascontiguousarray(values, dtype=np.float64).tobytes()
+    elif values.dtype.kind in "US" or all(map(_is_plain, values.ravel().tolist())):
+        content = json.dumps(values.tolist(), default=str).encode()
+    else:
+        content = b""  # objects of which no more is known than how many they are
+    return hashlib.sha256(content).hexdigest()
+
+
+def _is_plain(value):
+    return value is None or isinstance(value, str | numbers.Number)
+
+
+def _kind(label):
+    return np.asarray(label).dtype.kind
+
+
+def _plain(label):
+    """A label as SQLite holds it."""
+    value = label.item() if isinstance(label, np.generic) else label
+    if not isinstance(value, str | bytes | numbers.Real):
+        raise ValueError(
+            f"A journal holds labels that are texts or numbers; got {label!r} of type "
+            f"{type(label).__name__}."
+        )
+    return int(value) if isinstance(value, bool) else value
+
+
+def _as_json(instance):
+    """The row of a container of one row."""
+    if isinstance(instance, list):
+        row = instance[0]
+    else:
+        rows = instance.to_numpy() if hasattr(instance, "to_numpy") else np.asarray(instance)
+        row = rows[0].tolist()
+    row = row.tolist() if isinstance(row, np.ndarray) else row
+    try:
+        return json.dumps(row)
+    except TypeError as error:
+        raise ValueError(
+            f"A journal holds instances from outside the pool as JSON, which {row!r} has no form "
+            "in. Put it into the pool and teach it by position."
+        ) from error
+
+
+def _like(row, X):
+    """A container of one row, of the kind of X."""
+    if isinstance(X, pd.DataFrame):
+        return pd.DataFrame([row], columns=X.columns).astype(X.dtypes)
+    if isinstance(X, list):
+        return [row]
+    if hasattr(X, "schema"):  # polars
+        return type(X)([row], schema=X.schema, orient="row")
+    return np.array([row], dtype=getattr(X, "dtype", None))

@@ -1,0 +1,128 @@
+"""The pool of a learner: features extracted once, predictions that follow each label."""
+
+import numpy as np
+
+from laplace_al.features import Extracted, features_of
+
+# Up to so many labels at once, a pass over the pool for each beats scoring it anew.
+_MAX_PASSES = 16
+
+
+class ScoredPool:
+    """A pool as a :class:`LaplaceUpdateClassifier` sees it, scored when first asked for.
+
+    Parameters
+    ----------
+    X : array-like of shape (n_pool, ...)
+        Must stay as it is.
+    features : Tensor or ndarray of shape (n_pool, n_features), default=None
+        None until they are extracted.
+    state : PoolState, default=None
+        None until the pool is scored.
+
+    Examples
+    --------
+    >>> from laplace_al import LaplaceUpdateClassifier
+    >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1])
+    >>> pool = ScoredPool([[0.0], [2.0]])
+    >>> before = pool.state_under(clf).predict_proba()[1, 1]
+    >>> pool = pool.after_update(clf.partial_fit([[2.0]], [1]), [1], [1])
+    >>> bool(pool.state_under(clf).predict_proba()[1, 1] > before)
+    True
+    """
+
+    def __init__(self, X, features=None, state=None):
+        self.X = X
+        self.features = features
+        self._state = state
+
+    def state_under(self, classifier):
+        """Predictions of a classifier, the one that all labels were told of.
+
+        Parameters
+        ----------
+        classifier : LaplaceUpdateClassifier
+
+        Returns
+        -------
+        PoolState
+            Kept: copy it before it observes anything.
+        """
+        if self._state is None:
+            known = self.X if self.features is None else Extracted(self.features)
+            self._state = classifier.pool_state(known)
+            self.features = self._state.features
+        return self._state
+
+    def features_under(self, classifier):
+        """Features of the pool, for which a classifier need not be fitted.
+
+        Parameters
+        ----------
+        classifier : LaplaceUpdateClassifier
+
+        Returns
+        -------
+        ndarray of shape (n_pool, n_features)
+        """
+        if self.features is None:
+            self.features = features_of(
+                classifier.feature_extractor,
+                self.X,
+                batch_size=classifier.batch_size,
+                verbose=classifier.verbose,
+            )
+        return _array(self.features)
+
+    def after_update(self, classifier, positions, labels):
+        """The pool when a classifier has learnt labels of it by ``partial_fit``.
+
+        Parameters
+        ----------
+        classifier : LaplaceUpdateClassifier
+            That has learnt them.
+        positions : sequence of int
+        labels : sequence of labels
+
+        Returns
+        -------
+        ScoredPool
+        """
+        if self._state is None or len(positions) > _MAX_PASSES or not _only_updates(classifier):
+            return self.after_fit()
+        state = self._state.copy()
+        for position, label in zip(positions, labels, strict=True):
+            state.observe(position, label)
+        state.posterior, state.calibration = classifier.posterior_, classifier.calibration_
+        return ScoredPool(self.X, self.features, state)
+
+    def after_fit(self):
+        """The pool when its predictions are to be computed anew.
+
+        Returns
+        -------
+        ScoredPool
+        """
+        return ScoredPool(self.X, self.features)
+
+    def rows(self, positions):
+        """Extracted features, if they are known.
+
+        Parameters
+        ----------
+        positions : array-like of int
+
+        Returns
+        -------
+        ndarray of shape (n, n_features) or None
+        """
+        return None if self.features is None else _array(self.features[positions])
+
+
+def _only_updates(classifier):
+    """Whether ``partial_fit`` does just what a PoolState does."""
+    return (classifier.n_passes, classifier.forgetting, classifier.memory_size) == (1, 1, 0)
+
+
+def _array(features):
+    return features if isinstance(features, np.ndarray) else features.numpy(force=True)

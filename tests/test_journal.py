@@ -1,0 +1,199 @@
+import datetime
+import sqlite3
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from laplace_al.journal import Journal, digest
+from laplace_al.record import Event
+
+X = np.arange(12.0).reshape(6, 2)
+NOW = datetime.datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=datetime.UTC)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "labels.sqlite"
+
+
+def reopened(journal, X_pool=X):
+    journal.close()
+    return Journal(journal.path, X_pool)
+
+
+@pytest.mark.parametrize(
+    "labels", [["cat", "hôtel 'x'"], [3, -1], [True, False], [0.5, 2.0], [b"a", b"\x00"]]
+)
+def test_events_come_back_as_they_were(path, labels):
+    batches = [
+        [Event("label", 4, labels[0], NOW, "ann"), Event("label", 0, labels[1], NOW)],
+        [Event("skip", 5, time=NOW)],
+        [Event("relabel", 0, labels[0], NOW), Event("refit", time=NOW)],
+    ]
+    journal = Journal(path, X)
+    for batch in batches:
+        journal.append(batch)
+    journal = reopened(journal)
+    assert journal.batches() == batches
+    journal.append([Event("label", 1, labels[0], NOW)])
+    again = reopened(journal).batches()
+    assert again[3] == [Event("label", 1, labels[0], NOW)]
+    assert [type(event.label) for event in again[0]] == [type(label) for label in labels]
+
+
+@pytest.mark.parametrize(
+    ("pool", "row"),
+    [
+        (X, np.array([[0.1, np.nan]])),
+        (X.astype(np.float32), np.array([[0.1, 2.0]], dtype=np.float32)),
+        (pd.DataFrame({"a": [1, 2], "b": ["x", "y"]}), pd.DataFrame({"a": [3], "b": ["z"]})),
+        (pl.DataFrame({"a": [1, 2], "b": ["x", "y"]}), pl.DataFrame({"a": [3], "b": ["z"]})),
+        (["one text", "another"], ["a third"]),
+        (np.zeros((2, 3, 2)), np.arange(6.0).reshape(1, 3, 2)),
+    ],
+)
+def test_instances_from_outside_the_pool(path, pool, row):
+    journal = Journal(path, pool)
+    journal.append([Event("label", None, "x", NOW, None, row)])
+    (((*_, instance),),) = reopened(journal, pool).batches()
+    assert type(instance) is type(row)
+    if isinstance(row, list):
+        assert instance == row
+    elif isinstance(row, np.ndarray):
+        assert instance.dtype == row.dtype
+        np.testing.assert_array_equal(instance, row)
+    else:
+        assert instance.equals(row)
+
+
+def test_a_plain_table_that_others_read_while_it_is_open(path):
+    journal = Journal(path, pd.DataFrame(X, index=list("uvwxyz")))
+    journal.append([Event("label", 4, "cat", NOW, "ann"), Event("label", 2, "dog", NOW)])
+    journal.append([Event("relabel", 4, "cow", NOW, "bob")])
+    with sqlite3.connect(path) as reader:
+        rows = reader.execute("SELECT position, key, label, time, annotator FROM labels").fetchall()
+    reader.close()
+    time = "2026-01-02T03:04:05.000678+00:00"
+    assert rows == [(2, "w", "dog", time, None), (4, "y", "cow", time, "bob")]
+
+
+def test_one_learner_at_a_time(path):
+    journal = Journal(path, X)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="in use by another ActiveLearner"):
+            Journal(path, X)
+    code = (
+        "import sys, numpy; from laplace_al.journal import Journal; "
+        "Journal(sys.argv[1], numpy.arange(12.0).reshape(6, 2))"
+    )
+    command = [sys.executable, "-c", code, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "RuntimeError: journal=" in done.stderr
+    assert "in use" in done.stderr
+    journal.close()
+    journal.close()
+    assert subprocess.run(command, check=False).returncode == 0
+    Journal(path, X).close()
+
+
+def test_a_closed_journal(path):
+    journal = Journal(path, X)
+    journal.close()
+    with pytest.raises(ValueError, match="is closed"):
+        journal.append([Event("skip", 0, time=NOW)])
+
+
+@pytest.mark.parametrize("other", [X[:5], X + 1, X[::-1]])
+def test_another_pool(path, other):
+    Journal(path, X).close()
+    with pytest.raises(ValueError, match="is of another pool, of 6 instances"):
+        Journal(path, other)
+    Journal(path, X.tolist()).close()  # the error has given the lock back
+
+
+def test_files_that_are_no_journals(path):
+    path.write_bytes(b"position,label\n" * 100)
+    with pytest.raises(ValueError, match="is not a journal: file is not a database"):
+        Journal(path, X)
+    path.unlink()
+    with sqlite3.connect(path) as other:
+        other.execute("CREATE TABLE birds (name)")
+    other.close()
+    with pytest.raises(ValueError, match=r"database of something else.*birds"):
+        Journal(path, X)
+    with pytest.raises(FileNotFoundError, match="does not exist; make it first"):
+        Journal(path.parent / "nowhere" / "labels.sqlite", X)
+    with pytest.raises(OSError, match="cannot be opened"):
+        Journal(path.parent, X)
+
+
+def test_a_newer_version(path):
+    Journal(path, X).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE meta SET value = 99 WHERE name = 'version'")
+    connection.close()
+    with pytest.raises(ValueError, match="version 99, newer than 1"):
+        Journal(path, X)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Event("label", 1, (1, 2), NOW),
+        Event("label", None, 1, NOW, None, [object()]),
+        Event("label", 1, 2**70, NOW),
+    ],
+)
+def test_what_it_cannot_hold_is_refused_whole(path, event):
+    journal = Journal(path, X)
+    with pytest.raises((ValueError, OverflowError)):
+        journal.append([Event("label", 0, 1, NOW), event])
+    assert journal.batches() == []
+    journal.append([Event("label", 0, 1, NOW)])
+    assert len(reopened(journal).batches()) == 1
+
+
+def test_a_half_written_batch_is_not_there(path):
+    """Rows without a COMMIT, as a killed process leaves them, do not count."""
+    journal = Journal(path, X)
+    journal.append([Event("label", 0, 1, NOW)])
+    journal._connection.execute("BEGIN IMMEDIATE")
+    journal._connection.execute(
+        "INSERT INTO events (batch, action, position, label, time) VALUES (2, 'label', 1, 0, '')"
+    )
+    assert not journal.holds(3)
+    assert len(reopened(journal).batches()) == 1
+
+
+class TestDigest:
+    @given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=30))
+    def test_containers_do_not_matter(self, values):
+        column = np.array(values)[:, None]
+        frames = pd.DataFrame(column), pl.DataFrame({"a": values}), column.astype(np.float32)
+        assert {digest(frame) for frame in frames} == {digest(column.tolist())}
+
+    def test_content_does(self):
+        pools = [
+            X,
+            X[:, ::-1],
+            X.astype(str),
+            ["a", "b"],
+            ["b", "a"],
+            pd.DataFrame({"a": ["a", 1]}),
+        ]
+        assert len({digest(pool) for pool in pools}) == len(pools)
+
+    def test_large_pools_are_looked_at_here_and_there(self):
+        large = np.zeros((100_000, 2))
+        other = large.copy()
+        other[-1] = 1
+        assert digest(large) != digest(other)
+
+    def test_objects_of_no_known_content(self):
+        assert digest([object()]) == digest([object()])

@@ -1,0 +1,68 @@
+import datetime
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from laplace_al.record import Event, Record
+
+NOW = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3)), max_size=20))
+def test_the_valid_labels_are_the_last_ones(wanted):
+    """Against a dictionary, the slow and obvious twin."""
+    record, known, order = Record.empty(6), {}, []
+    for position, label in wanted:
+        action = "relabel" if position in known else "label"
+        record = record.add([Event(action, position, label, NOW)])
+        order += [position] if position not in known else []
+        known[position] = label
+    frame = record.labels_frame()
+    assert frame.position.tolist() == order
+    assert frame.label.tolist() == [known[position] for position in order]
+    np.testing.assert_array_equal(np.flatnonzero(record.is_labelled), sorted(known))
+    np.testing.assert_array_equal(record.is_open, ~record.is_labelled)
+    assert record.history_frame().position.tolist() == [position for position, _ in wanted]
+
+
+def test_a_record_is_a_value():
+    empty = Record.empty(3)
+    empty.add([Event("label", 1, "a", NOW), Event("skip", 2, time=NOW)])
+    assert empty.is_open.all()
+    assert empty.events == []
+
+
+def test_skipped_instances_can_be_labelled():
+    record = Record.empty(2).add([Event("skip", 0, time=NOW)])
+    assert record.is_open.tolist() == [False, True]
+    assert not record.is_labelled.any()
+    assert record.add([Event("label", 0, 1, NOW)]).is_labelled.tolist() == [True, False]
+
+
+def test_events_of_one_call_stay_together():
+    record = (
+        Record.empty(3).add([Event("label", 0, 1), Event("label", 1, 0)]).add([Event("skip", 2)])
+    )
+    assert [len(batch) for batch in record.batches] == [2, 1]
+
+
+@pytest.mark.parametrize("labels", [["b", "a"], [True, False], [2, 1], [0.5, 1.0]])
+def test_labels_keep_their_kind(labels):
+    events = [Event("label", i, label, NOW) for i, label in enumerate(labels)]
+    record = Record.empty(2).add(events)
+    assert record.labels.dtype == np.array(labels).dtype
+    assert record.labels_frame().label.tolist() == labels
+
+
+def test_frames():
+    record = Record.empty(3).add([Event("label", None, "x", NOW, "ann"), Event("refit", time=NOW)])
+    labels, history = record.labels_frame(), record.history_frame()
+    assert labels.columns.tolist() == ["position", "label", "time", "annotator"]
+    assert labels.position.isna().tolist() == [True]
+    assert labels.annotator.tolist() == ["ann"]
+    assert labels.time.tolist() == [pd.Timestamp(NOW)]
+    assert history.action.tolist() == ["label", "refit"]
+    assert history.label.tolist() == ["x", None]

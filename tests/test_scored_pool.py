@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_iris
+from torch import nn
+
+from laplace_al import LaplaceUpdateClassifier
+from laplace_al.scored_pool import ScoredPool
+
+X, y = load_iris(return_X_y=True)
+START = np.r_[0:5, 50:55, 100:105]
+
+
+def fitted(**params):
+    return LaplaceUpdateClassifier(**params).fit(X[START], y[START])
+
+
+def assert_up_to_date(pool, clf, X_pool=X):
+    state, anew = pool.state_under(clf), clf.pool_state(X_pool)
+    torch.testing.assert_close(state.logits, anew.logits)
+    torch.testing.assert_close(state.variance, anew.variance)
+    np.testing.assert_allclose(state.predict_proba(), clf.predict_proba(X_pool))
+    again = state.copy().observe(3, 1), anew.observe(3, 1)
+    torch.testing.assert_close(again[0].logits, again[1].logits)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"covariance": "shared"},
+        {"covariance": "full"},
+        {"n_passes": 2},
+        {"forgetting": 0.9},
+        {"memory_size": None},
+        {"predictive": "bridge", "calibration": None},
+    ],
+)
+@pytest.mark.parametrize("size", [1, 3, 40])
+def test_predictions_follow_updates(params, size):
+    clf, pool = fitted(**params), ScoredPool(X)
+    pool.state_under(clf)
+    rows = np.arange(10, 10 + size)
+    for some in (rows, rows + 50):
+        clf.partial_fit(X[some], y[some])
+        pool = pool.after_update(clf, some.tolist(), y[some])
+        assert_up_to_date(pool, clf)
+
+
+def test_the_pool_before_an_update_stays_as_it_was():
+    clf = fitted()
+    pool = ScoredPool(X)
+    logits = pool.state_under(clf).logits.clone()
+    pool.after_update(fitted().partial_fit(X[:1], y[:1]), [0], [0])
+    torch.testing.assert_close(pool.state_under(clf).logits, logits, rtol=0, atol=0)
+
+
+def test_features_are_extracted_once():
+    calls = []
+
+    def extract(rows):
+        calls.append(len(rows))
+        return np.asarray(rows) ** 2
+
+    clf = LaplaceUpdateClassifier(extract)
+    pool = ScoredPool(X)
+    np.testing.assert_array_equal(pool.features_under(clf), X**2)
+    clf.fit(X[START], y[START])
+    calls.clear()
+    for _ in range(2):
+        pool.state_under(clf)
+        clf.fit(X[START], y[START])
+        pool = pool.after_fit()
+    assert set(calls) <= {2, len(START)}  # what the fits probe and extract
+    assert_up_to_date(pool, clf)
+    np.testing.assert_array_equal(pool.rows([2, 5]), X[[2, 5]] ** 2)
+
+
+def test_nothing_is_known_before_it_is_asked_for():
+    pool = ScoredPool(X)
+    assert pool.rows([0]) is None
+    assert pool.after_update(fitted(), [0], [0]).rows([0]) is None
+
+
+def test_a_network_and_a_float32_pool():
+    network = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
+    X32 = X.astype(np.float32)
+    for clf in (LaplaceUpdateClassifier(network), LaplaceUpdateClassifier()):
+        clf.fit(X32[START], y[START])
+        pool = ScoredPool(X32)
+        pool.state_under(clf)
+        clf.partial_fit(X32[[20]], y[[20]])
+        state = pool.after_update(clf, [20], y[[20]]).state_under(clf)
+        assert state.features.dtype == torch.float32
+        np.testing.assert_allclose(state.predict_proba(), clf.predict_proba(X32), rtol=1e-3)

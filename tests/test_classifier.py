@@ -591,6 +591,79 @@ class TestCalibration:
         assert losses[0] < 0.6 * losses[1]
 
 
+class TestNewtonDecrement:
+    @pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
+    @pytest.mark.parametrize("n_classes", [2, 3])
+    def test_against_its_definition(self, covariance, n_classes):
+        A, b = data(n_classes)
+        A = A[:, 20:30]
+        clf = LaplaceUpdateClassifier(covariance=covariance, prior_precision=0.5)
+        clf.fit(A[:60], b[:60]).partial_fit(A[60:], b[60:])
+        weight = np.random.default_rng(0).uniform(size=len(b))
+        Phi = np.column_stack([A, np.ones(len(A))])
+        W = clf.posterior_.mean.numpy()
+        onehot = b[:, None] == clf.classes_
+        if n_classes == 2:
+            residual = onehot[:, 1:] - expit(Phi @ W)
+        else:
+            residual = onehot - softmax(Phi @ W, axis=1)
+        gradient = 0.5 * W - Phi.T @ (weight[:, None] * residual)
+        covariances = clf.posterior_.covariance.numpy()
+        if covariance == "full":
+            square = gradient.ravel() @ covariances @ gradient.ravel()
+        elif covariances.ndim == 2:
+            square = np.trace(gradient.T @ covariances @ gradient)
+        else:
+            square = np.einsum("dk,kde,ek", gradient, covariances, gradient)
+        decrement = clf.newton_decrement(A, b, sample_weight=weight)
+        np.testing.assert_allclose(decrement, np.sqrt(square))
+
+    def test_zero_after_a_fit_and_more_after_updates(self):
+        A, b = data(10, 200)
+        clf = LaplaceUpdateClassifier().fit(A[:100], b[:100])
+        assert clf.newton_decrement(A[:100], b[:100]) < 1e-4
+        clf.partial_fit(A[100:], b[100:])
+        drift = clf.newton_decrement(A, b)
+        assert drift > 0.1
+        assert clf.fit(A, b).newton_decrement(A, b) < 1e-4
+        clf = LaplaceUpdateClassifier(memory_size=None).fit(A[:100], b[:100])
+        assert clf.partial_fit(A[100:], b[100:]).newton_decrement(A, b) < 0.1 * drift
+
+    def test_half_its_square_is_what_the_objective_can_fall_by(self):
+        A, b = data(3)
+        clf = LaplaceUpdateClassifier(curvature="categorical", covariance="full")
+        clf.fit(A[:110], b[:110]).partial_fit(A[110:], b[110:])
+        anew = LaplaceUpdateClassifier().fit(A, b)
+
+        def objective(model):
+            W = model.posterior_.mean.numpy()
+            logits = np.column_stack([A, np.ones(len(A))]) @ W
+            return -log_softmax(logits, axis=1)[np.arange(len(b)), b].sum() + (W**2).sum() / 2
+
+        fall = objective(clf) - objective(anew)
+        assert 0.5 < clf.newton_decrement(A, b) ** 2 / 2 / fall < 2
+
+    def test_weights_of_classes_count(self):
+        A, b = data(3)
+        clf = LaplaceUpdateClassifier(class_weight={0: 3.0}).fit(A, b)
+        assert clf.newton_decrement(A, b) < 1e-4
+        assert clf.set_params(class_weight=None).newton_decrement(A, b) > 0.1
+
+    def test_a_pretrained_head_is_its_own_prior(self):
+        net = module()
+        clf = LaplaceUpdateClassifier(net, head="pretrained", classes=range(10)).fit(X[:50], y[:50])
+        gone = clf.newton_decrement(X[:50], y[:50], sample_weight=1e-9)
+        assert gone < 1e-6
+
+    def test_errors(self):
+        A, b = data(3)
+        clf = LaplaceUpdateClassifier()
+        with pytest.raises(NotFittedError):
+            clf.newton_decrement(A, b)
+        with pytest.raises(ValueError, match="not among the classes"):
+            clf.fit(A, b).newton_decrement(A[:1], [7])
+
+
 class TestPriorPrecision:
     def test_evidence(self):
         A, b = data(3)

@@ -17,6 +17,7 @@ from skorch import NeuralNetClassifier
 from torch import nn
 
 from laplace_al import LaplaceUpdateClassifier, TorchFeatures
+from laplace_al.features import Extracted, features_of
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(20, 4))
@@ -366,3 +367,38 @@ class TestErrors:
     def test_wrong_parameters(self, network, params):
         with pytest.raises(ValueError, match=f"'{next(iter(params))}' parameter of TorchFeatures"):
             TorchFeatures(network, **params).fit(X)
+
+
+class TestExtracted:
+    @pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor])
+    def test_features_stand_for_their_inputs(self, network, kind):
+        labels = np.arange(20) % 3
+        clf = LaplaceUpdateClassifier(network).fit(X, labels)
+        features = clf.transform(X)
+        known = Extracted(kind(features))
+        pool = clf.pool_state(known)  # which computes in the float32 of the network
+        np.testing.assert_allclose(pool.predict_proba(), clf.predict_proba(X), rtol=1e-5)
+        twin = copy.deepcopy(clf).partial_fit(X[:3], labels[:3])
+        np.testing.assert_array_equal(
+            clf.partial_fit(Extracted(features[:3]), labels[:3]).predict_proba(X),
+            twin.predict_proba(X),
+        )
+        np.testing.assert_array_equal(
+            clf.fit(Extracted(features), labels).predict_proba(X),
+            twin.fit(X, labels).predict_proba(X),
+        )
+        assert clf.n_features_in_ == 4
+        assert len(known) == 20
+
+
+class TestFeaturesOf:
+    def test_no_extractor(self):
+        assert features_of(None, X) is X
+        assert features_of(None, X.astype(np.float32).tolist()).dtype == np.float64
+        with pytest.raises(ValueError, match="NaN"):
+            features_of(None, [[np.nan]])
+
+    def test_the_same_as_those_of_a_fitted_classifier(self, network):
+        for extractor in (network, TorchFeatures(network, layer="0"), np.square):
+            fitted = LaplaceUpdateClassifier(extractor).fit(X, np.arange(20) % 3)
+            np.testing.assert_array_equal(features_of(extractor, X), fitted.transform(X))

@@ -191,6 +191,22 @@ def test_variance_is_the_quadratic_form(structure, n_classes):
 
 
 @pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_norm_is_the_standard_deviation_of_a_slope(structure, n_classes):
+    problem = Problem(structure, "categorical", "map", n_classes)
+    posterior = problem.learn()
+    slope = torch.randn(posterior.mean.shape, dtype=torch.float64)
+    weights = slope.flatten() if structure == "full" else slope.T.reshape(slope.shape[1], -1)
+    covariance = posterior.covariance.reshape(-1, *posterior.covariance.shape[-2:])
+    if structure == "full":
+        expected = weights @ covariance[0] @ weights
+    else:
+        covariances = covariance.expand(len(weights), -1, -1)
+        expected = sum(g @ c @ g for g, c in zip(weights, covariances, strict=True))
+    torch.testing.assert_close(posterior.norm(slope), expected.sqrt())
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
 def test_samples_have_the_mean_and_covariance_of_the_posterior(structure):
     posterior = Problem(structure, "categorical", "map").posterior
     draws = posterior.sample(200_000, torch.Generator().manual_seed(0))

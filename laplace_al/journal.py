@@ -146,6 +146,8 @@ class Journal:
         -------
         bool
         """
+        if self._connection is None:
+            return False
         self._n_batches = self._last("batch")
         return self._n_batches >= n_batches
 

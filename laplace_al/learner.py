@@ -188,7 +188,8 @@ class ActiveLearner:
         """Instances that have a label, initial ones first; None if there is none."""
         if not self._record.labelled:
             return self.X_initial
-        return self._with_initial(self._rows(self._record.labelled))
+        X = self._given_rows(self._record.labelled)
+        return X if self.X_initial is None else _stack(self.X_initial, X)
 
     def query(self, n_instances=1):
         """Choose instances to be labelled.
@@ -513,9 +514,9 @@ class ActiveLearner:
             if self._journal is not None:
                 self._journal.append(events)
         except BaseException:
-            # an interrupt may come when the journal has it already
-            if self._journal is None or not self._journal.holds(len(record.batches)):
-                self._install(*before)
+            self._install(*before)
+            if self._journal is not None and self._journal.holds(len(record.batches)):
+                self._install(model, record)  # an interrupt came when it was written already
             raise
         return self
 
@@ -610,17 +611,15 @@ class ActiveLearner:
 
     def _rows(self, events):
         """Instances of events: their features where those are known, else as they were given."""
-        inside = [event.position for event in events if event.position is not None]
-        outside = [event.instance for event in events if event.position is None]
+        inside, outside = _inside_and_outside(events)
         features = self.pool_.rows(inside) if hasattr(self.estimator_, "posterior_") else None
-        if features is not None:
-            return Extracted(
-                _in_order(
-                    events,
-                    features,
-                    [self.estimator_.transform(instance) for instance in outside],
-                )
-            )
+        if features is None:
+            return self._given_rows(events)
+        others = [self.estimator_.transform(instance) for instance in outside]
+        return Extracted(_in_order(events, features, others))
+
+    def _given_rows(self, events):
+        inside, outside = _inside_and_outside(events)
         return _in_order(events, _safe_indexing(self.X_pool, inside), outside)
 
     def _can_fit(self, record):
@@ -707,6 +706,12 @@ def _check_refit_every(refit_every, estimator):
             f"got forgetting={estimator.forgetting}. Pass refit_every=None."
         )
     return refit_every
+
+
+def _inside_and_outside(events):
+    """Positions of those in the pool, and instances of the others."""
+    inside = [event.position for event in events if event.position is not None]
+    return inside, [event.instance for event in events if event.position is None]
 
 
 def _in_order(events, inside, outside):

@@ -1,14 +1,31 @@
+import copy
+import pickle
+import sqlite3
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from sklearn.base import clone
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.naive_bayes import GaussianNB
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from laplace_al import ActiveLearner, LaplaceUpdateClassifier
-from laplace_al.strategies import EntropySampling, MarginSampling, RandomSampling
+from laplace_al.journal import Journal
+from laplace_al.learner import _MAX_DRIFT
+from laplace_al.strategies import (
+    BALD,
+    CoreSet,
+    EntropySampling,
+    MarginSampling,
+    RandomSampling,
+    TypiClust,
+)
 
 X, y = load_iris(return_X_y=True)
 START = np.r_[0:3, 50:53, 100:103]
@@ -202,6 +219,328 @@ class TestTeach:
         learner.teach([0, 50], names[y_pool[[0, 50]]])
         assert learner.estimator_.feature_extractor is network
         assert set(learner.predict(X)) <= set(names)
+
+
+class TestByValue:
+    def test_instances_from_outside_the_pool_are_learnt(self):
+        learner = make().teach(X=X_pool[[5, 60]] + 0.1, y=[0, 1]).teach(7, y_pool[7])
+        twin = LaplaceUpdateClassifier().fit(X[START], y[START])
+        twin.partial_fit(X_pool[[5, 60]] + 0.1, [0, 1]).partial_fit(X_pool[[7]], y_pool[[7]])
+        np.testing.assert_array_equal(learner.predict_proba(X), twin.predict_proba(X))
+        assert learner.labels_.position.isna().tolist() == [True, True, False]
+        rows = np.concatenate([X[START], X_pool[[5, 60]] + 0.1, X_pool[[7]]])
+        np.testing.assert_array_equal(learner.instances_, rows)
+        labels = np.concatenate([y[START], [0, 1], y_pool[[7]]])
+        np.testing.assert_array_equal(
+            learner.refit().predict_proba(X), twin.fit(rows, labels).predict_proba(X)
+        )
+
+    @pytest.mark.parametrize("extractor", [None, np.tanh])
+    def test_in_the_order_of_teaching(self, extractor):
+        """The order counts where an estimator remembers the newest."""
+        estimator = LaplaceUpdateClassifier(extractor, memory_size=4)
+        learner = make(estimator)
+        learner.query()
+        learner.teach(3, 0).teach(X=X[:2], y=[0, 0]).teach([90, 50], y_pool[[90, 50]])
+        learner.teach(X=X[-1:], y=[2]).refit()
+        rows = np.concatenate([X[START], X_pool[[3]], X[:2], X_pool[[90, 50]], X[-1:]])
+        np.testing.assert_array_equal(learner.instances_, rows)
+        labels = np.r_[y[START], 0, 0, 0, y_pool[[90, 50]], 2]
+        twin = estimator.fit(rows, labels)
+        np.testing.assert_allclose(learner.predict_proba(X), twin.predict_proba(X), rtol=1e-7)
+
+    def test_either_indices_or_instances(self):
+        for wrong in ({}, {"indices": [0], "X": X[:1]}):
+            with pytest.raises(ValueError, match="one of indices and X"):
+                make().teach(**wrong, y=[0])
+
+
+class TestSkipAndRelabel:
+    def test_skipped_instances_are_not_asked_for(self):
+        learner = make()
+        first = learner.query(5)
+        assert not set(learner.skip(first).query(136)) & set(first.tolist())
+        with pytest.raises(ValueError, match="size of the pool, 136; got 137"):
+            learner.query(137)
+        assert learner.labels_.empty
+        learner.teach(first[:2], y_pool[first[:2]])
+        assert learner.labels_.position.tolist() == first[:2].tolist()
+
+    def test_skipping_what_has_a_label(self):
+        with pytest.raises(ValueError, match=r"to be skipped; labelled: \[4\]"):
+            make().teach(4, 0).skip([3, 4])
+
+    @pytest.mark.parametrize("estimator", [LaplaceUpdateClassifier(), GaussianNB()])
+    def test_a_corrected_label_counts_as_if_it_had_been_right(self, estimator):
+        learner = make(estimator).teach([5, 60], [2, 2]).relabel([60, 5], y_pool[[60, 5]])
+        rows = np.r_[START, POOL[[5, 60]]]
+        twin = estimator.fit(X[rows], y[rows])
+        np.testing.assert_array_equal(learner.predict_proba(X), twin.predict_proba(X))
+        assert learner.labels_.label.tolist() == y_pool[[5, 60]].tolist()
+        assert learner.history_.action.tolist() == [*["label"] * 2, *["relabel"] * 2, "refit"]
+
+    def test_relabelling_what_has_no_label(self):
+        learner = make().teach(5, 0)
+        before = state(learner)
+        with pytest.raises(ValueError, match=r"have a label, to correct it; without: \[6\]"):
+            learner.relabel([5, 6], [1, 1])
+        assert_unchanged(learner, before)
+
+    def test_an_estimator_that_came_fitted_forgets_nothing(self):
+        known = LaplaceUpdateClassifier().fit(X[START], y[START])
+        learner = make(known, X_initial=None, y_initial=None).teach([5, 60], [2, 1])
+        learner.relabel(5, 0)
+        twin = known.partial_fit(X_pool[[5, 60]], [0, 1])
+        np.testing.assert_array_equal(learner.predict_proba(X), twin.predict_proba(X))
+
+
+class TestColdStart:
+    COLD = {"X_initial": None, "y_initial": None}
+
+    @pytest.mark.parametrize(
+        ("estimator", "refit_every"),
+        [
+            (LaplaceUpdateClassifier(), None),
+            (GaussianNB(), None),
+            (LogisticRegression(), 1),
+            (make_pipeline(StandardScaler(), LaplaceUpdateClassifier()), 1),
+        ],
+    )
+    def test_labels_wait_until_there_are_two_classes(self, estimator, refit_every):
+        learner = make(estimator, refit_every=refit_every, **self.COLD)
+        for position in (0, 1):
+            learner.query()
+            learner.teach(position, 0)
+            assert not learner.is_fitted
+        learner.relabel(1, 1).relabel(1, 0) if learner.is_fitted else learner.relabel(1, 0)
+        learner.teach(50, 1)
+        assert learner.is_fitted
+        twin = estimator.fit(X_pool[[0, 1, 50]], [0, 0, 1])
+        np.testing.assert_array_equal(learner.predict_proba(X), twin.predict_proba(X))
+        assert learner.history_.action.tolist()[-2:] == ["label", "refit"]
+        learner.query()
+
+    @pytest.mark.parametrize("strategy", [CoreSet(random_state=0), TypiClust(random_state=0)])
+    @pytest.mark.parametrize("extractor", [None, np.tanh])
+    def test_strategies_that_look_at_features_choose_from_the_start(self, strategy, extractor):
+        learner = make(LaplaceUpdateClassifier(extractor), strategy, **self.COLD)
+        features = X_pool if extractor is None else extractor(X_pool)
+        expected = strategy.query(None, features, 4)
+        np.testing.assert_array_equal(learner.query(4), expected)
+
+    def test_new_classes_open(self):
+        learner = make(**self.COLD).teach([0, 50], [0, 1]).teach(100, 2)
+        twin = LaplaceUpdateClassifier().fit(X_pool[[0, 50]], [0, 1])
+        twin.add_classes(2).partial_fit(X_pool[[100]], [2])
+        np.testing.assert_array_equal(learner.predict_proba(X), twin.predict_proba(X))
+        assert learner.history_.action.tolist() == ["label", "label", "refit", "label"]
+        assert learner.query(3).shape == (3,)
+        assert learner.refit().predict_proba(X).shape == (150, 3)
+
+    def test_new_classes_of_an_estimator_that_cannot_open_them(self):
+        learner = make(GaussianNB(), **self.COLD).teach([0, 1, 50, 51], [0, 0, 1, 1])
+        learner.teach([100, 101], [2, 2])
+        twin = GaussianNB().fit(X_pool[[0, 1, 50, 51, 100, 101]], [0, 0, 1, 1, 2, 2])
+        np.testing.assert_array_equal(learner.predict_proba(X), twin.predict_proba(X))
+
+    def test_labels_of_another_kind(self):
+        learner = make(**self.COLD).teach(0, "cat")
+        with pytest.raises(ValueError, match="of the kind of those so far, such as 'cat'; got"):
+            learner.teach(1, 3)
+        with pytest.raises(ValueError, match="of the kind of those so far"):
+            make(y_initial=y[START]).teach(0, "cat")
+
+
+class TestKeptPool:
+    @pytest.mark.parametrize("strategy", [MarginSampling(), BALD(n_samples=20), CoreSet()])
+    @pytest.mark.parametrize(
+        "estimator",
+        [LaplaceUpdateClassifier(), LaplaceUpdateClassifier(np.tanh, memory_size=None)],
+    )
+    def test_choices_are_those_of_a_pool_scored_anew(self, strategy, estimator):
+        learner = make(estimator, strategy.set_params(random_state=0))
+        for step in range(6):
+            is_open = learner._record.is_open
+            expected = strategy.query(
+                SimpleNamespace(
+                    estimator=learner.estimator_, query=None, instances_=learner.instances_
+                ),
+                X_pool,
+                3,
+                candidates=is_open,
+            )
+            chosen = learner.query(3)
+            np.testing.assert_array_equal(chosen, expected)
+            learner.teach(chosen[0], y_pool[chosen[0]])
+            if step == 2:
+                learner.relabel(chosen[0], 1)
+            if step == 3:
+                learner.teach(X=X[:1], y=y[:1])
+            if step == 4:
+                learner.refit()
+
+    def test_an_extractor_sees_each_instance_of_the_pool_once(self):
+        seen = []
+
+        def extract(rows):
+            seen.append(len(rows))
+            return np.tanh(rows)
+
+        learner = make(LaplaceUpdateClassifier(extract), refit_every=4)
+        learner.query()
+        seen.clear()
+        for _ in range(10):
+            position = learner.query()
+            learner.teach(position, y_pool[position])
+        assert sum(seen) == len(START)  # the initial ones, at the first refit
+
+    def test_pipelines_transform_the_pool_anew_after_each_fit(self):
+        learner = make(make_pipeline(StandardScaler(), LaplaceUpdateClassifier()), refit_every=1)
+        for _ in range(3):
+            position = learner.query()
+            direct = MarginSampling().query(learner.estimator_, X_pool, 141, return_utilities=True)
+            direct[1][learner.labels_.position] = -1
+            assert direct[1][position[0]] == direct[1].max()
+            learner.teach(position, y_pool[position])
+
+
+class TestAutomaticRefits:
+    def test_it_refits_when_the_decrement_says_so(self):
+        learner = make(LaplaceUpdateClassifier(prior_precision=0.01), refit_every="auto")
+        n_refits, order = 0, np.random.default_rng(0).permutation(141)
+        for n_labels, position in enumerate(order, start=1):
+            before = copy.deepcopy(learner.estimator_)
+            learner.teach(position, y_pool[position])
+            before.partial_fit(X_pool[[position]], y_pool[[position]])
+            rows = np.r_[START, POOL[order[:n_labels]]]
+            is_far = before.newton_decrement(X[rows], y[rows]) > _MAX_DRIFT
+            n_refits += is_far
+            twin = clone(before).fit(X[rows], y[rows]) if is_far else before
+            np.testing.assert_allclose(learner.predict_proba(X), twin.predict_proba(X), atol=1e-6)
+        assert 1 <= n_refits < 100
+        assert (learner.history_.action == "refit").sum() == n_refits
+
+    @pytest.mark.parametrize(
+        ("estimator", "error", "match"),
+        [
+            (GaussianNB(), TypeError, "refit_every='auto' needs a LaplaceUpdateClassifier"),
+            (LaplaceUpdateClassifier(forgetting=0.9), ValueError, "needs forgetting=1"),
+        ],
+    )
+    def test_estimators_that_cannot_tell(self, estimator, error, match):
+        with pytest.raises(error, match=match):
+            make(estimator, refit_every="auto")
+
+
+class TestHistory:
+    def test_all_that_happened(self):
+        start = pd.Timestamp.now(tz="UTC")
+        learner = make(annotator="ann").teach([3, 4], [0, 1]).skip(7, annotator="bob")
+        history = learner.relabel(4, 0, annotator="bob").history_
+        assert history.columns.tolist() == ["action", "position", "label", "time", "annotator"]
+        assert history.action.tolist() == ["label", "label", "skip", "relabel", "refit"]
+        assert history.position.tolist() == [3, 4, 7, 4, pd.NA]
+        assert history.label.tolist() == [0, 1, None, 0, None]
+        assert history.annotator.tolist() == ["ann", "ann", "bob", "bob", "ann"]
+        assert history.time.between(start, pd.Timestamp.now(tz="UTC")).all()
+        assert learner.labels_.annotator.tolist() == ["ann", "bob"]
+
+
+class TestJournal:
+    @pytest.fixture
+    def path(self, tmp_path):
+        return tmp_path / "labels.sqlite"
+
+    @pytest.mark.parametrize("refit_every", [None, 3, "auto"])
+    @pytest.mark.parametrize("cold", [False, True])
+    @pytest.mark.parametrize("names", [False, True])
+    def test_another_learner_goes_on_where_it_ends(self, path, refit_every, cold, names):
+        labels = load_iris().target_names if names else np.arange(3)
+        settings = {"refit_every": refit_every, "journal": path}
+        if cold:
+            settings |= {"X_initial": None, "y_initial": None}
+        else:
+            settings |= {"y_initial": labels[y[START]]}
+        order = np.random.default_rng(0).permutation(141)
+        learner = make(**settings)
+        for round_, some in enumerate(order[:40].reshape(-1, 2)):
+            learner.teach(some, labels[y_pool[some]])
+            if round_ % 5 == 1:
+                learner.relabel(some[0], labels[0]).skip(order[-round_ - 1])
+            if round_ % 5 == 2:
+                learner.teach(X=X[:2] + 0.1, y=labels[[0, 1]])
+            if round_ % 4 == 3:
+                before = learner
+                learner.close()
+                learner = make(**settings)
+                pd.testing.assert_frame_equal(learner.labels_, before.labels_)
+                pd.testing.assert_frame_equal(learner.history_, before.history_)
+                np.testing.assert_allclose(
+                    learner.predict_proba(X), before.predict_proba(X), atol=1e-6
+                )
+                np.testing.assert_array_equal(learner.query(3), before.query(3))
+                np.testing.assert_array_equal(learner.instances_, before.instances_)
+        learner.close()
+
+    def test_a_label_that_cannot_be_written_is_not_learnt(self, path, monkeypatch):
+        learner = make(journal=path).teach(3, 0)
+        before = state(learner)
+
+        def disk_is_full(self, events):
+            raise sqlite3.OperationalError("database or disk is full")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Journal, "append", disk_is_full)
+            for act in (lambda: learner.teach(4, 0), lambda: learner.skip(5), learner.refit):
+                with pytest.raises(sqlite3.OperationalError, match="full"):
+                    act()
+                assert_unchanged(learner, before)
+        learner.teach(4, 0).close()
+
+    def test_an_interrupt_after_the_commit_keeps_the_label_once(self, path, monkeypatch):
+        learner = make(journal=path).teach(3, 0)
+        append = Journal.append
+
+        def interrupted(self, events):
+            append(self, events)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Journal, "append", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                learner.teach(4, 0)
+        assert learner.labels_.position.tolist() == [3, 4]
+        with pytest.raises(ValueError, match="labelled already"):
+            learner.teach(4, 0)
+        learner.teach(5, 0).close()
+        assert make(journal=path).labels_.position.tolist() == [3, 4, 5]
+
+    def test_one_learner_at_a_time(self, path):
+        with make(journal=path) as learner:
+            with pytest.raises(RuntimeError, match="in use by another ActiveLearner"):
+                make(journal=path)
+            learner.teach(1, 0)
+        with pytest.raises(ValueError, match="is closed"):
+            learner.teach(2, 0)
+        assert learner.labels_.position.tolist() == [1]
+        learner.query()
+
+    def test_it_is_given_back_when_resuming_fails(self, path):
+        with make(journal=path) as learner:
+            learner.teach(1, 0)
+        with pytest.raises(ValueError, match="of the kind of the classes so far"):
+            make(journal=path, y_initial=y[START].astype(str))
+        with make(journal=path) as learner:
+            assert len(learner.labels_) == 1
+
+    def test_no_copies_of_a_learner_with_a_journal(self, path):
+        learner = make(journal=path)
+        for duplicate in (copy.deepcopy, pickle.dumps):
+            with pytest.raises(TypeError, match="can be copied or pickled"):
+                duplicate(learner)
+        twin = copy.deepcopy(make().teach(1, 0))
+        assert pickle.loads(pickle.dumps(twin)).labels_.position.tolist() == [1]
+        learner.close()
 
 
 class TestErrors:

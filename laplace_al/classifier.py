@@ -572,7 +572,8 @@ class LaplaceUpdateClassifier(
         >>> clf.predict_proba([[0.0]])
         array([[0.5, 0.5]])
         """
-        return np.exp(self.predict_log_proba(X))
+        logits = self._predictive_logits(X)
+        return likelihood_of(len(self.classes_)).probabilities(logits).numpy(force=True)
 
     def predict_log_proba(self, X):
         """Logarithm of :meth:`predict_proba`, exact for tiny probabilities.

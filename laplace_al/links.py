@@ -8,6 +8,8 @@ import math
 
 import torch
 
+from laplace_al.likelihoods import softmax
+
 
 def plug_in(mean, variance):
     """Prediction at the mean: the variance is ignored.
@@ -56,7 +58,7 @@ def mean_field(mean, variance):
     if variance.ndim == 1:
         variance = variance[:, None]
     elif variance.shape[1] > 1:
-        variance = (torch.softmax(mean, dim=1) * variance).sum(dim=1, keepdim=True)
+        variance = (softmax(mean) * variance).sum(dim=1, keepdim=True)
     return mean / torch.sqrt(1 + math.pi / 8 * variance)
 
 

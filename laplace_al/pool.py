@@ -220,7 +220,7 @@ class PoolState:
         array([[0.5, 0.5]])
         """
         logits = self.calibration.apply(self.link, self.logits[rows], self.variance[rows])
-        return self.likelihood.log_probabilities(logits).exp().numpy(force=True)
+        return self.likelihood.probabilities(logits).numpy(force=True)
 
     def sample_proba(self, n_samples):
         """Calibrated probabilities under weights drawn from the posterior.

@@ -13,6 +13,7 @@ from laplace_al.likelihoods import (
     likelihood_of,
     mode_coefficients,
     mode_coefficients_at_once,
+    softmax,
 )
 
 LIKELIHOODS = [likelihood_of(n_classes) for n_classes in (2, 3, 10)]
@@ -51,6 +52,19 @@ def test_log_probabilities_are_those_of_the_label(likelihood):
         log_probabilities[torch.arange(20), label],
         -likelihood.negative_log_likelihood(logits, targets),
     )
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("scale", [1e-3, 3.0, 1e3])
+def test_probabilities_are_those_of_their_logarithms(likelihood, scale):
+    logits, _, _ = instances(likelihood, scale=scale)
+    expected = likelihood.log_probabilities(logits).exp()
+    torch.testing.assert_close(likelihood.probabilities(logits), expected, rtol=1e-12, atol=1e-300)
+
+
+def test_softmax_is_that_of_torch():
+    logits = torch.tensor([[0.0, -1e308, 700.0], [-2.0, 1e4, 1e4], [3.0, -torch.inf, 1.0]])
+    torch.testing.assert_close(softmax(logits.double()), torch.softmax(logits.double(), dim=1))
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)

@@ -277,5 +277,8 @@ def best(utilities, n_instances, rng):
     array([1, 2])
     """
     shuffled = rng.permutation(len(utilities))
-    order = np.argsort(-utilities[shuffled], kind="stable")
-    return shuffled[order[:n_instances]]
+    utilities = utilities[shuffled]
+    last = np.partition(utilities, -n_instances)[-n_instances]
+    better, equal = np.flatnonzero(utilities > last), np.flatnonzero(utilities == last)
+    chosen = np.concatenate([better, equal[: n_instances - len(better)]])
+    return shuffled[chosen[np.argsort(-utilities[chosen], kind="stable")]]

@@ -1,6 +1,8 @@
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
@@ -228,6 +230,16 @@ def test_one_class(name):
 def test_nan_probabilities_are_refused(name):
     with pytest.raises(ValueError, match="NaN utilities for 1 of 2 instances"):
         make(name).query(Probabilities(), [[0.5, 0.5], [np.nan, 0.5]])
+
+
+@given(st.lists(st.sampled_from([-np.inf, 0.0, 0.5, 1.0, 2.0]), min_size=1, max_size=12), st.data())
+def test_best_is_a_full_sort_of_the_shuffled(utilities, data):
+    utilities = np.array(utilities)
+    n_instances = data.draw(st.integers(1, len(utilities)))
+    shuffled = np.random.RandomState(3).permutation(len(utilities))
+    expected = shuffled[np.argsort(-utilities[shuffled], kind="stable")[:n_instances]]
+    chosen = best(utilities, n_instances, np.random.RandomState(3))
+    np.testing.assert_array_equal(chosen, expected)
 
 
 def test_best_ranks_and_shuffles_ties():

@@ -221,16 +221,16 @@ class ActiveLearner:
         is_open = self._record.is_open
         n_instances = check_n_instances(n_instances, int(is_open.sum()))
         rng = np.random.RandomState([self._seed, len(self._record.events)])
-        strategy = self._strategy
-        if getattr(strategy, "random_state", 0) is None:
-            strategy = clone(strategy).set_params(random_state=rng)
+        if getattr(self.strategy, "random_state", 0) is None:
+            self._strategy.set_params(random_state=rng)
         try:
-            return strategy.query(self, self.X_pool, n_instances, candidates=is_open)
+            return self._strategy.query(self, self.X_pool, n_instances, candidates=is_open)
         except NotFittedError:
             if self.is_fitted:
                 raise
-        strategy = RandomSampling(random_state=rng)
-        return strategy.query(self, self.X_pool, n_instances, candidates=is_open)
+        return RandomSampling(random_state=rng).query(
+            self, self.X_pool, n_instances, candidates=is_open
+        )
 
     def teach(self, indices=None, y=None, *, X=None, annotator=None):
         """Learn labels of instances of the pool, or of others.

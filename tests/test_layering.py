@@ -9,6 +9,7 @@ import laplace_al
 
 ROOT = pathlib.Path(laplace_al.__file__).parent
 LAYERS = [
+    "integrations",
     "simulation",
     "learner",
     "journal",
@@ -91,5 +92,5 @@ def test_importing_the_package_takes_no_optional_dependency():
         "print(*{name.split('.')[0] for name in sys.modules})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    optional = {"skorch", "modAL", "dask", "matplotlib", "polars", "hypothesis", "pytest"}
+    optional = {"skorch", "modAL", "river", "dask", "matplotlib", "polars", "hypothesis", "pytest"}
     assert not optional & set(done.stdout.split())

@@ -1,0 +1,698 @@
+import copy
+from functools import partial
+
+import modAL.models
+import numpy as np
+import pandas as pd
+import pytest
+from modAL.batch import uncertainty_batch_sampling
+from modAL.density import information_density
+from modAL.disagreement import (
+    KL_max_disagreement,
+    consensus_entropy_sampling,
+    max_disagreement_sampling,
+    max_std_sampling,
+    vote_entropy,
+    vote_entropy_sampling,
+)
+from modAL.uncertainty import (
+    classifier_uncertainty,
+    entropy_sampling,
+    margin_sampling,
+    uncertainty_sampling,
+)
+from modAL.utils.combination import make_product, make_query_strategy
+from modAL.utils.selection import multi_argmax
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.datasets import load_iris
+from sklearn.linear_model import LogisticRegression, SGDClassifier, SGDRegressor
+from sklearn.naive_bayes import GaussianNB, MultinomialNB
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+import laplace_al
+from laplace_al import LaplaceUpdateClassifier, simulate, strategies
+from laplace_al.integrations.modal import ActiveLearner, Committee, ModalStrategy
+from laplace_al.strategies import (
+    EntropySampling,
+    LeastConfidentSampling,
+    MarginSampling,
+    PowerSampling,
+    QueryByCommittee,
+    SequentialBatch,
+)
+
+X, y = load_iris(return_X_y=True)
+START = np.r_[0:3, 50:53, 100:103]
+POOL = np.setdiff1d(np.arange(150), START)
+X_pool, y_pool = X[POOL], y[POOL]
+NEW = [5, 60, 100]
+SHUFFLE = {"random_tie_break": True}
+
+
+def make(estimator=None, strategy=uncertainty_sampling, rows=START, **kwargs):
+    return ActiveLearner(
+        estimator or LaplaceUpdateClassifier(),
+        strategy,
+        X_training=X[rows],
+        y_training=y[rows],
+        **kwargs,
+    )
+
+
+def make_committee(**kwargs):
+    return Committee([make(rows=START[i::3]) for i in range(3)], **kwargs)
+
+
+class TestOurStrategiesInModal:
+    @pytest.mark.parametrize("name", ["BADGE", "BALD", "CoreSet", "MarginSampling", "TypiClust"])
+    def test_a_loop(self, name):
+        strategy = getattr(strategies, name)(random_state=0)
+        learner, twin = make(strategy=strategy), LaplaceUpdateClassifier().fit(X[START], y[START])
+        left = np.arange(len(X_pool))
+        for _ in range(5):
+            places, instances = learner.query(X_pool[left], n_instances=2)
+            expected = strategy.query(learner, X_pool[left], 2)
+            np.testing.assert_array_equal(places, expected)
+            np.testing.assert_array_equal(instances, X_pool[left[places]])
+            learner.teach(instances, y_pool[left[places]])
+            twin.partial_fit(instances, y_pool[left[places]])
+            left = np.delete(left, places)
+        np.testing.assert_array_equal(learner.predict_proba(X), twin.predict_proba(X))
+        assert len(learner.X_training) == len(learner.y_training) == len(START) + 10
+
+    def test_they_see_the_posterior_and_the_labelled_instances(self):
+        learner = make()
+        for strategy in (strategies.BALD(random_state=0), strategies.CoreSet(random_state=0)):
+            ours = laplace_al.ActiveLearner(
+                LaplaceUpdateClassifier(), strategy, X_pool, X_initial=X[START], y_initial=y[START]
+            )
+            np.testing.assert_array_equal(strategy(learner, X_pool, 5), ours.query(5))
+
+    @pytest.mark.parametrize("name", ["BADGE", "CoreSet", "EntropySampling", "TypiClust"])
+    def test_in_a_committee(self, name):
+        committee = make_committee(query_strategy=getattr(strategies, name)(random_state=0))
+        places, instances = committee.query(X_pool, n_instances=3)
+        assert len(set(places)) == 3
+        committee.teach(instances, y_pool[places])
+
+    def test_a_committee_has_no_posterior(self):
+        committee = make_committee(query_strategy=strategies.BALD())
+        with pytest.raises(TypeError, match=r"BALD needs the posterior.*got Committee"):
+            committee.query(X_pool)
+
+
+class TestTeach:
+    @pytest.mark.parametrize("estimator", [LaplaceUpdateClassifier(), GaussianNB()])
+    @pytest.mark.parametrize("only_new", [False, True])
+    def test_labels_are_learnt_by_updates(self, estimator, only_new):
+        learner, twin = make(clone(estimator)), clone(estimator).fit(X[START], y[START])
+        for rows in ([5, 60], [100]):
+            learner.teach(X_pool[rows], y_pool[rows], only_new=only_new)
+            twin.partial_fit(X_pool[rows], y_pool[rows])
+        np.testing.assert_array_equal(learner.predict_proba(X), twin.predict_proba(X))
+        np.testing.assert_array_equal(learner.X_training, np.r_[X[START], X_pool[NEW]])
+        np.testing.assert_array_equal(learner.y_training, np.r_[y[START], y_pool[NEW]])
+
+    def test_estimators_without_updates_are_fitted_anew(self):
+        learner = make(LogisticRegression())
+        learner.teach(X_pool[NEW], y_pool[NEW])
+        twin = LogisticRegression().fit(np.r_[X[START], X_pool[NEW]], np.r_[y[START], y_pool[NEW]])
+        np.testing.assert_array_equal(learner.predict_proba(X), twin.predict_proba(X))
+        learner.teach(X_pool[NEW], y_pool[NEW], only_new=True)
+        twin.fit(X_pool[NEW], y_pool[NEW])
+        np.testing.assert_array_equal(learner.predict_proba(X), twin.predict_proba(X))
+        assert len(learner.X_training) == len(START) + 6
+
+    def test_weights_of_the_new_labels(self):
+        learner, twin = make(), LaplaceUpdateClassifier().fit(X[START], y[START])
+        learner.teach(X_pool[NEW], y_pool[NEW], sample_weight=[1, 2, 3])
+        twin.partial_fit(X_pool[NEW], y_pool[NEW], sample_weight=[1, 2, 3])
+        np.testing.assert_array_equal(learner.predict_proba(X), twin.predict_proba(X))
+
+    def test_from_nothing(self):
+        learner = ActiveLearner(LaplaceUpdateClassifier(classes=[0, 1, 2]))
+        learner.teach(X[:1], y[:1])
+        learner.teach(X[50:52], y[50:52])
+        twin = LaplaceUpdateClassifier(classes=[0, 1, 2]).fit(X[:1], y[:1])
+        twin.partial_fit(X[50:52], y[50:52])
+        np.testing.assert_array_equal(learner.predict_proba(X), twin.predict_proba(X))
+
+    def test_an_estimator_that_comes_fitted_goes_on(self):
+        fitted = LaplaceUpdateClassifier().fit(X[START], y[START])
+        twin = copy.copy(fitted).partial_fit(X_pool[NEW], y_pool[NEW])
+        learner = ActiveLearner(fitted)
+        learner.teach(X_pool[NEW], y_pool[NEW])
+        assert learner.estimator is fitted
+        np.testing.assert_array_equal(learner.predict_proba(X), twin.predict_proba(X))
+
+    def test_a_new_class_opens(self):
+        rows = START[:6]
+        learner, twin = make(rows=rows), LaplaceUpdateClassifier().fit(X[rows], y[rows])
+        learner.teach(X[[100, 3]], y[[100, 3]])
+        twin.add_classes(2).partial_fit(X[[100, 3]], y[[100, 3]])
+        np.testing.assert_array_equal(learner.predict_proba(X), twin.predict_proba(X))
+
+    def test_a_new_class_where_none_can_be_opened_refits(self):
+        learner = make(SGDClassifier(random_state=0), rows=START[:6])
+        learner.teach(X[[100]], y[[100]])
+        rows = [*START[:6], 100]
+        twin = SGDClassifier(random_state=0).fit(X[rows], y[rows])
+        np.testing.assert_array_equal(learner.estimator.coef_, twin.coef_)
+
+    def test_declared_classes_are_all(self):
+        learner = make(LaplaceUpdateClassifier(classes=[0, 1]), rows=START[:6])
+        with pytest.raises(ValueError, match="not among the classes"):
+            learner.teach(X[[100]], y[[100]])
+        assert learner.estimator.classes_.tolist() == [0, 1]
+        assert len(learner.y_training) == 6
+
+    def test_a_regressor(self):
+        learner = make(SGDRegressor(random_state=0), max_std_sampling)
+        twin = SGDRegressor(random_state=0).fit(X[START], y[START])
+        learner.teach(X_pool[NEW], y_pool[NEW] + 0.5)
+        twin.partial_fit(X_pool[NEW], y_pool[NEW] + 0.5)
+        np.testing.assert_array_equal(learner.predict(X), twin.predict(X))
+
+    @pytest.mark.parametrize("estimator", [MultinomialNB(), LogisticRegression()])
+    @pytest.mark.parametrize(
+        ("convert", "convert_labels"),
+        [
+            (lambda A: A.tolist(), lambda b: b.tolist()),
+            (lambda A: pd.DataFrame(A, columns=list("abcd")), pd.Series),
+            (lambda A: pd.DataFrame(A, columns=list("abcd")), np.asarray),
+            (sparse.csr_matrix, np.asarray),
+        ],
+        ids=["list", "frame and series", "frame and array", "sparse"],
+    )
+    def test_containers(self, estimator, convert, convert_labels):
+        learner = ActiveLearner(clone(estimator))
+        learner.fit(convert(X[START]), convert_labels(y[START]))
+        twin = make(clone(estimator))
+        for each, A, b in (
+            (learner, convert(X_pool[NEW]), convert_labels(y_pool[NEW])),
+            (twin, X_pool[NEW], y_pool[NEW]),
+        ):
+            each.teach(A, b)
+        np.testing.assert_allclose(learner.predict(convert(X)), twin.predict(X))
+        assert type(learner.X_training) is type(convert(X))
+        together = learner.X_training
+        together = together.toarray() if sparse.issparse(together) else np.asarray(together)
+        np.testing.assert_array_equal(together, twin.X_training)
+        np.testing.assert_array_equal(learner.y_training, twin.y_training)
+
+    def test_fit_forgets(self):
+        learner = make().fit(X_pool[NEW], y_pool[NEW])
+        twin = LaplaceUpdateClassifier().fit(X_pool[NEW], y_pool[NEW])
+        np.testing.assert_array_equal(learner.predict_proba(X), twin.predict_proba(X))
+        assert len(learner.X_training) == 3
+
+    def test_missing_values_where_they_are_allowed(self):
+        A = np.full((2, 4), np.nan)
+        with pytest.raises(ValueError, match="NaN"):
+            make(GaussianNB()).teach(A, [0, 1])
+        learner = make(GaussianNB(), force_all_finite=False)
+        with pytest.raises(ValueError, match="GaussianNB does not accept missing values"):
+            learner.teach(A, [0, 1])
+
+
+class Recorder(GaussianNB):
+    """Keeps what it is asked to learn."""
+
+    def fit(self, X, y):
+        self.asked_ = "fit", np.array(X), np.array(y)
+        return super().fit(X, y)
+
+    def partial_fit(self, X, y):
+        self.asked_ = "partial_fit", np.array(X), np.array(y)
+        return super().partial_fit(X, y)
+
+
+class TestBootstrap:
+    def asked(self, random_state=0, n_before=0, **kwargs):
+        learner = make(Recorder(), random_state=random_state)
+        for _ in range(n_before):
+            learner._fit_to_known(bootstrap=True)
+        learner.teach(X_pool, y_pool, bootstrap=True, **kwargs)
+        return learner.estimator.asked_
+
+    def test_it_fits_anew_on_a_sample_of_all(self):
+        how, A, b = self.asked()
+        everything = np.c_[np.r_[X[START], X_pool], np.r_[y[START], y_pool]]
+        assert how == "fit"
+        assert len(A) == 150
+        rows = {tuple(row) for row in everything}
+        drawn = {tuple(row) for row in np.c_[A, b]}
+        assert drawn < rows
+        assert 0.5 * len(rows) < len(drawn) < 0.8 * len(rows)
+
+    def test_of_the_new_ones_alone_it_learns_a_sample(self):
+        how, A, b = self.asked(only_new=True)
+        assert how == "partial_fit"
+        assert len(A) == len(X_pool)
+        rows = {tuple(row) for row in np.c_[X_pool, y_pool]}
+        assert {tuple(row) for row in np.c_[A, b]} < rows
+
+    def test_random_state(self):
+        first, again, other = (self.asked(seed)[1] for seed in (0, 0, 1))
+        np.testing.assert_array_equal(first, again)
+        assert not np.array_equal(first, other)
+        assert not np.array_equal(first, self.asked(n_before=1)[1])
+
+    def test_the_first_fit(self):
+        whole, sampled = make(Recorder()), make(Recorder(), bootstrap_init=True, random_state=0)
+        np.testing.assert_array_equal(whole.estimator.asked_[1], X[START])
+        assert sampled.estimator.asked_[1].shape == X[START].shape
+        assert not np.array_equal(sampled.estimator.asked_[1], X[START])
+
+    def test_frames(self):
+        learner = make(Recorder()).fit(pd.DataFrame(X), pd.Series(y), bootstrap=True)
+        assert learner.estimator.asked_[1].shape == X.shape
+
+
+class Fragile(GaussianNB):
+    """Changes itself in place before it fails."""
+
+    error = None
+
+    def fit(self, X, y):
+        return self._fragile(X, y, super().fit)
+
+    def partial_fit(self, X, y):
+        return self._fragile(X, y, super().partial_fit)
+
+    def _fragile(self, X, y, method):
+        if self.error is not None:
+            self.theta_[:] = 0
+            raise self.error
+        return method(X, y)
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("A", "b", "error"),
+        [
+            (X[:2], y[:1], "inconsistent numbers of samples"),
+            (X[:2, :3], y[:2], r"X must have rows like those known, of shape \(4,\); got \(3,\)"),
+            (X[0], y[:4], r"X must have rows like those known, of shape \(4,\); got \(\)"),
+            (np.full((1, 4), np.inf), [0], "infinity"),
+            (X[:1], [np.nan], "NaN"),
+        ],
+    )
+    @pytest.mark.parametrize("bootstrap", [False, True])
+    def test_a_refused_label_changes_nothing(self, A, b, error, bootstrap):
+        learner = make(random_state=0)
+        before, posterior = dict(vars(learner)), dict(vars(learner.estimator))
+        with pytest.raises(ValueError, match=error):
+            learner.teach(A, b, bootstrap=bootstrap)
+        assert vars(learner) == before
+        assert vars(learner.estimator) == posterior
+
+    @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+    @pytest.mark.parametrize(
+        "act",
+        [
+            lambda learner: learner.teach(X_pool, y_pool),
+            lambda learner: learner.teach(X_pool, y_pool, only_new=True),
+            lambda learner: learner.teach(X_pool, y_pool, bootstrap=True),
+            lambda learner: learner.fit(X_pool, y_pool),
+        ],
+    )
+    def test_a_failure_while_learning(self, error, act):
+        estimator = Fragile()
+        learner = make(estimator, random_state=0)
+        before, proba = dict(vars(learner)), learner.predict_proba(X)
+        estimator.error = error
+        with pytest.raises(error):
+            act(learner)
+        assert vars(learner) == before
+        assert learner.estimator is estimator
+        np.testing.assert_array_equal(learner.predict_proba(X), proba)
+
+    def test_labels_of_another_kind(self):
+        learner = make()
+        with pytest.raises(ValueError, match="of the kind of the classes so far"):
+            learner.teach(X[:1], ["a"])
+        assert learner.y_training.dtype == y.dtype
+
+    def test_a_class_is_not_left_open(self):
+        learner = make(rows=START[:6])
+        with pytest.raises(ValueError, match="sample_weight must be >= 0"):
+            learner.teach(X[[100]], y[[100]], sample_weight=[-1])
+        assert learner.estimator.classes_.tolist() == [0, 1]
+
+    def test_frames_of_other_columns(self):
+        frame = pd.DataFrame(X, columns=list("abcd"))
+        learner = ActiveLearner(GaussianNB(), X_training=frame, y_training=y)
+        with pytest.raises(ValueError, match=r"columns \['d', 'c', 'b', 'a'\] are not \['a'"):
+            learner.teach(frame[list("dcba")], y)
+        assert len(learner.X_training) == 150
+
+    def test_repr(self):
+        assert repr(make()).startswith("ActiveLearner(")
+
+
+class TestCommittee:
+    def test_votes_are_modals(self):
+        ours, theirs = make_committee(), modAL.models.Committee(make_committee().learner_list)
+        for method in ("vote", "vote_proba", "predict_proba", "predict"):
+            np.testing.assert_array_equal(getattr(ours, method)(X), getattr(theirs, method)(X))
+
+    def test_each_learner_is_taught(self):
+        committee = make_committee()
+        assert committee.teach(X_pool[NEW], y_pool[NEW]) is None
+        for i, learner in enumerate(committee):
+            rows = START[i::3]
+            twin = LaplaceUpdateClassifier().fit(X[rows], y[rows])
+            twin.partial_fit(X_pool[NEW], y_pool[NEW])
+            np.testing.assert_array_equal(learner.predict_proba(X), twin.predict_proba(X))
+            assert len(learner.X_training) == 6
+
+    def test_a_loop_gets_better(self):
+        committee = make_committee(query_strategy=consensus_entropy_sampling)
+        disagreement = vote_entropy(committee, X).mean()
+        left = np.arange(len(X_pool))
+        for _ in range(10):
+            places, instances = committee.query(X_pool[left], n_instances=2)
+            committee.teach(instances, y_pool[left[places]])
+            left = np.delete(left, places)
+        assert vote_entropy(committee, X).mean() < 0.5 * disagreement
+        assert committee.score(X, y) > 0.95
+
+    def test_a_new_class(self):
+        committee = Committee([make(rows=START[:6]), make(rows=START[1:6])])
+        committee.teach(X[[100]], y[[100]])
+        assert committee.classes_.tolist() == [0, 1, 2]
+        assert committee.vote_proba(X).shape == (150, 2, 3)
+
+    def test_bagging(self):
+        learners = [make(GaussianNB(), random_state=i) for i in range(3)]
+        committee = Committee(learners).fit(X, y, bootstrap=True)
+        means = [learner.estimator.theta_[0, 0] for learner in committee]
+        assert len(set(means)) == 3
+        committee.teach(X_pool, y_pool, bootstrap=True)
+        assert len({learner.estimator.theta_[0, 0] for learner in committee} - set(means)) == 3
+
+    @pytest.mark.parametrize("act", ["fit", "teach"])
+    def test_if_one_refuses_none_has_learnt(self, act):
+        learners = [make(), make(GaussianNB()), make(Fragile())]
+        committee = Committee(learners)
+        before, proba = [dict(vars(each)) for each in learners], committee.vote_proba(X)
+        learners[-1].estimator.error = MemoryError
+        with pytest.raises(MemoryError):
+            getattr(committee, act)(X_pool, y_pool)
+        assert [vars(each) for each in learners] == before
+        np.testing.assert_array_equal(committee.vote_proba(X), proba)
+
+    def test_modals_own_committee_can_be_taught(self):
+        committee = modAL.models.Committee([make(), make(GaussianNB())])
+        committee.teach(X_pool[NEW], y_pool[NEW])
+        committee.teach(X_pool[NEW], y_pool[NEW], only_new=True)
+        assert [len(learner.y_training) for learner in committee] == [len(START) + 6] * 2
+
+
+def learner_of_ours(strategy, estimator=None, **kwargs):
+    return laplace_al.ActiveLearner(
+        estimator or LaplaceUpdateClassifier(),
+        strategy,
+        X_pool,
+        **{"X_initial": X[START], "y_initial": y[START], "random_state": 0} | kwargs,
+    )
+
+
+SAME = [
+    (margin_sampling, MarginSampling),
+    (entropy_sampling, EntropySampling),
+    (uncertainty_sampling, LeastConfidentSampling),
+]
+
+
+class TestModalStrategiesInOurs:
+    @pytest.mark.parametrize(("theirs", "ours"), SAME)
+    @pytest.mark.parametrize("n_instances", [1, 5])
+    def test_the_same_formula_chooses_the_same(self, theirs, ours, n_instances):
+        """One by one in the same order; of several modAL tells no order."""
+        learner = learner_of_ours(ModalStrategy(theirs))
+        twin = learner_of_ours(ours())
+        for _ in range(10):
+            positions, expected = learner.query(n_instances), twin.query(n_instances)
+            assert set(positions) == set(expected)
+            for each in (learner, twin):
+                each.teach(expected, y_pool[expected])
+
+    @pytest.mark.parametrize(("theirs", "ours"), SAME)
+    @pytest.mark.parametrize("estimator", [GaussianNB(), LogisticRegression()])
+    def test_any_classifier(self, theirs, ours, estimator):
+        estimator = clone(estimator).fit(X[START], y[START])
+        assert ModalStrategy(theirs).query(estimator, X_pool) == ours().query(estimator, X_pool)
+
+    def test_candidates_are_all_that_it_sees(self):
+        mask = np.zeros(len(X_pool), dtype=bool)
+        mask[[3, 40, 77, 120]] = True
+        learner = LaplaceUpdateClassifier().fit(X[START], y[START])
+        strategy = ModalStrategy(uncertainty_batch_sampling)
+        positions, utilities = strategy.query(
+            learner, X_pool, 3, candidates=mask, return_utilities=True
+        )
+        assert set(positions) < {3, 40, 77, 120}
+        np.testing.assert_array_equal(utilities[positions], 1)
+        assert np.isneginf(utilities[~mask]).all()
+        assert utilities[mask].sum() == 3
+
+    @pytest.mark.parametrize("kind", [np.asarray, pd.DataFrame, np.ndarray.tolist])
+    @pytest.mark.parametrize("strategy", [uncertainty_batch_sampling, margin_sampling])
+    def test_a_loop(self, strategy, kind):
+        learner = laplace_al.ActiveLearner(
+            LaplaceUpdateClassifier(),
+            ModalStrategy(strategy),
+            kind(X_pool),
+            X_initial=kind(X[START]),
+            y_initial=y[START],
+        )
+        twin = make(strategy=strategy)
+        left = np.arange(len(X_pool))
+        for _ in range(5):
+            positions = learner.query(3)
+            places, instances = twin.query(X_pool[left], n_instances=3)
+            np.testing.assert_array_equal(positions, left[places])
+            learner.teach(positions, y_pool[positions])
+            twin.teach(instances, y_pool[left[places]])
+            left = np.delete(left, places)
+        assert learner.score(kind(X), y) > 0.9
+
+    def test_on_features(self):
+        extractor = nn.Sequential(nn.Linear(4, 2), nn.Tanh(), nn.Linear(2, 3))
+        clf = LaplaceUpdateClassifier(extractor)
+        raw, transformed = (
+            learner_of_ours(ModalStrategy(uncertainty_batch_sampling, on_transformed=value), clf)
+            for value in (False, True)
+        )
+        twin = laplace_al.ActiveLearner(
+            LaplaceUpdateClassifier(),
+            ModalStrategy(uncertainty_batch_sampling),
+            raw.estimator_.transform(X_pool),
+            X_initial=raw.estimator_.transform(X[START]),
+            y_initial=y[START],
+        )
+        np.testing.assert_array_equal(transformed.query(8), twin.query(8))
+        assert set(transformed.query(8)) != set(raw.query(8))
+
+    def test_densities(self):
+        def density(learner, X):
+            return information_density(X, "euclidean")
+
+        utility = make_product(classifier_uncertainty, density)
+        three = make_query_strategy(utility, partial(multi_argmax, n_instances=3))
+        learner = learner_of_ours(ModalStrategy(three))
+        expected = classifier_uncertainty(learner, X_pool) * information_density(X_pool)
+        assert set(learner.query(3)) == set(np.argsort(expected)[-3:])
+        with pytest.raises(ValueError, match=r"must return 2 distinct positions.*returned array"):
+            learner.query(2)
+
+    def test_keyword_arguments(self):
+        plain, shuffled = (
+            ModalStrategy(margin_sampling, kw_args={"random_tie_break": value}, random_state=0)
+            for value in (False, True)
+        )
+        learner = LogisticRegression().fit(X[START], y[START])
+        ties = np.repeat(X[:1], 50, axis=0)
+        assert plain.query(learner, ties) == plain.query(learner, ties)
+        assert shuffled.query(learner, ties) == shuffled.query(learner, ties)
+        drawn = {
+            int(clone(shuffled).set_params(random_state=i).query(learner, ties)[0])
+            for i in range(9)
+        }
+        assert len(drawn) > 3
+
+    def test_numpys_generator_is_given_back(self):
+        strategy = ModalStrategy(
+            margin_sampling, kw_args={"random_tie_break": True}, random_state=0
+        )
+        learner = LogisticRegression().fit(X[START], y[START])
+        before = np.random.get_state()[1].copy()  # noqa: NPY002
+        strategy.query(learner, X_pool)
+        np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
+
+    @pytest.mark.parametrize("strategy", [margin_sampling, uncertainty_batch_sampling])
+    def test_before_any_label_it_draws_at_random(self, strategy):
+        chosen = [
+            learner_of_ours(each, X_initial=None, y_initial=None).query(3).tolist()
+            for each in (ModalStrategy(strategy), MarginSampling())
+        ]
+        assert chosen[0] == chosen[1] != [0, 1, 2]
+
+    def test_in_simulate(self):
+        ours, theirs = (
+            simulate(
+                LaplaceUpdateClassifier(),
+                strategy,
+                X_pool,
+                y_pool,
+                X,
+                y,
+                budget=15,
+                n_initial=9,
+                random_state=0,
+            )
+            for strategy in (MarginSampling(), ModalStrategy(margin_sampling))
+        )
+        assert ours.score.nunique() > 1
+        np.testing.assert_array_equal(ours.score, theirs.score)
+
+    def test_label_by_label_it_follows_the_imagined_labels(self):
+        learner = LaplaceUpdateClassifier().fit(X[START], y[START])
+        ours, theirs = (
+            SequentialBatch(strategy, labels="predicted", random_state=0).query(learner, X_pool, 5)
+            for strategy in (MarginSampling(), ModalStrategy(margin_sampling))
+        )
+        np.testing.assert_array_equal(ours, theirs)
+
+    def test_modals_learners_as_they_are(self):
+        mask = np.arange(len(X_pool)) % 2 == 0
+        for learner, strategy in (
+            (make(), uncertainty_batch_sampling),
+            (make_committee(), vote_entropy_sampling),
+        ):
+            direct = strategy(learner, X_pool[mask], n_instances=4)
+            wrapped = ModalStrategy(strategy).query(learner, X_pool, 4, candidates=mask)
+            np.testing.assert_array_equal(wrapped, np.flatnonzero(mask)[direct])
+
+    def test_scikit_learn_object(self):
+        strategy = ModalStrategy(
+            margin_sampling, kw_args={"random_tie_break": True}, random_state=3
+        )
+        assert clone(strategy).get_params() == strategy.get_params()
+        assert repr(strategy).startswith("ModalStrategy(")
+
+
+class TestCommitteesOfDrawnWeights:
+    def test_vote_entropy(self):
+        learner = LaplaceUpdateClassifier().fit(X[START], y[START])
+        utilities = QueryByCommittee(n_members=7).query(learner, X_pool, return_utilities=True)[1]
+        position = ModalStrategy(vote_entropy_sampling, n_members=7).query(learner, X_pool)[0]
+        assert utilities[position] == utilities.max() > 0
+
+    def test_largest_divergence(self):
+        learner = LaplaceUpdateClassifier().fit(X[START], y[START])
+        draws = learner.sample_proba(X_pool, 10)  # (members, pool, classes)
+        mean = draws.mean(axis=0)
+        divergence = (draws * np.log(draws / mean)).sum(axis=2).max(axis=0)
+        strategy = ModalStrategy(max_disagreement_sampling)
+        assert strategy.query(learner, X_pool) == divergence.argmax()
+        few = np.isin(np.arange(len(X_pool)), np.argsort(divergence)[:20])
+        assert strategy.query(learner, X_pool, candidates=few) == np.argsort(divergence)[19]
+
+    def test_the_consensus_is_the_prediction(self):
+        learner = LaplaceUpdateClassifier().fit(X[START], y[START])
+        position = ModalStrategy(consensus_entropy_sampling).query(learner, X_pool)
+        assert position == EntropySampling().query(learner, X_pool)
+
+    def test_names_of_classes(self):
+        names = np.array(["a", "b", "c"])
+        learner = learner_of_ours(ModalStrategy(vote_entropy_sampling), y_initial=names[y[START]])
+        expected = learner_of_ours(ModalStrategy(vote_entropy_sampling)).query(3)
+        np.testing.assert_array_equal(learner.query(3), expected)
+
+    def test_before_any_label(self):
+        learner = learner_of_ours(
+            ModalStrategy(vote_entropy_sampling), X_initial=None, y_initial=None
+        )
+        assert learner.query(3).tolist() != [0, 1, 2]
+
+    def test_a_custom_strategy_of_a_committee(self):
+        def custom(committee, X, n_instances=1):
+            assert len(list(committee)) == len(committee) == 10
+            return multi_argmax(KL_max_disagreement(committee, X), n_instances)
+
+        learner = LaplaceUpdateClassifier().fit(X[START], y[START])
+        expected = ModalStrategy(max_disagreement_sampling).query(learner, X_pool, 3)
+        np.testing.assert_array_equal(ModalStrategy(custom).query(learner, X_pool, 3), expected)
+
+    def test_no_posterior(self):
+        learner = GaussianNB().fit(X[START], y[START])
+        with pytest.raises(TypeError, match="needs the posterior of a LaplaceUpdateClassifier"):
+            ModalStrategy(vote_entropy_sampling).query(learner, X_pool)
+
+
+class TestErrorsOfStrategies:
+    def query(self, strategy, n_instances=2, **kwargs):
+        learner = LaplaceUpdateClassifier().fit(X[START], y[START])
+        return ModalStrategy(strategy, **kwargs).query(learner, X_pool, n_instances)
+
+    @pytest.mark.parametrize(
+        "chosen", [[0], [3, 3], [0, 999], [-1, 0], [0.5, 1.0], [[0, 1]], [True, False]]
+    )
+    def test_positions_that_are_none(self, chosen):
+        with pytest.raises(ValueError, match=r"must return 2 distinct positions among 141 cand"):
+            self.query(lambda learner, X, n_instances=1: np.array(chosen))
+
+    def test_positions_with_instances(self):
+        """As strategies of modAL before 0.4 return them."""
+        positions = self.query(lambda learner, X, n_instances=1: (np.array([7, 2]), X[[7, 2]]))
+        assert positions.tolist() == [7, 2]
+
+    def test_one_position_as_a_number(self):
+        assert self.query(lambda learner, X: X[:, 0].argmax(), 1) == X_pool[:, 0].argmax()
+
+    def test_strategies_that_need_modals_learners(self):
+        with pytest.raises(AttributeError, match=r"asked the learner for 'predict'.*regression"):
+            self.query(max_std_sampling)
+
+    def test_predictions_of_others_than_the_pool(self):
+        def others(learner, X, n_instances=1):
+            assert learner.predict_proba(X[:5]).shape == (5, 3)
+            return np.arange(n_instances)
+
+        assert self.query(others).tolist() == [0, 1]
+        with pytest.raises(ValueError, match=r"of shape \(141, 4\); got \(5, 4\)"):
+            self.query(others, on_transformed=True)
+
+    def test_utilities(self):
+        with pytest.raises(TypeError, match="margin_sampling says which instances it chooses"):
+            PowerSampling(ModalStrategy(margin_sampling)).query(GaussianNB().fit(X, y), X_pool)
+
+    @pytest.mark.parametrize(
+        ("params", "match"),
+        [
+            ({"kw_args": {"n_instances": 3}}, "kw_args must not hold n_instances"),
+            ({"kw_args": 3}, "'kw_args' parameter"),
+            ({"n_members": 1}, "'n_members' parameter"),
+        ],
+    )
+    def test_parameters(self, params, match):
+        with pytest.raises(ValueError, match=match):
+            self.query(margin_sampling, **params)
+        with pytest.raises(ValueError, match="'query_strategy' parameter"):
+            self.query("margin")
+
+
+def test_a_pipeline_is_fitted_anew():
+    pipeline = make_pipeline(StandardScaler(), LaplaceUpdateClassifier())
+    learner = make(pipeline, MarginSampling(random_state=0))
+    places, instances = learner.query(X_pool)
+    learner.teach(instances, y_pool[places])
+    rows = np.r_[START, POOL[places]]
+    twin = make_pipeline(StandardScaler(), LaplaceUpdateClassifier()).fit(X[rows], y[rows])
+    np.testing.assert_array_equal(learner.predict_proba(X), twin.predict_proba(X))

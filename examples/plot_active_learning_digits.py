@@ -18,16 +18,12 @@ and the same five labels to start from:
 
 import sys
 
-import matplotlib.pyplot as plt
-import pandas as pd
 import torch
-from scipy.stats import wilcoxon
 from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from skorch import NeuralNetClassifier
 from torch import nn
 
-from laplace_al import LaplaceUpdateClassifier, simulate
+from laplace_al import LaplaceUpdateClassifier, LearningCurveDisplay, compare
 from laplace_al.strategies import MarginSampling, RandomSampling
 
 FIGURE = sys.argv[1] if len(sys.argv) > 1 else "active_learning_digits.png"
@@ -77,50 +73,42 @@ ways = {
     "margin, label by label, updates": {"strategy": MarginSampling()},
     "margin, label by label, refits": {"strategy": MarginSampling(), "refit_every": 1},
 }
-runs = []
-for seed in range(N_SEEDS):
-    X_pool, X_test, y_pool, y_test = train_test_split(
-        images[~seen], digits[~seen], test_size=0.5, stratify=digits[~seen], random_state=seed
-    )
-    for way, how in ways.items():
-        run = simulate(
-            classifier,
-            X_pool=X_pool,
-            y_pool=y_pool,
-            X_test=X_test,
-            y_test=y_test,
-            budget=BUDGET,
-            score_every=BATCH,
-            n_initial=5,
-            random_state=seed,
-            **how,
-        )
-        runs.append(run.assign(way=way, seed=seed))
-curves = pd.concat(runs)
+curves = compare(
+    classifier,
+    ways,
+    images[~seen],
+    digits[~seen],
+    budget=BUDGET,
+    score_every=BATCH,
+    n_initial=5,
+    n_repeats=N_SEEDS,
+    random_state=0,
+)
 
 # %%
 # The table
 # ---------
-# Accuracy after each batch, the area under the curve (its mean over the batches) with the standard
-# error over the seeds, and the milliseconds that learning one label took, features included.
+# Accuracy after each batch, the area under the curve (its mean over the labels) with the standard
+# error over the seeds, and the milliseconds that learning one label took, features included. The
+# differences to top-b are paired by the seed; p is of Wilcoxon's signed-rank test, with Holm's
+# correction.
 
-after_a_batch = curves[curves.n_labels > 5]
-areas = after_a_batch.pivot_table(index="seed", columns="way", values="score")[list(ways)]
-table = curves.pivot_table(index="way", columns="n_labels", values="score").loc[list(ways)]
+learnt = curves[curves.n_labels > 5]
+display = LearningCurveDisplay.from_simulation(
+    learnt, baseline="margin, top-b", score_name="Test accuracy"
+)
+summary = display.summary().set_index("strategy")
+table = curves.pivot_table(index="strategy", columns="n_labels", values="score").loc[list(ways)]
 table.columns.name = "accuracy after labels:"
-table["area"] = areas.mean()
-table["± s.e."] = areas.sem()
-table["ms/label"] = 1000 * after_a_batch.groupby("way").teach_seconds.mean() / BATCH
+table["area"], table["± s.e."] = summary.area, summary.area_se
+table["ms/label"] = 1000 * learnt.groupby("strategy").teach_seconds.mean() / BATCH
 
 print(f"Digits 5-9 on a network trained on 0-4, mean of {N_SEEDS} seeds\n")
 print(table.rename_axis(None).to_string(float_format="{:.3f}".format))
-top_b = areas["margin, top-b"]
-for way in list(ways)[2:]:
-    gain = areas[way] - top_b
+for way, row in summary.drop(index=["random", "margin, top-b"]).iterrows():
     print(
-        f"\n{way} against top-b: area {gain.mean():+.3f} ± {gain.sem():.3f} (s.e.), higher in "
-        f"{(gain > 0).sum()} of {N_SEEDS} seeds, Wilcoxon signed-rank p = "
-        f"{wilcoxon(gain).pvalue:.2g}",
+        f"\n{way} against top-b: area {row.difference:+.3f} ± {row.difference_se:.3f} (s.e.), "
+        f"higher in {row.n_higher:.0f} of {N_SEEDS} seeds, p = {row.p_value:.2g}",
         end="",
     )
 print()
@@ -129,22 +117,9 @@ print()
 # The picture
 # -----------
 
-figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
-styles = zip(
-    ways, ["0.55", "tab:orange", "tab:blue", "tab:green"], ["-", "-", "-", ":"], strict=True
-)
-for way, color, line in styles:
-    scores = after_a_batch[after_a_batch.way == way].groupby("n_labels").score
-    mean, error = scores.mean(), scores.sem()
-    axes.plot(mean.index, mean, line, color=color, marker="o", markersize=4, label=way)
-    axes.fill_between(mean.index, mean - error, mean + error, color=color, alpha=0.15, linewidth=0)
-axes.set(
-    xlabel="labels of the digits 5-9",
-    ylabel="test accuracy",
+display.ax_.set(
+    xlabel="Labels of the digits 5-9",
     title="A network trained on the digits 0-4 learns 5-9 in closed form",
 )
-axes.legend(title=f"mean ± s.e. of {N_SEEDS} seeds", frameon=False, loc="lower right")
-axes.grid(alpha=0.3)
-axes.spines[["top", "right"]].set_visible(False)
-figure.savefig(FIGURE, dpi=150)
+display.figure_.savefig(FIGURE, dpi=150)
 print(f"\nFigure: {FIGURE}")

@@ -3,8 +3,17 @@
 from laplace_al.classifier import LaplaceUpdateClassifier
 from laplace_al.features import TorchFeatures
 from laplace_al.learner import ActiveLearner
-from laplace_al.simulation import simulate
+from laplace_al.plotting import LearningCurveDisplay, ReliabilityDisplay
+from laplace_al.simulation import compare, simulate
 
 __version__ = "0.1.0"
 
-__all__ = ["ActiveLearner", "LaplaceUpdateClassifier", "TorchFeatures", "simulate"]
+__all__ = [
+    "ActiveLearner",
+    "LaplaceUpdateClassifier",
+    "LearningCurveDisplay",
+    "ReliabilityDisplay",
+    "TorchFeatures",
+    "compare",
+    "simulate",
+]

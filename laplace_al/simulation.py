@@ -1,16 +1,27 @@
 """Active learning against labels that are known, as an experiment."""
 
+import contextlib
+import itertools
+import numbers
 import time
-from itertools import pairwise
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
+from sklearn.base import clone
 from sklearn.metrics import check_scoring
-from sklearn.utils import check_random_state
+from sklearn.model_selection import check_cv, train_test_split
+from sklearn.utils import _safe_indexing, check_random_state, check_scalar
+from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import _num_samples, check_consistent_length
+from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
+from laplace_al.journal import digest as pool_digest
 from laplace_al.learner import ActiveLearner
+from laplace_al.results import ResultsFile, fingerprint
 
 
 def simulate(
@@ -21,7 +32,7 @@ def simulate(
     X_test,
     y_test,
     *,
-    budget,
+    budget=None,
     n_instances=1,
     score_every=None,
     n_initial=0,
@@ -29,13 +40,15 @@ def simulate(
     y_initial=None,
     classes=None,
     refit_every=None,
+    stopping=None,
     scoring=None,
     random_state=None,
     verbose=0,
 ):
     """Run one active-learning loop against known labels.
 
-    Runs that share ``random_state`` draw the same initial labels: compare them in pairs.
+    Runs that share ``random_state`` draw the same initial labels: compare them in pairs, or let
+    :func:`compare` do so.
 
     Parameters
     ----------
@@ -46,8 +59,9 @@ def simulate(
         Labels, seen by the learner only when it asks for them.
     X_test : array-like of shape (n_test, ...)
     y_test : array-like of shape (n_test,)
-    budget : int
-        Number of labels to ask for, the initial ones not counted.
+    budget : int, default=None
+        Number of labels to ask for, the initial ones not counted. None: all, unless ``stopping``
+        ends the run.
     n_instances : int, default=1
         Labels per query. 1 learns each label before it chooses the next.
     score_every : int, default=None
@@ -58,26 +72,34 @@ def simulate(
         Labelled instances outside the pool, to start from.
     classes : array-like of shape (n_classes,), default=None
         All labels that may occur. None: those of ``y_pool`` and ``y_initial``.
-    refit_every : int or None, default=None
+    refit_every : int, "auto" or None, default=None
         See :class:`ActiveLearner`.
-    scoring : str, callable or None, default=None
-        A scorer of scikit-learn; None is the estimator's own ``score``.
+    stopping : stopping rule or list of them, default=None
+        Asked before each query, on clones; the run ends when one says so. See
+        :mod:`laplace_al.stopping`.
+    scoring : str, callable, list, tuple, set or dict, default=None
+        A scorer of scikit-learn, or several, as in
+        :func:`sklearn.model_selection.cross_validate`; None is the estimator's own ``score``.
     random_state : int, RandomState instance or None, default=None
-        Draws the initial labels and seeds the strategy.
+        Draws the initial labels and seeds the strategy. An estimator that draws numbers has a
+        ``random_state`` of its own.
     verbose : int, default=0
         Shows a progress bar if positive.
 
     Returns
     -------
     DataFrame
-        A row for the start and one for each score: ``n_labels`` known in all, ``score``,
-        and the seconds since the row before in queries, ``query_seconds``, and in learning,
-        ``teach_seconds``.
+        A row for the start, one for each score and one for the end: ``n_labels`` known in all,
+        ``score``, or ``score_NAME`` for each of several scorers, NaN while there is no model; and
+        the seconds since the row before in queries and stopping rules, ``query_seconds``, and in
+        learning, refits included, ``teach_seconds``.
 
     Raises
     ------
     ValueError
         If the budget exceeds the pool or lengths differ.
+    TypeError
+        If a stopping rule cannot be asked.
 
     Examples
     --------
@@ -92,52 +114,498 @@ def simulate(
     """
     check_consistent_length(X_pool, y_pool)
     check_consistent_length(X_test, y_test)
-    y_pool, n_pool = np.asarray(y_pool), _num_samples(X_pool)
-    if not 1 <= budget <= n_pool - n_initial:
-        raise ValueError(
-            f"budget must be between 1 and {n_pool - n_initial}, the size of the pool less "
-            f"n_initial; got {budget}."
-        )
-    rng = check_random_state(random_state)
-    initial = rng.permutation(n_pool)[:n_initial]
-    if classes is None:
-        classes = np.unique(y_pool if y_initial is None else np.concatenate([y_pool, y_initial]))
-    scorer = check_scoring(estimator, scoring)
+    y_pool = np.asarray(y_pool)
+    check_scalar(n_initial, "n_initial", numbers.Integral, min_val=0)
+    check_scalar(n_instances, "n_instances", numbers.Integral, min_val=1)
     score_every = n_instances if score_every is None else score_every
+    check_scalar(score_every, "score_every", numbers.Integral, min_val=1)
+    budget = _check_budget(budget, len(y_pool), n_initial)
+    rules = _fresh_rules(stopping)
+    scorer = check_scoring(estimator, scoring)
+    rng = check_random_state(random_state)
+    initial = rng.permutation(len(y_pool))[:n_initial]
+    all_labels = y_pool if y_initial is None else np.concatenate([y_pool, y_initial])
     learner = ActiveLearner(
         estimator,
         strategy,
         X_pool,
         X_initial=X_initial,
         y_initial=y_initial,
-        classes=classes,
+        classes=np.unique(all_labels) if classes is None else classes,
         refit_every=refit_every,
         random_state=rng,
     )
-    rows = []
-    seconds = {"query_seconds": 0.0, "teach_seconds": 0.0}
-
-    def teach(positions):
-        start = time.perf_counter()
-        learner.teach(positions, y_pool[positions])
-        seconds["teach_seconds"] += time.perf_counter() - start
-
-    def record():
-        n_known = len(learner.labels_) + (0 if y_initial is None else _num_samples(y_initial))
-        score = scorer(learner.estimator_, X_test, y_test)
-        rows.append({"n_labels": n_known, "score": score, **seconds})
-        seconds.update(query_seconds=0.0, teach_seconds=0.0)
-
+    curve = _Curve(learner, scorer, X_test, y_test)
     if n_initial:
-        teach(initial)
-    if n_initial or y_initial is not None:
-        record()
+        curve.teach(initial, y_pool[initial])
+    curve.score()
     bounds = [*range(0, budget, n_instances), budget]
-    for asked, known in tqdm(pairwise(bounds), total=len(bounds) - 1, disable=not verbose):
+    for asked, known in tqdm(
+        itertools.pairwise(bounds), total=len(bounds) - 1, disable=not verbose
+    ):
+        if curve.is_stopped_by(rules):
+            break
+        positions = curve.query(known - asked)
+        curve.teach(positions, y_pool[positions])
+        if known // score_every > asked // score_every:
+            curve.score()
+    curve.score_the_end()
+    return curve.frame()
+
+
+class _Curve:
+    """A learner whose seconds are counted and whose scores are written down."""
+
+    def __init__(self, learner, scorer, X_test, y_test):
+        self._learner = learner
+        self._scorer = scorer
+        self._test = X_test, y_test
+        self._rows = []
+        self._seconds = dict.fromkeys(_SECONDS, 0.0)
+
+    def query(self, n_instances):
+        with self._counted("query_seconds"):
+            return self._learner.query(n_instances)
+
+    def teach(self, positions, labels):
+        with self._counted("teach_seconds"):
+            self._learner.teach(positions, labels)
+
+    def is_stopped_by(self, rules):
+        with self._counted("query_seconds"):
+            answers = [rule.should_stop(self._learner) for rule in rules]  # all see each round
+        return any(answers)
+
+    def score(self):
+        self._rows.append({"n_labels": self._n_labels, **self._scores(), **self._seconds})
+        self._seconds = dict.fromkeys(_SECONDS, 0.0)
+
+    def score_the_end(self):
+        if self._rows[-1]["n_labels"] < self._n_labels:
+            self.score()
+
+    def frame(self):
+        frame = pd.DataFrame(self._rows)
+        scores = [name for name in frame if name not in ("n_labels", *_SECONDS)] or ["score"]
+        return frame.reindex(columns=["n_labels", *scores, *_SECONDS])
+
+    @property
+    def _n_labels(self):
+        y_initial = self._learner.y_initial
+        return len(self._learner.labels_) + (0 if y_initial is None else _num_samples(y_initial))
+
+    def _scores(self):
+        if not self._learner.is_fitted:
+            return {}
+        score = self._scorer(self._learner.estimator_, *self._test)
+        if isinstance(score, Mapping):
+            return {f"score_{name}": value for name, value in score.items()}
+        return {"score": score}
+
+    @contextlib.contextmanager
+    def _counted(self, phase):
         start = time.perf_counter()
-        positions = learner.query(known - asked)
-        seconds["query_seconds"] += time.perf_counter() - start
-        teach(positions)
-        if known // score_every > asked // score_every or known == budget:
-            record()
-    return pd.DataFrame(rows)
+        yield
+        self._seconds[phase] += time.perf_counter() - start
+
+
+_SECONDS = ("query_seconds", "teach_seconds")
+
+
+def _check_budget(budget, n_pool, n_initial):
+    n_left = n_pool - n_initial
+    if budget is None:
+        return n_left
+    check_scalar(budget, "budget", numbers.Integral)
+    if not 1 <= budget <= n_left:
+        raise ValueError(
+            f"budget must be between 1 and {n_left}, the size of the pool less n_initial; got "
+            f"{budget}."
+        )
+    return budget
+
+
+def _fresh_rules(stopping):
+    """Rules that have seen nothing yet."""
+    if stopping is None:
+        return []
+    rules = stopping if isinstance(stopping, list | tuple) else [stopping]
+    for rule in rules:
+        if not hasattr(rule, "should_stop") or isinstance(rule, type):
+            raise TypeError(
+                f"stopping must be an object with a method should_stop, or a list of such; got "
+                f"{rule!r}. Pass one of laplace_al.stopping, e.g. StablePredictions()."
+            )
+    return [clone(rule, safe=False) for rule in rules]
+
+
+def compare(
+    estimators,
+    strategies,
+    X,
+    y=None,
+    *,
+    n_repeats=None,
+    test_size=None,
+    cv=None,
+    budget=None,
+    n_instances=1,
+    score_every=None,
+    n_initial=0,
+    classes=None,
+    refit_every=None,
+    stopping=None,
+    scoring=None,
+    random_state=None,
+    n_jobs=None,
+    results=None,
+    verbose=0,
+):
+    """Run every strategy with every estimator on every data set, repeatedly and in pairs.
+
+    Runs of one data set and seed share the split into pool and test set and the initial
+    labels. The run of seed s is that of ``simulate(..., random_state=s)`` on
+
+        train_test_split(X, y, test_size=test_size, stratify=y, random_state=s)
+
+    Each run computes on one thread, wherever it runs, so that ``n_jobs`` changes nothing but the
+    time it takes.
+
+    Parameters
+    ----------
+    estimators : classifier, list or dict of them
+        A dict names them, else they have the names of their classes. In place of an estimator,
+        a dict ``{"estimator": ..., "refit_every": 1}`` gives it settings of its own: ``budget``,
+        ``n_instances``, ``score_every``, ``refit_every`` or ``stopping``.
+    strategies : QueryStrategy, list or dict of them
+        As ``estimators``, with dicts ``{"strategy": ..., "n_instances": 10}``. Where both an
+        estimator and a strategy have a setting of their own, that of the estimator holds.
+    X : array-like of shape (n_samples, ...) or dict
+        A dict names data sets: pairs (X, y), to be split, or splits (X_pool, y_pool, X_test,
+        y_test).
+    y : array-like of shape (n_samples,), default=None
+        None if X is a dict.
+    n_repeats : int, default=None
+        Number of seeds. None: 10, or the number of splits of ``cv``.
+    test_size : float or int, default=None
+        Share or number of instances in the test set, the others being the pool. None: one half.
+    cv : int, cross-validation generator or iterable, default=None
+        Makes the splits, in place of ``n_repeats`` and ``test_size``: the pool is what
+        :func:`sklearn.model_selection.cross_validate` trains on.
+    budget, n_instances, score_every, n_initial, classes, refit_every, stopping, scoring
+        See :func:`simulate`.
+    random_state : int, RandomState instance or None, default=None
+        The first seed; the others count on from it. A RandomState or None draws the first.
+    n_jobs : int, default=None
+        Number of processes, see :class:`joblib.Parallel`. None is 1, unless in a
+        :func:`joblib.parallel_config`.
+    results : str or path-like, default=None
+        CSV file that each run is written to as soon as it is finished. Runs that are in it are
+        taken from it, so that a call that was interrupted goes on; it may ask for more runs than
+        before. ``<results>.lock`` beside it keeps others out meanwhile.
+    verbose : int, default=0
+        Shows a progress bar if positive.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``data``, ``estimator``, ``strategy``, ``seed`` and those of :func:`simulate`, in
+        the order of the arguments. A single data set is named "data".
+
+    Raises
+    ------
+    ValueError
+        If names are not distinct, an argument is not what it may be, or ``results`` is a file of
+        something else or has runs of these names that were made with other settings.
+    RuntimeError
+        If another process uses ``results``.
+
+    See Also
+    --------
+    LearningCurveDisplay.from_simulation : Draws it, and tests the differences.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from laplace_al import LaplaceUpdateClassifier, compare
+    >>> from laplace_al.strategies import MarginSampling, RandomSampling
+    >>> X, y = load_iris(return_X_y=True)
+    >>> curves = compare(LaplaceUpdateClassifier(), [RandomSampling(), MarginSampling()], X, y,
+    ...                  budget=10, n_initial=5, n_repeats=3, random_state=0)
+    >>> curves.groupby("strategy").score.count().tolist()
+    [33, 33]
+    """
+    if results is not None and not isinstance(random_state, numbers.Integral):
+        raise ValueError(
+            "results needs an integer random_state, so that a later call asks for the same runs; "
+            f"got random_state={random_state!r}."
+        )
+    first_seed = random_state
+    if not isinstance(random_state, numbers.Integral):
+        first_seed = int(check_random_state(random_state).randint(2**31))
+    common = {
+        "budget": budget,
+        "n_instances": n_instances,
+        "score_every": score_every,
+        "n_initial": n_initial,
+        "classes": classes,
+        "refit_every": refit_every,
+        "stopping": stopping,
+        "scoring": scoring,
+    }
+    splits = {
+        name: (data_set, _splits(data_set, n_repeats, test_size, cv, first_seed))
+        for name, data_set in _data_sets(X, y).items()
+    }
+    runs = _planned(_arms(estimators, "estimator"), _arms(strategies, "strategy"), splits, common)
+    with contextlib.nullcontext() if results is None else ResultsFile(results, _KEYS) as kept:
+        curves = _curves(runs, kept, n_jobs, verbose)
+    names = [run.name for run in sorted(runs, key=lambda run: run.arm)]
+    return pd.concat([_tidy(name, curves[name]) for name in names], ignore_index=True)
+
+
+class _Arm(NamedTuple):
+    """An estimator or a strategy of an experiment, with settings that hold for it alone."""
+
+    name: str
+    content: Any
+    settings: dict
+
+
+class _Split(NamedTuple):
+    """Rows of the pool and of the test set; None where the data come split."""
+
+    seed: int
+    pool: np.ndarray | None = None
+    test: np.ndarray | None = None
+
+
+class _Run(NamedTuple):
+    """One run of an experiment."""
+
+    name: tuple  # data, estimator, strategy, seed
+    arm: tuple  # which data set, estimator and strategy, counted
+    estimator: Any
+    strategy: Any
+    data_set: tuple
+    split: _Split
+    settings: dict
+
+
+_KEYS = ("data", "estimator", "strategy", "seed")
+_OF_AN_ARM = ("budget", "n_instances", "score_every", "refit_every", "stopping")
+
+
+def _arms(given, kind):
+    """Estimators or strategies by name."""
+    if isinstance(given, Mapping):
+        named = list(given.items())
+    elif isinstance(given, list | tuple):
+        named = [(_class_name(content, kind), content) for content in given]
+    else:
+        named = [(_class_name(given, kind), given)]
+    names = [_check_name(name, kind) for name, _ in named]
+    if not names:
+        raise ValueError(f"There must be at least one {kind}; got {given!r}.")
+    if len(set(names)) < len(names):
+        raise ValueError(
+            f"Names of {_PLURAL[kind]} must be distinct; got {names}. Name them by a dict "
+            f"{{name: {kind}}}."
+        )
+    return [_Arm(name, *_split_off_settings(content, kind)) for name, content in named]
+
+
+_PLURAL = {"estimator": "estimators", "strategy": "strategies", "data": "data sets"}
+_METHOD = {"estimator": "fit", "strategy": "query"}
+
+
+def _split_off_settings(content, kind):
+    settings = {}
+    if isinstance(content, Mapping):
+        settings = {name: value for name, value in content.items() if name != kind}
+        content = content.get(kind)
+        if not settings.keys() <= set(_OF_AN_ARM):
+            raise ValueError(
+                f"A dict in place of a {kind} may hold {kind!r} and any of {list(_OF_AN_ARM)}; got "
+                f"also {sorted(settings.keys() - set(_OF_AN_ARM))}."
+            )
+    if not hasattr(content, _METHOD[kind]) or isinstance(content, type):
+        raise TypeError(
+            f"{_PLURAL[kind]} must be objects with a method {_METHOD[kind]}, or dicts "
+            f"{{{kind!r}: object, ...}}; got {content!r}."
+        )
+    return content, settings
+
+
+def _class_name(content, kind):
+    return type(content.get(kind) if isinstance(content, Mapping) else content).__name__
+
+
+def _check_name(name, kind):
+    if not isinstance(name, str) or "\n" in name or "\r" in name:
+        raise ValueError(f"Names of {_PLURAL[kind]} must be texts of one line; got {name!r}.")
+    return name
+
+
+def _data_sets(X, y):
+    """Data sets by name, as given or as pairs (X, y)."""
+    if not isinstance(X, Mapping):
+        if y is None:
+            raise ValueError("y is missing: pass compare(estimators, strategies, X, y, ...).")
+        X = {"data": (X, y)}
+    elif y is not None:
+        raise ValueError("y must be None if X is a dict of data sets, which have their own y.")
+    for name, data_set in X.items():
+        _check_name(name, "data")
+        if not isinstance(data_set, tuple) or len(data_set) not in (2, 4):
+            raise ValueError(
+                f"Data set {name!r} must be a tuple (X, y) or (X_pool, y_pool, X_test, y_test); "
+                f"got {type(data_set).__name__}"
+                f"{f' of length {len(data_set)}' if hasattr(data_set, '__len__') else ''}."
+            )
+        check_consistent_length(*data_set[:2])
+        check_consistent_length(*data_set[2:])
+    return dict(X)
+
+
+def _splits(data_set, n_repeats, test_size, cv, first):
+    """A split of a data set for each seed."""
+    if cv is not None and (n_repeats, test_size) != (None, None):
+        raise ValueError(
+            "cv makes the splits: leave n_repeats and test_size out, or set them in cv, e.g. "
+            "StratifiedShuffleSplit(20, test_size=0.5, random_state=0)."
+        )
+    is_split = len(data_set) == 4
+    if is_split and (test_size, cv) != (None, None):
+        raise ValueError(
+            "Data sets (X_pool, y_pool, X_test, y_test) are split already: leave test_size and cv "
+            "out, or pass pairs (X, y)."
+        )
+    n_repeats = 10 if n_repeats is None else n_repeats
+    check_scalar(n_repeats, "n_repeats", numbers.Integral, min_val=1)
+    if is_split:
+        return [_Split(first + i) for i in range(n_repeats)]
+    X, y = data_set
+    if cv is not None:
+        pairs = check_cv(cv, y, classifier=True).split(X, y)
+        return [_Split(first + i, pool, test) for i, (pool, test) in enumerate(pairs)]
+    return [_halves(y, test_size, first + i) for i in range(n_repeats)]
+
+
+def _halves(y, test_size, seed):
+    pool, test = train_test_split(
+        np.arange(_num_samples(y)),
+        test_size=0.5 if test_size is None else test_size,
+        stratify=y,
+        random_state=seed,
+    )
+    return _Split(seed, pool, test)
+
+
+def _planned(estimators, strategies, splits, common):
+    """All runs of an experiment, in the order in which they are to be run."""
+    return [
+        _Run(
+            (data, estimator.name, strategy.name, split.seed),
+            (i, j, k),
+            estimator.content,
+            strategy.content,
+            data_set,
+            split,
+            common | strategy.settings | estimator.settings,
+        )
+        for i, (data, (data_set, splits_of_data)) in enumerate(splits.items())
+        for split in splits_of_data
+        for j, estimator in enumerate(estimators)
+        for k, strategy in enumerate(strategies)
+    ]
+
+
+def _curves(runs, kept, n_jobs, verbose):
+    """Curve of each run by its name: as kept in a file, or run now."""
+    prints = {} if kept is None else _fingerprints(runs)
+    curves = {name: kept.get(name, prints[name]) for name in prints if name in kept}
+    missing = [run for run in runs if run.name not in curves]
+    # one at a time, so that no finished run waits for others to be kept
+    parallel = Parallel(n_jobs, return_as="generator_unordered", batch_size=1)
+    new = parallel(delayed(_numbered_curve)(i, run) for i, run in enumerate(missing))
+    for i, curve in tqdm(new, initial=len(curves), total=len(runs), disable=not verbose):
+        name = missing[i].name
+        curves[name] = curve
+        if kept is not None:
+            kept.append(name, prints[name], curve)
+    return curves
+
+
+def _fingerprints(runs):
+    """A digest of all that each run depends on, by its name."""
+    known = {}  # what many runs have in common, by its id
+
+    def digest_of(part, digest):
+        if id(part) not in known:
+            known[id(part)] = digest(part)
+        return known[id(part)]
+
+    return {
+        run.name: fingerprint(
+            [
+                *(digest_of(part, fingerprint) for part in (run.estimator, run.strategy)),
+                *(digest_of(X, pool_digest) for X in run.data_set[::2]),
+                *(digest_of(y, _label_digest) for y in run.data_set[1::2]),
+                run.settings,
+                run.split,
+            ]
+        )
+        for run in runs
+    }
+
+
+def _label_digest(y):
+    return fingerprint(np.asarray(y))
+
+
+def _numbered_curve(i, run):
+    (X_pool, y_pool), (X_test, y_test) = _pool_and_test(run)
+    try:
+        with _one_thread():
+            curve = simulate(
+                run.estimator,
+                run.strategy,
+                X_pool,
+                y_pool,
+                X_test,
+                y_test,
+                random_state=run.split.seed,
+                **run.settings,
+            )
+    except Exception as error:
+        keys = zip(_KEYS, run.name, strict=True)
+        error.add_note("In the run " + ", ".join(f"{key}={value!r}" for key, value in keys) + ".")
+        raise
+    return i, curve
+
+
+def _pool_and_test(run):
+    if run.split.pool is None:
+        return run.data_set[:2], run.data_set[2:]
+    return [
+        [_safe_indexing(part, rows) for part in run.data_set]
+        for rows in (run.split.pool, run.split.test)
+    ]
+
+
+@contextlib.contextmanager
+def _one_thread():
+    """The order of sums, and so the last digits, depend on the number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _tidy(name, curve):
+    keys = pd.DataFrame([name] * len(curve), columns=list(_KEYS))
+    return pd.concat([keys, curve], axis=1)

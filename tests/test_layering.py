@@ -10,10 +10,13 @@ import laplace_al
 ROOT = pathlib.Path(laplace_al.__file__).parent
 LAYERS = [
     "integrations",
+    "plotting",
     "simulation",
+    "results",
     "learner",
     "journal",
     "record",
+    "stopping",
     "strategies",
     "scored_pool",
     "classifier",

@@ -1,0 +1,288 @@
+"""Results of experiments on disk: what is finished is not run again."""
+
+import csv
+import hashlib
+import inspect
+import io
+import json
+import numbers
+import os
+import pathlib
+import sqlite3
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import torch
+
+from laplace_al.journal import digest
+
+
+class ResultsFile:
+    """Tables of finished runs in a CSV file, each written durably and at once.
+
+    A line is a row of a table, with the name of the run before it and, after it, a column ``run``:
+    a fingerprint of all that the run depends on, and which row of how many it is. So a file that
+    was cut short shows where its last whole run ends; what follows is dropped when it is opened.
+
+    A second file, ``<path>.lock``, keeps others out while it is open. It may be deleted afterwards.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Made if it does not exist; its folder must.
+    keys : sequence of str
+        Columns of the names of runs, the last one of integers.
+
+    Raises
+    ------
+    ValueError
+        If the file is of something else or damaged.
+    RuntimeError
+        If it is open already.
+    OSError
+        If it cannot be opened.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with ResultsFile(folder + "/results.csv", ["strategy", "seed"]) as results:
+    ...         results.append(("random", 0), "a1", pd.DataFrame({"score": [0.5, 0.75]}))
+    ...     with ResultsFile(folder + "/results.csv", ["strategy", "seed"]) as results:
+    ...         results.get(("random", 0), "a1").score.tolist()
+    [0.5, 0.75]
+    """
+
+    def __init__(self, path, keys):
+        self.path = pathlib.Path(path)
+        self.keys = list(keys)
+        self._header = None
+        self._tables = {}  # fingerprint and table by the name of a run
+
+    def __enter__(self):
+        self._lock = _locked(self.path)
+        try:
+            self._read()
+        except BaseException:
+            self._lock.close()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self._lock.close()
+
+    def __contains__(self, name):
+        return name in self._tables
+
+    def get(self, name, fingerprint):
+        """The table of a run.
+
+        Parameters
+        ----------
+        name : tuple
+        fingerprint : str
+
+        Returns
+        -------
+        DataFrame
+
+        Raises
+        ------
+        ValueError
+            If the run that was kept has another fingerprint.
+        """
+        kept, table = self._tables[name]
+        if kept != fingerprint:
+            raise ValueError(
+                f"results={str(self.path)!r} has the run {self._described(name)}, but made with "
+                "other settings or data. Name another file, or delete it to run all of it anew."
+            )
+        return table
+
+    def append(self, name, fingerprint, table):
+        """Keep the table of a run: it is on disk when this returns.
+
+        Parameters
+        ----------
+        name : tuple
+        fingerprint : str
+            A word of letters and digits.
+        table : DataFrame
+            Of numbers, at least one row.
+
+        Raises
+        ------
+        ValueError
+            If the table has other columns than those before.
+        OSError
+            If it cannot be written.
+        """
+        header = [*self.keys, *table.columns, "run"]
+        if self._header not in (None, header):
+            raise ValueError(
+                f"results={str(self.path)!r} has the columns {self._header}, but the run "
+                f"{self._described(name)} has {header}. Name another file."
+            )
+        rows = [
+            [*name, *map(_text, row), f"{fingerprint} {i}/{len(table)}"]
+            for i, row in enumerate(table.itertuples(index=False), start=1)
+        ]
+        lines = io.StringIO()
+        csv.writer(lines, lineterminator="\n").writerows(rows if self._header else [header, *rows])
+        with self.path.open("ab") as file:
+            file.write(lines.getvalue().encode())
+            file.flush()
+            os.fsync(file.fileno())
+        self._header = header
+        self._tables[name] = fingerprint, table
+
+    def _read(self):
+        content = self.path.read_bytes() if self.path.exists() else b""
+        lines = content.splitlines(keepends=True)
+        first, expected = lines[0] if lines else b"", ",".join(self.keys).encode()
+        is_whole = first.endswith(b"\n")
+        is_ours = first.startswith(expected) or expected.startswith(first)
+        if not is_ours or (is_whole and not first.endswith(b",run\n")):
+            raise ValueError(
+                f"results={str(self.path)!r} is not a file of results: it begins with "
+                f"{first[:80]!r}. Name another file."
+            )
+        size = self._read_runs(lines) if is_whole else 0
+        if size < len(content):
+            os.truncate(self.path, size)
+
+    def _read_runs(self, lines):
+        """Keep all whole runs; the number of bytes that they take."""
+        self._header = next(csv.reader([lines[0].decode()]))
+        size = position = len(lines[0])
+        rows = []
+        for number, line in enumerate(lines[1:], start=2):
+            if not line.endswith(b"\n"):
+                break
+            position += len(line)
+            try:
+                *row, run = next(csv.reader([line.decode()]))
+                fingerprint, i, n = run.replace("/", " ").split()
+                rows.append([*row[: len(self.keys)], *map(_number, row[len(self.keys) :])])
+                if len(row) != len(self._header) - 1 or int(i) != len(rows):
+                    raise ValueError(f"row {i} in the place of row {len(rows)}")
+            except ValueError as error:
+                raise ValueError(
+                    f"results={str(self.path)!r} is damaged in line {number}. Delete the lines of "
+                    "that run, or name another file."
+                ) from error
+            if i == n:
+                name, table = self._table(rows)
+                self._tables[name] = fingerprint, table
+                size, rows = position, []
+        return size
+
+    def _table(self, rows):
+        """Name and table of a run."""
+        frame = pd.DataFrame(rows, columns=self._header[:-1])
+        *name, number = rows[0][: len(self.keys)]
+        return (*name, int(number)), frame.drop(columns=self.keys)
+
+    def _described(self, name):
+        return ", ".join(f"{key}={part!r}" for key, part in zip(self.keys, name, strict=True))
+
+
+def fingerprint(value):
+    """A digest that tells parameters apart: of estimators, networks, arrays, texts and numbers.
+
+    Of an object that it does not know, it sees the class, and the ``repr`` unless that has an
+    address in it. So it is the same in another process.
+
+    Parameters
+    ----------
+    value : object
+
+    Returns
+    -------
+    str
+        16 hexadecimal digits.
+
+    Examples
+    --------
+    >>> from laplace_al.strategies import MarginSampling
+    >>> one, other = MarginSampling(random_state=0), MarginSampling(random_state=1)
+    >>> fingerprint(one) == fingerprint(MarginSampling(random_state=0)) != fingerprint(other)
+    True
+    """
+    return hashlib.sha256(json.dumps(_plain(value)).encode()).hexdigest()[:16]
+
+
+def _plain(value):
+    """Nested lists of texts."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, str | bytes | numbers.Number):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return [[str(name), _plain(content)] for name, content in value.items()]
+    if isinstance(value, set | frozenset):
+        return sorted(map(repr, value))
+    if isinstance(value, list | tuple):
+        return [_plain(content) for content in value]
+    if isinstance(value, torch.Tensor):
+        value = value.numpy(force=True)
+    if isinstance(value, np.ndarray | pd.DataFrame | pd.Series):
+        return _plain_array(np.asarray(value))
+    if inspect.isroutine(value) or isinstance(value, type):
+        return f"{value.__module__}.{value.__qualname__}"
+    return [_plain(type(value)), *_plain_object(value)]
+
+
+# By skorch nets and by linear models, ours included, that come fitted.
+_LEARNT = ("module_", "coef_", "intercept_")
+
+
+def _plain_array(values):
+    if values.dtype.kind == "O":
+        return [str(values.shape), digest(values)]
+    content = np.ascontiguousarray(values).tobytes()
+    return [str(values.shape), str(values.dtype), hashlib.sha256(content).hexdigest()]
+
+
+def _plain_object(value):
+    if hasattr(value, "get_params"):
+        learnt = [getattr(value, name, None) for name in _LEARNT]
+        return [_plain(value.get_params(deep=False)), _plain(learnt)]
+    if hasattr(value, "state_dict"):
+        return [_plain(value.state_dict())]
+    text = repr(value)
+    return [] if " at 0x" in text else [text]
+
+
+def _text(number):
+    """A number as it is read back: integers stay integers, and every bit of a float is kept."""
+    return "" if np.isnan(number) else repr(number.item() if hasattr(number, "item") else number)
+
+
+def _number(text):
+    try:
+        return int(text)
+    except ValueError:
+        return float(text) if text else np.nan
+
+
+def _locked(path):
+    """A connection to ``<path>.lock`` that nobody else can have at the same time.
+
+    SQLite gives it up when the process ends, however that ends.
+    """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"results={str(path)!r}: the folder {str(path.parent)!r} does not exist; make it first."
+        )
+    lock = sqlite3.connect(path.with_name(path.name + ".lock"), timeout=0, check_same_thread=False)
+    try:
+        lock.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError as error:
+        lock.close()
+        raise RuntimeError(
+            f"results={str(path)!r} is in use by another call ({error}). Wait for its end, or name "
+            "another file."
+        ) from error
+    return lock

@@ -1,0 +1,415 @@
+"""When to stop asking for labels."""
+
+from abc import ABC, abstractmethod
+from numbers import Integral, Real
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import _num_samples
+
+from laplace_al import scores
+from laplace_al.strategies.expected_error_reduction import ExpectedErrorReduction
+from laplace_al.strategies.view import PoolView
+
+
+class StoppingRule(ABC, BaseEstimator):
+    """Base of the rules that say when a loop of active learning has labels enough.
+
+    A rule watches one run: what it has seen is in attributes that end in an underscore, and
+    ``sklearn.base.clone`` makes a rule that has seen nothing. A subclass says in
+    ``is_enough(learner)`` whether to stop, and one that compares rounds keeps what it needs in
+    ``observe(learner)``, which is called once for each new model.
+
+    Attributes
+    ----------
+    n_changes_ : int
+        Labels, corrections and refits of the learner when it was last seen.
+
+    Examples
+    --------
+    >>> from laplace_al import ActiveLearner, LaplaceUpdateClassifier
+    >>> from laplace_al.stopping import Budget
+    >>> from laplace_al.strategies import RandomSampling
+    >>> learner = ActiveLearner(LaplaceUpdateClassifier(), RandomSampling(), [[2.0], [-1.0], [1.0]])
+    >>> rule = Budget(2)
+    >>> while not rule.should_stop(learner):
+    ...     position = learner.query()
+    ...     learner = learner.teach(position, ["cat"])
+    >>> len(learner.labels_)
+    2
+    """
+
+    _parameter_constraints: dict = {}
+
+    def should_stop(self, learner):
+        """Whether the learner has labels enough. It is not changed.
+
+        Asked twice about the same labels, the answer is the same. It is no before there is a
+        model, except of :class:`Budget`, and yes when the pool has nothing left to ask for.
+
+        Parameters
+        ----------
+        learner : ActiveLearner
+
+        Returns
+        -------
+        bool
+
+        Raises
+        ------
+        ValueError
+            If a parameter is not what it may be, or the rule has watched another learner before.
+        TypeError
+            If the learner's estimator lacks what the rule needs.
+
+        Examples
+        --------
+        >>> from laplace_al import ActiveLearner, LaplaceUpdateClassifier
+        >>> from laplace_al.stopping import Budget
+        >>> from laplace_al.strategies import RandomSampling
+        >>> learner = ActiveLearner(LaplaceUpdateClassifier(), RandomSampling(), [[2.0], [-1.0]])
+        >>> Budget(1).should_stop(learner), Budget(1).should_stop(learner.teach(0, "cat"))
+        (False, True)
+        """
+        self._validate_params()
+        n_changes = int((learner.history_.action != "skip").sum())
+        n_before = getattr(self, "n_changes_", -1)
+        if n_changes < n_before:
+            raise ValueError(
+                f"{type(self).__name__} has seen {n_before} labels, more than the {n_changes} of "
+                "this learner: it has watched another run. Pass sklearn.base.clone(rule)."
+            )
+        if n_changes > n_before and learner.is_fitted:
+            self.observe(learner)
+        self.n_changes_ = n_changes
+        return not is_open(learner).any() or bool(self.is_enough(learner))
+
+    def observe(self, learner):
+        """Keep what is needed of a new model. The base keeps nothing.
+
+        Parameters
+        ----------
+        learner : ActiveLearner
+            With a fitted estimator.
+        """
+
+    @abstractmethod
+    def is_enough(self, learner):
+        """Whether to stop, from what was observed so far."""
+
+
+class Budget(StoppingRule):
+    """Stop at a number of labels.
+
+    Parameters
+    ----------
+    max_labels : int
+        Of the labels taught; those of ``X_initial`` do not count, initial ones of
+        :func:`~laplace_al.simulate` do. A last batch is not cut to fit.
+
+    Examples
+    --------
+    >>> from laplace_al import ActiveLearner, LaplaceUpdateClassifier
+    >>> from laplace_al.stopping import Budget
+    >>> from laplace_al.strategies import RandomSampling
+    >>> learner = ActiveLearner(LaplaceUpdateClassifier(), RandomSampling(), [[2.0], [-1.0], [1.0]])
+    >>> Budget(2).should_stop(learner.teach([0, 1], ["cat", "dog"]))
+    True
+    """
+
+    _parameter_constraints: dict = {"max_labels": [Interval(Integral, 0, None, closed="left")]}
+
+    def __init__(self, max_labels):
+        self.max_labels = max_labels
+
+    def is_enough(self, learner):
+        """Whether so many labels are taught."""
+        return len(learner.labels_) >= self.max_labels
+
+
+class StablePredictions(StoppingRule):
+    """Stop when more labels hardly change the predictions.
+
+    Successive models predict the labels of a stop set. With a share p of equal predictions,
+    and a share e that is expected if the two models only agree by the frequencies of their
+    classes, the agreement of a round is Cohen's kappa
+
+        kappa = (p - e) / (1 - e),
+
+    and 0 where both predict one class only, e = 1. The rule stops when its mean over the last
+    ``n_rounds`` rounds reaches ``threshold``.
+
+    A round is what is taught between two calls: with batches of ten labels, predictions change
+    more than with single ones. Needs any classifier.
+
+    Parameters
+    ----------
+    threshold : float, default=0.99
+        In (0, 1].
+    n_rounds : int, default=3
+        Rounds to average over.
+    X_stop : array-like of shape (n_stop, ...), default=None
+        The stop set, unlabelled, drawn as what is to be predicted. None: the pool. The paper uses
+        2000 instances.
+
+    Attributes
+    ----------
+    kappas_ : list of float
+        Agreement of each model with the one before.
+
+    References
+    ----------
+    Bloodgood and Vijay-Shanker, *A method for stopping active learning based on stabilizing
+    predictions and the need for user-adjustable stopping*, CoNLL 2009.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from laplace_al import ActiveLearner, LaplaceUpdateClassifier
+    >>> from laplace_al.stopping import StablePredictions
+    >>> from laplace_al.strategies import MarginSampling
+    >>> X, y = load_iris(return_X_y=True)
+    >>> learner = ActiveLearner(LaplaceUpdateClassifier(), MarginSampling(), X,
+    ...                         X_initial=X[::50], y_initial=y[::50], random_state=0)
+    >>> rule = StablePredictions()
+    >>> while not rule.should_stop(learner):
+    ...     position = learner.query()
+    ...     learner = learner.teach(position, y[position])
+    >>> len(learner.labels_) < 50
+    True
+    """
+
+    _parameter_constraints: dict = {
+        "threshold": [Interval(Real, 0, 1, closed="right")],
+        "n_rounds": [Interval(Integral, 1, None, closed="left")],
+        "X_stop": "no_validation",  # whatever the estimator takes
+    }
+
+    def __init__(self, threshold=0.99, *, n_rounds=3, X_stop=None):
+        self.threshold = threshold
+        self.n_rounds = n_rounds
+        self.X_stop = X_stop
+
+    def observe(self, learner):
+        """Compare the predictions of a new model with those of the one before."""
+        predictions = _predictions(learner, self.X_stop)
+        kappas = getattr(self, "kappas_", [])
+        if hasattr(self, "predictions_"):
+            kappas = [*kappas, kappa(self.predictions_, predictions)]
+        self.predictions_, self.kappas_ = predictions, kappas
+
+    def is_enough(self, learner):
+        """Whether the last rounds agree."""
+        last = getattr(self, "kappas_", [])[-self.n_rounds :]
+        return len(last) == self.n_rounds and np.mean(last) >= self.threshold
+
+
+class ExpectedGain(StoppingRule):
+    """Stop when a label costs more than the errors that it is expected to spare.
+
+    With the expected loss L(p_m) of the predictions of evaluation point m now, and L(p_m^ik) once
+    label k of instance i is learnt, the gain of a label is
+
+        gain = n_predictions max_i sum_k p_ik mean_m [L(p_m) - L(p_m^ik)],
+
+    over the instances i that can be asked for: what
+    :class:`~laplace_al.strategies.ExpectedErrorReduction` maximises. The rule stops when the mean
+    gain of the last ``n_rounds`` rounds is less than ``cost``. It looks one label ahead: labels
+    that only pay together are not foreseen.
+
+    Needs a :class:`~laplace_al.LaplaceUpdateClassifier` with covariance ``"shared"`` or
+    ``"per_class"``, and is as good as its calibration.
+
+    Parameters
+    ----------
+    cost : float
+        Of a label, in the units of the loss: for ``"zero_one"`` in errors, 0.1 if an error costs
+        as much as ten labels; for ``"log_loss"`` in nats.
+    X_eval : array-like of shape (n_eval, ...), default=None
+        Unlabelled inputs as the learner takes them, where it is to predict well. None: the pool.
+    loss : {"zero_one", "log_loss"}, default="zero_one"
+        The expected loss of a prediction p: 1 - max_k p_k, the chance of an error, or its entropy.
+    n_predictions : int, default=None
+        How many predictions the model is made for. None: one for each evaluation point.
+    n_rounds : int, default=3
+        Rounds to average over.
+    max_candidates : int, default=None
+        Look only at so many instances, those whose predictions have the largest entropy. None: at
+        all that can be asked for.
+
+    Attributes
+    ----------
+    gains_ : list of float
+        Of each round, in the units of ``cost``.
+
+    References
+    ----------
+    Roy and McCallum, *Toward optimal active learning through sampling estimation of error
+    reduction*, ICML 2001; Kapoor, Horvitz and Basu, *Selective supervision: guiding supervised
+    learning with decision-theoretic active learning*, IJCAI 2007.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from laplace_al import ActiveLearner, LaplaceUpdateClassifier
+    >>> from laplace_al.stopping import ExpectedGain
+    >>> from laplace_al.strategies import MarginSampling
+    >>> X, y = load_iris(return_X_y=True)
+    >>> learner = ActiveLearner(LaplaceUpdateClassifier(), MarginSampling(), X,
+    ...                         X_initial=X[::50], y_initial=y[::50], random_state=0)
+    >>> rule = ExpectedGain(cost=0.1)
+    >>> while not rule.should_stop(learner):
+    ...     position = learner.query()
+    ...     learner = learner.teach(position, y[position])
+    >>> len(learner.labels_) < 100
+    True
+    """
+
+    _parameter_constraints: dict = {
+        "cost": [Interval(Real, 0, None, closed="neither")],
+        "X_eval": "no_validation",  # whatever the estimator takes
+        "loss": [StrOptions({"zero_one", "log_loss"})],
+        "n_predictions": [Interval(Integral, 1, None, closed="left"), None],
+        "n_rounds": [Interval(Integral, 1, None, closed="left")],
+        "max_candidates": [Interval(Integral, 1, None, closed="left"), None],
+    }
+
+    def __init__(
+        self,
+        cost,
+        *,
+        X_eval=None,
+        loss="zero_one",
+        n_predictions=None,
+        n_rounds=3,
+        max_candidates=None,
+    ):
+        self.cost = cost
+        self.X_eval = X_eval
+        self.loss = loss
+        self.n_predictions = n_predictions
+        self.n_rounds = n_rounds
+        self.max_candidates = max_candidates
+
+    def observe(self, learner):
+        """Compute the gain that the best label promises."""
+        candidates = is_open(learner)
+        if candidates.any():
+            gains = self.expected_gains(learner, candidates)
+            self.gains_ = [*getattr(self, "gains_", []), float(gains.max())]
+
+    def is_enough(self, learner):
+        """Whether the last rounds promised less than a label costs."""
+        last = getattr(self, "gains_", [])[-self.n_rounds :]
+        return len(last) == self.n_rounds and np.mean(last) < self.cost
+
+    def expected_gains(self, learner, candidates):
+        """What the label of each instance of the pool is expected to gain.
+
+        Parameters
+        ----------
+        learner : ActiveLearner
+        candidates : ndarray of bool of shape (n_pool,)
+            Instances that can be asked for.
+
+        Returns
+        -------
+        ndarray of shape (n_pool,)
+            In the units of ``cost``; -inf for what is not looked at.
+
+        Raises
+        ------
+        TypeError
+            If the learner has no posterior.
+
+        Examples
+        --------
+        >>> from laplace_al import ActiveLearner, LaplaceUpdateClassifier
+        >>> from laplace_al.stopping import ExpectedGain
+        >>> from laplace_al.strategies import RandomSampling
+        >>> learner = ActiveLearner(LaplaceUpdateClassifier(), RandomSampling(), [[0.1], [4.0]],
+        ...                         X_initial=[[-1.0], [1.0]], y_initial=[0, 1])
+        >>> rule = ExpectedGain(0.1, loss="log_loss")
+        >>> near, far = rule.expected_gains(learner, np.array([True, True]))
+        """
+        view = PoolView(learner, learner.X_pool)
+        if view.state is None:
+            raise TypeError(
+                "ExpectedGain needs the posterior of a LaplaceUpdateClassifier; got "
+                f"{type(learner.estimator_).__name__}. Use StablePredictions, which takes any "
+                "classifier."
+            )
+        points = view.state if self.X_eval is None else view.state_of(self.X_eval)
+        candidates = self._most_uncertain(view.state, candidates)
+        utilities = ExpectedErrorReduction(self.X_eval, loss=self.loss).candidate_utilities(
+            view, candidates, rng=None
+        )
+        now = _LOSSES[self.loss](points.predict_proba()).mean()
+        n_predictions = len(points) if self.n_predictions is None else self.n_predictions
+        return n_predictions * (now + utilities)
+
+    def _most_uncertain(self, state, candidates):
+        if self.max_candidates is None:
+            return candidates
+        entropy = np.where(candidates, scores.entropy(state.predict_proba()), -np.inf)
+        best = np.argsort(-entropy, kind="stable")[: self.max_candidates]
+        return candidates & np.isin(np.arange(len(candidates)), best)
+
+
+def is_open(learner):
+    """Which instances of a learner's pool can be asked for: neither labelled nor skipped.
+
+    Parameters
+    ----------
+    learner : ActiveLearner
+
+    Returns
+    -------
+    ndarray of bool of shape (n_pool,)
+
+    Examples
+    --------
+    >>> from laplace_al import ActiveLearner, LaplaceUpdateClassifier
+    >>> from laplace_al.strategies import RandomSampling
+    >>> is_open(ActiveLearner(LaplaceUpdateClassifier(), RandomSampling(), [[2.0], [-1.0]]).skip(0))
+    array([False,  True])
+    """
+    positions = learner.history_.position.dropna().to_numpy(dtype=int)
+    return ~np.isin(np.arange(_num_samples(learner.X_pool)), positions)
+
+
+def kappa(first, second):
+    """Cohen's kappa, the agreement of two predictions beyond that of their class frequencies.
+
+    Parameters
+    ----------
+    first, second : ndarray of shape (n,)
+        Labels.
+
+    Returns
+    -------
+    float
+        At most 1; 0 if both are of one and the same class throughout.
+
+    Examples
+    --------
+    >>> kappa(np.array([0, 0, 1, 1]), np.array([0, 0, 1, 0]))
+    0.5
+    """
+    classes = np.unique([first, second])
+    chance = sum(np.mean(first == c) * np.mean(second == c) for c in classes)
+    return 0.0 if len(classes) == 1 else float((np.mean(first == second) - chance) / (1 - chance))
+
+
+_LOSSES = {"zero_one": scores.least_confident, "log_loss": scores.entropy}
+
+
+def _predictions(learner, X):
+    """Labels that a learner predicts, of its pool if X is None."""
+    if X is not None:
+        return learner.predict(X)
+    view = PoolView(learner, learner.X_pool)  # keeps what is extracted
+    if view.state is None:
+        return learner.predict(learner.X_pool)
+    return view.state.classes_[view.predict_proba().argmax(axis=1)]

@@ -1,0 +1,177 @@
+import functools
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, f1_score, make_scorer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+from laplace_al import LaplaceUpdateClassifier
+from laplace_al.results import ResultsFile, fingerprint
+from laplace_al.strategies import MarginSampling
+
+KEYS = ["strategy", "seed"]
+TABLE = pd.DataFrame({"n_labels": [5, 15, 25], "score": [np.nan, 1 / 3, 0.1 + 0.2]})
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "results.csv"
+
+
+def keep(path, *names):
+    with ResultsFile(path, KEYS) as results:
+        for name in names:
+            results.append(name, "f00", TABLE)
+
+
+def kept(path, *names):
+    with ResultsFile(path, KEYS) as results:
+        return [name in results for name in names]
+
+
+class TestResultsFile:
+    def test_numbers_come_back_bit_for_bit(self, path):
+        name = 'random, "or so"', 3
+        keep(path, name)
+        with ResultsFile(path, KEYS) as results:
+            pd.testing.assert_frame_equal(results.get(name, "f00"), TABLE, check_exact=True)
+
+    def test_it_is_a_tidy_csv_file(self, path):
+        keep(path, ("a", 0), ("b", 0))
+        frame = pd.read_csv(path)
+        assert frame.columns.tolist() == ["strategy", "seed", "n_labels", "score", "run"]
+        assert frame.strategy.tolist() == 3 * ["a"] + 3 * ["b"]
+        assert frame.run[:3].tolist() == ["f00 1/3", "f00 2/3", "f00 3/3"]
+
+    def test_cut_at_any_byte(self, path, monkeypatch):
+        monkeypatch.setattr("os.fsync", lambda descriptor: None)  # hundreds of them take seconds
+        names = ("a", 0), ("b\N{GREEK SMALL LETTER BETA}", 0)
+        keep(path, *names)
+        content = path.read_bytes()
+        header, *ends = content.index(b"\n") + 1, content.index(b"3/3\n") + 4, len(content)
+        for size in range(len(content)):
+            path.write_bytes(content[:size])
+            assert kept(path, *names) == [size >= end for end in ends]
+            whole = max(end for end in (0, header, *ends) if end <= size)
+            assert path.read_bytes() == content[:whole]
+            keep(path, *(name for name, end in zip(names, ends, strict=True) if size < end))
+            assert path.read_bytes() == content
+
+    def test_a_run_made_with_other_settings(self, path):
+        keep(path, ("a", 0))
+        with (
+            ResultsFile(path, KEYS) as results,
+            pytest.raises(
+                ValueError, match="has the run strategy='a', seed=0, but made with other"
+            ),
+        ):
+            results.get(("a", 0), "f01")
+
+    def test_other_columns(self, path):
+        keep(path, ("a", 0))
+        before = path.read_bytes()
+        with (
+            ResultsFile(path, KEYS) as results,
+            pytest.raises(ValueError, match=r"has the columns .* the run strategy='b', seed=0 has"),
+        ):
+            results.append(("b", 0), "f00", TABLE.rename(columns={"score": "score_f1"}))
+        assert path.read_bytes() == before
+
+    @pytest.mark.parametrize(
+        "content", ["notes", "notes\n", "a,b\n1,2\n", "strategy,seed,x\na,0,1\n"]
+    )
+    def test_a_file_of_something_else(self, path, content):
+        path.write_text(content)
+        with pytest.raises(ValueError, match="is not a file of results: it begins with"):
+            kept(path)
+        assert path.read_text() == content
+
+    @pytest.mark.parametrize(
+        ("old", "new"), [("f00 2/3", "f00 3/3"), ("f00 2/3", ""), (",15,", ",15,,"), ("15", "x")]
+    )
+    def test_a_damaged_file(self, path, old, new):
+        keep(path, ("a", 0), ("b", 0))
+        damaged = path.read_text().replace(old, new, 1)
+        path.write_text(damaged)
+        with pytest.raises(ValueError, match="is damaged in line 3"):
+            kept(path)
+        assert path.read_text() == damaged
+
+    def test_one_at_a_time(self, path):
+        with (
+            ResultsFile(path, KEYS),
+            pytest.raises(RuntimeError, match="in use by another call"),
+            ResultsFile(path, KEYS),
+        ):
+            pass
+        keep(path, ("a", 0))
+
+    def test_it_is_free_again_after_an_error(self, path):
+        path.write_text("notes")
+        for _ in range(2):
+            with pytest.raises(ValueError, match="is not a file of results"):
+                kept(path)
+
+    def test_no_folder(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match="does not exist; make it first"):
+            kept(tmp_path / "nowhere" / "results.csv")
+
+
+def network(seed):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 2))
+
+
+def fitted(labels):
+    return LaplaceUpdateClassifier().fit([[-1.0], [2.0]], labels)
+
+
+def scaled(by):
+    return make_pipeline(StandardScaler(with_mean=by), LaplaceUpdateClassifier(network(0)))
+
+
+SAME_AND_OTHER = [
+    (lambda: None, lambda: 0),
+    (lambda: 1, lambda: 1.5),
+    (lambda: np.float64(1.5), lambda: 1),
+    (lambda: {"a": [1, 2]}, lambda: {"a": [2, 1]}),
+    (lambda: {"a", "b"}, lambda: {"a", "c"}),
+    (lambda: np.arange(5000), lambda: np.r_[:4999, 0]),
+    (lambda: pd.DataFrame({"a": ["x", "y"]}), lambda: pd.DataFrame({"a": ["x", "z"]})),
+    (lambda: network(0), lambda: network(1)),
+    (lambda: LaplaceUpdateClassifier(network(0)), lambda: LaplaceUpdateClassifier(network(1))),
+    (lambda: fitted([0, 1]), lambda: fitted([1, 0])),
+    (lambda: scaled(True), lambda: scaled(False)),
+    (lambda: MarginSampling(), lambda: MarginSampling(random_state=0)),
+    (lambda: accuracy_score, lambda: f1_score),
+    (lambda: make_scorer(f1_score), lambda: make_scorer(f1_score, average="macro")),
+    (lambda: functools.partial(f1_score, average="macro"), lambda: object()),
+]
+
+
+@pytest.mark.parametrize(("same", "other"), SAME_AND_OTHER)
+def test_fingerprints_tell_apart(same, other):
+    assert fingerprint(same()) == fingerprint(same())
+    assert fingerprint(same()) != fingerprint(other())
+
+
+@pytest.mark.slow
+def test_fingerprints_are_those_of_another_process():
+    code = (
+        "from laplace_al import LaplaceUpdateClassifier\n"
+        "from laplace_al.results import fingerprint\n"
+        "import numpy as np\n"
+        "def f(): pass\n"
+        "print(fingerprint([LaplaceUpdateClassifier(np.tanh), {'b', 'a', 'c'}, object(), len]))"
+    )
+    done = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        for _ in range(2)
+    ]
+    assert done[0].stdout == done[1].stdout

@@ -9,6 +9,7 @@ import laplace_al
 
 ROOT = pathlib.Path(laplace_al.__file__).parent
 LAYERS = [
+    "label",
     "integrations",
     "plotting",
     "simulation",

@@ -24,6 +24,11 @@ class BADGE(QueryStrategy):
     random_state : int, RandomState instance or None, default=None
         Draws the instances and breaks ties.
 
+    Notes
+    -----
+    The authors' code draws like this; scikit-activeml's ``Badge`` takes the origin for one more
+    centre, and so has smaller distances for small gradients.
+
     References
     ----------
     Ash, Zhang, Krishnamurthy, Langford and Agarwal, *Deep batch active learning by diverse,

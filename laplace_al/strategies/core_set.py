@@ -4,6 +4,7 @@ import numpy as np
 from sklearn.metrics import pairwise_distances_argmin
 
 from laplace_al.strategies.base import QueryStrategy, best
+from laplace_al.strategies.distances import paired_distances
 
 
 class CoreSet(QueryStrategy):
@@ -59,35 +60,3 @@ class CoreSet(QueryStrategy):
             distances = np.minimum(distances, moved)
             distances[chosen] = -np.inf
         return positions, utilities
-
-
-def paired_distances(rows, others, pairs):
-    """Distance of each row to the one of other rows that it is paired with.
-
-    Taken from the differences, so that equal rows are exactly 0 apart.
-
-    Parameters
-    ----------
-    rows : ndarray of shape (n, D)
-    others : ndarray of shape (m, D)
-    pairs : ndarray of int of shape (n,)
-        In range(m).
-
-    Returns
-    -------
-    ndarray of shape (n,), dtype float64
-
-    Examples
-    --------
-    >>> paired_distances(np.array([[0.0], [5.0]]), np.array([[1.0], [2.0]]), np.array([0, 1]))
-    array([1., 3.])
-    """
-    squared = np.empty(len(rows))
-    for start in range(0, len(rows), _ROWS_AT_ONCE):
-        block = slice(start, start + _ROWS_AT_ONCE)
-        difference = rows[block] - others[pairs[block]]
-        squared[block] = np.einsum("nd,nd->n", difference, difference)
-    return np.sqrt(squared, out=squared)
-
-
-_ROWS_AT_ONCE = 256  # a block of differences stays in the cache

@@ -3,12 +3,12 @@
 from numbers import Real
 
 import numpy as np
+from scipy.sparse import csr_array
 from sklearn.metrics import pairwise_distances_argmin
-from sklearn.neighbors import NearestNeighbors
 from sklearn.utils._param_validation import Interval
 
 from laplace_al.strategies.base import QueryStrategy, best
-from laplace_al.strategies.core_set import paired_distances
+from laplace_al.strategies.distances import Neighborhoods, paired_distances
 
 
 class ProbCover(QueryStrategy):
@@ -19,19 +19,25 @@ class ProbCover(QueryStrategy):
     covered the rest is chosen at random.
 
     The utility is the number of instances of the pool that a label would newly cover,
-    ``Σ_j [|φ_i - φ_j| <= radius] [j is not covered]``. Memory grows with the number of pairs within
-    the radius. Needs a learner that knows its labelled instances, as an ActiveLearner does; any
-    other is one that has none.
+    ``Σ_j [|φ_i - φ_j| <= radius] [j is not covered]``. Memory is at most that of a few copies of
+    the features: pairs within the radius are kept if they are few, else found again when they are
+    needed. Needs a learner that knows its labelled instances, as an ActiveLearner does; any other
+    is one that has none.
 
     Parameters
     ----------
     radius : float, default=None
         Of the balls. None: the median distance to the k-th nearest neighbour in the pool, with
-        ``k = max(1, min(5, n // 20))``, so that half of the balls hold at least k others. The
-        authors rather take the largest radius at which 95 % of the balls hold one cluster of
-        k-means only, for which the number of classes must be known.
+        ``k = max(1, min(5, n // 20))``, so that half of the balls hold at least k others; the
+        median is over 1000 instances, spread evenly, where the pool has more.
     random_state : int, RandomState instance or None, default=None
         Breaks ties.
+
+    Notes
+    -----
+    The authors take the largest radius at which 95 % of the balls hold one cluster of k-means only,
+    for which the number of classes must be known. scikit-activeml's ``ProbCover`` does so among a
+    few radii for features of unit length, and takes all that is no candidate for labelled.
 
     References
     ----------
@@ -60,82 +66,128 @@ class ProbCover(QueryStrategy):
 
     def utilities(self, view, rng):
         """Number of instances that each would newly cover, (n_pool,)."""
-        graph, covered = self._cover(view)
-        return graph @ (~covered).astype(np.float64)
+        return self._balls(view).gains
 
     def choose(self, view, n_instances, candidates, rng):
         """Greedy maximum coverage."""
-        graph, covered = self._cover(view)
-        gains = graph @ (~covered).astype(np.float64)  # (n_pool,)
-        utilities = np.where(candidates, gains, -np.inf)
+        balls = self._balls(view)
+        utilities = np.where(candidates, balls.gains, -np.inf)
         free, positions = candidates.copy(), np.empty(n_instances, dtype=np.int64)
         for i in range(n_instances):
-            positions[i] = chosen = best(np.where(free, gains, -np.inf), 1, rng)[0]
+            positions[i] = chosen = best(np.where(free, balls.gains, -np.inf), 1, rng)[0]
             free[chosen] = False
-            ball = graph[chosen].indices
-            new = ball[~covered[ball]]
-            covered[new] = True
-            gains -= np.asarray(graph[new].sum(axis=0)).ravel()  # the graph is symmetric
+            balls.cover(chosen)
         return positions, utilities
 
-    def _cover(self, view):
-        """The pairs within the radius, sparse (n_pool, n_pool), and what is covered, (n_pool,)."""
+    def _balls(self, view):
         features = view.features
-        radius = median_distance(features) if self.radius is None else self.radius
-        graph = pairs_within(features, radius)
+        neighborhoods = Neighborhoods(features)
+        radius = median_distance(neighborhoods) if self.radius is None else self.radius
         if not len(view.labelled):
-            return graph, np.zeros(len(features), dtype=bool)
+            return Balls(neighborhoods, radius, np.zeros(len(features), dtype=bool))
         labelled = view.labelled.astype(features.dtype, copy=False)
         nearest = pairwise_distances_argmin(features, labelled)
-        return graph, paired_distances(features, labelled, nearest) <= radius
+        return Balls(neighborhoods, radius, paired_distances(features, labelled, nearest) <= radius)
 
 
-def median_distance(features):
+class Balls:
+    """Balls around all instances of a pool, and how many uncovered ones each holds.
+
+    Parameters
+    ----------
+    neighborhoods : Neighborhoods
+        Of the pool.
+    radius : float
+    covered : ndarray of bool of shape (n,)
+
+    Attributes
+    ----------
+    gains : ndarray of shape (n,), dtype float64
+        Uncovered instances within each ball, its centre included.
+
+    Examples
+    --------
+    >>> near = Neighborhoods(np.array([[0.0], [1.0], [3.0]]))
+    >>> balls = Balls(near, 1.0, np.zeros(3, dtype=bool))
+    >>> balls.gains
+    array([2., 2., 1.])
+    >>> balls.cover(0).gains
+    array([0., 0., 1.])
+    """
+
+    def __init__(self, neighborhoods, radius, covered):
+        self.neighborhoods, self.radius, self.covered = neighborhoods, radius, covered
+        n, free = len(covered), (~covered).astype(np.float64)
+        self.gains, pairs, n_left = free.copy(), [], neighborhoods.features.size // 4
+        for first, second in neighborhoods.pairs_within(radius):
+            self.gains += np.bincount(first, free[second], n) + np.bincount(second, free[first], n)
+            n_left -= len(first)
+            if n_left >= 0:
+                pairs.append((first, second))
+            else:
+                pairs.clear()
+        self._graph = _symmetric(pairs, n) if n_left >= 0 else None
+
+    def cover(self, chosen):
+        """Cover all in the ball of an instance.
+
+        Parameters
+        ----------
+        chosen : int
+
+        Returns
+        -------
+        Balls
+            This object.
+        """
+        if self.gains[chosen]:
+            new = np.flatnonzero((self._n_holding(np.array([chosen])) > 0) & ~self.covered)
+            self.covered[new] = True
+            self.gains -= self._n_holding(new)
+        return self
+
+    def _n_holding(self, rows):
+        """How many of some instances each ball holds, (n,)."""
+        if self._graph is not None:
+            return self._graph[rows].sum(axis=0)
+        held = np.bincount(rows, minlength=len(self.covered))
+        for _, second in self.neighborhoods.pairs_within(self.radius, rows):
+            held += np.bincount(second, minlength=len(self.covered))
+        return held
+
+
+def _symmetric(pairs, n):
+    """Graph of pairs, in both orders, and of each node with itself, sparse (n, n)."""
+    nodes = np.arange(n)
+    first = np.concatenate([nodes, *(pair[0] for pair in pairs)]).astype(np.int32)
+    second = np.concatenate([nodes, *(pair[1] for pair in pairs)]).astype(np.int32)
+    first, second = np.concatenate([first, second[n:]]), np.concatenate([second, first[n:]])
+    return csr_array((np.ones(len(first), dtype=np.int32), (first, second)), shape=(n, n))
+
+
+def median_distance(neighborhoods):
     """Median distance to the k-th nearest neighbour, ``k = max(1, min(5, n // 20))``.
 
     Parameters
     ----------
-    features : ndarray of shape (n, D)
+    neighborhoods : Neighborhoods
 
     Returns
     -------
     float
-        0 for a single instance.
+        Over 1000 evenly spread rows, or all if they are fewer. 0 for a single instance.
 
     Examples
     --------
-    >>> median_distance(np.array([[0.0], [1.0], [3.0]]))
+    >>> median_distance(Neighborhoods(np.array([[0.0], [1.0], [3.0]])))
     1.0
     """
-    if len(features) < 2:
+    n = len(neighborhoods.features)
+    if n < 2:
         return 0.0
-    k = max(1, min(5, len(features) // 20))
-    neighbors = NearestNeighbors(n_neighbors=k).fit(features).kneighbors(return_distance=False)
-    return float(np.median(paired_distances(features, features, neighbors[:, -1])))
+    rows = np.linspace(0, n - 1, min(n, _MAX_ROWS)).astype(np.int64)
+    k = max(1, min(5, n // 20))
+    return float(np.median(neighborhoods.nearest_distances(k, rows)[:, -1]))
 
 
-def pairs_within(features, radius):
-    """Symmetric graph of the pairs that are at most a radius apart, each with itself.
-
-    Parameters
-    ----------
-    features : ndarray of shape (n, D)
-    radius : float
-
-    Returns
-    -------
-    csr_matrix or csr_array of shape (n, n)
-        1 for each such pair.
-
-    Examples
-    --------
-    >>> pairs_within(np.array([[0.0], [1.0], [3.0]]), 1.0).toarray()
-    array([[1., 1., 0.],
-           [1., 1., 0.],
-           [0., 0., 1.]])
-    """
-    # Squared distances come as |x|^2 + |y|^2 - 2 x.y: equal rows are up to this far apart.
-    rounding = 1e-7 * np.sqrt(np.einsum("nd,nd->n", features, features).max())
-    search = NearestNeighbors(radius=max(radius, float(rounding))).fit(features)
-    graph = search.radius_neighbors_graph(features)
-    return graph.maximum(graph.T).tocsr()
+_MAX_ROWS = 1000  # half of them are within 1.6 % of the ranks of half of the pool

@@ -2,15 +2,15 @@
 
 import warnings
 from numbers import Integral
+from typing import NamedTuple
 
 import numpy as np
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.neighbors import NearestNeighbors
 from sklearn.utils._param_validation import Interval
 
 from laplace_al.strategies.base import QueryStrategy, best
-from laplace_al.strategies.core_set import paired_distances
+from laplace_al.strategies.distances import Neighborhoods
 
 
 class TypiClust(QueryStrategy):
@@ -22,9 +22,8 @@ class TypiClust(QueryStrategy):
     after all others, since they may be outliers. There it takes the most typical instance,
     ``1 / mean_j |φ_i - φ_j|`` over the nearest neighbours within the cluster, at most half of it.
 
-    The utility is the typicality in the whole pool, which takes the nearest neighbours of every
-    instance. Needs a learner that knows its labelled instances, as an ActiveLearner does; any
-    other is one that has none.
+    The utility is the typicality within its own cluster. Needs a learner that knows its labelled
+    instances, as an ActiveLearner does; any other is one that has none.
 
     Parameters
     ----------
@@ -32,6 +31,13 @@ class TypiClust(QueryStrategy):
         Of how many neighbours the mean distance is taken.
     random_state : int, RandomState instance or None, default=None
         Seeds the clustering and breaks ties.
+
+    Notes
+    -----
+    Numbers of neighbours and of clusters, and how small ones are treated, are those of the authors'
+    code; the distance is that of the paper, where the code takes its square. scikit-activeml's
+    ``TypiClust`` takes 5 neighbours, all of small clusters too, takes small clusters like any
+    other, and chooses at random once every cluster has a label.
 
     References
     ----------
@@ -58,38 +64,53 @@ class TypiClust(QueryStrategy):
         self.n_neighbors = n_neighbors
 
     def utilities(self, view, rng):
-        """Typicality in the whole pool, (n_pool,)."""
-        return typicality(view.features, self.n_neighbors)
+        """Typicality within its own cluster, (n_pool,), where one label more is asked for."""
+        return self._clustering(view, 1, rng).typicality[: len(view.features)]
 
     def choose(self, view, n_instances, candidates, rng):
         """The most typical instance of the largest cluster with the fewest labels, repeatedly."""
-        utilities = self.candidate_utilities(view, candidates, rng)
-        features, n_pool = view.features, len(view.features)
-        if len(view.labelled):
-            labelled = view.labelled.astype(features.dtype, copy=False)
-            features = np.concatenate([features, labelled])
-        n_clusters = min(len(view.labelled) + n_instances, _MAX_CLUSTERS, len(features))
-        cluster = clusters(features, n_clusters, rng)  # (n_pool + n_labelled,)
-        size = np.bincount(cluster, minlength=n_clusters)
-        n_labels = np.bincount(cluster[n_pool:], minlength=n_clusters)
-        n_free = np.bincount(cluster[:n_pool][candidates], minlength=n_clusters)
-        ranked = {}  # cluster: its candidates that are left, most typical last
-        positions = np.empty(n_instances, dtype=np.int64)
+        cluster, typicality, size, n_labels = self._clustering(view, n_instances, rng)
+        cluster, typicality = cluster[: len(candidates)], typicality[: len(candidates)]
+        n_free = np.bincount(cluster[candidates], minlength=len(size))
+        free, positions = candidates.copy(), np.empty(n_instances, dtype=np.int64)
         for i in range(n_instances):
-            shuffled = rng.permutation(n_clusters)
+            shuffled = rng.permutation(len(size))
             order = np.lexsort((shuffled, -size, n_labels, size <= _SMALL, n_free == 0))
-            chosen = order[0]
-            if chosen not in ranked:
-                members = np.flatnonzero(cluster == chosen)
-                n_neighbors = min(self.n_neighbors, max(1, len(members) // 2))
-                typical = typicality(features[members], n_neighbors)
-                ranking = members[best(typical, len(members), rng)]
-                ranking = ranking[ranking < n_pool]
-                ranked[chosen] = list(ranking[candidates[ranking]][::-1])
-            positions[i] = ranked[chosen].pop()
-            n_labels[chosen] += 1
-            n_free[chosen] -= 1
-        return positions, utilities
+            members = np.flatnonzero(free & (cluster == order[0]))
+            positions[i] = chosen = members[best(typicality[members], 1, rng)[0]]
+            free[chosen] = False
+            n_labels[order[0]] += 1
+            n_free[order[0]] -= 1
+        return positions, np.where(candidates, typicality, -np.inf)
+
+    def _clustering(self, view, n_instances, rng):
+        """Clusters of the pool and, behind it, of the labelled instances that are not in it."""
+        is_outside = view.labelled_positions < 0
+        outside = view.labelled[is_outside].astype(view.features.dtype, copy=False)
+        features = np.concatenate([view.features, outside]) if len(outside) else view.features
+        labelled = np.concatenate(
+            [view.labelled_positions[~is_outside], np.arange(len(view.features), len(features))]
+        )
+        n_clusters = min(len(labelled) + n_instances, _MAX_CLUSTERS, len(features))
+        cluster = clusters(features, n_clusters, rng)
+        typical = np.empty(len(features))
+        for k in np.unique(cluster):
+            members = np.flatnonzero(cluster == k)
+            n_neighbors = min(self.n_neighbors, max(1, len(members) // 2))
+            typical[members] = typicality(features[members], n_neighbors)
+        return _Clustering(
+            cluster,
+            typical,
+            size=np.bincount(cluster, minlength=n_clusters),
+            n_labels=np.bincount(cluster[labelled], minlength=n_clusters),
+        )
+
+
+class _Clustering(NamedTuple):
+    cluster: np.ndarray  # (n,)
+    typicality: np.ndarray  # (n,), within the cluster
+    size: np.ndarray  # (n_clusters,)
+    n_labels: np.ndarray  # (n_clusters,)
 
 
 def clusters(features, n_clusters, rng):
@@ -131,20 +152,16 @@ def typicality(features, n_neighbors):
     Returns
     -------
     ndarray of shape (n,), dtype float64
-        Finite: equal instances get the largest that is.
+        Finite: equal instances get the largest that is, a single one 0.
 
     Examples
     --------
     >>> typicality(np.array([[0.0], [1.0], [3.0]]), 1)
     array([1. , 1. , 0.5])
     """
-    n_neighbors = min(n_neighbors, len(features) - 1)
-    mean = np.zeros(len(features))
-    if n_neighbors:
-        search = NearestNeighbors(n_neighbors=n_neighbors).fit(features)
-        for neighbor in search.kneighbors(return_distance=False).T:  # (n,)
-            mean += paired_distances(features, features, neighbor)
-        mean /= n_neighbors
+    if len(features) < 2:
+        return np.zeros(len(features))
+    mean = Neighborhoods(features).nearest_distances(n_neighbors).mean(axis=1)
     return 1 / np.maximum(mean, np.finfo(np.float64).tiny)
 
 

@@ -5,6 +5,7 @@ import functools
 
 import numpy as np
 from sklearn.pipeline import Pipeline
+from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples, check_array
 
 
@@ -170,14 +171,31 @@ class PoolView:
     @functools.cached_property
     def labelled(self):
         """Features of the instances that have a label, (n_labelled, n_features); maybe none."""
+        labelled = self.features[self.labelled_positions]
+        outside = np.flatnonzero(self.labelled_positions < 0)
+        if len(outside):
+            X = _safe_indexing(self._instances, outside)
+            if self._laplace is None:
+                labelled[outside] = check_array(X, dtype=(np.float64, np.float32))
+            else:
+                classifier, before = self._laplace
+                labelled[outside] = classifier.transform(before(X))
+        return labelled
+
+    @functools.cached_property
+    def labelled_positions(self):
+        """Where in the pool the labelled instances are, (n_labelled,); -1 outside it."""
+        positions = np.full(0 if self._instances is None else _num_samples(self._instances), -1)
+        pool = getattr(self.learner, "pool_", None)
+        if pool is not None and pool.X is self.X:
+            taught = self.learner.labels_.position.fillna(-1).to_numpy(np.int64)
+            positions[len(positions) - len(taught) :] = taught  # initial instances come first
+        return positions
+
+    @functools.cached_property
+    def _instances(self):
         X = getattr(self.learner, "instances_", None)
-        X = getattr(self.learner, "X_training", None) if X is None else X  # modAL's
-        if X is None:
-            return self.features[:0]
-        if self._laplace is None:
-            return check_array(X, dtype=(np.float64, np.float32))
-        classifier, before = self._laplace
-        return classifier.transform(before(X))
+        return getattr(self.learner, "X_training", None) if X is None else X  # modAL's
 
     def after(self, position, state):
         """The view when an instance of the pool has a label.
@@ -204,6 +222,7 @@ class PoolView:
         vars(later).pop("_probabilities", None)
         later.features, later.state, later._is_hypothetical = self.features, state, True
         later.labelled = np.concatenate([self.labelled, self.features[position : position + 1]])
+        later.labelled_positions = np.append(self.labelled_positions, position)
         return later
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from laplace_al import LaplaceUpdateClassifier
+from laplace_al import ActiveLearner, LaplaceUpdateClassifier
 from laplace_al.strategies import CoreSet
 
 X = np.random.default_rng(0).normal(size=(200, 5))
@@ -75,3 +75,27 @@ def test_single_precision_rows_are_only_read():
     pool.flags.writeable = False
     positions = CoreSet(random_state=0).query(Learner(X[:3]), pool, 200)
     assert sorted(positions) == list(range(200))
+
+
+class TestLabelledInstancesOfThePool:
+    def test_are_seen_before_anything_can_be_fitted(self):
+        learner = ActiveLearner(LaplaceUpdateClassifier(), CoreSet(), X, random_state=0)
+        learner.teach([3, 5], [1, 1])
+        assert not learner.is_fitted
+        expected = farthest_first(X, X[[3, 5]], 8, np.ones(200, dtype=bool))
+        np.testing.assert_array_equal(learner.query(8), expected)
+
+    def test_are_not_extracted_again(self):
+        n_extracted = []
+        learner = ActiveLearner(
+            LaplaceUpdateClassifier(lambda rows: n_extracted.append(len(rows)) or rows),
+            CoreSet(),
+            X,
+            X_initial=X[:4] + 1,
+            y_initial=[0, 0, 1, 1],
+            random_state=0,
+        )
+        learner.teach(learner.query(10), [0, 1] * 5)
+        n_extracted.clear()
+        learner.query(10)
+        assert sum(n_extracted) == 4  # the initial instances

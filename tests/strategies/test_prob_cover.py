@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
-from laplace_al.strategies.prob_cover import ProbCover, median_distance
+from laplace_al.strategies import prob_cover
+from laplace_al.strategies.distances import Neighborhoods
+from laplace_al.strategies.prob_cover import Balls, ProbCover, median_distance
 
 X = np.random.default_rng(0).normal(size=(200, 3))
 
@@ -55,12 +57,32 @@ def test_ties_are_broken_at_random():
 
 def test_the_radius_is_the_median_distance_to_the_fifth_neighbour():
     distances = np.sort(np.linalg.norm(X[:, None] - X[None], axis=2), axis=1)
-    assert median_distance(X) == pytest.approx(np.median(distances[:, 5]), rel=1e-12)
+    radius = median_distance(Neighborhoods(X))
+    assert radius == pytest.approx(np.median(distances[:, 5]), rel=1e-12)
     chosen, auto = (
         ProbCover(radius=r, random_state=0).query(Learner(), X, 50)
-        for r in (median_distance(X) * (1 + 1e-12), None)
+        for r in (radius * (1 + 1e-12), None)
     )
     np.testing.assert_array_equal(chosen, auto)
+
+
+def test_the_median_is_over_evenly_spread_instances_of_a_large_pool(monkeypatch):
+    monkeypatch.setattr(prob_cover, "_MAX_ROWS", 3)
+    distances = np.sort(np.linalg.norm(X[:, None] - X[None], axis=2), axis=1)
+    expected = np.median(distances[[0, 99, 199], 5])
+    assert median_distance(Neighborhoods(X)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_balls_that_are_too_many_to_keep_are_found_again():
+    kept, found_again = (Balls(Neighborhoods(X), r, np.zeros(200, dtype=bool)) for r in (0.2, 2.0))
+    assert kept._graph is not None
+    assert found_again._graph is None
+    graph, uncovered = within(X, X, 2.0), np.ones(200, dtype=bool)
+    for chosen in (5, 5, 17, 100, 30, 199):
+        np.testing.assert_array_equal(found_again.gains, graph @ uncovered.astype(int))
+        found_again.cover(chosen)
+        uncovered &= ~graph[chosen]
+    np.testing.assert_array_equal(found_again.covered, ~uncovered)
 
 
 @pytest.mark.parametrize("labelled", [None, np.full((2, 40), 1e3 + 0.1)])

@@ -1,7 +1,10 @@
 import numpy as np
 import pytest
 
+from laplace_al import ActiveLearner, LaplaceUpdateClassifier
+from laplace_al.strategies import typi_clust
 from laplace_al.strategies.typi_clust import TypiClust, typicality
+from laplace_al.strategies.view import PoolView
 
 CENTRES = np.array([[0.0, 0.0], [20.0, 0.0], [0.0, 20.0], [20.0, 20.0]])
 BLOB = np.repeat(np.arange(4), [40, 30, 20, 10])
@@ -46,15 +49,67 @@ def test_outliers_come_last():
     assert 40 not in positions
 
 
-def test_utility_is_the_typicality_in_the_whole_pool():
-    _, utilities = TypiClust(n_neighbors=7).query(Learner(), X, return_utilities=True)
-    distances = np.sort(np.linalg.norm(X[:, None] - X[None], axis=2), axis=1)
-    np.testing.assert_allclose(utilities, 1 / distances[:, 1:8].mean(axis=1), rtol=1e-12)
+def test_utility_is_the_typicality_within_the_cluster():
+    strategy = TypiClust(n_neighbors=7, random_state=0)
+    positions, utilities = strategy.query(Learner(), X, 4, return_utilities=True)
+    for blob in range(4):
+        members = blob == BLOB
+        n_neighbors = min(7, members.sum() // 2)
+        distances = np.linalg.norm(X[members, None] - X[None, members], axis=2)
+        mean = np.sort(distances, axis=1)[:, 1 : n_neighbors + 1].mean(axis=1)
+        np.testing.assert_allclose(utilities[members], 1 / mean, rtol=1e-12)
+        assert utilities[positions[blob]] == utilities[members].max()
+    candidates = BLOB > 0
+    _, some = strategy.query(Learner(), X, 4, candidates=candidates, return_utilities=True)
+    np.testing.assert_array_equal(some, np.where(candidates, utilities, -np.inf))
 
 
 def test_typicality_is_finite_for_one_instance_and_for_equal_ones():
-    assert np.isfinite(typicality(np.ones((1, 3)), 20)).all()
+    assert typicality(np.ones((1, 3)), 20) == 0
     assert np.isfinite(typicality(np.ones((5, 3)), 20)).all()
+
+
+class TestLabelledInstancesOfThePool:
+    """The learner hands over its whole pool, and what has a label."""
+
+    def learner(self, **kwargs):
+        return ActiveLearner(
+            LaplaceUpdateClassifier(np.copy), TypiClust(), X, random_state=0, **kwargs
+        )
+
+    def clustered(self, view, monkeypatch):
+        """What goes into the clustering."""
+        seen = []
+        clusters = typi_clust.clusters
+        monkeypatch.setattr(typi_clust, "clusters", lambda X, *a: seen.append(X) or clusters(X, *a))
+        found = TypiClust()._clustering(view, 1, np.random.RandomState(0))
+        assert found.n_labels.sum() == len(view.labelled)
+        assert found.size.sum() == len(seen[0])
+        return seen[0]
+
+    def test_are_counted_once(self, monkeypatch):
+        learner = self.learner().teach([3, 50], [0, 1]).teach([90], [0])
+        np.testing.assert_array_equal(self.clustered(PoolView(learner, X), monkeypatch), X)
+
+    def test_instances_from_outside_are_counted_too(self, monkeypatch):
+        outside = np.array([[5.0, 5.0], [-7.0, 7.0], [9.0, -9.0]])
+        learner = self.learner(X_initial=outside[:2], y_initial=[0, 1])
+        learner.teach([3], [0]).teach(X=outside[2:], y=[1]).teach([60], [1]).relabel([3], [1])
+        view = PoolView(learner, X)
+        np.testing.assert_array_equal(view.labelled_positions, [-1, -1, 3, -1, 60])
+        expected = np.concatenate([X, outside])
+        np.testing.assert_array_equal(self.clustered(view, monkeypatch), expected)
+
+    def test_so_are_those_of_an_equal_pool_that_is_not_the_learners(self):
+        learner = self.learner().teach([3, 50], [0, 1])
+        assert list(PoolView(learner, X.copy()).labelled_positions) == [-1, -1]
+
+    def test_so_is_a_label_that_is_supposed(self, monkeypatch):
+        learner = self.learner().teach([3, 50], [0, 1])
+        view = PoolView(learner, X)
+        view = view.after(7, view.state.copy().observe(7, 1))
+        np.testing.assert_array_equal(view.labelled_positions, [3, 50, 7])
+        np.testing.assert_array_equal(self.clustered(view, monkeypatch), X)
 
 
 def test_identical_instances_are_in_random_order():

@@ -1,0 +1,236 @@
+"""The command ``python -m laplace_al.label``."""
+
+import argparse
+import pathlib
+import shlex
+import signal
+import sys
+import threading
+import webbrowser
+
+from laplace_al import strategies
+from laplace_al.journal import Journal
+from laplace_al.label.features import cached, embed, given_features, plain_features
+from laplace_al.label.items import open_items
+from laplace_al.label.server import LabelServer
+from laplace_al.label.session import Session, labels_csv, pool_of
+from laplace_al.record import Record
+
+STRATEGIES = {
+    "badge": strategies.BADGE,
+    "bald": strategies.BALD,
+    "core_set": strategies.CoreSet,
+    "entropy": strategies.EntropySampling,
+    "least_confident": strategies.LeastConfidentSampling,
+    "margin": strategies.MarginSampling,
+    "prob_cover": strategies.ProbCover,
+    "random": strategies.RandomSampling,
+    "typi_clust": strategies.TypiClust,
+    "variance": strategies.VarianceSampling,
+}
+_PROGRAM = "python -m laplace_al.label"
+_DESCRIPTION = """\
+Label images or texts on a local page that asks for the most useful label next.
+
+Each label is learnt at once and is in the journal, an SQLite file, before the page goes on. Stop
+by Ctrl-C whenever you like; the same command goes on where you stopped. The page is open to this
+machine only, at an address that nobody can guess."""
+_EPILOG = """\
+features: what the model sees of an item. Given by --features, made by --embed, or else plain ones,
+which the page names: the pixels of an image at 16 x 16; the words of --text (tf-idf); the numeric
+columns of a CSV file, standardised. All are centred and scaled as a whole. Labels belong to the
+items: you may stop, bring better features and go on with the same journal.
+
+examples:
+  python -m laplace_al.label photos/ --journal labels.sqlite --classes cat dog
+  python -m laplace_al.label mails.csv --text subject --journal labels.sqlite
+  python -m laplace_al.label mails.csv --text subject --embed my_model:encode --cache mails.npy \\
+      --journal labels.sqlite
+  python -m laplace_al.label photos/ --journal labels.sqlite --export labels.csv"""
+
+
+def make_parser():
+    """The command line.
+
+    Returns
+    -------
+    ArgumentParser
+    """
+    parser = argparse.ArgumentParser(
+        prog=_PROGRAM,
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "items",
+        metavar="IMAGES_OR_CSV",
+        help="folder of images (png, jpg, gif, bmp, webp; with the folders in it), or a CSV or TSV "
+        "file with a line of names",
+    )
+    add("--journal", required=True, metavar="FILE", help="SQLite file of the labels; made if new")
+    add("--classes", nargs="+", default=[], metavar="LABEL", help="labels; the page can add more")
+    add("--text", metavar="COLUMN", help="of a CSV file: text that is shown big")
+    add("--image", metavar="COLUMN", help="of a CSV file: paths to images, relative to the file")
+    add("--id", metavar="COLUMN", help="of a CSV file: name of the row in the labels")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
+        "--features",
+        metavar="FILE",
+        help=".npy, .npz or .csv with one row of numbers for each item, in the order of the items "
+        "(images: sorted by path)",
+    )
+    source.add_argument(
+        "--embed",
+        metavar="MODULE:CALLABLE",
+        help="called once with the list of all items: paths of images (pathlib.Path) if there are "
+        "any, else texts (--text), else dicts of the columns; returns an array with a row for each",
+    )
+    source.add_argument(
+        "--columns", nargs="+", metavar="COLUMN", help="of a CSV file: its numeric features"
+    )
+    add("--cache", metavar="FILE.npy", help="keeps what --embed returns; delete it to embed anew")
+    add(
+        "--strategy",
+        choices=sorted(STRATEGIES),
+        default="margin",
+        help="what is asked for next (default: margin); those that need a model draw at random "
+        "until two labels are known",
+    )
+    add("--annotator", metavar="NAME", help="who labels, for the record")
+    add("--random-state", type=int, default=0, metavar="SEED", help="of the strategy (default: 0)")
+    add("--port", type=int, default=0, help="of the page (default: any that is free)")
+    add("--no-browser", action="store_true", help="do not open the page, only print its address")
+    add(
+        "--export",
+        metavar="FILE.csv",
+        help="write the labels of the journal as position, name, label, time, annotator, and end",
+    )
+    return parser
+
+
+def main(arguments=None):
+    """Run the command.
+
+    Parameters
+    ----------
+    arguments : list of str, default=None
+        None: those of the process.
+
+    Raises
+    ------
+    SystemExit
+        With code 2 if an argument is not what it may be.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    if options.cache and not options.embed:
+        parser.error("--cache keeps what --embed returns; give --embed, or drop it.")
+    try:
+        items = open_items(options.items, text=options.text, image=options.image, key=options.id)
+        if options.export:
+            export(items, options.journal, options.export)
+            return
+        features, note = features_for(items, options)
+        session = Session(
+            items,
+            features,
+            options.journal,
+            strategy=STRATEGIES[options.strategy](),
+            classes=options.classes,
+            annotator=options.annotator,
+            note=note,
+            random_state=options.random_state,
+        )
+        server = LabelServer(session, options.port)
+    except (ValueError, OSError, RuntimeError) as error:
+        parser.error(str(error))
+    serve(server, open_browser=not options.no_browser)
+    n_labels = session.close()
+    print(f"\n{_n(n_labels, 'labels')} in {options.journal}. To go on:")
+    print(f"  {_PROGRAM} {shlex.join(arguments)}", flush=True)
+
+
+def features_for(items, options):
+    """Features as the command line wants them.
+
+    Parameters
+    ----------
+    items : ImageFolder or Table
+    options : Namespace
+
+    Returns
+    -------
+    features : ndarray of shape (n_items, n_features)
+    note : str
+        What they are.
+    """
+    if options.features:
+        return given_features(options.features, len(items)), options.features
+    if options.embed:
+        features = cached(options.cache, lambda: embed(items, options.embed), len(items))
+        return features, options.embed
+    return plain_features(items, options.columns)
+
+
+def export(items, journal, path):
+    """Write the labels of a journal to a CSV file.
+
+    Parameters
+    ----------
+    items : ImageFolder or Table
+    journal, path : str or path-like
+
+    Raises
+    ------
+    ValueError
+        If there is no such journal, or it is of other items.
+    RuntimeError
+        If it is in use.
+    """
+    if not pathlib.Path(journal).is_file():
+        raise ValueError(f"--journal {str(journal)!r} does not exist: there is nothing to export.")
+    record = Record.empty(len(items))
+    opened = Journal(journal, pool_of(items))
+    for batch in opened.batches():
+        record = record.add(batch)
+    opened.close()
+    labels = record.labels_frame()
+    pathlib.Path(path).write_text(labels_csv(items, labels), encoding="utf-8")
+    print(f"{_n(len(labels), 'labels')} written to {path}.")
+
+
+def serve(server, *, open_browser):
+    """Serve the page until Ctrl-C or SIGTERM.
+
+    Parameters
+    ----------
+    server : LabelServer
+    open_browser : bool
+    """
+    counts = server.session.state()["counts"]
+    items = server.session.items
+    print(f"{_n(counts['total'], items.noun)}, {counts['labelled']:,} of them labelled.")
+    print(f"Features: {server.session.note}.")
+    print(f"The page: {server.url}")
+    print("Ctrl-C stops; what is labelled is kept.", flush=True)
+    if open_browser:  # in a thread, for a browser in the terminal would keep us from serving it
+        threading.Thread(target=webbrowser.open, args=[server.url], daemon=True).start()
+    for number in (signal.SIGINT, signal.SIGTERM):  # the first is ignored where a shell says so
+        signal.signal(number, signal.default_int_handler)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        server.server_close()
+
+
+def _n(count, noun):
+    return f"{count:,} {noun.removesuffix('s') if count == 1 else noun}"
+
+
+if __name__ == "__main__":
+    main()

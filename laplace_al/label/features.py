@@ -1,0 +1,401 @@
+"""Features of the items: given, embedded, or as plain as can be."""
+
+import functools
+import importlib
+import os
+import pathlib
+import zipfile
+
+import numpy as np
+import pandas as pd
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+# Of features around their mean: under prior_precision=1 logits are then a priori of size 5.
+_SQUARED_LENGTH = 25.0
+_N_PIXELS = 16  # in height and width
+_N_TOPICS = 100
+
+
+class EmbeddingError(Exception):
+    """The callable of the user failed."""
+
+
+def given_features(path, n_items):
+    """Features from a file.
+
+    Parameters
+    ----------
+    path : str or path-like
+        ``.npy``; ``.npz`` with one array, or one that is called ``features``; or ``.csv`` with
+        numbers only, below a line of names.
+    n_items : int
+
+    Returns
+    -------
+    ndarray of shape (n_items, n_features)
+
+    Raises
+    ------
+    ValueError
+        If the file holds anything but finite numbers, one row for each item.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.save(folder + "/x.npy", np.eye(2))
+    ...     given_features(folder + "/x.npy", 2).shape
+    (2, 2)
+    """
+    readers = {".npy": _read_npy, ".npz": _read_npz, ".csv": _read_csv}
+    suffix = pathlib.Path(path).suffix.lower()
+    if suffix not in readers:
+        raise ValueError(f"Features come from .npy, .npz or .csv; got {str(path)!r}.")
+    try:
+        features = readers[suffix](path)
+    except (ValueError, OSError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{str(path)!r} cannot be read as features: {error}.") from error
+    return check_features(features, n_items, str(path))
+
+
+def _read_npy(path):
+    with open(path, "rb") as file:
+        return np.load(file, allow_pickle=False)
+
+
+def _read_npz(path):
+    with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+        names = archive.files
+        name = "features" if "features" in names else names[0]
+        if len(names) > 1 and name != "features":
+            raise ValueError(
+                f"{str(path)!r} holds several arrays, {', '.join(names)}; call one 'features'."
+            )
+        return archive[name]
+
+
+def _read_csv(path):
+    return pd.read_csv(path).to_numpy()
+
+
+def embed(items, target):
+    r"""Features that a callable of the user makes.
+
+    Parameters
+    ----------
+    items : ImageFolder or Table
+    target : str
+        ``module:callable``. It gets all items at once, see :func:`inputs`, and returns an array
+        of shape (n_items, n_features).
+
+    Returns
+    -------
+    ndarray of shape (n_items, n_features)
+
+    Raises
+    ------
+    ValueError
+        If there is no such callable, or it returns anything else.
+    EmbeddingError
+        If it fails, from its own exception.
+
+    Examples
+    --------
+    >>> from laplace_al.label.items import Table
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = pathlib.Path(folder, "t.csv").write_text("a\n1\n2\n")
+    ...     embed(Table(folder + "/t.csv"), "pandas:DataFrame")
+    array([[1],
+           [2]])
+    """
+    module, _, name = target.partition(":")
+    try:
+        embedding = functools.reduce(getattr, name.split("."), importlib.import_module(module))
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"--embed must be MODULE:CALLABLE, of a module that can be imported from here; got "
+            f"{target!r}: {error}."
+        ) from error
+    try:
+        features = np.asarray(embedding(inputs(items)))
+    except Exception as error:
+        raise EmbeddingError(f"{target} failed on the {len(items)} {items.noun}") from error
+    return check_features(features, len(items), f"--embed {target}")
+
+
+def inputs(items):
+    """What an embedding is called with.
+
+    Parameters
+    ----------
+    items : ImageFolder or Table
+
+    Returns
+    -------
+    list of Path, of str or of dict
+        Paths of images if there are any, else texts, else rows: column to value.
+    """
+    if items.paths is not None:
+        return list(items.paths)
+    if items.text is not None:
+        return items.shown[items.text].tolist()
+    return items.parsed.to_dict("records")
+
+
+def cached(path, make, n_items):
+    """Features from a file if it is there; else they are made and written to it.
+
+    Parameters
+    ----------
+    path : str, path-like or None
+        Ends in ``.npy``. None: they are made.
+    make : callable
+    n_items : int
+
+    Returns
+    -------
+    ndarray of shape (n_items, n_features)
+
+    Raises
+    ------
+    ValueError
+        If the file does not have a row for each item.
+    """
+    if path is None:
+        return make()
+    path = pathlib.Path(path)
+    if path.suffix != ".npy":
+        raise ValueError(f"--cache must end in .npy; got {str(path)!r}.")
+    if path.exists():
+        return given_features(path, n_items)
+    features = make()
+    unfinished = path.with_suffix(".partial.npy")
+    np.save(unfinished, features)
+    os.replace(unfinished, path)
+    return features
+
+
+def plain_features(items, columns=None):
+    r"""Features without an embedding, and what they are.
+
+    Parameters
+    ----------
+    items : ImageFolder or Table
+    columns : list of str, default=None
+        Numeric columns of a table that are the features. None: its images, else its text, else
+        all numeric columns.
+
+    Returns
+    -------
+    features : ndarray of shape (n_items, n_features)
+    note : str
+
+    Raises
+    ------
+    ValueError
+        If a column is not numeric, or there is nothing to make features of.
+
+    Examples
+    --------
+    >>> from laplace_al.label.items import Table
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = pathlib.Path(folder, "t.csv").write_text("a,b\n1,x\n3,y\n")
+    ...     plain_features(Table(folder + "/t.csv"))
+    (array([[-1.],
+           [ 1.]]), 'the numeric columns, standardised: a')
+    """
+    if columns is not None and not hasattr(items, "parsed"):
+        raise ValueError("--columns names columns of a CSV file; these items are images.")
+    if columns is None and items.paths is not None:
+        return pixels(items.paths), (
+            f"pixels at {_N_PIXELS} x {_N_PIXELS}, a poor fallback: an embedding learns from far "
+            "fewer labels (see --help)"
+        )
+    if columns is None and items.text is not None:
+        return words(items.shown[items.text]), (
+            "the words of the text (tf-idf), a plain fallback: an embedding learns from fewer "
+            "labels (see --help)"
+        )
+    return numeric_columns(items, columns)
+
+
+def pixels(paths):
+    """Images at 16 x 16 pixels, of one channel if all are grey.
+
+    Parameters
+    ----------
+    paths : list of path-like
+
+    Returns
+    -------
+    ndarray of shape (n_images, 256 or 768), float32
+        From 0 to 1, on white where an image is transparent.
+
+    Raises
+    ------
+    ValueError
+        If Pillow is missing or an image cannot be read.
+    """
+    try:
+        from PIL import Image, ImageOps
+    except ImportError as error:
+        raise ValueError(
+            "Pixels of images need Pillow: python -m pip install pillow (it comes with "
+            "laplace_al[examples] too), or give --features."
+        ) from error
+
+    def small(path):
+        try:
+            with Image.open(path) as image:
+                image.draft("RGB", (4 * _N_PIXELS, 4 * _N_PIXELS))  # large photos decode faster
+                image = ImageOps.exif_transpose(image).convert("RGBA")
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+            raise ValueError(f"{str(path)!r} cannot be read as an image: {error}.") from error
+        white = Image.new("RGBA", image.size, "white")
+        flat = Image.alpha_composite(white, image).convert("RGB")
+        return np.asarray(flat.resize((_N_PIXELS, _N_PIXELS), Image.Resampling.BOX))
+
+    images = np.stack([small(path) for path in paths])  # (n, 16, 16, 3)
+    if not np.ptp(images, axis=3).any():
+        images = images[..., :1]
+    return images.reshape(len(images), -1).astype(np.float32) / 255
+
+
+def words(texts):
+    """Word counts of texts, weighted by tf-idf, in at most 100 dimensions.
+
+    Parameters
+    ----------
+    texts : sequence of str
+
+    Returns
+    -------
+    ndarray of shape (n_texts, n_features)
+
+    Raises
+    ------
+    ValueError
+        If there is no word.
+
+    Examples
+    --------
+    >>> words(["to be", "to do"]).shape  # be, do, to
+    (2, 3)
+    """
+    # single letters and signs are words too: what else is there in "?" and "ok :)"
+    counts = TfidfVectorizer(token_pattern=r"\w+|[^\w\s]", sublinear_tf=True)
+    try:
+        weighted = counts.fit_transform(texts)
+    except ValueError as error:
+        raise ValueError(f"The texts make no features: {error}.") from error
+    if weighted.shape[1] <= _N_TOPICS:
+        return weighted.toarray()
+    return TruncatedSVD(_N_TOPICS, random_state=0).fit_transform(weighted)
+
+
+def numeric_columns(table, columns=None):
+    """Numeric columns of a table, standardised.
+
+    Parameters
+    ----------
+    table : Table
+    columns : list of str, default=None
+        None: all that are numeric.
+
+    Returns
+    -------
+    features : ndarray of shape (n_rows, n_columns)
+        A missing value is the mean of its column.
+    note : str
+
+    Raises
+    ------
+    ValueError
+        If one is not numeric, has no finite value, or there is none.
+    """
+    numeric = table.parsed.select_dtypes(["number", "bool"]).dropna(axis=1, how="all")
+    if columns is None:
+        columns = numeric.columns.tolist()
+        if not columns:
+            texts = ", ".join(table.shown.columns)
+            raise ValueError(
+                f"{str(table.path)!r} has no numeric column to learn from. Name its text by "
+                f"--text COLUMN (it has {texts}), or give --embed or --features."
+            )
+    table.check_columns("--columns", columns)
+    others = [column for column in columns if column not in numeric]
+    if others:
+        raise ValueError(f"--columns must be numeric; {', '.join(others)} is not.")
+    values = numeric[columns].astype(np.float64)
+    n_missing = int(values.isna().sum().sum())
+    deviation = values.std(ddof=0).replace(0, 1)
+    features = ((values - values.mean()) / deviation).fillna(0).to_numpy()
+    missing = f" ({n_missing} missing values count as the mean)" if n_missing else ""
+    note = f"the numeric columns, standardised: {', '.join(columns)}{missing}"
+    return check_features(features, len(table), "--columns"), note
+
+
+def check_features(features, n_items, source):
+    """Refuse what is not one row of finite numbers for each item.
+
+    Parameters
+    ----------
+    features : ndarray
+    n_items : int
+    source : str
+        For the message.
+
+    Returns
+    -------
+    ndarray of shape (n_items, n_features)
+
+    Raises
+    ------
+    ValueError
+        If it is anything else.
+
+    Examples
+    --------
+    >>> check_features(np.eye(2), 2, "x.npy").shape
+    (2, 2)
+    """
+    if features.ndim != 2 or len(features) != n_items or not features.shape[1]:
+        raise ValueError(
+            f"{source}: features must have shape (n_items, n_features), a row for each of the "
+            f"{n_items} items, in their order; got {features.shape}."
+        )
+    if features.dtype.kind not in "biuf":
+        raise ValueError(f"{source}: features must be numbers; got {features.dtype}.")
+    bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    if len(bad):
+        raise ValueError(f"{source}: features must be finite; NaN or infinite in row {bad[0]}.")
+    return features
+
+
+def scaled(features):
+    """Features around their mean, of a size that suits ``prior_precision=1``.
+
+    Parameters
+    ----------
+    features : ndarray of shape (n_items, n_features)
+
+    Returns
+    -------
+    ndarray of shape (n_items, n_features), float32 or float64
+        Their mean squared length is 25; directions keep their proportions.
+
+    Examples
+    --------
+    >>> scaled(np.array([[1.0], [3.0]]))
+    array([[-5.],
+           [ 5.]])
+    """
+    dtype = np.float32 if features.dtype == np.float32 else np.float64
+    centred = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
+    squared_length = np.square(centred).sum(axis=1).mean()
+    if squared_length > 0:
+        centred *= np.sqrt(_SQUARED_LENGTH / squared_length)
+    return centred.astype(dtype)

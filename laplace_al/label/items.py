@@ -1,0 +1,280 @@
+"""What is labelled: a folder of images or the rows of a CSV file."""
+
+import pathlib
+
+import pandas as pd
+
+IMAGE_TYPES = {
+    ".bmp": "image/bmp",
+    ".gif": "image/gif",
+    ".jpeg": "image/jpeg",
+    ".jpg": "image/jpeg",
+    ".png": "image/png",
+    ".webp": "image/webp",
+}
+
+
+class ImageFolder:
+    """The images of a folder and of the folders in it, sorted by path; hidden ones are left out.
+
+    Parameters
+    ----------
+    root : str or path-like
+
+    Attributes
+    ----------
+    paths : list of Path
+    names : list of str
+        The paths relative to ``root``.
+    contents : list of str
+        What tells an item from others, whatever is computed from it: here its name.
+
+    Raises
+    ------
+    ValueError
+        If there is no image.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("b.png", "a.jpg", "notes.txt"):
+    ...         pathlib.Path(folder, name).touch()
+    ...     ImageFolder(folder).names
+    ['a.jpg', 'b.png']
+    """
+
+    noun = "images"
+
+    def __init__(self, root):
+        self.root = pathlib.Path(root)
+        relative = [path.relative_to(self.root) for path in self.root.rglob("*")]
+        self.names = sorted(
+            path.as_posix()
+            for path in relative
+            if path.suffix.lower() in IMAGE_TYPES
+            and not any(part.startswith(".") for part in path.parts)
+            and (self.root / path).is_file()
+        )
+        if not self.names:
+            raise ValueError(
+                f"The folder {str(root)!r} holds no image, a file that ends in one of "
+                f"{', '.join(IMAGE_TYPES)}."
+            )
+        self.paths = [self.root / name for name in self.names]
+        self.contents = self.names
+
+    def __len__(self):
+        return len(self.names)
+
+    def describe(self, position):
+        """What is shown of an item, as JSON has it.
+
+        Parameters
+        ----------
+        position : int
+
+        Returns
+        -------
+        dict
+            ``name``; ``has_image``; ``text``, shown big, or None; ``columns``, pairs of name
+            and value.
+        """
+        return {"name": self.names[position], "has_image": True, "text": None, "columns": []}
+
+    def image(self, position):
+        """Media type and bytes of an image.
+
+        Parameters
+        ----------
+        position : int
+
+        Returns
+        -------
+        media_type : str
+        content : bytes
+
+        Raises
+        ------
+        OSError
+            If the file has gone.
+        """
+        path = self.paths[position]
+        return IMAGE_TYPES[path.suffix.lower()], path.read_bytes()
+
+
+class Table:
+    r"""The rows of a CSV file, or of a TSV file.
+
+    Parameters
+    ----------
+    path : str or path-like
+    text : str, default=None
+        Column that is shown big.
+    image : str, default=None
+        Column of paths to images, relative to the file.
+    key : str, default=None
+        Column that names the rows. None: ``text``, else ``image``, else the position of the row.
+
+    Attributes
+    ----------
+    shown : DataFrame of str
+        The file as it is written.
+    parsed : DataFrame
+        The file as pandas reads it.
+    names : list of str
+    contents : list of str
+        What tells an item from others, whatever is computed from it: the whole row.
+    paths : list of Path or None
+        Of the images, if there are any.
+
+    Raises
+    ------
+    ValueError
+        If the file has no row, lacks a column, or an image is missing.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "mails.csv")
+    ...     _ = path.write_text("subject,length\nWin a prize!,12\nLunch?,6\n")
+    ...     table = Table(path, text="subject")
+    >>> table.describe(1)["text"], table.describe(1)["columns"]
+    ('Lunch?', [['length', '6']])
+    """
+
+    noun = "rows"
+
+    def __init__(self, path, *, text=None, image=None, key=None):
+        self.path = pathlib.Path(path)
+        separator = "\t" if self.path.suffix.lower() == ".tsv" else ","
+        self.parsed = pd.read_csv(self.path, sep=separator)
+        self.shown = pd.read_csv(self.path, sep=separator, dtype=str, keep_default_na=False)
+        if not len(self.shown):
+            raise ValueError(f"{str(path)!r} has no row.")
+        for option, column in {"--text": text, "--image": image, "--id": key}.items():
+            self.check_columns(option, [] if column is None else [column])
+        self.text, self.image_column = text, image
+        named = next((column for column in (key, text, image) if column is not None), None)
+        positions = [str(position) for position in range(len(self.shown))]
+        self.names = positions if named is None else self.shown[named].tolist()
+        self._rows = self.shown.to_dict("records")
+        self.contents = ["\t".join(row.values()) for row in self._rows]
+        self.paths = None if image is None else self._image_paths(image)
+
+    def check_columns(self, option, columns):
+        """Refuse columns that the file lacks.
+
+        Parameters
+        ----------
+        option : str
+            That names them.
+        columns : list of str
+
+        Raises
+        ------
+        ValueError
+            If one is missing.
+        """
+        missing = [column for column in columns if column not in self.shown.columns]
+        if missing:
+            raise ValueError(
+                f"{option} must name columns of {str(self.path)!r}; got {', '.join(missing)}. It "
+                f"has {', '.join(self.shown.columns)}."
+            )
+
+    def __len__(self):
+        return len(self.shown)
+
+    def describe(self, position):
+        """What is shown of an item, see :meth:`ImageFolder.describe`.
+
+        Parameters
+        ----------
+        position : int
+
+        Returns
+        -------
+        dict
+        """
+        row = self._rows[position]
+        return {
+            "name": self.names[position],
+            "has_image": self.paths is not None,
+            "text": None if self.text is None else row[self.text],
+            "columns": [
+                [column, value]
+                for column, value in row.items()
+                if column not in (self.text, self.image_column)
+            ],
+        }
+
+    def image(self, position):
+        """Media type and bytes of an image, see :meth:`ImageFolder.image`.
+
+        Parameters
+        ----------
+        position : int
+
+        Returns
+        -------
+        media_type : str
+        content : bytes
+
+        Raises
+        ------
+        LookupError
+            If the rows have no images.
+        OSError
+            If the file has gone.
+        """
+        if self.paths is None:
+            raise LookupError("The rows have no images; --image names a column of them.")
+        path = self.paths[position]
+        return IMAGE_TYPES[path.suffix.lower()], path.read_bytes()
+
+    def _image_paths(self, column):
+        paths = [self.path.parent / name for name in self.shown[column]]
+        for row, path in enumerate(paths):
+            if path.suffix.lower() not in IMAGE_TYPES or not path.is_file():
+                raise ValueError(
+                    f"--image {column}: {self.shown[column].iloc[row]!r} in row {row} is not an "
+                    f"image beside {str(self.path)!r}, a file that ends in one of "
+                    f"{', '.join(IMAGE_TYPES)}."
+                )
+        return paths
+
+
+def open_items(path, *, text=None, image=None, key=None):
+    """Items of a folder or of a CSV file.
+
+    Parameters
+    ----------
+    path : str or path-like
+    text, image, key : str, default=None
+        See :class:`Table`.
+
+    Returns
+    -------
+    ImageFolder or Table
+
+    Raises
+    ------
+    ValueError
+        If it is neither, or a folder is given with options of a CSV file.
+    """
+    path = pathlib.Path(path)
+    if path.is_dir():
+        options = {"--text": text, "--image": image, "--id": key}
+        given = [option for option, column in options.items() if column is not None]
+        if given:
+            raise ValueError(
+                f"{', '.join(given)}: columns of a CSV file; {str(path)!r} is a folder of images."
+            )
+        return ImageFolder(path)
+    if path.suffix.lower() not in (".csv", ".tsv") or not path.is_file():
+        raise ValueError(
+            f"{str(path)!r} must be a folder of images, or a file that ends in .csv or .tsv."
+        )
+    return Table(path, text=text, image=image, key=key)

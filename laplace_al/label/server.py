@@ -1,0 +1,262 @@
+"""The page over HTTP, for this machine alone. Knows no learner: a session does what it asks."""
+
+import hmac
+import http.server
+import importlib.resources
+import json
+import re
+import secrets
+import sys
+import traceback
+from http import HTTPStatus
+from typing import NamedTuple
+
+from laplace_al.label.session import AlreadyLabelledError
+
+HOST = "127.0.0.1"
+_MAX_BODY = 10_000  # bytes
+_PATIENCE = 60  # seconds, for the next request of a connection
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+class Answer(NamedTuple):
+    """What a request is answered with.
+
+    Parameters
+    ----------
+    media_type : str
+    content : bytes
+    status : HTTPStatus, default=HTTPStatus.OK
+    headers : dict, default={}
+        Besides those of every answer, or in their place.
+    """
+
+    media_type: str
+    content: bytes
+    status: HTTPStatus = HTTPStatus.OK
+    headers: dict = {}
+
+
+class RefusedError(Exception):
+    """A request that is answered with an error."""
+
+    def __init__(self, status, message, **headers):
+        super().__init__(message)
+        self.status, self.headers = status, headers
+
+
+class LabelServer(http.server.ThreadingHTTPServer):
+    """Serves a session to whoever knows the address, on this machine only.
+
+    Every path begins with a token that cannot be guessed. Requests that name another host, as those
+    of a page that has its own name resolved to this machine do, are refused.
+
+    Parameters
+    ----------
+    session : Session
+    port : int, default=0
+        0: any that is free.
+
+    Attributes
+    ----------
+    token : str
+    url : str
+        Of the page.
+
+    Raises
+    ------
+    OSError
+        If the port is in use.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, session, port=0):
+        self.session = session
+        self.token = secrets.token_urlsafe(32)
+        super().__init__((HOST, port), _Handler)
+        self.url = f"http://{HOST}:{self.server_port}/{self.token}/"
+
+    def handle_error(self, request, client_address):
+        """Report what went wrong, unless a browser has hung up."""
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server_version, sys_version = "laplace_al", ""
+    timeout = _PATIENCE
+    # head and body leave in one packet, or each answer waits for an acknowledgement
+    wbufsize = -1
+    disable_nagle_algorithm = True
+
+    def __getattr__(self, name):
+        if name.startswith("do_"):  # whatever the method is: without the token it is refused
+            return self._respond
+        raise AttributeError(name)
+
+    def _respond(self):
+        try:
+            answer = self._answer()
+        except RefusedError as error:
+            answer = _error(error.status, error, error.headers)
+        except AlreadyLabelledError as error:
+            answer = _error(HTTPStatus.CONFLICT, error)
+        except LookupError as error:
+            answer = _error(HTTPStatus.NOT_FOUND, error)
+        except ValueError as error:
+            answer = _error(HTTPStatus.BAD_REQUEST, error)
+        except (ConnectionError, TimeoutError):
+            raise
+        except Exception as error:
+            traceback.print_exc()
+            answer = _error(HTTPStatus.INTERNAL_SERVER_ERROR, f"{type(error).__name__}: {error}")
+        self._send(answer)
+
+    def _answer(self):
+        path = self._checked_path()
+        for pattern, methods in _ROUTES:
+            match = re.fullmatch(pattern, path)
+            if match and self.command in methods:
+                arguments = [int(digits) for digits in match.groups()]
+                arguments += [self._body()] if self.command == "POST" else []
+                return methods[self.command](self.server.session, *arguments)
+            if match:
+                raise RefusedError(
+                    HTTPStatus.METHOD_NOT_ALLOWED,
+                    f"Method {self.command} is not for {path!r}.",
+                    Allow=", ".join(methods),
+                )
+        raise RefusedError(HTTPStatus.NOT_FOUND, "There is nothing at this address.")
+
+    def _checked_path(self):
+        """What comes after the token, for a request that may be answered."""
+        token, _, path = self.path.partition("?")[0].removeprefix("/").partition("/")
+        host, origin = self.headers.get("Host", ""), self.headers.get("Origin")
+        is_known = hmac.compare_digest(token.encode(), self.server.token.encode())
+        is_local = re.fullmatch(r"(127\.0\.0\.1|localhost)(:\d+)?", host)
+        if not (is_known and is_local and origin in (None, f"http://{host}")):
+            raise RefusedError(
+                HTTPStatus.FORBIDDEN,
+                "Open the address that the terminal shows: it changes with every start.",
+            )
+        return path
+
+    def _body(self):
+        """The JSON that comes with a request."""
+        length = self.headers.get("Content-Length", "")
+        if not re.fullmatch(r"\d{1,9}", length):
+            raise RefusedError(HTTPStatus.LENGTH_REQUIRED, "Content-Length is missing.")
+        if int(length) > _MAX_BODY:
+            raise RefusedError(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                f"A request has at most {_MAX_BODY} bytes; got {length}.",
+            )
+        try:
+            return json.loads(self.rfile.read(int(length)))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"The request is not JSON: {error}.") from error
+
+    def _send(self, answer):
+        self.send_response(answer.status)
+        if answer.status >= HTTPStatus.BAD_REQUEST:
+            self.close_connection = True  # its body may be unread
+            self.send_header("Connection", "close")
+        for name, value in {**_HEADERS, **answer.headers}.items():
+            self.send_header(name, value)
+        self.send_header("Content-Type", answer.media_type)
+        self.send_header("Content-Length", str(len(answer.content)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(answer.content)
+
+    def log_message(self, *_):
+        """Keep quiet: the token is in every path."""
+
+
+def _json(content, status=HTTPStatus.OK, headers=None):
+    text = json.dumps(content, allow_nan=False)
+    return Answer("application/json", text.encode(), status, headers or {})
+
+
+def _error(status, message, headers=None):
+    return _json({"error": str(message)}, status, headers)
+
+
+def _fields(body, *names):
+    """Values of the fields that a request must have, and no others."""
+    if not isinstance(body, dict) or set(body) != set(names):
+        raise ValueError(f"The request must be a JSON object with {' and '.join(names)}.")
+    if type(body["position"]) is not int:
+        raise ValueError(f"position must be an integer; got {body['position']!r}.")
+    return [body[name] for name in names]
+
+
+def _page(session):
+    """The page; only what it brings along itself may run in it."""
+    nonce = secrets.token_urlsafe(16)
+    text = importlib.resources.files("laplace_al.label").joinpath("page.html").read_text("utf-8")
+    policy = (
+        f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; "
+        "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    )
+    headers = {"Content-Security-Policy": policy}
+    page = text.replace("{nonce}", nonce).encode()
+    return Answer("text/html; charset=utf-8", page, headers=headers)
+
+
+def _state(session):
+    return _json(session.state())
+
+
+def _item(session, position):
+    return _json(session.describe(position))
+
+
+def _image(session, position):
+    try:
+        return Answer(*session.image(position))
+    except OSError as error:
+        raise LookupError(f"The image cannot be read: {error}.") from error
+
+
+def _labels(session):
+    headers = {"Content-Disposition": 'attachment; filename="labels.csv"'}
+    return Answer("text/csv; charset=utf-8", session.export().encode(), headers=headers)
+
+
+def _label(session, body):
+    session.label(*_fields(body, "position", "label"))
+    return _state(session)
+
+
+def _relabel(session, body):
+    session.relabel(*_fields(body, "position", "label"))
+    return _state(session)
+
+
+def _skip(session, body):
+    session.skip(*_fields(body, "position"))
+    return _state(session)
+
+
+# No path names a file: items have positions.
+_ROUTES = [
+    ("", {"GET": _page}),
+    ("state", {"GET": _state}),
+    (r"items/(\d{1,9})", {"GET": _item}),
+    (r"items/(\d{1,9})/image", {"GET": _image}),
+    (r"labels\.csv", {"GET": _labels}),
+    ("label", {"POST": _label}),
+    ("relabel", {"POST": _relabel}),
+    ("skip", {"POST": _skip}),
+]

@@ -1,0 +1,424 @@
+"""A person labels the items of a pool: what happens, and what is shown of it. Knows no HTTP."""
+
+import io
+import threading
+import unicodedata
+
+import numpy as np
+import pandas as pd
+
+from laplace_al.classifier import LaplaceUpdateClassifier
+from laplace_al.label.curve import WINDOW, Curve, thinned
+from laplace_al.label.features import scaled
+from laplace_al.learner import ActiveLearner
+from laplace_al.strategies import MarginSampling
+
+_MAX_LABEL_LENGTH = 200
+_N_GUESSES = 3
+_N_RECENT = 12
+
+
+class AlreadyLabelledError(ValueError):
+    """An item has a label, which somebody gave it in the meantime."""
+
+
+class Session:
+    r"""The items, the learner that asks for their labels, and a lock around it.
+
+    Parameters
+    ----------
+    items : ImageFolder or Table
+    features : array-like of shape (n_items, n_features)
+        Centred and scaled as a whole before they are learnt from.
+    journal : str or path-like
+        SQLite file with the labels; the session goes on where it ends. It is bound to the names
+        and texts of the items, not to their features: better ones may be brought later.
+    strategy : QueryStrategy, default=None
+        None: :class:`MarginSampling`.
+    classes : sequence of str, default=()
+        Labels to choose from at the start; others may follow.
+    annotator : str, default=None
+    note : str, default=""
+        What the features are, for the page.
+    random_state : int, RandomState instance or None, default=0
+
+    Raises
+    ------
+    ValueError
+        If a class is no label or the journal is of other items.
+    RuntimeError
+        If somebody else uses the journal.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from laplace_al.label.items import Table
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = pathlib.Path(folder.name, "mails.csv")
+    >>> _ = path.write_text("subject\nWin!\nLunch?\nWin a prize!\n")
+    >>> features = np.array([[1.0], [-1.0], [2.0]])
+    >>> session = Session(Table(path, text="subject"), features, path.with_name("labels.sqlite"))
+    >>> session.label(0, "spam")
+    >>> session.label(1, "ham")
+    >>> session.state()["guess"][0]["label"]
+    'spam'
+    >>> session.close()
+    2
+    >>> folder.cleanup()
+    """
+
+    def __init__(
+        self,
+        items,
+        features,
+        journal,
+        *,
+        strategy=None,
+        classes=(),
+        annotator=None,
+        note="",
+        random_state=0,
+    ):
+        self.items = items
+        self.journal = journal
+        self.note = note
+        self._given_classes = list(dict.fromkeys(check_label(label) for label in classes))
+        self._lock = threading.Lock()
+        self._learner = ActiveLearner(
+            LaplaceUpdateClassifier(lookup(scaled(np.asarray(features)))),
+            MarginSampling() if strategy is None else strategy,
+            pool_of(items),
+            journal=journal,
+            annotator=annotator,
+            random_state=random_state,
+        )
+        try:
+            self._look()
+        except BaseException:
+            self._learner.close()
+            raise
+        self._curve = Curve(self._learner)
+        self._curve.rebuild(self._labels, self._history)
+
+    def state(self):
+        """All that the page shows, as JSON has it.
+
+        Returns
+        -------
+        dict
+            ``item``, the next to be labelled, or None at the end; ``upcoming``, the position of
+            the one that is likely to follow, or None; ``guess``, the most probable labels of the
+            item; ``classes`` with their counts; ``counts`` of items; ``accuracy``, ``curve``
+            and ``is_busy``, see :class:`laplace_al.label.curve.Curve`; ``recent``, what was
+            done last; ``note``, ``noun`` and ``total``.
+        """
+        with self._lock:
+            labels, history, positions = self._labels, self._history, self._asked
+            self._curve.estimate(labels, is_last=not positions)
+            guess = self._guess(positions[0]) if len(positions) else []
+        labelled = dict(zip(labels.position, labels.label, strict=True))
+        skipped = set(history.position[history.action == "skip"]) - set(labelled)
+        prequential, leave_one_out = self._curve.prequential(labels), self._curve.leave_one_out()
+        return {
+            "item": self._describe(positions[0], labelled) if len(positions) else None,
+            "upcoming": positions[1] if len(positions) > 1 else None,
+            "guess": guess,
+            "classes": self._classes(labels, history),
+            "counts": {
+                "total": len(self.items),
+                "labelled": len(labels),
+                "skipped": len(skipped),
+            },
+            "accuracy": {
+                "leave_one_out": leave_one_out[-1] if leave_one_out else None,
+                "prequential": prequential[-1] if prequential else None,
+                "n_guessed": len(prequential),
+                "window": WINDOW,
+            },
+            "curve": {
+                "leave_one_out": thinned(leave_one_out),
+                "prequential": thinned(prequential),
+            },
+            "is_busy": self._curve.is_busy,
+            "recent": self._recent(history, labelled),
+            "note": self.note,
+            "noun": self.items.noun,
+            "journal": str(self.journal),
+        }
+
+    def label(self, position, label):
+        """Learn the label of an item that has none. It is on disk when this returns.
+
+        Parameters
+        ----------
+        position : int
+        label : str
+
+        Raises
+        ------
+        AlreadyLabelledError
+            If it has one.
+        LookupError
+            If there is no such item.
+        ValueError
+            If the label is not valid.
+        """
+        label = check_label(label)
+        with self._lock:
+            self._check_unlabelled(position)
+            guess = self._guess(position)
+            self._learner.teach(position, label)
+            if guess:
+                self._curve.guessed(position, guess[0]["label"])
+            self._look()
+
+    def relabel(self, position, label):
+        """Correct the label of an item. It is on disk when this returns.
+
+        Parameters
+        ----------
+        position : int
+        label : str
+
+        Raises
+        ------
+        LookupError
+            If there is no such item.
+        ValueError
+            If it has no label, or the new one is not valid.
+        """
+        label = check_label(label)
+        self._check_exists(position)
+        with self._lock:
+            self._learner.relabel(position, label)
+            self._curve.corrected()
+            self._look()
+
+    def skip(self, position):
+        """Do not ask for an item again.
+
+        Parameters
+        ----------
+        position : int
+
+        Raises
+        ------
+        AlreadyLabelledError
+            If it has a label.
+        LookupError
+            If there is no such item.
+        """
+        with self._lock:
+            self._check_unlabelled(position)
+            self._learner.skip(position)
+            self._look()
+
+    def describe(self, position):
+        """An item, with its label if it has one.
+
+        Parameters
+        ----------
+        position : int
+
+        Returns
+        -------
+        dict
+            ``item`` and ``guess``, as in :meth:`state`.
+
+        Raises
+        ------
+        LookupError
+            If there is no such item.
+        """
+        self._check_exists(position)
+        with self._lock:
+            labels, guess = self._labels, self._guess(position)
+        labelled = dict(zip(labels.position, labels.label, strict=True))
+        return {"item": self._describe(position, labelled), "guess": guess}
+
+    def image(self, position):
+        """Media type and bytes of the image of an item.
+
+        Parameters
+        ----------
+        position : int
+
+        Returns
+        -------
+        media_type : str
+        content : bytes
+
+        Raises
+        ------
+        LookupError
+            If there is no such item or it has no image.
+        OSError
+            If its file has gone.
+        """
+        self._check_exists(position)
+        return self.items.image(position)
+
+    def export(self):
+        """All labels as a CSV file, see :func:`labels_csv`.
+
+        Returns
+        -------
+        str
+        """
+        with self._lock:
+            return labels_csv(self.items, self._labels)
+
+    def close(self):
+        """Let others use the journal, once what is under way is done.
+
+        Returns
+        -------
+        int
+            Number of labels.
+        """
+        with self._lock:
+            self._learner.close()
+        self._curve.close()
+        return len(self._labels)
+
+    def _look(self):
+        """See what is known now and which items come next, two at most."""
+        self._labels, self._history = self._learner.labels_, self._learner.history_
+        n_open = len(self.items) - self._history.position.nunique()
+        self._asked = self._learner.query(min(2, n_open)).tolist() if n_open else []
+
+    def _guess(self, position):
+        """The most probable labels of an item and their probabilities, best first."""
+        if not self._learner.is_fitted:
+            return []
+        probabilities = self._learner.predict_proba(self._learner.X_pool.iloc[[position]])[0]
+        classes = self._learner.estimator_.classes_
+        return [
+            {"label": classes[k].item(), "probability": float(probabilities[k])}
+            for k in np.argsort(-probabilities, kind="stable")[:_N_GUESSES]
+        ]
+
+    def _classes(self, labels, history):
+        """Each class and its count, in the order they came up in: keys stay where they are."""
+        counts = labels.label.value_counts()
+        seen = history.label[history.action.isin(["label", "relabel"])]
+        classes = dict.fromkeys([*self._given_classes, *seen])
+        return [{"label": label, "count": int(counts.get(label, 0))} for label in classes]
+
+    def _recent(self, history, labelled):
+        touched = history.position.dropna()
+        last = touched[~touched.duplicated(keep="last")].iloc[: -_N_RECENT - 1 : -1]
+        return [self._describe(position, labelled) for position in last.tolist()]
+
+    def _describe(self, position, labelled):
+        return {
+            "position": int(position),
+            "label": labelled.get(position),
+            **self.items.describe(position),
+        }
+
+    def _check_exists(self, position):
+        if not 0 <= position < len(self.items):
+            raise LookupError(
+                f"There is no item {position}; positions go from 0 to {len(self.items) - 1}."
+            )
+
+    def _check_unlabelled(self, position):
+        self._check_exists(position)
+        known = self._labels.label[self._labels.position == position]
+        if len(known):
+            raise AlreadyLabelledError(
+                f"{self.items.names[position]!r} has the label {known.iloc[0]!r} already, given "
+                "in another window perhaps. Correct it if it is wrong."
+            )
+
+
+def check_label(label):
+    """A label as it is kept: a text of one line, without spaces around it.
+
+    Parameters
+    ----------
+    label : str
+
+    Returns
+    -------
+    str
+        In Unicode's composed form, so that equal texts are equal.
+
+    Raises
+    ------
+    ValueError
+        If it is anything else.
+
+    Examples
+    --------
+    >>> check_label(" cat ")
+    'cat'
+    """
+    if not isinstance(label, str):
+        raise ValueError(f"A label must be a text; got {label!r}.")
+    text = unicodedata.normalize("NFC", label).strip()
+    if not text or len(text) > _MAX_LABEL_LENGTH or any(map(_is_control, text)):
+        raise ValueError(
+            f"A label must be a text of one line, of 1 to {_MAX_LABEL_LENGTH} characters; got "
+            f"{label[:50]!r}."
+        )
+    return text
+
+
+def _is_control(character):
+    return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
+
+
+def pool_of(items):
+    """The pool of a learner: what tells items from each other, under their names.
+
+    Parameters
+    ----------
+    items : ImageFolder or Table
+
+    Returns
+    -------
+    DataFrame with columns position, content
+    """
+    contents = {"position": np.arange(len(items)), "content": items.contents}
+    return pd.DataFrame(contents, index=pd.Index(items.names, name="name"))
+
+
+def lookup(features):
+    """A feature extractor for :func:`pool_of`, to which all features are known.
+
+    Parameters
+    ----------
+    features : ndarray of shape (n_items, n_features)
+
+    Returns
+    -------
+    callable
+
+    Examples
+    --------
+    >>> lookup(np.array([[5.0], [7.0]]))(pd.DataFrame({"position": [1]}))
+    array([[7.]])
+    """
+    return lambda pool: features[pool["position"].to_numpy()]
+
+
+def labels_csv(items, labels):
+    """Labels as a CSV file.
+
+    Parameters
+    ----------
+    items : ImageFolder or Table
+    labels : DataFrame with columns position, label, time, annotator
+
+    Returns
+    -------
+    str
+        With the columns position (from 0), name, label, time (UTC) and annotator.
+    """
+    table = labels.dropna(subset="position")
+    table.insert(1, "name", [items.names[position] for position in table.position])
+    text = io.StringIO()
+    table.to_csv(text, index=False)
+    return text.getvalue()

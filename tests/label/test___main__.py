@@ -1,0 +1,184 @@
+import csv
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import urllib.request
+
+import numpy as np
+import pytest
+
+from laplace_al.journal import Journal
+from laplace_al.label.__main__ import STRATEGIES, export, features_for, main, make_parser
+from laplace_al.label.features import EmbeddingError
+from laplace_al.label.items import open_items
+from laplace_al.label.session import Session, pool_of
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The current folder, with texts to label."""
+    (tmp_path / "t.csv").write_text("text,n\nred,1\ngreen,2\nblue,4\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def refused(arguments, capsys):
+    """What the command says of arguments that it refuses."""
+    with pytest.raises(SystemExit) as got:
+        main([*arguments.split(), "--no-browser"])
+    assert got.value.code == 2
+    return capsys.readouterr().err.split("error: ")[1]
+
+
+class TestArguments:
+    def test_what_is_refused(self, folder, capsys):
+        def said(arguments):
+            return refused(arguments, capsys)
+
+        assert "the following arguments are required: --journal" in said("t.csv")
+        assert "must be a folder of images" in said("no.csv --journal l")
+        assert "--text must name columns" in said("t.csv --journal l --text no")
+        assert "invalid choice: 'best'" in said("t.csv --journal l --strategy best")
+        assert "not allowed with" in said("t.csv --journal l --features x.npy --embed a:b")
+        assert "--cache keeps what --embed returns" in said("t.csv --journal l --cache x.npy")
+        assert "cannot be read as features" in said("t.csv --journal l --features x.npy")
+        assert "A label must be a text" in said("t.csv --journal l --classes " + "x" * 201)
+        assert "does not exist: there is nothing to export" in said("t.csv --journal l --export e")
+        assert "the folder 'no' does not exist" in said("t.csv --journal no/l")
+        assert sorted(path.name for path in folder.iterdir()) == ["t.csv"]
+
+    def test_a_journal_in_use(self, folder, capsys):
+        items = open_items("t.csv")
+        session = Session(items, np.eye(3), "l.sqlite")
+        assert "is in use by another ActiveLearner" in refused("t.csv --journal l.sqlite", capsys)
+        assert "is in use" in refused("t.csv --journal l.sqlite --export e.csv", capsys)
+        session.close()
+
+    def test_a_port_in_use(self, folder, capsys):
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            assert "in use" in refused(f"t.csv --journal l.sqlite --port {port}", capsys)
+
+    def test_failures_of_the_user_keep_their_traceback(self, folder):
+        with pytest.raises(EmbeddingError, match="math:sqrt failed on the 3 rows"):
+            main(["t.csv", "--journal", "l", "--embed", "math:sqrt", "--no-browser"])
+
+    @pytest.mark.parametrize("name", STRATEGIES)
+    def test_strategies(self, folder, name):
+        items = open_items("t.csv")
+        session = Session(items, np.eye(3), "l.sqlite", strategy=STRATEGIES[name]())
+        for label in ("a", "b", "a"):
+            session.label(session.state()["item"]["position"], label)
+        assert session.state()["item"] is None
+        session.close()
+
+
+class TestFeaturesFor:
+    def features(self, arguments):
+        options = make_parser().parse_args(["t.csv", "--journal", "l", *arguments.split()])
+        return features_for(open_items("t.csv", text=options.text), options)
+
+    def test_sources(self, folder):
+        np.save("x.npy", np.eye(3))
+        assert self.features("--features x.npy")[1] == "x.npy"
+        assert self.features("--columns n")[0].shape == (3, 1)
+        assert "tf-idf" in self.features("--text text")[1]
+        assert "numeric columns" in self.features("")[1]
+
+    def test_an_embedding_is_kept(self, folder, monkeypatch):
+        (folder / "embedding_of_mine.py").write_text(
+            "def f(x):\n    return [[len(t)] for t in x]\n"
+        )
+        monkeypatch.syspath_prepend(folder)
+        arguments = "--text text --embed embedding_of_mine:f --cache c.npy"
+        features, note = self.features(arguments)
+        np.testing.assert_array_equal(features, [[3], [5], [4]])
+        assert note == "embedding_of_mine:f"
+        np.save("c.npy", np.eye(3))
+        np.testing.assert_array_equal(self.features(arguments)[0], np.eye(3))
+
+
+def test_export(folder, capsys):
+    items = open_items("t.csv", text="text")
+    session = Session(items, np.eye(3), "l.sqlite", annotator="ann")
+    session.label(2, "cold")
+    session.label(0, "cold")
+    session.relabel(0, "warm")
+    session.skip(1)
+    expected = session.export()
+    session.close()
+    main(["t.csv", "--text", "text", "--journal", "l.sqlite", "--export", "e.csv"])
+    assert (folder / "e.csv").read_text() == expected
+    with open("e.csv") as file:
+        assert [(row["name"], row["label"]) for row in csv.DictReader(file)] == [
+            ("blue", "cold"),
+            ("red", "warm"),
+        ]
+    assert capsys.readouterr().out == "2 labels written to e.csv.\n"
+
+
+def test_export_leaves_the_journal_free(folder):
+    items = open_items("t.csv")
+    Session(items, np.eye(3), "l.sqlite").close()
+    export(items, "l.sqlite", "e.csv")
+    Journal("l.sqlite", pool_of(items)).close()
+
+
+ENDING = """
+1 label in my labels.sqlite. To go on:
+  python -m laplace_al.label t.csv --journal 'my labels.sqlite' --classes 'a b'
+"""
+ARGUMENTS = ["t.csv", "--journal", "my labels.sqlite", "--classes", "a b"]
+
+
+def label_one(url):
+    """Label an item as the page does."""
+    body = b'{"position": 1, "label": "a b"}'
+    with urllib.request.urlopen(f"{url}label", data=body, timeout=30) as answer:
+        assert answer.status == 200
+
+
+@pytest.fixture
+def handlers():
+    """Signal handlers as they were."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a process there cannot interrupt itself")
+def test_a_run(folder, monkeypatch, capsys, handlers):
+    def visit(url):
+        label_one(url)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("webbrowser.open", visit)
+    main(ARGUMENTS)
+    lines = capsys.readouterr().out.splitlines(keepends=True)
+    assert lines[0] == "3 rows, 0 of them labelled.\n"
+    assert lines[1] == "Features: the numeric columns, standardised: n.\n"
+    assert lines[2].startswith("The page: http://127.0.0.1:")
+    assert "".join(lines[4:]) == ENDING
+    with sqlite3.connect("my labels.sqlite") as connection:
+        assert connection.execute("SELECT position, label FROM labels").fetchall() == [(1, "a b")]
+    connection.close()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="a process there cannot be interrupted alone")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_process_ends_cleanly(folder, number):
+    command = [sys.executable, "-m", "laplace_al.label", *ARGUMENTS, "--no-browser"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        lines = [process.stdout.readline() for _ in range(4)]
+        label_one(lines[2].removeprefix("The page: ").strip())
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert out == ENDING.replace("'a b'", "'a b' --no-browser")

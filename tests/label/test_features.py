@@ -1,0 +1,256 @@
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from laplace_al.label.features import (
+    EmbeddingError,
+    cached,
+    check_features,
+    embed,
+    given_features,
+    inputs,
+    pixels,
+    plain_features,
+    scaled,
+    words,
+)
+from laplace_al.label.items import ImageFolder, Table
+
+X = np.arange(6.0).reshape(3, 2)
+
+
+@pytest.fixture
+def table(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("text,n,flag,same\nbig cat,1,True,4\nbig dog,,False,4\nno cat,3,True,4\n")
+    return path
+
+
+class TestGivenFeatures:
+    def test_files(self, tmp_path):
+        np.save(tmp_path / "x.npy", X)
+        np.savez(tmp_path / "one.npz", X)
+        np.savez(tmp_path / "named.npz", y=[1, 2, 3], features=X)
+        (tmp_path / "x.csv").write_text("a,b\n0,1\n2,3\n4,5\n")
+        for name in ("x.npy", "one.npz", "named.npz", "x.csv"):
+            np.testing.assert_array_equal(given_features(tmp_path / name, 3), X)
+
+    def test_several_arrays_without_a_name(self, tmp_path):
+        np.savez(tmp_path / "x.npz", train=X, test=X)
+        with pytest.raises(ValueError, match="several arrays, train, test; call one 'features'"):
+            given_features(tmp_path / "x.npz", 3)
+
+    @pytest.mark.parametrize("suffix", [".npy", ".npz", ".csv"])
+    def test_files_of_something_else(self, tmp_path, suffix):
+        path = tmp_path / f"x{suffix}"
+        with pytest.raises(ValueError, match="cannot be read as features"):
+            given_features(path, 3)
+        path.write_bytes(b"" if suffix == ".csv" else b"PK\x03\x04 and so on")
+        with pytest.raises(ValueError, match="cannot be read as features"):
+            given_features(path, 3)
+
+    def test_pickles_are_not_opened(self, tmp_path):
+        np.save(tmp_path / "x.npy", np.array([{}, {}, {}]))
+        with pytest.raises(ValueError, match="allow_pickle"):
+            given_features(tmp_path / "x.npy", 3)
+
+    def test_other_suffixes(self, tmp_path):
+        with pytest.raises(ValueError, match=r"Features come from \.npy, \.npz or \.csv"):
+            given_features(tmp_path / "x.parquet", 3)
+
+
+class TestCheckFeatures:
+    @pytest.mark.parametrize("features", [X[:2], X[0], X[:, :0], X[None]])
+    def test_shapes(self, features):
+        with pytest.raises(ValueError, match=r"x: .* a row for each of the 3 items"):
+            check_features(features, 3, "x")
+
+    @pytest.mark.parametrize("features", [X.astype(str), X.astype(object), X + 0j])
+    def test_kinds(self, features):
+        with pytest.raises(ValueError, match="features must be numbers"):
+            check_features(features, 3, "x")
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf])
+    def test_values(self, value):
+        features = X.copy()
+        features[2, 0] = value
+        with pytest.raises(ValueError, match="NaN or infinite in row 2"):
+            check_features(features, 3, "x")
+
+
+class TestEmbed:
+    def test_what_the_callable_is_given(self, table, tmp_path):
+        assert inputs(Table(table, text="text")) == ["big cat", "big dog", "no cat"]
+        assert inputs(Table(table))[0] == {"text": "big cat", "n": 1.0, "flag": True, "same": 4}
+        (tmp_path / "a.png").touch()
+        assert inputs(ImageFolder(tmp_path)) == [tmp_path / "a.png"]
+
+    def test_a_function_of_the_user(self, table, tmp_path, monkeypatch):
+        (tmp_path / "of_mine.py").write_text(
+            "class Model:\n"
+            "    def lengths(self, texts):\n"
+            "        return [[len(text)] for text in texts]\n"
+            "    def fail(self, texts):\n"
+            "        return texts[99]\n"
+            "model = Model()\n"
+        )
+        monkeypatch.syspath_prepend(tmp_path)
+        items = Table(table, text="text")
+        np.testing.assert_array_equal(embed(items, "of_mine:model.lengths"), [[7], [7], [6]])
+        with pytest.raises(
+            EmbeddingError, match=r"of_mine:model\.fail failed on the 3 rows"
+        ) as got:
+            embed(items, "of_mine:model.fail")
+        assert isinstance(got.value.__cause__, IndexError)
+
+    @pytest.mark.parametrize("target", ["no_such_module:f", "math:no_such", "math", ":", ""])
+    def test_targets_that_are_none(self, table, target):
+        with pytest.raises(ValueError, match="--embed must be MODULE:CALLABLE"):
+            embed(Table(table), target)
+
+    def test_results_are_checked(self, table):
+        with pytest.raises(ValueError, match="--embed builtins:len: features must have shape"):
+            embed(Table(table), "builtins:len")
+
+
+class TestCached:
+    def test_made_once(self, tmp_path):
+        made = []
+
+        def make():
+            made.append(1)
+            return X
+
+        for _ in range(2):
+            np.testing.assert_array_equal(cached(tmp_path / "x.npy", make, 3), X)
+        assert len(made) == 1
+        assert [path.name for path in tmp_path.iterdir()] == ["x.npy"]
+
+    def test_no_file(self):
+        assert cached(None, lambda: X, 3) is X
+
+    def test_of_other_items(self, tmp_path):
+        cached(tmp_path / "x.npy", lambda: X, 3)
+        with pytest.raises(ValueError, match="a row for each of the 4 items"):
+            cached(tmp_path / "x.npy", lambda: X, 4)
+
+    def test_other_suffixes(self, tmp_path):
+        with pytest.raises(ValueError, match=r"--cache must end in \.npy"):
+            cached(tmp_path / "x.npz", lambda: X, 3)
+
+
+class TestPlainFeatures:
+    def test_numeric_columns(self, table):
+        features, note = plain_features(Table(table))
+        expected = [[-1.0, 0.5**0.5, 0.0], [0.0, -(2**0.5), 0.0], [1.0, 0.5**0.5, 0.0]]
+        np.testing.assert_allclose(features, expected, atol=1e-15)
+        assert note == (
+            "the numeric columns, standardised: n, flag, same (1 missing values count as the mean)"
+        )
+
+    def test_chosen_columns_go_before_a_text(self, table):
+        features, _ = plain_features(Table(table, text="text"), ["n"])
+        np.testing.assert_array_equal(features, [[-1.0], [0.0], [1.0]])
+
+    def test_a_text_goes_before_numbers(self, table):
+        features, note = plain_features(Table(table, text="text"))
+        np.testing.assert_array_equal(features > 0, [[1, 1, 0, 0], [1, 0, 1, 0], [0, 1, 0, 1]])
+        assert "tf-idf" in note
+
+    def test_images_go_first(self, table, tmp_path):
+        Image.new("L", (2, 2)).save(tmp_path / "i.png")
+        table.write_text("text,photo,n\na,i.png,1\n")
+        features, note = plain_features(Table(table, text="text", image="photo"))
+        assert features.shape == (1, 256)
+        assert note.startswith("pixels at 16 x 16, a poor fallback")
+
+    def test_columns_that_are_not_numeric(self, table):
+        with pytest.raises(ValueError, match="--columns must be numeric; text is not"):
+            plain_features(Table(table), ["n", "text"])
+        with pytest.raises(ValueError, match="--columns must name columns of"):
+            plain_features(Table(table), ["nope"])
+
+    def test_nothing_to_learn_from(self, table):
+        table.write_text("a,b\nx,y\n")
+        with pytest.raises(ValueError, match=r"Name its text by --text COLUMN \(it has a, b\)"):
+            plain_features(Table(table))
+
+    def test_columns_of_images(self, tmp_path):
+        (tmp_path / "a.png").touch()
+        with pytest.raises(ValueError, match="these items are images"):
+            plain_features(ImageFolder(tmp_path), ["n"])
+
+
+class TestPixels:
+    def test_grey_images_have_one_channel(self, tmp_path):
+        image = Image.new("L", (32, 32))
+        image.paste(255, (0, 0, 16, 32))
+        image.save(tmp_path / "a.png")
+        grid = pixels([tmp_path / "a.png"]).reshape(16, 16)
+        np.testing.assert_array_equal(grid, np.repeat([[1.0] * 8 + [0.0] * 8], 16, axis=0))
+
+    def test_colours(self, tmp_path):
+        Image.new("RGB", (20, 10), (255, 0, 51)).save(tmp_path / "a.png")
+        Image.new("L", (20, 10), 255).save(tmp_path / "b.png")
+        features = pixels([tmp_path / "a.png", tmp_path / "b.png"]).reshape(2, 256, 3)
+        np.testing.assert_allclose(features[0], np.tile([1.0, 0.0, 0.2], (256, 1)), rtol=1e-6)
+        np.testing.assert_array_equal(features[1], 1)
+
+    def test_what_is_transparent_is_white(self, tmp_path):
+        Image.new("RGBA", (16, 16), (0, 0, 0, 0)).save(tmp_path / "a.png")
+        np.testing.assert_array_equal(pixels([tmp_path / "a.png"]), np.ones((1, 256)))
+
+    def test_turned_as_a_browser_turns_it(self, tmp_path):
+        image = Image.new("L", (16, 16))
+        image.paste(255, (0, 0, 16, 8))  # the upper half
+        exif = Image.Exif()
+        exif[0x0112] = 6  # to be turned by 90 degrees, clockwise
+        image.save(tmp_path / "a.png", exif=exif)
+        grid = pixels([tmp_path / "a.png"]).reshape(16, 16)
+        np.testing.assert_array_equal(grid, np.repeat([[0.0] * 8 + [1.0] * 8], 16, axis=0))
+
+    @pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n and then nothing"])
+    def test_what_is_no_image(self, tmp_path, content):
+        (tmp_path / "a.png").write_bytes(content)
+        with pytest.raises(ValueError, match=r"a\.png' cannot be read as an image"):
+            pixels([tmp_path / "a.png"])
+
+    def test_without_pillow(self, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "PIL", None)
+        with pytest.raises(ValueError, match=r"need Pillow: .* or give --features"):
+            pixels([tmp_path / "a.png"])
+
+
+class TestWords:
+    def test_few_words_are_features_themselves(self):
+        assert words(["a b", "b ?"]).shape == (2, 3)
+
+    def test_many_words(self):
+        texts = [f"word{i} word{i + 1} the" for i in range(300)]
+        features = words(texts)
+        assert features.shape == (300, 100)
+        np.testing.assert_array_equal(features, words(texts))
+
+    def test_none(self):
+        with pytest.raises(ValueError, match="The texts make no features"):
+            words(["", " "])
+
+
+class TestScaled:
+    def test_mean_zero_and_squared_length_25(self):
+        features = np.random.default_rng(0).normal(3, [1, 10, 0.1], size=(50, 3))
+        got = scaled(features)
+        np.testing.assert_allclose(got.mean(axis=0), 0, atol=1e-12)
+        np.testing.assert_allclose(np.square(got).sum(axis=1).mean(), 25)
+        ratio = got.std(axis=0) / features.std(axis=0)
+        np.testing.assert_allclose(ratio, ratio[0])
+
+    def test_dtype(self):
+        assert scaled(X.astype(np.float32)).dtype == np.float32
+        assert scaled(X.astype(np.float16)).dtype == np.float64
+        assert scaled(X.astype(int)).dtype == np.float64
+
+    def test_equal_items(self):
+        np.testing.assert_array_equal(scaled(np.full((3, 2), 7.0)), 0)

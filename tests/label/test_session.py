@@ -1,0 +1,309 @@
+import contextlib
+import csv
+import io
+import json
+import sqlite3
+import threading
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_iris
+
+from laplace_al import ActiveLearner, LaplaceUpdateClassifier
+from laplace_al.label.features import scaled
+from laplace_al.label.items import Table
+from laplace_al.label.session import (
+    AlreadyLabelledError,
+    Session,
+    check_label,
+    labels_csv,
+    lookup,
+    pool_of,
+)
+from laplace_al.strategies import MarginSampling
+
+X, target = (array[::3] for array in load_iris(return_X_y=True))
+y = np.array(["setosa", "versicolor", "virginica"])[target]
+
+
+@pytest.fixture
+def items(tmp_path):
+    path = tmp_path / "flowers.csv"
+    lines = [f"flower {i},{row[0]}" for i, row in enumerate(X)]
+    path.write_text("\n".join(["text,length", *lines]))
+    return Table(path, text="text")
+
+
+@pytest.fixture
+def opened(items, tmp_path):
+    """Opens sessions on one journal, and closes them in the end."""
+    with contextlib.ExitStack() as stack:
+
+        def make(features=X, **kwargs):
+            session = Session(items, features, tmp_path / "labels.sqlite", **kwargs)
+            stack.callback(session.close)
+            return session
+
+        yield make
+
+
+def asked(session):
+    return session.state()["item"]["position"]
+
+
+def label(session, n_labels):
+    """Label what is asked for; its positions."""
+    positions = []
+    for _ in range(n_labels):
+        positions.append(asked(session))
+        session.label(positions[-1], y[positions[-1]])
+    return positions
+
+
+def settled(session):
+    """State when no estimate is on its way."""
+    while session.state()["is_busy"]:
+        session._curve._thread.join()
+    return session.state()
+
+
+class TestState:
+    def test_the_start(self, opened, items):
+        state = opened(classes=["setosa", "rose", "setosa "], note="lengths").state()
+        position = state["item"]["position"]
+        assert state["item"] == {"position": position, "label": None, **items.describe(position)}
+        assert state["upcoming"] not in (None, position)
+        assert state["guess"] == state["recent"] == []
+        assert state["classes"] == [{"label": "setosa", "count": 0}, {"label": "rose", "count": 0}]
+        assert state["counts"] == {"total": 50, "labelled": 0, "skipped": 0}
+        assert state["accuracy"]["leave_one_out"] is state["accuracy"]["prequential"] is None
+        assert not state["is_busy"]
+        assert state["note"] == "lengths"
+
+    def test_it_is_json(self, opened):
+        session = opened(classes=["rose"])
+        label(session, 12)
+        session.skip(asked(session))
+        state = settled(session)
+        assert json.loads(json.dumps(state, allow_nan=False)) == state
+
+    def test_it_asks_for_what_the_strategy_wants(self, opened, items):
+        session = opened(random_state=3)
+        twin = ActiveLearner(LaplaceUpdateClassifier(), MarginSampling(), scaled(X), random_state=3)
+        for _ in range(25):
+            state = session.state()
+            wanted = twin.query(2).tolist()
+            assert [state["item"]["position"], state["upcoming"]] == wanted
+            if twin.is_fitted:
+                probabilities = twin.predict_proba(scaled(X)[wanted[:1]])[0]
+                best = np.sort(probabilities)[::-1][:3]
+                got = [guess["probability"] for guess in state["guess"]]
+                np.testing.assert_allclose(got, best, rtol=1e-9)
+                assert (
+                    state["guess"][0]["label"] == twin.estimator_.classes_[probabilities.argmax()]
+                )
+            session.label(wanted[0], y[wanted[0]])
+            twin.teach(wanted[0], y[wanted[0]])
+
+    def test_it_is_the_same_when_asked_twice(self, opened):
+        session = opened()
+        label(session, 5)
+        assert settled(session) == session.state()
+
+    def test_classes_stay_where_they_came_up(self, opened):
+        session = opened(classes=["rose"])
+        for position, text in enumerate(["b", "a", "b", "c", "rose"]):
+            session.label(position, text)
+        session.relabel(1, "d")
+        counts = [(each["label"], each["count"]) for each in session.state()["classes"]]
+        assert counts == [("rose", 1), ("b", 2), ("a", 0), ("c", 1), ("d", 1)]
+
+    def test_the_last_ones(self, opened):
+        session = opened()
+        for position in range(20):
+            session.label(position, "ab"[position % 2])
+        session.skip(30)
+        session.relabel(3, "a")
+        recent = [(each["position"], each["label"]) for each in session.state()["recent"]]
+        assert recent == [(3, "a"), (30, None), *((i, "ab"[i % 2]) for i in range(19, 9, -1))]
+
+    def test_the_end(self, opened):
+        session = opened()
+        for position in range(49):
+            session.label(position, y[position])
+        state = session.state()
+        assert (state["item"]["position"], state["upcoming"]) == (49, None)
+        session.skip(49)
+        state = settled(session)
+        assert state["item"] is state["upcoming"] is None
+        assert state["guess"] == []
+        assert state["counts"] == {"total": 50, "labelled": 49, "skipped": 1}
+        fitted = LaplaceUpdateClassifier().fit(scaled(X)[:49], y[:49])
+        assert state["accuracy"]["leave_one_out"] == [49, fitted.loo_score_.accuracy]
+        session.label(49, "virginica")
+        assert session.state()["counts"] == {"total": 50, "labelled": 50, "skipped": 0}
+
+    def test_guesses_are_counted_before_they_are_learnt(self, opened):
+        session, hits = opened(), []
+        for _ in range(30):
+            state = session.state()
+            position = state["item"]["position"]
+            if state["guess"]:
+                hits.append(state["guess"][0]["label"] == y[position])
+            session.label(position, y[position])
+        accuracy = session.state()["accuracy"]
+        assert accuracy["prequential"] == [30, np.mean(hits[-20:])]
+        assert accuracy["n_guessed"] == len(hits)
+        assert 0 < np.mean(hits[-20:]) < 1
+
+
+class TestLabel:
+    def test_what_is_labelled_already(self, opened):
+        session = opened()
+        session.label(7, "a")
+        with pytest.raises(AlreadyLabelledError, match="'flower 7' has the label 'a' already"):
+            session.label(7, "b")
+        with pytest.raises(AlreadyLabelledError):
+            session.skip(7)
+        assert session.state()["counts"] == {"total": 50, "labelled": 1, "skipped": 0}
+        assert session.describe(7)["item"]["label"] == "a"
+
+    def test_one_of_many_at_once_wins(self, opened):
+        session, outcomes = opened(), []
+
+        def work(text):
+            try:
+                session.label(7, text)
+                outcomes.append(text)
+            except AlreadyLabelledError:
+                outcomes.append(None)
+
+        threads = [threading.Thread(target=work, args=[text]) for text in "abcdefgh"]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        winners = [text for text in outcomes if text]
+        assert len(outcomes) == 8
+        assert winners == [session.describe(7)["item"]["label"]]
+
+    def test_it_is_in_the_journal_when_it_returns(self, opened, tmp_path):
+        session = opened(annotator="ann")
+        session.label(7, "a")
+        with sqlite3.connect(tmp_path / "labels.sqlite") as connection:
+            rows = connection.execute("SELECT position, key, label, annotator FROM labels")
+            assert rows.fetchall() == [(7, "flower 7", "a", "ann")]
+        connection.close()
+
+    @pytest.mark.parametrize("position", [-1, 50, 10**8])
+    def test_items_that_do_not_exist(self, opened, position):
+        session = opened()
+        for act in (
+            lambda: session.label(position, "a"),
+            lambda: session.relabel(position, "a"),
+            lambda: session.skip(position),
+            lambda: session.describe(position),
+            lambda: session.image(position),
+        ):
+            with pytest.raises(LookupError, match="positions go from 0 to 49"):
+                act()
+
+    @pytest.mark.parametrize("text", ["", "  ", "a\nb", "a\x00", "x" * 201, None, 3, ["a"]])
+    def test_what_is_no_label(self, opened, text):
+        session = opened()
+        session.label(0, "a")
+        for act in (session.label, session.relabel):
+            with pytest.raises(ValueError, match="A label must be a text"):
+                act(int(act == session.label), text)
+        assert session.state()["counts"]["labelled"] == 1
+
+    def test_a_skipped_item_can_be_labelled(self, opened):
+        session = opened()
+        session.skip(7)
+        session.label(7, "a")
+        assert session.state()["counts"] == {"total": 50, "labelled": 1, "skipped": 0}
+
+
+class TestRelabel:
+    def test_corrects(self, opened):
+        session = opened()
+        label(session, 10)
+        position = session.state()["recent"][0]["position"]
+        session.relabel(position, "rose")
+        assert session.describe(position)["item"]["label"] == "rose"
+        assert session.state()["counts"]["labelled"] == 10
+
+    def test_what_has_no_label(self, opened):
+        with pytest.raises(ValueError, match="positions that have a label"):
+            opened().relabel(7, "a")
+
+
+class TestResume:
+    def test_goes_on_where_it_was(self, opened):
+        session = opened(classes=["rose"])
+        label(session, 20)
+        session.relabel(session.state()["recent"][3]["position"], "setosa")
+        session.skip(asked(session))
+        before = settled(session)
+        assert session.close() == 20
+        after = settled(opened(classes=["rose"]))
+        sizes = [n for n, _ in after["curve"].pop("leave_one_out")]
+        assert sizes == [5, 8, 13, 20]
+        assert [n for n, _ in before["curve"].pop("leave_one_out")][-1] == 20
+        assert after == before
+
+    def test_with_better_features(self, opened):
+        session = opened(features=X[:, :1])
+        positions = label(session, 10)
+        session.close()
+        session = opened(features=X)
+        assert session.state()["counts"]["labelled"] == 10
+        twin = ActiveLearner(LaplaceUpdateClassifier(), MarginSampling(), scaled(X))
+        for position in positions:
+            twin.teach(position, y[position])
+        assert session.state()["guess"][0]["probability"] == pytest.approx(
+            twin.predict_proba(scaled(X)[[asked(session)]]).max(), abs=0.02
+        )
+
+    def test_journal_in_use(self, opened):
+        opened()
+        with pytest.raises(RuntimeError, match="in use"):
+            opened()
+
+    def test_journal_of_other_items(self, opened, items, tmp_path):
+        opened().close()
+        items.contents[-1] += "!"
+        with pytest.raises(ValueError, match="of another pool"):
+            opened()
+
+    def test_a_journal_is_free_after_an_error(self, opened, monkeypatch):
+        with monkeypatch.context() as patch:
+            patch.setattr(ActiveLearner, "query", lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                opened()
+        opened()
+
+
+def test_export(opened, items):
+    session = opened(annotator="ann")
+    session.label(7, 'a "cat", or not')
+    session.label(3, "b")
+    session.relabel(3, "c")
+    session.skip(4)
+    rows = list(csv.DictReader(io.StringIO(session.export())))
+    assert [(row["position"], row["name"], row["label"], row["annotator"]) for row in rows] == [
+        ("7", "flower 7", 'a "cat", or not', "ann"),
+        ("3", "flower 3", "c", "ann"),
+    ]
+    assert rows[0]["time"].endswith("+00:00")
+    assert labels_csv(items, session._learner.labels_) == session.export()
+
+
+def test_labels_are_composed():
+    assert check_label(" caf\u0065\u0301\t") == "café"
+
+
+def test_pool_and_lookup(items):
+    pool = pool_of(items)
+    assert pool.index[5] == "flower 5"
+    np.testing.assert_array_equal(lookup(X)(pool.iloc[[5, 2]]), X[[5, 2]])

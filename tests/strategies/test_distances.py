@@ -1,0 +1,109 @@
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from laplace_al.strategies import distances
+from laplace_al.strategies.distances import Neighborhoods, paired_distances
+
+rng = np.random.default_rng(0)
+BLOBS = rng.normal(size=(5, 12))[np.arange(150) % 5] + 0.1 * rng.normal(size=(150, 12))
+POOLS = {
+    "blobs": BLOBS,
+    "single precision": BLOBS.astype(np.float32),
+    "far from zero": 1e4 + BLOBS,
+    "clumps that float32 cannot tell apart": np.arange(150)[:, None] % 5 + 1e-5 * BLOBS,
+    "one far away": np.concatenate([BLOBS, np.full((1, 12), 1e6)]),
+    "huge": 1e150 * BLOBS,
+    "tiny": 1e-150 * BLOBS,
+    "equal": np.full((40, 3), 1e3 + 0.1),
+    "twins": np.repeat(BLOBS[:20], 20, axis=0),
+    "one": BLOBS[:1],
+}
+
+
+@pytest.fixture(params=POOLS)
+def pool(request, monkeypatch):
+    monkeypatch.setattr(distances, "_NUMBERS_AT_ONCE", 1000)  # several blocks
+    return POOLS[request.param]
+
+
+def all_distances(X):
+    """Slow twin, (n, n)."""
+    difference = X[:, None].astype(np.float64) - X[None]
+    largest = np.abs(difference).max() or 1.0
+    return largest * np.linalg.norm(difference / largest, axis=2)
+
+
+def listed(first, second):
+    return list(zip(first.tolist(), second.tolist(), strict=True))
+
+
+def found_within(X, *args):
+    """Pairs as a sorted list of tuples."""
+    blocks = Neighborhoods(X).pairs_within(*args)
+    return sorted(pair for first, second in blocks for pair in listed(first, second))
+
+
+@pytest.mark.parametrize("n_neighbors", [1, 5, 1000])
+@pytest.mark.parametrize("some", [None, [0], [7, 3, 19]])
+def test_nearest_distances(pool, n_neighbors, some):
+    some = None if some is None else np.array(some) % len(pool)
+    nearest = Neighborhoods(pool).nearest_distances(n_neighbors, some)
+    expected = all_distances(pool)
+    np.fill_diagonal(expected, -1)
+    expected = np.sort(expected, axis=1)[:, 1 : n_neighbors + 1]
+    rtol = 1e-5 if pool.dtype == np.float32 else 1e-12
+    np.testing.assert_allclose(nearest, expected if some is None else expected[some], rtol=rtol)
+
+
+def test_pairs_within(pool):
+    expected = all_distances(pool)
+    for radius in np.quantile(expected, [0.0, 0.02, 0.2, 0.5, 1.0]) * (1 + 1e-6):
+        within = np.triu(expected <= radius, 1)
+        assert found_within(pool, radius) == listed(*np.nonzero(within))
+
+
+def test_pairs_of_some_rows(pool):
+    rows = np.array([len(pool) - 1, 0])[: len(pool)]
+    expected = all_distances(pool)
+    radius = np.quantile(expected, 0.3) * (1 + 1e-6)
+    within = (expected <= radius) & np.isin(np.arange(len(pool)), rows)[:, None]
+    np.fill_diagonal(within, False)
+    assert found_within(pool, radius, rows) == listed(*np.nonzero(within))
+
+
+def test_a_pair_just_as_far_apart_as_the_radius_is_within():
+    X = rng.normal(size=(60, 30))
+    first, second = (ends[::50] for ends in np.triu_indices(60, 1))
+    for pair, radius in zip(
+        listed(first, second), paired_distances(X[first], X, second), strict=True
+    ):
+        assert pair in found_within(X, radius)
+        assert pair not in found_within(X, np.nextafter(radius, 0))
+
+
+def test_a_radius_larger_than_any_number_in_float32():
+    (pairs,) = Neighborhoods(BLOBS[:3]).pairs_within(1e300)
+    np.testing.assert_array_equal(pairs, np.triu_indices(3, 1))
+
+
+def test_rows_are_only_read():
+    X = BLOBS.copy()
+    X.flags.writeable = False
+    near = Neighborhoods(X)
+    near.nearest_distances(3)
+    list(near.pairs_within(1.0))
+    np.testing.assert_array_equal(X, BLOBS)
+
+
+def test_memory_is_not_that_of_all_pairs(monkeypatch):
+    monkeypatch.setattr(distances, "_NUMBERS_AT_ONCE", 2**17)
+    X = np.random.default_rng(0).normal(size=(3000, 8)).astype(np.float32)
+    tracemalloc.start()
+    near = Neighborhoods(X)
+    near.nearest_distances(5)
+    sum(len(first) for first, _ in near.pairs_within(1.0))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 3000 * 3000

@@ -63,14 +63,29 @@ class SharedExtractorMixin:
                 setattr(fresh, name, copy.deepcopy(getattr(self, name)))
         return fresh
 
-    def __deepcopy__(self, memo):
-        twin = type(self).__new__(type(self))
-        memo[id(self)] = twin
-        extractor = self.feature_extractor
+    # Not by __deepcopy__, which wrappers that pass on attributes would find and take for their own.
+    def __getstate__(self):
+        state = super().__getstate__()
+        extractor = state["feature_extractor"]
         if not isinstance(extractor, TorchFeatures):  # which shares its own
-            memo[id(extractor)] = extractor
-        vars(twin).update(copy.deepcopy(vars(self), memo))
-        return twin
+            state = state | {"feature_extractor": _Shared(extractor)}
+        return state
+
+    def __setstate__(self, state):
+        extractor = state["feature_extractor"]
+        if isinstance(extractor, _Shared):
+            state = state | {"feature_extractor": extractor.value}
+        super().__setstate__(state)
+
+
+class _Shared:
+    """Something that copies have in common."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __deepcopy__(self, memo):
+        return self
 
 
 def features_of(feature_extractor, X, **params):

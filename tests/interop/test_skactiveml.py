@@ -61,10 +61,6 @@ class TestUnderItsWrapper:
         twin = LaplaceUpdateClassifier(random_state=0).fit(X[~np.isnan(y)], y[~np.isnan(y)])
         np.testing.assert_array_equal(clf.predict_proba(X), twin.predict_proba(X))
 
-    @pytest.mark.xfail(
-        raises=TypeError,
-        reason="its deepcopy of the wrapper takes the __deepcopy__ of the classifier inside",
-    )
     @pytest.mark.parametrize("ignore_partial_fit", [True, False])
     # scikit-activeml says this of any classifier with partial_fit
     @pytest.mark.filterwarnings("ignore:The `partial_fit` function by sklearn might not ensure")

@@ -160,10 +160,11 @@ class Calibration:
         >>> Calibration().observe(seen).temperature > 2
         True
         """
-        more = replace(self, unread=(*self.unread, observation))
-        if len(more.unread) < _MAX_UNREAD:
-            return more
-        return replace(more, read=more.scores, unread=())
+        # what was read once is not read again, and a copy from disk rounds as this one does
+        known = self._all_read() if "scores" in vars(self) else self
+        more = replace(known, unread=(*known.unread, observation))
+        is_little = max(len(more.unread), len(observation.weights)) < _MAX_UNREAD
+        return more if is_little else more._all_read()
 
     def forget(self, share):
         """With all labels so far counting only a share.
@@ -183,6 +184,9 @@ class Calibration:
         1.0
         """
         return replace(self, read=share * self.scores, unread=())
+
+    def _all_read(self):
+        return replace(self, read=self.scores, unread=())
 
     def _joined(self):
         """What is unread, in runs of the same link and number of outputs."""

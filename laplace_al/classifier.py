@@ -4,7 +4,6 @@ import numbers
 import operator
 import warnings
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ from torch.nn import functional
 from laplace_al import links
 from laplace_al.calibration import Calibration, Observation
 from laplace_al.features import Extracted, SharedExtractorMixin, TorchFeatures, share
-from laplace_al.fitting import Labelled, choose_prior_precision, examine
+from laplace_al.fitting import Labelled, LooScore, choose_prior_precision, examine
 from laplace_al.labels import (
     check_labels,
     class_indices,
@@ -35,10 +34,11 @@ from laplace_al.leave_one_out import LeftOut
 from laplace_al.likelihoods import likelihood_of
 from laplace_al.memory import Memory
 from laplace_al.mode import find_mode
+from laplace_al.persistence import SaveLoadMixin
 from laplace_al.pool import PoolState
 from laplace_al.predictive import averaged, sampled_probabilities
 from laplace_al.priors import IsotropicPrior
-from laplace_al.structures import STRUCTURES, choose_structure
+from laplace_al.structures import STRUCTURES, available_device, choose_structure
 from laplace_al.transaction import all_or_nothing
 from laplace_al.updates import Recording
 
@@ -52,22 +52,8 @@ _LINKS = {
 _MEMORY_TOLERANCE = 0.01
 
 
-class LooScore(NamedTuple):
-    """How good the leave-one-out probabilities of the labels are.
-
-    Parameters
-    ----------
-    accuracy : float
-        Share of labels that are the most probable class.
-    log_likelihood : float
-        Mean log probability of the labels, in nats.
-    """
-
-    accuracy: float
-    log_likelihood: float
-
-
 class LaplaceUpdateClassifier(
+    SaveLoadMixin,
     SharedExtractorMixin,
     ClassifierMixin,
     ClassNamePrefixFeaturesOutMixin,
@@ -925,7 +911,7 @@ class LaplaceUpdateClassifier(
         """phi: features as a tensor (n, D), with the constant 1."""
         features = self._extract(X, reset=reset)
         if reset:
-            dtype, device = getattr(torch, self.dtype), _available_device(self.device)
+            dtype, device = getattr(torch, self.dtype), available_device(self.device)
         else:
             dtype, device = self.posterior_.base.dtype, self.posterior_.base.device
         features = torch.tensor(features, dtype=dtype, device=device)
@@ -1143,12 +1129,3 @@ class LaplaceUpdateClassifier(
 
 def _seed(random_state):
     return int(check_random_state(random_state).randint(2**31))
-
-
-def _available_device(device):
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f"device={str(device)!r} is not available: {error}. Use device='cpu'."
-        ) from error

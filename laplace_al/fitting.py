@@ -51,6 +51,21 @@ class Examined(NamedTuple):
     log_evidence: float
 
 
+class LooScore(NamedTuple):
+    """How good the leave-one-out probabilities of the labels are.
+
+    Parameters
+    ----------
+    accuracy : float
+        Share of labels that are the most probable class.
+    log_likelihood : float
+        Mean log probability of the labels, in nats.
+    """
+
+    accuracy: float
+    log_likelihood: float
+
+
 def examine(data, mean, prior, *, coupled=False):
     """Leave-one-out and evidence at a mode.
 

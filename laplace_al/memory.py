@@ -6,10 +6,11 @@ import torch
 
 from laplace_al.mode import find_mode
 from laplace_al.priors import GaussianPrior, IsotropicPrior
+from laplace_al.stored import StoredState
 
 
 @dataclass(frozen=True, eq=False)
-class Memory:
+class Memory(StoredState):
     """The newest instances, and a quadratic that stands for the prior and all that was dropped.
 
     A value: every method returns a new memory.

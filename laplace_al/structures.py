@@ -262,3 +262,32 @@ def available_memory(device):
                 if line.startswith("MemAvailable:"):
                     return 1024.0 * int(line.split()[1])
     return float("inf")
+
+
+def available_device(device):
+    """A device that tensors can be made on.
+
+    Parameters
+    ----------
+    device : str or torch.device
+
+    Returns
+    -------
+    torch.device
+
+    Raises
+    ------
+    ValueError
+        If there is no such device.
+
+    Examples
+    --------
+    >>> available_device("cpu")
+    device(type='cpu')
+    """
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"device={str(device)!r} is not available: {error}. Use device='cpu'."
+        ) from error

@@ -21,6 +21,8 @@ LAYERS = [
     "strategies",
     "scored_pool",
     "classifier",
+    "persistence",
+    "archive",
     "features",
     "networks",
     "labels",
@@ -40,6 +42,7 @@ LAYERS = [
     "curvatures",
     "likelihoods",
     "posterior",
+    "stored",
 ]
 CORE = LAYERS[LAYERS.index("predictive") :]
 

@@ -2,7 +2,12 @@ import pytest
 import torch
 
 from laplace_al import structures
-from laplace_al.structures import STRUCTURES, available_memory, choose_structure
+from laplace_al.structures import (
+    STRUCTURES,
+    available_device,
+    available_memory,
+    choose_structure,
+)
 
 CPU = {"dtype": torch.float64, "device": torch.device("cpu")}
 
@@ -84,3 +89,9 @@ def test_information_is_what_data_adds_to_the_precision(name):
     information = structure.posterior.information(features, curvature)
     precision = posterior.precision.reshape(posterior.base.shape)
     torch.testing.assert_close(information + 2 * torch.eye(information.shape[1]), precision)
+
+
+def test_a_device_that_is_not_there():
+    assert available_device(torch.device("cpu")) == torch.device("cpu")
+    with pytest.raises(ValueError, match=r"device='cuda:99' is not available.*Use device='cpu'"):
+        available_device("cuda:99")

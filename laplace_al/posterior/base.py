@@ -10,10 +10,11 @@ from laplace_al.posterior.roots import (
     prior_root,
     root_of_precision,
 )
+from laplace_al.stored import StoredState
 
 
 @dataclass(frozen=True, eq=False)
-class Posterior(ABC):
+class Posterior(StoredState, ABC):
     """Gaussian over the weights W (D, C) of a last layer.
 
     W falls into G groups of m columns of N numbers that share a covariance: Sigma_g = R_g R_g^T.

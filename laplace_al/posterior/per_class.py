@@ -91,9 +91,6 @@ class PerClassPosterior(GroupedPosterior):
         """R_k, (C, D, D), multiplied out."""
         return self.base if self.pending is None else _multiplied_out(self.base, self.pending)
 
-    def __getstate__(self):
-        return {name: value for name, value in vars(self).items() if name not in ("mean", "root")}
-
     @staticmethod
     def shape_of_root(n_features, n_outputs):
         """One root of the size of the features for each output.

@@ -1,0 +1,152 @@
+"""Tensors and a JSON document in one file: written whole or not at all, read without running code.
+
+A safetensors file, which any reader of that format opens. Its header holds the document, the
+version of the layout and a SHA-256 of everything, which tells damage; it is no signature.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+import secrets
+
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from laplace_al.stored import Stored
+
+_FORMAT = "laplace_al"
+_VERSION = 1
+
+
+def write_archive(path, document, tensors):
+    """Write a file durably: another process sees the one before it or this one, never a part.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Its folder must exist. A file of that name is replaced.
+    document : dict
+        Of what JSON can hold.
+    tensors : dict of str to Tensor
+        On any device. Values, dtypes, shapes and the order of dimensions in memory are kept.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written. What was there stays.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import torch
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_archive(folder + "/one.safetensors", {"name": "one"}, {"a": torch.ones(2)})
+    ...     read_archive(folder + "/one.safetensors")
+    ({'name': 'one'}, {'a': tensor([1., 1.])})
+    """
+    path = pathlib.Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"path={str(path)!r}: the folder {str(path.parent)!r} does not exist; make it first."
+        )
+    stored = {name: Stored.of(tensor) for name, tensor in tensors.items()}
+    arrays = {name: one.array for name, one in stored.items()}
+    orders = {name: one.order for name, one in stored.items()}
+    text = json.dumps({"document": document, "orders": orders})
+    header = {"format": _FORMAT, "version": str(_VERSION), "content": text}
+    header["sha256"] = _digest(text, arrays)
+    _replace(path, save(arrays, metadata=header))
+
+
+def read_archive(path):
+    """The document and the tensors of a file, on the CPU.
+
+    Parameters
+    ----------
+    path : str or path-like
+
+    Returns
+    -------
+    document : dict
+    tensors : dict of str to Tensor
+
+    Raises
+    ------
+    ValueError
+        If it is not such a file, is of a newer version, or is damaged.
+    OSError
+        If it cannot be read.
+    """
+    path = pathlib.Path(path)
+    with path.open("rb"):  # the operating system's own word on what cannot be opened
+        pass
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = file.metadata() or {}
+            _check_header(header, path)
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(
+            f"path={str(path)!r} is cut short or no safetensors file: {error}. Save it again."
+        ) from error
+    text = header.get("content", "")
+    if header.get("sha256") != _digest(text, arrays):
+        raise ValueError(
+            f"path={str(path)!r} is damaged: its content does not have the SHA-256 that it was "
+            "saved with. Save it again, or take a copy that is whole."
+        )
+    try:
+        content = json.loads(text)
+        tensors = {
+            name: Stored(array, content["orders"][name], "cpu").tensor()
+            for name, array in arrays.items()
+        }
+        return content["document"], tensors
+    except (LookupError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"path={str(path)!r} was not written by laplace_al: a malformed header, {error!r}."
+        ) from error
+
+
+def _check_header(header, path):
+    if header.get("format") != _FORMAT:
+        raise ValueError(
+            f"path={str(path)!r} is a safetensors file of something else: its header has "
+            f"format={header.get('format')!r}, not {_FORMAT!r}. Name a file that save wrote."
+        )
+    version = header.get("version", "")
+    if not version.isdecimal() or int(version[:9]) > _VERSION:
+        raise ValueError(
+            f"path={str(path)!r} is of version {version[:9]!r}, newer than {_VERSION}, which this "
+            "laplace_al reads. Upgrade laplace_al."
+        )
+
+
+def _digest(text, arrays):
+    digest = hashlib.sha256(text.encode())
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _replace(path, content):
+    """Put a file in the place of another at once, and on the disk before returning."""
+    path = path.resolve()  # a link stays a link
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if os.name == "posix":  # elsewhere folders cannot be opened
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

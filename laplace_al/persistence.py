@@ -1,0 +1,414 @@
+"""A fitted classifier as a file: numbers and plain parameters, no code and no training data."""
+
+import contextlib
+import dataclasses
+import hashlib
+import math
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from sklearn.utils.validation import check_is_fitted
+
+from laplace_al.archive import read_archive, write_archive
+from laplace_al.calibration import Calibration
+from laplace_al.fitting import LooScore
+from laplace_al.labels import distinct_classes
+from laplace_al.likelihoods import likelihood_of
+from laplace_al.memory import Memory
+from laplace_al.networks import check_layer, network_of
+from laplace_al.posterior.per_class import Pending
+from laplace_al.priors import GaussianPrior, IsotropicPrior
+from laplace_al.structures import STRUCTURES, available_device
+
+_OTHERS = {"n_features_in_": int, "n_iter_": int, "log_marginal_likelihood_value_": float}
+# Kinds of NumPy dtypes that labels may have in a file, besides object: no longer than 8 bytes each.
+_NUMERIC = "biuf"
+
+
+class SaveLoadMixin:
+    """``save`` and ``load`` of a :class:`laplace_al.LaplaceUpdateClassifier`."""
+
+    def save(self, path, *, with_memory=False):
+        """Write what was learnt to a file that can be read without running code from it.
+
+        A safetensors file: posterior and calibration as arrays, parameters and classes as JSON. It
+        is written durably and at once, so that a crash leaves the file before it or this one. The
+        ``feature_extractor`` is not in it, nor is ``loo_proba_``, which has a row for each training
+        instance.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Its folder must exist; a file of that name is replaced.
+        with_memory : bool, default=False
+            Whether to write the instances that ``memory_size`` keeps, their features and labels:
+            training data.
+
+        Raises
+        ------
+        ValueError
+            If instances are remembered and ``with_memory`` is not set, or a parameter or label is
+            of a kind that JSON cannot hold.
+        OSError
+            If it cannot be written. What was there stays.
+
+        See Also
+        --------
+        load : Reads it.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from laplace_al import LaplaceUpdateClassifier
+        >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], ["no", "yes"])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     clf.save(folder + "/clf.safetensors")
+        ...     LaplaceUpdateClassifier.load(folder + "/clf.safetensors").predict([[3.0]])
+        array(['yes'], dtype='<U3')
+        """
+        check_is_fitted(self)
+        tensors = {
+            "calibration.read": torch.from_numpy(self._calibration.scores),
+            **_tensors("posterior", self.posterior_),
+        }
+        fitted = {
+            "classes": _plain_labels(self.classes_, "classes_"),
+            "covariance": self.covariance_,
+            "prior_precision": self.prior_precision_,
+            "variance_scale": self._calibration.variance_scale,
+            "sampling_seed": self._sampling_seed,
+            "feature_names_in": getattr(self, "feature_names_in_", np.empty(0)).tolist(),
+            "loo_score": getattr(self, "loo_score_", None),
+            "others": {name: getattr(self, name) for name in _OTHERS if hasattr(self, name)},
+        }
+        memory = self._memory if self.memory_size != 0 else None
+        if memory is not None:
+            if len(memory.features) and not with_memory:
+                raise ValueError(
+                    f"memory_size={self.memory_size}: {len(memory.features)} labelled instances "
+                    "are remembered, whose features would be in the file. Pass with_memory=True "
+                    "to write them, or set memory_size=0 to go on without them."
+                )
+            tensors |= _tensors("memory", memory) | _tensors("memory.prior", memory.prior)
+        document = {
+            "params": _plain_params(self),
+            "fitted": fitted,
+            "extractor": None if self.extractor_ is None else _described(self.extractor_)._asdict(),
+        }
+        write_archive(path, document, tensors)
+
+    @classmethod
+    def load(cls, path, feature_extractor=None, *, device=None):
+        """The classifier in a file of :meth:`save`; nothing in the file is executed.
+
+        It predicts and learns bit for bit as the one that was saved, on the same machine.
+
+        Parameters
+        ----------
+        path : str or path-like
+        feature_extractor : object, default=None
+            The one that it was fitted with: the same weights and layer.
+        device : str or torch.device, default=None
+            Where the posterior shall live; None is where it lived.
+
+        Returns
+        -------
+        LaplaceUpdateClassifier
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged, of something else or of a newer version, or the
+            ``feature_extractor`` does not fit.
+        OSError
+            If it cannot be read.
+
+        Warns
+        -----
+        UserWarning
+            If the weights of the network differ from those at the time of saving.
+
+        See Also
+        --------
+        save : Writes it.
+
+        Examples
+        --------
+        See :meth:`save`.
+        """
+        document, tensors = read_archive(path)
+        with _read_from(path, cls):
+            classifier = cls(feature_extractor, **_params(document["params"]))
+            if device is not None:
+                classifier.device = device
+            classifier._passed_params = classifier._check_params()
+            described = document["extractor"]
+            described = None if described is None else _Description(**described)
+        device = available_device(classifier.device)
+        with _read_from(path, cls):
+            classifier._take_over(document["fitted"], tensors, described, device)
+        if (described is None) != (feature_extractor is None):
+            pass_it = f"with a feature_extractor; pass it: {cls.__name__}.load(path, ...)."
+            leave_out = "without a feature_extractor: X are the features. Leave it out."
+            raise ValueError(
+                f"path={str(path)!r} was saved {leave_out if described is None else pass_it}"
+            )
+        classifier.extractor_ = classifier._make_extractor()
+        if described is not None:
+            _attach(classifier.extractor_, described)
+        return classifier
+
+    def _take_over(self, fitted, tensors, described, device):
+        """Set the fitted attributes from a file."""
+        self.classes_ = _labels(fitted["classes"])
+        _check("classes", np.array_equal(distinct_classes(self.classes_), self.classes_))
+        self.covariance_ = fitted["covariance"]
+        self.prior_precision_ = _positive(fitted, "prior_precision")
+        self._sampling_seed = int(fitted["sampling_seed"])
+        _check("sampling_seed", 0 <= self._sampling_seed < 2**31)
+        for name, value in fitted["others"].items():
+            setattr(self, name, _OTHERS[name](value))
+        if fitted["loo_score"] is not None:
+            self.loo_score_ = LooScore(*map(float, fitted["loo_score"]))
+        read = _part(tensors, "calibration")
+        _check_tensors(read, {"read": Calibration().read.shape}, torch.float64)
+        self._calibration = Calibration(read["read"].numpy(), _positive(fitted, "variance_scale"))
+        tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
+        self.posterior_ = _posterior(
+            STRUCTURES[self.covariance_].posterior,
+            _part(tensors, "posterior"),
+            self.prior_precision_,
+            likelihood_of(len(self.classes_)).n_outputs,
+        )
+        self._memory = None
+        if "memory.features" in tensors:
+            self._memory = _memory(tensors, self.prior_precision_, len(self.classes_))
+        width = self.n_features_in_ if described is None else described.n_features
+        _check("number of features", width == self._n_features_out)
+        if fitted["feature_names_in"]:
+            names = np.array(fitted["feature_names_in"], dtype=object)
+            _check("feature_names_in", names.shape == (self.n_features_in_,))
+            _check("feature_names_in", all(isinstance(name, str) for name in names))
+            self.feature_names_in_ = names
+
+
+class _Description(NamedTuple):
+    """What an extractor must be like to make the same features."""
+
+    kind: str  # name of its class
+    layer: str | None
+    layer_in_use: str | None
+    n_features: int
+    weights: str | None  # SHA-256 of those of a network
+
+
+@contextlib.contextmanager
+def _read_from(path, cls):
+    """Say of which file it is that something in it is not as it must be."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise ValueError(
+            f"path={str(path)!r} does not hold a {cls.__name__} that this laplace_al can read: "
+            f"{error!r}. Upgrade laplace_al, or save it again."
+        ) from error
+
+
+def _check(name, is_right):
+    if not is_right:
+        raise ValueError(f"{name} is not what a fit gives")
+
+
+def _positive(fitted, name):
+    value = float(fitted[name])
+    _check(name, 0 < value < math.inf)
+    return value
+
+
+def _plain_params(classifier):
+    params = classifier.get_params(deep=False)
+    del params["feature_extractor"]
+    if isinstance(params["random_state"], np.random.RandomState):
+        raise ValueError(
+            "random_state is a RandomState, whose stream would not go on in another process. Set "
+            "an integer: set_params(random_state=0)."
+        )
+    if params["classes"] is not None:
+        params["classes"] = _plain_labels(np.asarray(params["classes"]), "classes")
+    if isinstance(params["class_weight"], dict):
+        weights = params["class_weight"]
+        keys = np.asarray([*weights], dtype=None if len(set(map(type, weights))) == 1 else object)
+        params["class_weight"] = {
+            "labels": _plain_labels(keys, "class_weight"),
+            "weights": [float(weight) for weight in weights.values()],
+        }
+    params["device"] = str(params["device"])
+    return {
+        name: value.item() if isinstance(value, np.generic) else value
+        for name, value in params.items()
+    }
+
+
+def _params(plain):
+    params = dict(plain)
+    if params.get("classes") is not None:
+        params["classes"] = _labels(params["classes"])
+    if isinstance(params.get("class_weight"), dict):
+        labels = _labels(params["class_weight"]["labels"]).tolist()
+        params["class_weight"] = dict(zip(labels, params["class_weight"]["weights"], strict=True))
+    return params
+
+
+def _plain_labels(labels, name):
+    """Labels as JSON holds them, with their dtype."""
+    values = labels.tolist()
+    if labels.dtype.kind == "S":
+        values = [value.decode("latin-1") for value in values]
+    is_plain = (
+        labels.dtype.kind in "US"
+        or (labels.dtype.kind in _NUMERIC and labels.dtype.itemsize <= 8)
+        or (labels.dtype.kind == "O" and all(isinstance(v, str | int | float) for v in values))
+    )
+    if not is_plain:
+        raise ValueError(
+            f"{name} must be texts or numbers to be saved; got {labels.dtype} {labels.tolist()}."
+        )
+    return {"dtype": labels.dtype.str, "values": values}
+
+
+def _labels(plain):
+    dtype, values = np.dtype(plain["dtype"]), plain["values"]
+    if dtype.kind == "S":
+        values = [value.encode("latin-1") for value in values]
+    if dtype.kind not in _NUMERIC + "USO" or not all(
+        isinstance(value, str | bytes | int | float) for value in values
+    ):
+        raise ValueError(f"labels of {dtype}")
+    return np.array(values, dtype=dtype)
+
+
+def _tensors(prefix, value):
+    """Fields of a dataclass or named tuple that are tensors or hold some, by dotted name."""
+    if dataclasses.is_dataclass(value):
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    else:
+        fields = value._asdict()
+    found = {f"{prefix}.{n}": v for n, v in fields.items() if isinstance(v, torch.Tensor)}
+    if isinstance(fields.get("pending"), Pending):
+        found |= _tensors(f"{prefix}.pending", fields["pending"])
+    return found
+
+
+def _part(tensors, prefix):
+    """Tensors by what follows the prefix in their names."""
+    return {
+        name.removeprefix(prefix + "."): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix + ".")
+    }
+
+
+def _posterior(kind, parts, prior_precision, n_outputs):
+    """A posterior from its tensors, if these are what its structure has."""
+    pending = _part(parts, "pending")
+    mean = parts["base_mean"]
+    n_groups, size = kind.shape_of_root(len(mean), n_outputs)
+    expected = {
+        "base_mean": (len(mean), n_outputs),
+        "base": (n_groups, size, size),
+        "prior_mean": (len(mean), n_outputs),
+    }
+    optional = {}
+    if pending:
+        optional["pending"] = Pending(**pending)
+        n_pending = pending["directions"].shape[-1]
+        expected |= {
+            "pending.directions": (n_groups, size, n_pending),
+            "pending.coupling": (n_groups, n_pending, n_pending),
+            "pending.shift": (n_groups, size, 1),
+        }
+    _check_tensors(parts, expected, mean.dtype)
+    return kind(mean, parts["base"], prior_precision, parts["prior_mean"], **optional)
+
+
+def _memory(tensors, prior_precision, n_classes):
+    """What is remembered, from its tensors."""
+    memory, prior = _part(tensors, "memory"), _part(tensors, "memory.prior")
+    base_mean = tensors["posterior.base_mean"]
+    n = len(memory["features"])
+    expected = {"features": (n, len(base_mean)), "indices": (n,), "weights": (n,)}
+    if "precision" in prior:
+        expected |= {
+            "prior.precision": tuple(tensors["posterior.base"].shape),
+            "prior.reference": tuple(base_mean.shape),
+            "prior.slope": tuple(base_mean.shape),
+        }
+        prior = GaussianPrior(**prior)
+    else:
+        expected |= {"prior.mean": tuple(base_mean.shape)}
+        prior = IsotropicPrior(prior["mean"], prior_precision)
+    _check_tensors(memory, expected, base_mean.dtype)
+    places = memory["indices"]
+    _check("memory", bool(((places >= 0) & (places < n_classes) & (places % 1 == 0)).all()))
+    _check("memory", bool((memory["weights"] >= 0).all()))
+    return Memory(memory["features"], memory["indices"], memory["weights"], prior)
+
+
+def _check_tensors(tensors, shapes, dtype):
+    """Refuse other names, shapes or dtypes, and numbers that are not finite."""
+    if tensors.keys() != shapes.keys() or dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"arrays {sorted(tensors)} of {dtype}, expected {sorted(shapes)}")
+    for name, shape in shapes.items():
+        tensor = tensors[name]
+        if tensor.shape != shape or tensor.dtype != dtype or not tensor.isfinite().all():
+            raise ValueError(
+                f"array {name} of shape {tuple(tensor.shape)} and {tensor.dtype}, expected finite "
+                f"numbers of shape {shape} and {dtype}"
+            )
+
+
+def _described(extractor):
+    network = network_of(extractor.feature_extractor)
+    return _Description(
+        type(extractor.feature_extractor).__name__,
+        extractor.layer,
+        extractor.layer_,
+        int(extractor._n_features_out),
+        None if network is None else _digest_of_weights(network),
+    )
+
+
+def _attach(extractor, described):
+    """Make an extractor ready, if it is like the one that was described."""
+    network = network_of(extractor.feature_extractor)
+    if (network is None) != (described.weights is None) or extractor.layer != described.layer:
+        raise ValueError(
+            f"feature_extractor must be like the one that it was saved with, {described.kind} "
+            f"with layer={described.layer!r}; got "
+            f"{type(extractor.feature_extractor).__name__} with layer={extractor.layer!r}. Another "
+            "layer is named by TorchFeatures(module, layer=...)."
+        )
+    if described.layer_in_use:
+        check_layer(network, described.layer_in_use)
+    if network is not None and _digest_of_weights(network) != described.weights:
+        warnings.warn(
+            f"feature_extractor {type(network).__name__} has other weights than when the "
+            "classifier was saved: it was trained on, cast or initialised anew. The features "
+            "differ, and what was learnt on the old ones may mean nothing on these.",
+            UserWarning,
+            stacklevel=3,
+        )
+    extractor.layer_ = described.layer_in_use
+    extractor._n_features_out = described.n_features
+
+
+def _digest_of_weights(network):
+    """SHA-256 of all parameters and buffers of a module."""
+    digest = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        if isinstance(value, torch.Tensor):
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

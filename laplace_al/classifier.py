@@ -20,6 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch.nn import functional
 
 from laplace_al import links
+from laplace_al.blocks import in_blocks
 from laplace_al.calibration import Calibration, Observation
 from laplace_al.features import Extracted, SharedExtractorMixin, TorchFeatures, share
 from laplace_al.fitting import Labelled, LooScore, choose_prior_precision, examine
@@ -64,6 +65,10 @@ class LaplaceUpdateClassifier(
 
     The last layer gets a Gaussian posterior (Laplace approximation at the MAP). ``partial_fit``
     updates it with new labels in closed form, without the old data and without retraining.
+
+    What it predicts or transforms may be larger than memory: a memory map, an iterator of blocks of
+    rows, a ``torch.utils.data.DataLoader`` or a Dask array is read block by block, and only the
+    answer is held.
 
     Parameters
     ----------
@@ -498,6 +503,7 @@ class LaplaceUpdateClassifier(
         self.classes_ = classes
         return self
 
+    @in_blocks
     def decision_function(self, X):
         """Logits of the prediction: :meth:`predict_proba` is their sigmoid or softmax.
 
@@ -519,6 +525,7 @@ class LaplaceUpdateClassifier(
         logits = self._predictive_logits(X).numpy(force=True)
         return logits[:, 0] if logits.shape[1] == 1 else logits
 
+    @in_blocks
     def predict(self, X):
         """The most probable class of each input.
 
@@ -540,6 +547,7 @@ class LaplaceUpdateClassifier(
             logits.argmax(axis=1) if logits.ndim == 2 else (logits > 0).astype(int)
         ]
 
+    @in_blocks
     def predict_proba(self, X):
         """Probabilities of the classes, uncertainty about the weights included.
 
@@ -561,6 +569,7 @@ class LaplaceUpdateClassifier(
         logits = self._predictive_logits(X)
         return likelihood_of(len(self.classes_)).probabilities(logits).numpy(force=True)
 
+    @in_blocks
     def predict_log_proba(self, X):
         """Logarithm of :meth:`predict_proba`, exact for tiny probabilities.
 
@@ -581,6 +590,7 @@ class LaplaceUpdateClassifier(
         logits = self._predictive_logits(X)
         return likelihood_of(len(self.classes_)).log_probabilities(logits).numpy(force=True)
 
+    @in_blocks
     def latent_mean_and_variance(self, X):
         """Gaussian over the logits, before it is made into probabilities.
 
@@ -646,6 +656,7 @@ class LaplaceUpdateClassifier(
         )
         return torch.cat(list(draws)).numpy(force=True)
 
+    @in_blocks
     def predict_uncertainty(self, X):
         """How uncertain each prediction is, and why.
 
@@ -826,6 +837,7 @@ class LaplaceUpdateClassifier(
             random_seed=self._sampling_seed,
         )
 
+    @in_blocks
     def transform(self, X):
         """The features of X, without the intercept's constant: pays for the extractor once.
 

@@ -13,6 +13,7 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import _num_samples, check_array, check_is_fitted, validate_data
 from tqdm.auto import tqdm
 
+from laplace_al.blocks import in_blocks
 from laplace_al.networks import (
     as_input,
     captured,
@@ -229,6 +230,7 @@ class TorchFeatures(
         self._validate_params()
         return self.probe(self.check_inputs(self, X, reset=True))
 
+    @in_blocks
     def transform(self, X):
         """Features of X.
 

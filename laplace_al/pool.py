@@ -105,6 +105,29 @@ class PoolState:
         twin.logits, twin.variance = self.logits.clone(), self.variance.clone()
         return twin
 
+    def part(self, positions):
+        """The state of some instances of the pool.
+
+        Parameters
+        ----------
+        positions : ndarray of int of shape (n,)
+
+        Returns
+        -------
+        PoolState
+
+        Examples
+        --------
+        >>> from laplace_al import LaplaceUpdateClassifier
+        >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1])
+        >>> len(clf.pool_state([[2.0], [3.0]]).part(np.array([1])))
+        1
+        """
+        twin = copy.copy(self)
+        twin.features = self.features[positions]
+        twin.logits, twin.variance = self.logits[positions], self.variance[positions]
+        return twin
+
     def elsewhere(self, features):
         """The same posterior on other instances.
 

@@ -27,6 +27,7 @@ LAYERS = [
     "networks",
     "labels",
     "transaction",
+    "blocks",
     "scores",
     "pool",
     "predictive",

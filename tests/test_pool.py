@@ -126,3 +126,13 @@ def test_an_unknown_label_changes_nothing():
     with pytest.raises(ValueError, match=r"target must be one of the classes .*; got 'z'"):
         pool.observe(0, "z")
     assert torch.equal(pool.logits, logits)
+
+
+def test_a_part_is_the_state_of_some_rows():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(30, 4)), np.arange(30) % 3
+    for covariance in ("shared", "per_class", "full"):
+        clf = LaplaceUpdateClassifier(covariance=covariance).fit(X, y)
+        part = clf.pool_state(X).observe(2, 1).part(np.array([7, 4])).observe(0, 2)
+        expected = clf.pool_state(X).observe(2, 1).observe(7, 2).predict_proba([7, 4])
+        np.testing.assert_allclose(part.predict_proba(), expected)

@@ -13,6 +13,7 @@ from laplace_al.strategies.least_confident import LeastConfidentSampling
 from laplace_al.strategies.look_ahead import LookAhead
 from laplace_al.strategies.margin import MarginSampling
 from laplace_al.strategies.power import PowerSampling
+from laplace_al.strategies.preselection import Preselection
 from laplace_al.strategies.prob_cover import ProbCover
 from laplace_al.strategies.query_by_committee import QueryByCommittee
 from laplace_al.strategies.random import RandomSampling
@@ -33,6 +34,7 @@ __all__ = [
     "LookAhead",
     "MarginSampling",
     "PowerSampling",
+    "Preselection",
     "ProbCover",
     "QueryByCommittee",
     "QueryStrategy",

@@ -8,7 +8,8 @@ import torch
 from sklearn.utils._param_validation import Interval
 
 from laplace_al.curvatures import per_class_curvature
-from laplace_al.strategies.base import QueryStrategy, best
+from laplace_al.strategies.base import QueryStrategy
+from laplace_al.strategies.ranking import best
 
 
 class BAIT(QueryStrategy):

@@ -48,6 +48,8 @@ class BALD(QueryStrategy):
         "n_samples": [Interval(Integral, 1, None, closed="left")],
     }
 
+    is_pointwise = True
+
     def __init__(self, *, n_samples=100, random_state=None):
         self.n_samples = n_samples
         self.random_state = random_state

@@ -1,14 +1,16 @@
 """What every query strategy shares: validation, ranking and the two ways to call it."""
 
 import inspect
-import numbers
 from abc import ABC, abstractmethod
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.utils import check_random_state
+from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils.validation import _num_samples
 
+from laplace_al.strategies.checks import check_candidates, check_n_instances
+from laplace_al.strategies.passes import choose_from_blocks, reads_in_blocks
+from laplace_al.strategies.ranking import Leaders, draw_seed, tie_breakers
 from laplace_al.strategies.view import PoolView
 
 
@@ -16,7 +18,9 @@ class QueryStrategy(ABC, BaseEstimator):
     """Base of the strategies that choose which instances of a pool to label.
 
     A subclass says how useful each instance is, in ``utilities(view, rng)``, and one whose choices
-    depend on each other overrides ``choose(view, n_instances, candidates, rng)`` as well.
+    depend on each other overrides ``choose(view, n_instances, candidates, rng)`` as well. Where the
+    utility of an instance depends on no other of the pool, and draws nothing from ``rng``,
+    ``is_pointwise`` may be set to True: the pool may then come in blocks.
     A strategy holds parameters only; it changes neither the learner nor the pool.
 
     Parameters
@@ -36,6 +40,13 @@ class QueryStrategy(ABC, BaseEstimator):
     def __init__(self, *, random_state=None):
         self.random_state = random_state
 
+    is_pointwise = False
+
+    @property
+    def reads_blocks(self):
+        """Whether the pool may come in blocks."""
+        return self.is_pointwise
+
     def query(self, learner, X_pool, n_instances=1, *, candidates=None, return_utilities=False):
         """Choose instances of the pool.
 
@@ -43,8 +54,12 @@ class QueryStrategy(ABC, BaseEstimator):
         ----------
         learner : ActiveLearner, classifier, or modAL's ActiveLearner or Committee
             What the strategies see of the model; most need its ``predict_proba``.
-        X_pool : array-like of shape (n_pool, ...)
-            Unlabelled instances.
+        X_pool : array-like of shape (n_pool, ...), or blocks of it
+            Unlabelled instances. Strategies that score each instance on its own read a pool that
+            is larger than memory block by block: a memory map (``numpy.load(..., mmap_mode="r")``),
+            an iterator of blocks of rows, a ``torch.utils.data.DataLoader`` or a Dask array. They
+            choose what they would choose in memory. For the others there is
+            :class:`~laplace_al.strategies.Preselection`.
         n_instances : int, default=1
             How many to choose, at most the number of candidates.
         candidates : array-like of bool of shape (n_pool,), default=None
@@ -65,7 +80,8 @@ class QueryStrategy(ABC, BaseEstimator):
         ValueError
             If there are fewer candidates than ``n_instances``, or a utility is NaN.
         TypeError
-            If ``n_instances`` is not an integer or the learner lacks what the strategy needs.
+            If ``n_instances`` is not an integer, the learner lacks what the strategy needs, or the
+            pool comes in blocks and the strategy compares instances with each other.
 
         Examples
         --------
@@ -76,6 +92,11 @@ class QueryStrategy(ABC, BaseEstimator):
         array([1])
         """
         self._validate_params()
+        if reads_in_blocks(self, learner, X_pool):
+            positions, utilities = choose_from_blocks(
+                self, learner, X_pool, n_instances, candidates, return_utilities
+            )
+            return (positions, utilities) if return_utilities else positions
         candidates = check_candidates(candidates, _num_samples(X_pool))
         n_instances = check_n_instances(n_instances, int(candidates.sum()))
         rng = check_random_state(self.random_state)
@@ -123,7 +144,113 @@ class QueryStrategy(ABC, BaseEstimator):
         array([2])
         """
         utilities = self.candidate_utilities(view, candidates, rng)
-        return best(utilities, n_instances, rng), utilities
+        leaders = self.leaders(utilities, candidates, n_instances, draw_seed(rng))
+        return leaders.positions, utilities
+
+    def leaders(self, utilities, candidates, limit, seed, *, start=0, rows=None):
+        """Candidates that come first in a pool or a block of it.
+
+        Parameters
+        ----------
+        utilities : ndarray of shape (n,)
+        candidates : ndarray of bool of shape (n,)
+        limit : int
+            How many at most.
+        seed : int
+            Of the order of ties.
+        start : int, default=0
+            Position of the first in the pool.
+        rows : array-like of shape (n, ...), default=None
+            Inputs, if those of the leaders are to be kept.
+
+        Returns
+        -------
+        Leaders
+
+        Examples
+        --------
+        >>> from laplace_al.strategies import RandomSampling
+        >>> utilities, candidates = np.array([0.2, 0.9, 0.5]), np.array([True, False, True])
+        >>> RandomSampling().leaders(utilities, candidates, 1, seed=0, start=10).positions
+        array([12])
+        """
+        noise = tie_breakers(seed, start, start + len(utilities))
+        first, second = self.priorities(utilities, noise)
+        places = np.flatnonzero(candidates)
+        if rows is not None and len(places) < len(utilities):
+            rows = _safe_indexing(rows, places)
+        return Leaders.of(limit, first[places], second[places], start + places, rows)
+
+    def priorities(self, utilities, noise):
+        """What instances are ranked by, two arrays (n,): the second where the first is equal.
+
+        Parameters
+        ----------
+        utilities : ndarray of shape (n,)
+        noise : ndarray of shape (n,)
+            Uniform in [0, 1), one number for each position of the pool.
+
+        Returns
+        -------
+        first, second : ndarray of shape (n,)
+            The larger, the better.
+        """
+        return utilities, noise
+
+    def shortlist(self, n_instances):
+        """What a pass over a pool in blocks must find.
+
+        Parameters
+        ----------
+        n_instances : int
+
+        Returns
+        -------
+        strategy : QueryStrategy
+            That ranks the instances.
+        limit : int
+            How many of the first to find.
+        with_rows : bool
+            Whether to keep their inputs.
+
+        Raises
+        ------
+        TypeError
+            If the strategy compares instances with each other.
+
+        Examples
+        --------
+        >>> from laplace_al.strategies import RandomSampling
+        >>> RandomSampling().shortlist(5)
+        (RandomSampling(), 5, False)
+        """
+        if not self.is_pointwise:
+            name = type(self).__name__
+            raise TypeError(
+                f"{name} compares the instances of the pool with each other, so it cannot choose "
+                "from one that comes in blocks. Let a strategy that scores each on its own pick "
+                f"candidates that fit in memory: Preselection({name}(...), MarginSampling())."
+            )
+        return self, n_instances, False
+
+    def settle(self, learner, leaders, n_instances, rng):
+        """Choose from what a pass over a pool in blocks has found.
+
+        Parameters
+        ----------
+        learner : object
+        leaders : Leaders
+            As :meth:`shortlist` asked for.
+        n_instances : int
+        rng : RandomState
+
+        Returns
+        -------
+        positions : ndarray of shape (n_instances,)
+        utilities : ndarray of shape (n_leaders,) or None
+            Of the leaders, where they are not those that the pass has found.
+        """
+        return leaders.positions, None
 
     def candidate_utilities(self, view, candidates, rng):
         """Utilities of the pool, checked: -inf for what is no candidate.
@@ -182,103 +309,9 @@ class ProbabilityStrategy(QueryStrategy):
     True
     """
 
+    is_pointwise = True
     score = None
 
     def utilities(self, view, rng):
         """The score of the probabilities, (n_pool,)."""
         return type(self).score(view.predict_proba())
-
-
-def check_candidates(candidates, n_pool):
-    """Which instances may be chosen, as a mask over the pool.
-
-    Parameters
-    ----------
-    candidates : array-like of bool of shape (n_pool,) or None
-    n_pool : int
-
-    Returns
-    -------
-    ndarray of bool of shape (n_pool,)
-
-    Raises
-    ------
-    ValueError
-        If it is not such a mask.
-
-    Examples
-    --------
-    >>> check_candidates(None, 2)
-    array([ True,  True])
-    """
-    if candidates is None:
-        return np.ones(n_pool, dtype=bool)
-    candidates = np.asarray(candidates)
-    if candidates.dtype != bool or candidates.shape != (n_pool,):
-        raise ValueError(
-            f"candidates must be a mask of {n_pool} booleans, one for each row of X_pool; got "
-            f"{candidates.dtype} of shape {candidates.shape}. Positions p become one by "
-            "numpy.isin(numpy.arange(n_pool), p)."
-        )
-    return candidates
-
-
-def check_n_instances(n_instances, n_pool):
-    """Number of instances to query as an int between 1 and the size of the pool.
-
-    Parameters
-    ----------
-    n_instances : int
-    n_pool : int
-
-    Returns
-    -------
-    int
-
-    Raises
-    ------
-    TypeError
-        If it is not an integer.
-    ValueError
-        If it is not positive or exceeds the pool, or the pool is empty.
-
-    Examples
-    --------
-    >>> check_n_instances(2, 10)
-    2
-    """
-    if not isinstance(n_instances, numbers.Integral) or isinstance(n_instances, bool):
-        raise TypeError(f"n_instances must be an integer >= 1; got {n_instances!r}.")
-    if n_pool == 0:
-        raise ValueError("The pool is empty: X_pool has no candidate left to query.")
-    if not 1 <= n_instances <= n_pool:
-        raise ValueError(
-            f"n_instances must be between 1 and the size of the pool, {n_pool}; got {n_instances}."
-        )
-    return int(n_instances)
-
-
-def best(utilities, n_instances, rng):
-    """Positions of the largest utilities, best first, ties in random order.
-
-    Parameters
-    ----------
-    utilities : ndarray of shape (n,)
-    n_instances : int
-    rng : RandomState
-
-    Returns
-    -------
-    ndarray of shape (n_instances,)
-
-    Examples
-    --------
-    >>> best(np.array([0.1, 0.3, 0.2]), 2, np.random.RandomState(0))
-    array([1, 2])
-    """
-    shuffled = rng.permutation(len(utilities))
-    utilities = utilities[shuffled]
-    last = np.partition(utilities, -n_instances)[-n_instances]
-    better, equal = np.flatnonzero(utilities > last), np.flatnonzero(utilities == last)
-    chosen = np.concatenate([better, equal[: n_instances - len(better)]])
-    return shuffled[chosen[np.argsort(-utilities[chosen], kind="stable")]]

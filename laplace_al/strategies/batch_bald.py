@@ -6,7 +6,8 @@ import numpy as np
 from sklearn.utils._param_validation import Interval
 
 from laplace_al import scores
-from laplace_al.strategies.base import QueryStrategy, best
+from laplace_al.strategies.base import QueryStrategy
+from laplace_al.strategies.ranking import best
 
 
 class BatchBALD(QueryStrategy):

@@ -3,8 +3,9 @@
 import numpy as np
 from sklearn.metrics import pairwise_distances_argmin
 
-from laplace_al.strategies.base import QueryStrategy, best
+from laplace_al.strategies.base import QueryStrategy
 from laplace_al.strategies.distances import paired_distances
+from laplace_al.strategies.ranking import best
 
 
 class CoreSet(QueryStrategy):

@@ -52,6 +52,8 @@ class EPIG(QueryStrategy):
         "n_samples": [Interval(Integral, 1, None, closed="left")],
     }
 
+    is_pointwise = True
+
     def __init__(self, X_target, *, n_samples=100, random_state=None):
         self.X_target = X_target
         self.n_samples = n_samples

@@ -65,6 +65,11 @@ class ExpectedErrorReduction(QueryStrategy):
         self.max_candidates = max_candidates
         self.random_state = random_state
 
+    @property
+    def is_pointwise(self):
+        """Whether the points are not the pool and no candidates are drawn from it."""
+        return self.X_eval is not None and self.max_candidates is None
+
     def utilities(self, view, rng):
         """Minus the expected loss, (n_pool,)."""
         return self.candidate_utilities(view, np.ones(len(view), dtype=bool), rng)

@@ -53,6 +53,11 @@ class PowerSampling(QueryStrategy):
         self.exponent = exponent
         self.random_state = random_state
 
+    @property
+    def is_pointwise(self):
+        """Whether the strategy scores each instance on its own."""
+        return self.strategy.is_pointwise
+
     def utilities(self, view, rng):
         """Those of the strategy, (n_pool,)."""
         return self.strategy.utilities(view, rng)
@@ -62,12 +67,10 @@ class PowerSampling(QueryStrategy):
         self.strategy._validate_params()
         return self.strategy.candidate_utilities(view, candidates, rng)
 
-    def choose(self, view, n_instances, candidates, rng):
-        """See :meth:`QueryStrategy.choose`: drawn, best first only on average."""
-        utilities = self.candidate_utilities(view, candidates, rng)
-        noise = rng.gumbel(size=len(utilities))
+    def priorities(self, utilities, noise):
+        """See :meth:`QueryStrategy.priorities`: drawn, best first only on average."""
         useful = utilities > 0
-        keys = np.where(useful, 0.0, noise)
-        keys[useful] = self.exponent * np.log(utilities[useful]) + noise[useful]
-        order = np.lexsort((-keys, ~useful, ~candidates))
-        return order[:n_instances], utilities
+        gumbel = -np.log(-np.log(np.maximum(noise[useful], 2.0**-54)))
+        first = np.full(len(utilities), -np.inf)
+        first[useful] = self.exponent * np.log(utilities[useful]) + gumbel
+        return first, noise

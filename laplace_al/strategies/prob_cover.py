@@ -7,8 +7,9 @@ from scipy.sparse import csr_array
 from sklearn.metrics import pairwise_distances_argmin
 from sklearn.utils._param_validation import Interval
 
-from laplace_al.strategies.base import QueryStrategy, best
+from laplace_al.strategies.base import QueryStrategy
 from laplace_al.strategies.distances import Neighborhoods, paired_distances
+from laplace_al.strategies.ranking import best
 
 
 class ProbCover(QueryStrategy):

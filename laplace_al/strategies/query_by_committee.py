@@ -49,6 +49,8 @@ class QueryByCommittee(QueryStrategy):
         "disagreement": [StrOptions({"vote_entropy", "kl_divergence"})],
     }
 
+    is_pointwise = True
+
     def __init__(self, *, n_members=10, disagreement="vote_entropy", random_state=None):
         self.n_members = n_members
         self.disagreement = disagreement

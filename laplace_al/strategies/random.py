@@ -17,8 +17,10 @@ class RandomSampling(QueryStrategy):
     --------
     >>> from laplace_al.strategies import RandomSampling
     >>> RandomSampling(random_state=0).query(None, [[0.0], [1.0], [2.0]], n_instances=2)
-    array([2, 1])
+    array([1, 0])
     """
+
+    is_pointwise = True
 
     def utilities(self, view, rng):
         """Zero for each, (n_pool,)."""

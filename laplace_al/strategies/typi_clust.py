@@ -9,8 +9,9 @@ from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval
 
-from laplace_al.strategies.base import QueryStrategy, best
+from laplace_al.strategies.base import QueryStrategy
 from laplace_al.strategies.distances import Neighborhoods
+from laplace_al.strategies.ranking import best
 
 
 class TypiClust(QueryStrategy):

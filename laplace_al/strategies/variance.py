@@ -30,6 +30,8 @@ class VarianceSampling(QueryStrategy):
     array([1, 2])
     """
 
+    is_pointwise = True
+
     def utilities(self, view, rng):
         """Variance of the logits, (n_pool,)."""
         variance = view.posterior_state(self).variance.numpy(force=True)

@@ -153,6 +153,7 @@ class PoolView:
         return self.learner.predict_proba(self.X)
 
     _is_hypothetical = False
+    _whole = None  # the view that this one is a part of, and where
 
     @property
     def _sees_itself(self):
@@ -171,6 +172,8 @@ class PoolView:
     @functools.cached_property
     def labelled(self):
         """Features of the instances that have a label, (n_labelled, n_features); maybe none."""
+        if self._whole is not None:
+            return self._whole[0].labelled
         labelled = self.features[self.labelled_positions]
         outside = np.flatnonzero(self.labelled_positions < 0)
         if len(outside):
@@ -185,6 +188,11 @@ class PoolView:
     @functools.cached_property
     def labelled_positions(self):
         """Where in the pool the labelled instances are, (n_labelled,); -1 outside it."""
+        if self._whole is not None:
+            whole, kept = self._whole
+            places = np.full(len(whole) + 1, -1)  # the last stands for what is outside
+            places[kept] = np.arange(len(kept))
+            return places[whole.labelled_positions]
         positions = np.full(0 if self._instances is None else _num_samples(self._instances), -1)
         pool = getattr(self.learner, "pool_", None)
         if pool is not None and pool.X is self.X:
@@ -196,6 +204,34 @@ class PoolView:
     def _instances(self):
         X = getattr(self.learner, "instances_", None)
         return getattr(self.learner, "X_training", None) if X is None else X  # modAL's
+
+    def part(self, positions):
+        """The view of some instances of the pool, as if there were no others.
+
+        Parameters
+        ----------
+        positions : ndarray of int of shape (n,)
+            Distinct, in the pool.
+
+        Returns
+        -------
+        PoolView
+
+        Examples
+        --------
+        >>> from laplace_al import LaplaceUpdateClassifier
+        >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1])
+        >>> PoolView(clf, [[0.0], [2.0], [5.0]]).part(np.array([0, 2])).features
+        array([[0.],
+               [5.]])
+        """
+        part = copy.copy(self)
+        for name in ("_probabilities", "features", "labelled", "labelled_positions"):
+            vars(part).pop(name, None)
+        part.X, part._whole = _safe_indexing(self.X, positions), (self, positions)
+        if self.state is not None:
+            part.features, part.state = self.features[positions], self.state.part(positions)
+        return part
 
     def after(self, position, state):
         """The view when an instance of the pool has a label.

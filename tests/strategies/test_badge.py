@@ -5,6 +5,7 @@ import pytest
 
 from laplace_al import LaplaceUpdateClassifier
 from laplace_al.strategies import BADGE
+from laplace_al.strategies.ranking import draw_seed
 
 
 class Learner:
@@ -23,7 +24,7 @@ def gradients(probabilities, features):
 
 def k_means_plus_plus(embeddings, n_instances, candidates, rng):
     norms = np.where(candidates, (embeddings**2).sum(axis=1), -np.inf)
-    rng.permutation(len(embeddings))  # what breaking ties draws
+    draw_seed(rng)  # of the order of ties
     chosen = [int(norms.argmax())]
     while len(chosen) < n_instances:
         centres = embeddings[chosen]

@@ -1,18 +1,12 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
 from laplace_al import LaplaceUpdateClassifier, strategies
-from laplace_al.strategies import (
-    MarginSampling,
-    SequentialBatch,
-)
-from laplace_al.strategies.base import best
+from laplace_al.strategies import CoreSet, MarginSampling, SequentialBatch
 
 X = np.random.default_rng(0).normal(size=(60, 4))
 y = (X[:, 0] > 0).astype(int) + (X[:, 1] > 0.5)
@@ -22,6 +16,7 @@ ARGUMENTS = {
     "EPIG": lambda n: {"X_target": X[:10]},
     "LookAhead": lambda n: {"X_eval": X, "y_eval": y, "y_pool": np.resize(y, n), "n_batches": 9},
     "PowerSampling": lambda n: {"strategy": MarginSampling()},
+    "Preselection": lambda n: {"strategy": CoreSet(), "by": MarginSampling(), "n_candidates": 30},
     "SequentialBatch": lambda n: {"strategy": MarginSampling()},
     "BALD": lambda n: {"n_samples": 20},
     "BatchBALD": lambda n: {"n_samples": 20},
@@ -32,6 +27,7 @@ OF_ANY_CLASSIFIER = [
     "BADGE",
     "CoreSet",
     "PowerSampling",
+    "Preselection",
     "ProbCover",
     "RandomSampling",
     "TypiClust",
@@ -230,22 +226,6 @@ def test_one_class(name):
 def test_nan_probabilities_are_refused(name):
     with pytest.raises(ValueError, match="NaN utilities for 1 of 2 instances"):
         make(name).query(Probabilities(), [[0.5, 0.5], [np.nan, 0.5]])
-
-
-@given(st.lists(st.sampled_from([-np.inf, 0.0, 0.5, 1.0, 2.0]), min_size=1, max_size=12), st.data())
-def test_best_is_a_full_sort_of_the_shuffled(utilities, data):
-    utilities = np.array(utilities)
-    n_instances = data.draw(st.integers(1, len(utilities)))
-    shuffled = np.random.RandomState(3).permutation(len(utilities))
-    expected = shuffled[np.argsort(-utilities[shuffled], kind="stable")[:n_instances]]
-    chosen = best(utilities, n_instances, np.random.RandomState(3))
-    np.testing.assert_array_equal(chosen, expected)
-
-
-def test_best_ranks_and_shuffles_ties():
-    utilities = np.array([0.0, 2.0, 1.0, 2.0])
-    orders = {tuple(best(utilities, 4, np.random.RandomState(s))) for s in range(20)}
-    assert orders == {(1, 3, 2, 0), (3, 1, 2, 0)}
 
 
 def test_a_random_state_object_advances():

@@ -108,3 +108,32 @@ def test_features_are_computed_once():
     for _ in range(2):
         view.predict_proba(), view.features, view.state, view.labelled
     assert calls == [60]
+
+
+@pytest.mark.parametrize("name", ["classifier", "learner", "modAL", "pipeline"])
+def test_a_part_is_the_view_of_some_rows(name):
+    learner, n_labelled = learners()[name]
+    kept = np.array([3, 50, 8])
+    part, alone = PoolView(learner, X).part(kept), PoolView(learner, X[kept])
+    assert len(part) == 3
+    np.testing.assert_allclose(part.predict_proba(), alone.predict_proba())
+    np.testing.assert_allclose(part.features, alone.features)
+    assert part.labelled.shape == (n_labelled, 4)
+    np.testing.assert_array_equal(part.labelled_positions, np.full(n_labelled, -1))
+
+
+def test_a_part_after_a_label_knows_it():
+    clf = LaplaceUpdateClassifier().fit(X[:20], y[:20])
+    view = PoolView(clf, X)
+    part = view.after(3, view.state.copy().observe(3, 2)).part(np.array([50, 3]))
+    np.testing.assert_array_equal(part.labelled, X[3:4])
+    assert part.labelled_positions.tolist() == [1]
+    later = view.state.copy().observe(3, 2)
+    np.testing.assert_allclose(part.predict_proba(), later.predict_proba([50, 3]))
+
+
+def test_a_part_for_any_classifier():
+    learner = LogisticRegression().fit(X, y)
+    part = PoolView(learner, X.tolist()).part(np.array([5, 2]))
+    np.testing.assert_allclose(part.predict_proba(), learner.predict_proba(X[[5, 2]]))
+    np.testing.assert_array_equal(part.features, X[[5, 2]])

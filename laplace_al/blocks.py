@@ -1,0 +1,225 @@
+"""Inputs that come in blocks of rows: memory maps, iterators, DataLoaders and Dask arrays."""
+
+import functools
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import sparse
+from sklearn.utils.validation import _num_samples
+from torch.utils import data
+
+# Rows of a memory map that are read at once.
+_BLOCK_SIZE = 4096
+_RANDOM = (data.RandomSampler, data.SubsetRandomSampler, data.WeightedRandomSampler)
+
+
+def is_stream(X):
+    """Whether inputs come in blocks and cannot be indexed.
+
+    Parameters
+    ----------
+    X : object
+        An iterable that can neither be indexed nor has a shape is one, as iterators and
+        ``DataLoader`` are, and so is a Dask array.
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> is_stream(iter([np.ones((2, 1))])), is_stream([[1.0], [1.0]])
+    (True, False)
+    """
+    if _is_dask(X):
+        return True
+    return (
+        isinstance(X, Iterable)
+        and not hasattr(X, "__getitem__")
+        and not hasattr(X, "__array__")
+        and not hasattr(X, "shape")
+    )
+
+
+def comes_in_blocks(X):
+    """Whether inputs are a stream, or a memory map of more rows than are read at once.
+
+    Parameters
+    ----------
+    X : object
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> comes_in_blocks(iter([np.ones((2, 1))])), comes_in_blocks(np.ones((9999, 1)))
+    (True, False)
+    """
+    return is_stream(X) or (isinstance(X, np.memmap) and X.ndim > 0 and len(X) > _BLOCK_SIZE)
+
+
+def blocks_of(X):
+    """Blocks of rows in their order, of which none is empty.
+
+    Parameters
+    ----------
+    X : memory map, iterable of blocks, DataLoader or Dask array
+        A batch of a ``DataLoader`` that is a tuple or list stands for its first part.
+
+    Yields
+    ------
+    array-like of shape (n_rows, ...)
+
+    Raises
+    ------
+    TypeError
+        If a block has no rows that could be counted.
+    ValueError
+        If a ``DataLoader`` shuffles or drops rows, so that a position means nothing.
+
+    Examples
+    --------
+    >>> [block.shape for block in blocks_of(iter([np.ones((3, 1)), np.ones((2, 1))]))]
+    [(3, 1), (2, 1)]
+    """
+    for block in _raw_blocks(X):
+        if isinstance(block, torch.Tensor):
+            block = block.detach().cpu()
+            block = (block.float() if block.dtype == torch.bfloat16 else block).numpy()
+        if isinstance(block, dict) or not (hasattr(block, "__len__") or hasattr(block, "shape")):
+            raise TypeError(
+                f"A block must be an array-like of rows; got {type(block).__name__}. Pass an "
+                "iterator that picks the inputs, e.g. (batch['pixel_values'] for batch in loader)."
+            )
+        if _num_samples(block):
+            yield block
+
+
+def _raw_blocks(X):
+    if isinstance(X, np.ndarray):
+        for start in range(0, len(X), _BLOCK_SIZE):
+            yield np.asarray(X[start : start + _BLOCK_SIZE])
+    elif isinstance(X, data.DataLoader):
+        _check_order(X)
+        for batch in X:
+            yield batch[0] if isinstance(batch, tuple | list) else batch
+    elif _is_dask(X):
+        X = X.rechunk(dict.fromkeys(range(1, X.ndim), -1))  # it may be cut along its other axes
+        for i in range(X.npartitions):
+            yield X.partitions[i].compute()
+    else:
+        yield from X
+
+
+def _is_dask(X):
+    return hasattr(X, "__dask_graph__") and hasattr(X, "rechunk")
+
+
+def _check_order(loader):
+    if isinstance(loader.sampler, _RANDOM):
+        raise ValueError(
+            "A DataLoader must go through its rows in their order, so that a position tells which "
+            f"row it is; this one draws by {type(loader.sampler).__name__}. Use shuffle=False."
+        )
+    if loader.drop_last:
+        raise ValueError("A DataLoader with drop_last=True leaves rows out. Use drop_last=False.")
+
+
+def in_blocks(method):
+    """Make a method of an estimator take inputs that come in blocks, one block at a time.
+
+    Parameters
+    ----------
+    method : callable
+        From ``(self, X)`` to an array with a row for each row of X, or a tuple of such.
+
+    Returns
+    -------
+    callable
+
+    Examples
+    --------
+    >>> class Doubler:
+    ...     @in_blocks
+    ...     def double(self, X):
+    ...         return 2 * X
+    >>> Doubler().double(iter([np.ones(2), np.ones(1)]))
+    array([2., 2., 2.])
+    """
+
+    @functools.wraps(method)
+    def over_blocks(self, X):
+        if not comes_in_blocks(X):
+            return method(self, X)
+        answers = (method(self, block) for block in blocks_of(X))
+        joined = _filled(answers, len(X)) if isinstance(X, np.ndarray) else _joined(answers)
+        if joined is None:
+            raise ValueError(f"X has no rows: {type(X).__name__} gave no block. Is it used up?")
+        return joined
+
+    return over_blocks
+
+
+def _joined(answers):
+    answers = list(answers)
+    if not answers:
+        return None
+    if isinstance(answers[0], tuple):
+        return tuple(map(np.concatenate, zip(*answers, strict=True)))
+    return np.concatenate(answers)
+
+
+def _filled(answers, n_rows):
+    """Answers joined in an array whose length is known before: they are never held twice."""
+    whole, start = None, 0
+    for answer in answers:
+        parts = answer if isinstance(answer, tuple) else (answer,)
+        if whole is None:
+            whole = tuple(np.empty((n_rows, *part.shape[1:]), part.dtype) for part in parts)
+        stop = start + len(parts[0])
+        for array, part in zip(whole, parts, strict=True):
+            array[start:stop] = part
+        start = stop
+    return whole if isinstance(answer, tuple) else whole[0]
+
+
+def concatenated(parts):
+    """Rows of several blocks, one after the other.
+
+    Parameters
+    ----------
+    parts : list of ndarray, list, DataFrame, Series or sparse matrix
+        All of one kind.
+
+    Returns
+    -------
+    array-like
+        Of that kind.
+
+    Raises
+    ------
+    TypeError
+        If it is another kind.
+
+    Examples
+    --------
+    >>> concatenated([["a"], ["b", "c"]])
+    ['a', 'b', 'c']
+    """
+    first = parts[0]
+    if isinstance(first, np.ndarray):
+        return np.concatenate(parts)
+    if isinstance(first, list):
+        return [row for part in parts for row in part]
+    if isinstance(first, pd.DataFrame | pd.Series):
+        return pd.concat(parts)
+    if sparse.issparse(first):
+        return sparse.vstack(parts, format="csr")
+    raise TypeError(
+        f"Rows of blocks must be arrays, lists, pandas frames or sparse matrices to be kept; got "
+        f"{type(first).__name__}."
+    )

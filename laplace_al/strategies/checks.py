@@ -1,0 +1,107 @@
+"""What a query is asked for, validated."""
+
+import numbers
+
+import numpy as np
+
+
+def check_candidates(candidates, n_pool):
+    """Which instances may be chosen, as a mask over the pool.
+
+    Parameters
+    ----------
+    candidates : array-like of bool of shape (n_pool,) or None
+    n_pool : int
+
+    Returns
+    -------
+    ndarray of bool of shape (n_pool,)
+
+    Raises
+    ------
+    ValueError
+        If it is not such a mask.
+
+    Examples
+    --------
+    >>> check_candidates(None, 2)
+    array([ True,  True])
+    """
+    if candidates is None:
+        return np.ones(n_pool, dtype=bool)
+    candidates = np.asarray(candidates)
+    if candidates.dtype != bool or candidates.shape != (n_pool,):
+        raise ValueError(
+            f"candidates must be a mask of {n_pool} booleans, one for each row of X_pool; got "
+            f"{candidates.dtype} of shape {candidates.shape}. Positions p become one by "
+            "numpy.isin(numpy.arange(n_pool), p)."
+        )
+    return candidates
+
+
+def candidates_of_block(candidates, start, n_rows):
+    """Which rows of a block may be chosen.
+
+    Parameters
+    ----------
+    candidates : array-like of bool of shape (n_pool,) or None
+        Of the pool.
+    start : int
+        Position of the first row.
+    n_rows : int
+
+    Returns
+    -------
+    ndarray of bool of shape (n_rows,)
+
+    Raises
+    ------
+    ValueError
+        If it is no mask, or too short.
+
+    Examples
+    --------
+    >>> candidates_of_block(np.array([True, False, True]), 1, 2)
+    array([False,  True])
+    """
+    if candidates is None:
+        return np.ones(n_rows, dtype=bool)
+    candidates = np.asarray(candidates)
+    if candidates.dtype != bool or candidates.ndim != 1 or len(candidates) < start + n_rows:
+        check_candidates(candidates, start + n_rows)
+    return candidates[start : start + n_rows]
+
+
+def check_n_instances(n_instances, n_pool):
+    """Number of instances to query as an int between 1 and the size of the pool.
+
+    Parameters
+    ----------
+    n_instances : int
+    n_pool : int
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    TypeError
+        If it is not an integer.
+    ValueError
+        If it is not positive or exceeds the pool, or the pool is empty.
+
+    Examples
+    --------
+    >>> check_n_instances(2, 10)
+    2
+    """
+    if not isinstance(n_instances, numbers.Integral) or isinstance(n_instances, bool):
+        raise TypeError(f"n_instances must be an integer >= 1; got {n_instances!r}.")
+    if n_pool == 0:
+        raise ValueError("The pool is empty: X_pool has no candidate left to query.")
+    if not 1 <= n_instances <= n_pool:
+        raise ValueError(
+            f"n_instances must be between 1 and the size of the pool, {n_pool}; got {n_instances}."
+        )
+    return int(n_instances)

@@ -1,0 +1,97 @@
+"""One pass over a pool that comes in blocks, which keeps the first ones of what it has seen."""
+
+import math
+
+import numpy as np
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _num_samples
+
+from laplace_al.blocks import blocks_of, is_stream
+from laplace_al.strategies.checks import (
+    candidates_of_block,
+    check_candidates,
+    check_n_instances,
+)
+from laplace_al.strategies.ranking import draw_seed
+from laplace_al.strategies.view import PoolView
+
+
+def reads_in_blocks(strategy, learner, X_pool):
+    """Whether a strategy is to read a pool block by block.
+
+    Parameters
+    ----------
+    strategy : QueryStrategy
+    learner : object
+        One that keeps this very pool has no need to.
+    X_pool : object
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> from laplace_al.strategies import CoreSet
+    >>> reads_in_blocks(CoreSet(), None, [[0.0]])
+    False
+    """
+    if is_stream(X_pool):
+        return True
+    is_kept = getattr(getattr(learner, "pool_", None), "X", None) is X_pool
+    return isinstance(X_pool, np.memmap) and strategy.reads_blocks and not is_kept
+
+
+def choose_from_blocks(strategy, learner, X_pool, n_instances, candidates, with_utilities):
+    """See :meth:`QueryStrategy.query`.
+
+    Parameters
+    ----------
+    strategy : QueryStrategy
+    learner : object
+    X_pool : memory map or stream
+    n_instances : int
+    candidates : array-like of bool of shape (n_pool,) or None
+    with_utilities : bool
+
+    Returns
+    -------
+    positions : ndarray of shape (n_instances,)
+    utilities : ndarray of shape (n_pool,) or None
+
+    Examples
+    --------
+    >>> from laplace_al.strategies import RandomSampling
+    >>> pool = (np.zeros((n, 1)) for n in (2, 3))
+    >>> positions, _ = choose_from_blocks(RandomSampling(), None, pool, 5, None, False)
+    >>> sorted(positions.tolist())
+    [0, 1, 2, 3, 4]
+    """
+    ranking, limit, with_rows = strategy.shortlist(check_n_instances(n_instances, math.inf))
+    ranking._validate_params()
+    if isinstance(X_pool, np.ndarray):  # whose size is known before the pass
+        is_open = check_candidates(candidates, len(X_pool))
+        check_n_instances(n_instances, int(is_open.sum()))
+    rng = check_random_state(strategy.random_state)
+    seed = draw_seed(rng)
+    leaders, n_pool, n_candidates, parts = None, 0, 0, []
+    for block in blocks_of(X_pool):
+        is_open = candidates_of_block(candidates, n_pool, _num_samples(block))
+        utilities = ranking.candidate_utilities(PoolView(learner, block), is_open, rng)
+        rows = block if with_rows else None
+        some = ranking.leaders(utilities, is_open, limit, seed, start=n_pool, rows=rows)
+        leaders = some if leaders is None else leaders + some
+        n_pool += len(utilities)
+        n_candidates += int(is_open.sum())
+        if with_utilities:
+            parts.append(utilities)
+    n_instances = check_n_instances(n_instances, n_candidates)
+    check_candidates(candidates, n_pool)
+    positions, own = strategy.settle(learner, leaders, n_instances, rng)
+    if not with_utilities:
+        return positions, None
+    if own is None:
+        return positions, np.concatenate(parts)
+    utilities = np.full(n_pool, -np.inf)
+    utilities[leaders.positions] = own
+    return positions, utilities

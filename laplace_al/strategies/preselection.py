@@ -1,0 +1,118 @@
+"""Candidates that fit in memory, for strategies that compare instances with each other."""
+
+from numbers import Integral
+
+import numpy as np
+from sklearn.utils import _safe_indexing
+from sklearn.utils._param_validation import Interval
+
+from laplace_al.strategies.base import QueryStrategy
+from laplace_al.strategies.random import RandomSampling
+from laplace_al.strategies.view import PoolView
+
+
+class Preselection(QueryStrategy):
+    """Choose among the instances of a large pool that another strategy ranks first.
+
+    Strategies that compare instances with each other, for diversity or one after the other, need
+    the pool in memory, and their cost grows with it. Here a strategy that scores each instance on
+    its own goes through the pool once, in blocks if need be, and keeps the first ``n_candidates``.
+    The wrapped strategy chooses among these as if they were the pool.
+
+    Parameters
+    ----------
+    strategy : QueryStrategy
+        Chooses among the candidates. Its own ``random_state`` is not used.
+    by : QueryStrategy, default=None
+        Ranks the pool, each instance on its own. None is :class:`RandomSampling`, whose candidates
+        are like the pool. With uncertainty, what the wrapped strategy sees is the uncertain part.
+        Its own ``random_state`` is not used.
+    n_candidates : int, default=10000
+        How many instances to keep; at least as many as are asked for are.
+    random_state : int, RandomState instance or None, default=None
+        Of both strategies.
+
+    Notes
+    -----
+    ``query(..., return_utilities=True)`` gives the wrapped strategy's utilities of the candidates,
+    and -inf for all others.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from laplace_al import LaplaceUpdateClassifier
+    >>> from laplace_al.strategies import BADGE, MarginSampling, Preselection
+    >>> learner = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1])
+    >>> blocks = (np.array(block) for block in ([[9.0], [0.5]], [[0.4], [-8.0]]))
+    >>> strategy = Preselection(BADGE(), MarginSampling(), n_candidates=2, random_state=0)
+    >>> sorted(strategy.query(learner, blocks, n_instances=2).tolist())
+    [1, 2]
+    """
+
+    _parameter_constraints: dict = {
+        **QueryStrategy._parameter_constraints,
+        "strategy": [QueryStrategy],
+        "by": [QueryStrategy, None],
+        "n_candidates": [Interval(Integral, 1, None, closed="left")],
+    }
+    reads_blocks = True
+
+    def __init__(self, strategy, by=None, *, n_candidates=10_000, random_state=None):
+        super().__init__(random_state=random_state)
+        self.strategy = strategy
+        self.by = by
+        self.n_candidates = n_candidates
+
+    def utilities(self, view, rng):
+        """Those of the wrapped strategy if all instances were candidates, (n_pool,)."""
+        return self.strategy.utilities(view, rng)
+
+    def choose(self, view, n_instances, candidates, rng):
+        """See :meth:`QueryStrategy.choose`."""
+        ranking, limit, _ = self.shortlist(n_instances)
+        ranking._validate_params()
+        first = min(limit, int(candidates.sum()))
+        kept = np.sort(ranking.choose(view, first, candidates, rng)[0])
+        positions, own = self._chosen(view.part(kept), n_instances, rng)
+        utilities = np.full(len(view), -np.inf)
+        utilities[kept] = own
+        return kept[positions], utilities
+
+    def shortlist(self, n_instances):
+        """See :meth:`QueryStrategy.shortlist`.
+
+        Parameters
+        ----------
+        n_instances : int
+
+        Returns
+        -------
+        strategy : QueryStrategy
+        limit : int
+        with_rows : bool
+
+        Raises
+        ------
+        ValueError
+            If ``by`` compares instances with each other.
+        """
+        by = RandomSampling() if self.by is None else self.by
+        if not by.is_pointwise:
+            raise ValueError(
+                "by must score each instance on its own, as MarginSampling or RandomSampling do; "
+                f"got {by!r}. Set it as the strategy that chooses among the candidates."
+            )
+        return by, max(self.n_candidates, n_instances), True
+
+    def settle(self, learner, leaders, n_instances, rng):
+        """See :meth:`QueryStrategy.settle`: the wrapped strategy chooses among the leaders."""
+        order = np.argsort(leaders.positions)
+        view = PoolView(learner, _safe_indexing(leaders.rows, order))
+        positions, own = self._chosen(view, n_instances, rng)
+        utilities = np.empty(len(order))
+        utilities[order] = own
+        return leaders.positions[order][positions], utilities
+
+    def _chosen(self, view, n_instances, rng):
+        self.strategy._validate_params()
+        return self.strategy.choose(view, n_instances, np.ones(len(view), dtype=bool), rng)

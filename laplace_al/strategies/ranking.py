@@ -1,0 +1,162 @@
+"""Who comes first: the largest utilities, ties in an order that belongs to the positions."""
+
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.utils import _safe_indexing
+
+from laplace_al.blocks import concatenated
+
+
+class Leaders(NamedTuple):
+    """The instances of the largest utilities among those seen so far, best first.
+
+    Leaders of blocks add up to the leaders of the pool, in whatever order they are added.
+
+    Parameters
+    ----------
+    limit : int
+        How many there are at most.
+    first, second : ndarray of shape (m,)
+        What they are ranked by: the larger, the better; ``second`` where ``first`` is equal.
+    positions : ndarray of shape (m,), dtype int64
+        In the pool.
+    rows : array-like of shape (m, ...) or None
+        Their inputs, where these are kept.
+
+    Examples
+    --------
+    >>> a = Leaders.of(1, np.array([0.5, 0.1]), np.zeros(2), np.array([0, 1]))
+    >>> b = Leaders.of(1, np.array([0.7, 0.2]), np.zeros(2), np.array([2, 3]))
+    >>> (a + b).positions
+    array([2])
+    """
+
+    limit: int
+    first: np.ndarray
+    second: np.ndarray
+    positions: np.ndarray
+    rows: object = None
+
+    @classmethod
+    def of(cls, limit, first, second, positions, rows=None):
+        """Leaders of instances in any order.
+
+        Parameters
+        ----------
+        limit : int
+        first, second : ndarray of shape (n,)
+        positions : ndarray of shape (n,)
+        rows : array-like of shape (n, ...), default=None
+
+        Returns
+        -------
+        Leaders
+        """
+        chosen = leading(first, second, limit)
+        if rows is not None:
+            rows = _safe_indexing(rows, chosen)
+        return cls(limit, first[chosen], second[chosen], positions[chosen], rows)
+
+    def __add__(self, other):
+        rows = None if self.rows is None else concatenated([self.rows, other.rows])
+        pairs = zip(self[1:4], other[1:4], strict=True)
+        return Leaders.of(self.limit, *map(np.concatenate, pairs), rows)
+
+
+def leading(first, second, n):
+    """Places of the n largest, best first.
+
+    Parameters
+    ----------
+    first, second : ndarray of shape (m,)
+        ``second`` decides where ``first`` is equal.
+    n : int
+        All if there are fewer.
+
+    Returns
+    -------
+    ndarray of shape (min(n, m),)
+
+    Examples
+    --------
+    >>> leading(np.array([0.1, 0.3, 0.3]), np.array([0.9, 0.1, 0.2]), 2)
+    array([2, 1])
+    """
+    chosen = np.arange(len(first))
+    if n < len(first):
+        last = np.partition(first, -n)[-n]
+        better, equal = np.flatnonzero(first > last), np.flatnonzero(first == last)
+        n_left = n - len(better)
+        if n_left < len(equal):
+            equal = equal[np.argpartition(second[equal], -n_left)[-n_left:]]
+        chosen = np.concatenate([better, equal])
+    return chosen[np.lexsort((chosen, -second[chosen], -first[chosen]))]
+
+
+def draw_seed(rng):
+    """Seed of :func:`tie_breakers`.
+
+    Parameters
+    ----------
+    rng : RandomState
+
+    Returns
+    -------
+    int
+
+    Examples
+    --------
+    >>> draw_seed(np.random.RandomState(0)) == draw_seed(np.random.RandomState(0))
+    True
+    """
+    return int(rng.randint(np.iinfo(np.int64).max))
+
+
+def tie_breakers(seed, start, stop):
+    """Uniform numbers in [0, 1) that belong to positions of a pool, whoever asks for them.
+
+    Position i always has the i-th number of one stream, so that ties break alike in memory, block
+    by block and on a cluster. Salmon, Moraes, Dror and Shaw, *Parallel random numbers: as easy as
+    1, 2, 3*, SC 2011.
+
+    Parameters
+    ----------
+    seed : int
+    start, stop : int
+        Positions.
+
+    Returns
+    -------
+    ndarray of shape (stop - start,)
+
+    Examples
+    --------
+    >>> bool((tie_breakers(0, 0, 9)[3:] == tie_breakers(0, 3, 9)).all())
+    True
+    """
+    source = np.random.Philox(key=seed)
+    skipped = start % 4  # each step of the counter makes four numbers
+    source.advance(start // 4)
+    return np.random.Generator(source).random(stop - start + skipped)[skipped:]
+
+
+def best(utilities, n_instances, rng):
+    """Positions of the largest utilities, best first, ties in random order.
+
+    Parameters
+    ----------
+    utilities : ndarray of shape (n,)
+    n_instances : int
+    rng : RandomState
+
+    Returns
+    -------
+    ndarray of shape (n_instances,)
+
+    Examples
+    --------
+    >>> best(np.array([0.1, 0.3, 0.2]), 2, np.random.RandomState(0))
+    array([1, 2])
+    """
+    return leading(utilities, tie_breakers(draw_seed(rng), 0, len(utilities)), n_instances)

@@ -1,0 +1,151 @@
+import dask.array as da
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import sparse
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset, RandomSampler, TensorDataset
+
+from laplace_al import LaplaceUpdateClassifier, TorchFeatures
+from laplace_al.blocks import blocks_of, comes_in_blocks, concatenated, is_stream
+
+X = np.random.default_rng(0).normal(size=(9000, 3))
+y = (X[:, 0] > 0).astype(int) + (X[:, 1] > 0.5)
+METHODS = [
+    "decision_function",
+    "latent_mean_and_variance",
+    "predict",
+    "predict_log_proba",
+    "predict_proba",
+    "predict_uncertainty",
+    "transform",
+]
+
+
+@pytest.fixture
+def memmap(tmp_path):
+    np.save(tmp_path / "X.npy", X)
+    return np.load(tmp_path / "X.npy", mmap_mode="r")
+
+
+class Rows(IterableDataset):
+    def __iter__(self):
+        return iter(torch.tensor(X))
+
+
+def streams():
+    return {
+        "generator": (X[start : start + 2000] for start in range(0, 9000, 2000)),
+        "iterator over a list": iter([X[:1], X[1:1], X[1:]]),
+        "tensors": iter([torch.tensor(X[:100]), torch.tensor(X[100:])]),
+        "pairs of a DataLoader": DataLoader(TensorDataset(torch.tensor(X), torch.tensor(y)), 999),
+        "IterableDataset": DataLoader(Rows(), 2048),
+        "Dask array": da.from_array(X, chunks=(3000, 2)),
+    }
+
+
+@pytest.mark.parametrize("name", streams())
+def test_streams_give_all_rows_in_their_order(name):
+    stream = streams()[name]
+    assert is_stream(stream)
+    assert comes_in_blocks(stream)
+    np.testing.assert_array_equal(np.concatenate(list(blocks_of(stream))), X)
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [X, X.tolist(), pd.DataFrame(X), torch.tensor(X), ["a"], sparse.coo_array(X), range(3), "ab"],
+    ids=lambda inputs: type(inputs).__name__,
+)
+def test_what_can_be_indexed_is_no_stream(inputs):
+    assert not is_stream(inputs)
+    assert not comes_in_blocks(inputs)
+
+
+def test_long_memory_maps_are_read_in_blocks(memmap):
+    assert not is_stream(memmap)
+    assert comes_in_blocks(memmap)
+    assert not comes_in_blocks(memmap[:4096])
+    parts = list(blocks_of(memmap))
+    assert {type(part) for part in parts} == {np.ndarray}
+    assert max(len(part) for part in parts) <= 4096
+    np.testing.assert_array_equal(np.concatenate(parts), X)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("predictive", ["mean_field", "monte_carlo"])
+def test_methods_of_the_classifier(method, predictive, memmap):
+    clf = LaplaceUpdateClassifier(predictive=predictive, n_samples=9).fit(X[:50], y[:50])
+    expected = getattr(clf, method)(X)
+    for stream in (*streams().values(), memmap):
+        np.testing.assert_allclose(getattr(clf, method)(stream), expected, rtol=1e-9, atol=1e-14)
+
+
+def test_score_of_a_memory_map(memmap):
+    clf = LaplaceUpdateClassifier().fit(X[:50], y[:50])
+    assert clf.score(memmap, y) == clf.score(X, y)
+
+
+def test_features_of_images_in_blocks():
+    images = np.random.default_rng(1).normal(size=(50, 1, 4, 4)).astype(np.float32)
+    features = TorchFeatures(nn.Sequential(nn.Flatten(), nn.Linear(16, 5), nn.Linear(5, 2)))
+    expected = features.fit_transform(images)
+    for stream in (iter([images[:20], images[20:]]), DataLoader(torch.tensor(images), 13)):
+        np.testing.assert_allclose(features.transform(stream), expected, rtol=1e-5)
+
+
+def test_half_precision_batches_become_float32():
+    (block,) = blocks_of(iter([torch.ones(2, 1, dtype=torch.bfloat16)]))
+    assert block.dtype == np.float32
+
+
+def test_names_of_columns_are_checked_in_every_block():
+    frame = pd.DataFrame(X[:60], columns=list("abc"))
+    clf = LaplaceUpdateClassifier().fit(frame, y[:60])
+    expected = clf.predict_proba(frame)
+    found = clf.predict_proba(iter([frame[:20], frame[20:]]))
+    np.testing.assert_allclose(found, expected)
+    with pytest.raises(ValueError, match="feature names"):
+        clf.predict_proba(iter([frame[:20], frame[20:].rename(columns={"a": "z"})]))
+
+
+def test_a_loader_that_shuffles_is_refused():
+    with pytest.raises(ValueError, match=r"draws by RandomSampler. Use shuffle=False"):
+        next(blocks_of(DataLoader(torch.tensor(X), shuffle=True)))
+    sampler = RandomSampler(torch.tensor(X))
+    with pytest.raises(ValueError, match="Use shuffle=False"):
+        next(blocks_of(DataLoader(torch.tensor(X), sampler=sampler)))
+
+
+def test_a_loader_that_drops_rows_is_refused():
+    with pytest.raises(ValueError, match="drop_last=True leaves rows out"):
+        next(blocks_of(DataLoader(torch.tensor(X), 256, drop_last=True)))
+
+
+@pytest.mark.parametrize("block", [{"pixels": X}, 1.0])
+def test_a_block_without_rows_is_refused(block):
+    with pytest.raises(TypeError, match=r"must be an array-like of rows; got (dict|float)"):
+        next(blocks_of(iter([block])))
+
+
+def test_a_stream_that_is_used_up_is_refused():
+    clf, stream = LaplaceUpdateClassifier().fit(X[:50], y[:50]), iter([X[:9]])
+    clf.predict(stream)
+    with pytest.raises(ValueError, match="X has no rows: list_iterator gave no block"):
+        clf.predict(stream)
+
+
+@pytest.mark.parametrize(
+    "kind", [np.asarray, np.ndarray.tolist, pd.DataFrame, sparse.csr_array], ids=str
+)
+def test_concatenated_rows_are_of_their_kind(kind):
+    whole = concatenated([kind(X[:2]), kind(X[2:5])])
+    assert type(whole) is type(kind(X[:5]))
+    dense = whole.toarray() if sparse.issparse(whole) else whole
+    np.testing.assert_array_equal(dense, X[:5])
+
+
+def test_rows_of_an_unknown_kind_are_refused():
+    with pytest.raises(TypeError, match=r"Rows of blocks must be arrays, lists.*got str"):
+        concatenated(["a", "b"])

@@ -1,6 +1,7 @@
 """How Sphinx builds these pages.
 
-``python -m sphinx -W --keep-going -b html docs docs/_build/html``: warnings are errors. ``-D sphinx_gallery_conf.plot_gallery=0`` builds without running the examples.
+``python -m sphinx -W --keep-going -b html docs docs/_build/html``: warnings are errors.
+``-D sphinx_gallery_conf.plot_gallery=0`` builds without running the examples.
 """
 
 import importlib.util
@@ -22,9 +23,9 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build", "templates"]
+exclude_patterns = ["_build", "templates", "study/README.rst"]
 templates_path = ["templates"]
-default_role = None
+default_role = "literal"
 nitpicky = False  # names of peers are links only where their inventories can be fetched
 
 # -- the reference ---------------------------------------------------------------------------------
@@ -77,6 +78,7 @@ sphinx_gallery_conf = {
     "backreferences_dir": None,
     "remove_config_comments": True,
     "show_memory": False,
+    "write_computation_times": False,
     "min_reported_time": 1e9,  # seconds of one machine say nothing
     "show_signature": False,
 }

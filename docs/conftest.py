@@ -9,6 +9,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 N_IMAGES = 200
+collect_ignore = ["conf.py"]
 
 
 @pytest.fixture(scope="session")

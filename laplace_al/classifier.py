@@ -183,7 +183,7 @@ class LaplaceUpdateClassifier(
         Log evidence of the last ``fit``, in nats; see :meth:`log_marginal_likelihood`.
     n_features_in_ : int
         Number of columns of X.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns of X, if they are all strings.
     extractor_ : TorchFeatures or None
         The feature extractor in use.

@@ -166,7 +166,7 @@ class TorchFeatures(
         Name of the layer in use; None if the extractor is not a module.
     n_features_in_ : int
         Number of input features, ``X.shape[1]``.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the input features, if X has names that are all strings.
 
     See Also

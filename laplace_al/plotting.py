@@ -390,8 +390,9 @@ class ReliabilityDisplay:
 
     The confidence of a prediction is the probability of its class, the largest of all; in each bin
     of confidences, their mean is held against the share of predictions that are right. The expected
-    calibration error is the mean distance of the two, sum_b n_b / n |accuracy_b - confidence_b|.
-    Make it by :meth:`from_estimator` or :meth:`from_predictions`.
+    calibration error is the mean distance of the two,
+    ``sum_b n_b / n |accuracy_b - confidence_b|``. Make it by :meth:`from_estimator` or
+    :meth:`from_predictions`.
 
     Parameters
     ----------

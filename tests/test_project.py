@@ -46,3 +46,11 @@ def test_every_module_has_a_mirror(path):
     relative = path.relative_to(ROOT / "laplace_al")
     if path.name != "__init__.py":
         assert (ROOT / "tests" / relative.with_name(f"test_{relative.name}")).exists()
+
+
+def test_ci_builds_the_pages_by_the_command_of_the_contributing_page():
+    [command] = re.findall(
+        r"^    (python -m sphinx .*)$", read("docs/contributing.rst"), flags=re.MULTILINE
+    )
+    assert f"\n{command}\n" in read(".ci/run")
+    assert command in read("docs/conf.py")

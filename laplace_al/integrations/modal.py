@@ -262,7 +262,7 @@ class Committee(models.Committee):
 
     Attributes
     ----------
-    classes_ : ndarray of shape (n_classes_,)
+    classes_ : ndarray of shape (`n_classes_`,)
         Labels that any learner knows.
     n_classes_ : int
 

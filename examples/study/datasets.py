@@ -1,6 +1,14 @@
-"""Features and labels for the studies: digits is bundled, the others are read from a folder."""
+"""Features and labels for the studies: digits is bundled, the others are read from a folder.
 
+A file that is missing, or that does not hold what is expected, is refused with the place that has
+it. Networks that make features are trained on instances that are then left out, and are frozen.
+"""
+
+import hashlib
+import inspect
+import os
 import pathlib
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -8,8 +16,78 @@ from sklearn.datasets import load_digits
 from sklearn.kernel_approximation import RBFSampler
 from sklearn.preprocessing import StandardScaler
 from torch import nn
+from torch.nn import functional
 
-N_IMAGES_APART = 2000  # train the network that makes the features of MNIST
+N_APART = 2000  # train the networks that make features
+N_EPOCHS = 20
+
+
+class File(NamedTuple):
+    """What an ``.npz`` file must hold: shapes by name, labels last, and where it comes from."""
+
+    name: str
+    shapes: dict
+    n_classes: int
+    source: str
+
+    def read(self, folder):
+        """Its arrays by name.
+
+        Raises
+        ------
+        FileNotFoundError
+            If it is not there.
+        ValueError
+            If it holds something else.
+        """
+        path = pathlib.Path(folder) / self.name
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing. It holds {self._described()}.")
+        with np.load(path, allow_pickle=False) as archive:
+            found = {name: archive[name] for name in archive.files}
+        shapes = {name: array.shape for name, array in found.items() if name in self.shapes}
+        if shapes != self.shapes:
+            raise ValueError(f"{path} has the arrays {shapes}. Expected: {self._described()}.")
+        labels = np.concatenate([a for name, a in found.items() if name in self._labels()])
+        if len(np.unique(labels)) != self.n_classes:
+            raise ValueError(
+                f"{path} has {len(np.unique(labels))} classes. Expected: {self._described()}."
+            )
+        return found
+
+    def _labels(self):
+        return [name for name, shape in self.shapes.items() if len(shape) == 1]
+
+    def _described(self):
+        arrays = ", ".join(f"{name} {shape}" for name, shape in self.shapes.items())
+        return f"{arrays}, {self.n_classes} classes; source: {self.source}"
+
+
+MNIST = File(
+    "mnist_10k.npz",
+    {"images": (10000, 28, 28), "labels": (10000,)},
+    10,
+    "the test images of MNIST, t10k-images-idx3-ubyte.gz and t10k-labels-idx1-ubyte.gz, "
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+)
+LETTER = File(
+    "letter.npz",
+    {"X": (20000, 16), "y": (20000,)},
+    26,
+    "UCI Letter Recognition, https://archive.ics.uci.edu/dataset/59/letter+recognition",
+)
+BANKING77 = File(
+    "banking77_minilm.npz",
+    {
+        "features_train": (10003, 384),
+        "y_train": (10003,),
+        "features_test": (3080, 384),
+        "y_test": (3080,),
+    },
+    77,
+    "Banking77, https://github.com/PolyAI-LDN/task-specific-datasets, as sentence embeddings of "
+    "sentence-transformers/all-MiniLM-L6-v2, in the order of train.csv and test.csv",
+)
 
 
 def digits(folder=None):
@@ -19,64 +97,176 @@ def digits(folder=None):
 
 
 def letter(folder):
-    """300 random Fourier features of 20,000 letters with 16 attributes, 26 classes.
-
-    UCI Letter Recognition as ``letter.npz``: arrays X (n, 16) and y.
-    """
-    with np.load(folder / "letter.npz") as data:
-        X, y = data["X"].astype(float), np.unique(data["y"], return_inverse=True)[1]
+    """300 random Fourier features of 20,000 letters with 16 attributes, 26 classes."""
+    X, y = _letters(folder)
     sampler = RBFSampler(gamma=0.03, n_components=300, random_state=0)
     return sampler.fit_transform(StandardScaler().fit_transform(X)), y
+
+
+def letter_mlp(folder):
+    """64 features of 18,000 letters from a small perceptron trained on 2000 others, 26 classes."""
+    X, y = _letters(folder)
+    apart, rest = _rows_apart(len(y))
+    X = StandardScaler().fit(X[apart]).transform(X)
+    layers = nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 26)
+    return _trained_features(layers, X, y, apart, rest), y[rest]
 
 
 def mnist(folder):
     """64 features of 8000 images from a small convolutional autoencoder, 10 classes.
 
-    It is trained on 2000 other images without their labels. ``mnist_10k.npz``: arrays images
-    (10000, 28, 28) and labels.
+    It is trained on the first 2000 images without their labels.
     """
-    with np.load(folder / "mnist_10k.npz") as data:
-        images = torch.from_numpy(data["images"]).float()[:, None] / 255
-        y = data["labels"].astype(int)
+    found = MNIST.read(folder)
+    images = torch.from_numpy(found["images"]).float()[:, None] / 255
+    y = found["labels"].astype(int)
     torch.manual_seed(0)
-    encoder = nn.Sequential(
-        nn.Conv2d(1, 16, 5, stride=2, padding=2),
-        nn.ReLU(),
-        nn.Conv2d(16, 32, 5, stride=2, padding=2),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(32 * 7 * 7, 64),
-    )
+    encoder = nn.Sequential(*_convolutions(), nn.Linear(32 * 7 * 7, 64))
     decoder = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 784))
     optimiser = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=1e-3)
-    for _ in range(20):
-        for rows in torch.randperm(N_IMAGES_APART).split(64):
+    for _ in range(N_EPOCHS):
+        for rows in torch.randperm(N_APART).split(64):
             batch = images[rows]
             loss = (decoder(encoder(batch)) - batch.flatten(start_dim=1)).square().mean()
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
     with torch.no_grad():
-        X = encoder(images[N_IMAGES_APART:]).double().numpy()
-    return (X - X.mean(axis=0)) / X.std(axis=0) / 8, y[N_IMAGES_APART:]
+        X = encoder(images[N_APART:]).double().numpy()
+    return (X - X.mean(axis=0)) / X.std(axis=0) / 8, y[N_APART:]
+
+
+def mnist_cnn(folder):
+    """64 features of 8000 images from a small convolutional classifier, 10 classes.
+
+    It is trained on 2000 other images, drawn at random, and their labels.
+    """
+    found = MNIST.read(folder)
+    images, y = found["images"][:, None] / 255, found["labels"].astype(int)
+    apart, rest = _rows_apart(len(y))
+    layers = *_convolutions(), nn.Linear(32 * 7 * 7, 64), nn.ReLU(), nn.Linear(64, 10)
+    return _trained_features(layers, images, y, apart, rest), y[rest]
 
 
 def banking77(folder):
-    """Sentence embeddings (13083, 384) of customer queries, 77 classes.
-
-    ``banking77_minilm.npz``: arrays features_train, y_train, features_test, y_test.
-    """
-    with np.load(folder / "banking77_minilm.npz") as data:
-        X = np.concatenate([data["features_train"], data["features_test"]]).astype(float)
-        y = np.concatenate([data["y_train"], data["y_test"]]).astype(int)
+    """Sentence embeddings (13083, 384) of customer queries, 77 classes."""
+    found = BANKING77.read(folder)
+    X = np.concatenate([found["features_train"], found["features_test"]]).astype(float)
+    y = np.concatenate([found["y_train"], found["y_test"]]).astype(int)
     return X, y
 
 
 DATA_SETS = {"digits": digits, "letter": letter, "mnist": mnist, "banking77": banking77}
+VARIANTS = {"mnist-cnn": mnist_cnn, "letter-mlp": letter_mlp}  # of the same files
+FILES = {
+    "letter": LETTER,
+    "letter-mlp": LETTER,
+    "mnist": MNIST,
+    "mnist-cnn": MNIST,
+    "banking77": BANKING77,
+}
+TRAINED = ("mnist", "mnist-cnn", "letter-mlp")
 
 
-def load(names, folder):
-    """The data sets by name; without a folder only those that need no file."""
+def load(names, folder, cache=None):
+    """The data sets by name, (X, y) each; without a folder only those that need no file.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Of ``DATA_SETS`` or ``VARIANTS``.
+    folder : path-like or None
+        Has the files.
+    cache : path-like or None
+        Folder for the features of trained networks, which are not the same to the last bit on
+        every machine. They are made anew where the file or the recipe is another.
+
+    Returns
+    -------
+    dict of (ndarray of shape (n, D), ndarray of shape (n,))
+        y counts the classes from 0.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If a file is missing or holds something else.
+    """
     if folder is None:
         return {"digits": digits()}
-    return {name: DATA_SETS[name](pathlib.Path(folder)) for name in names}
+    return {name: _load_one(name, pathlib.Path(folder), cache) for name in names}
+
+
+def _load_one(name, folder, cache):
+    make = {**DATA_SETS, **VARIANTS}[name]
+    if cache is None or name not in TRAINED:
+        return make(folder)
+    path, recipe = pathlib.Path(cache) / f"features_{name}.npz", _recipe(make, folder, FILES[name])
+    if path.exists():
+        with np.load(path) as archive:
+            if archive["recipe"] == recipe:
+                return archive["X"], archive["y"]
+    X, y = make(folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".part")
+    with unfinished.open("wb") as file:
+        np.savez(file, X=X, y=y, recipe=recipe)
+    os.replace(unfinished, path)
+    return X, y
+
+
+def _recipe(make, folder, file):
+    """A digest of the data and of the code that makes features of it."""
+    file.read(folder)
+    code = "".join(map(inspect.getsource, (make, _trained_features, _convolutions, _rows_apart)))
+    digest = hashlib.sha256(f"{N_APART} {N_EPOCHS} {code}".encode())
+    digest.update((folder / file.name).read_bytes())
+    return digest.hexdigest()
+
+
+def _letters(folder):
+    found = LETTER.read(folder)
+    return found["X"].astype(float), np.unique(found["y"], return_inverse=True)[1]
+
+
+def _rows_apart(n):
+    """Rows that a network is trained on, and the others."""
+    rows = np.random.default_rng(0).permutation(n)
+    return rows[:N_APART], rows[N_APART:]
+
+
+def _convolutions():
+    """From (1, 28, 28) to 1568 numbers."""
+    return (
+        nn.Conv2d(1, 16, 5, stride=2, padding=2),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 5, stride=2, padding=2),
+        nn.ReLU(),
+        nn.Flatten(),
+    )
+
+
+def _trained_features(layers, X, y, apart, rest):
+    """Inputs of the last layer for the rest, after a training with the labels of those apart.
+
+    Centred and scaled by those apart, to a mean square of 1 in all.
+    """
+    X, labels = torch.from_numpy(X).float(), torch.from_numpy(y)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for layer in layers:
+            if hasattr(layer, "reset_parameters"):
+                layer.reset_parameters()
+        network = nn.Sequential(*layers)
+        optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
+        for _ in range(N_EPOCHS):
+            for rows in torch.from_numpy(apart)[torch.randperm(len(apart))].split(64):
+                loss = functional.cross_entropy(network(X[rows]), labels[rows])
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+    with torch.no_grad():
+        features = network[:-1](X).double().numpy()
+    mean, scale = features[apart].mean(axis=0), features[apart].std(axis=0)
+    alive = scale > 0  # a unit that never fires on those apart says nothing
+    features = (features[rest][:, alive] - mean[alive]) / scale[alive]
+    return features / np.sqrt(alive.sum())

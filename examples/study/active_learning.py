@@ -1,7 +1,7 @@
 """Which strategy needs the fewest labels, and do updates within a batch help?
 
 ``python examples/study/active_learning.py [--data FOLDER] [--sets digits ...] [--batches 10 50]
-[--modes top-b sampled] [--seeds 20] [--results FOLDER]``
+[--strategies margin ...] [--modes top-b sampled] [--seeds 30] [--results FOLDER] [--quick]``
 
 All runs of a seed start from the same random labels, and their t-th queries choose from the same
 1000 candidates, drawn at random from the pool, less what the run has labelled. The last layer is
@@ -13,54 +13,43 @@ fitted anew to all labels after each batch. A batch is chosen
 - ``updates``: label by label, with updates by the true labels;
 - ``refits``: label by label, fitted anew to the true labels.
 
-The last two need an annotator who answers one label at a time. Strategies that look at features
-only choose the same batch in all modes, and BatchBALD label by label is BALD. ``look-ahead`` knows
-all labels: the upper line. ``TOO_SLOW`` names what is left out, minutes a query.
+The last two need an annotator who answers one label at a time. With batches of 1 all modes are the
+same. Strategies that look at features only choose the same batch in all modes, and BatchBALD label
+by label is BALD. ``look-ahead`` knows all labels: the upper line.
 
-A row of ``active_learning_SET.csv`` is one run: its accuracies at the start and after each batch,
-the area under that curve (their mean) and the seconds its queries took. Runs that the file holds
-are not run again. Then the table is printed: areas, and differences in points of accuracy to random
-labels and to top-b of the same strategy, with standard errors over the seeds and p-values of the
-paired Wilcoxon test after Holm's correction, over all that is compared on a data set.
-
-Without ``--data`` only digits is run; see ``datasets.py`` for the files.
+A row of ``active_learning_SET_BATCH.csv`` is one run: its accuracies at the start and after each
+batch, the area under that curve (their mean) and the seconds its queries took, updates and refits
+within a batch included. The strategy ``all labels`` has the accuracy of a fit to the whole pool,
+for the first 5 seeds. Finished runs are not run again.
 """
 
 import argparse
-import pathlib
 import time
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import torch
-from datasets import DATA_SETS, load
-from joblib import Parallel, delayed
-from scipy.stats import wilcoxon
+from datasets import load
+from protocol import Rows, add_arguments, record_command
 from sklearn.base import clone
-from sklearn.decomposition import PCA
 from tqdm.auto import tqdm
 
 from laplace_al import LaplaceUpdateClassifier, strategies
 from laplace_al.strategies import SequentialBatch
 
 N_TEST, N_EVALUATION, N_CANDIDATES, N_TARGETS = 2000, 500, 1000, 100
-N_INITIAL = {"digits": 20, "mnist": 20, "letter": 50, "banking77": 100}
+N_INITIAL = {"digits": 20, "mnist": 20, "letter": 50, "letter-mlp": 50, "banking77": 100}
 N_BATCHES = {1: 100, 10: 20, 50: 10}
-N_COMPONENTS = {"banking77": 128}  # principal ones, for speed
+N_SEEDS_OF_ALL_LABELS = 5
 MODELS = {
     "digits": {"prior_precision": 0.1},
     "mnist": {"prior_precision": 0.1},
-    "letter": {"prior_precision": 0.1, "covariance": "shared", "calibration": None},
+    "letter": {"prior_precision": 0.1},
+    "letter-mlp": {"prior_precision": 0.1},
     "banking77": {"prior_precision": 0.02, "covariance": "shared", "calibration": None},
 }
 MODES = ("top-b", "sampled", "predicted", "updates", "refits")
 ONE_MODE = ("random", "BatchBALD", "core-set", "typi-clust", "prob-cover", "look-ahead")
-TOO_SLOW = [  # data set, batch, strategy, mode
-    ("banking77", 10, "EPIG", "sampled"),
-    ("banking77", 50, "EPIG", "sampled"),
-    ("banking77", 50, "BatchBALD", "top-b"),
-]
 
 
 def strategy_named(name, X_target, X_eval, y_eval, y_candidates):
@@ -94,135 +83,131 @@ STRATEGIES = (
 )
 
 
-def one_run(X, y, data_set, batch, strategy, mode, seed):
-    """Accuracies (n_batches + 1,) of a run, and the seconds of its queries."""
-    torch.set_num_threads(1)
+def split(y, seed):
+    """Rows of the pool, for the evaluation of look-ahead, and for the test."""
     rows = np.random.default_rng(seed).permutation(len(y))
-    test, evaluation = rows[-N_TEST:], rows[-N_TEST - N_EVALUATION : -N_TEST]
-    pool = rows[: -N_TEST - N_EVALUATION]
-    if len(y) < 2 * N_TEST:  # digits
-        test, evaluation, pool = rows[-500:], rows[-800:-500], rows[:-800]
-    labelled = list(pool[: N_INITIAL[data_set]])
-    targets = np.random.default_rng([seed, 1]).choice(pool, N_TARGETS, replace=False)
-    blank = LaplaceUpdateClassifier(classes=np.unique(y), **MODELS[data_set])
-    model = clone(blank).fit(X[labelled], y[labelled])
-    accuracies, seconds = [model.score(X[test], y[test])], 0.0
-    for t in range(N_BATCHES[batch]):
-        candidates = np.random.default_rng([seed, 2, t]).choice(pool, N_CANDIDATES, replace=False)
-        candidates = candidates[~np.isin(candidates, labelled)]
-        chooser = strategy_named(
-            strategy, X[targets], X[evaluation], y[evaluation], y[candidates]
-        ).set_params(random_state=np.random.RandomState([seed, t]))
-        if mode in ("sampled", "predicted"):
-            chooser = SequentialBatch(
-                chooser.set_params(random_state=None),
-                labels=mode,
-                random_state=chooser.random_state,
-            )
-        n_at_once = 1 if mode in ("updates", "refits") else batch
+    n_test, n_held = (N_TEST, N_TEST + N_EVALUATION) if len(y) >= 2 * N_TEST else (500, 800)
+    return rows[:-n_held], rows[-n_held:-n_test], rows[-n_test:]
+
+
+class Experiment:
+    """A run of one strategy, batch size and mode on one split."""
+
+    def __init__(self, X, y, data_set, batch, strategy, mode, seed):
+        self.X, self.y, self.seed = X, y, seed
+        self.batch, self.strategy, self.mode = batch, strategy, mode
+        self.pool, self.evaluation, self.test = split(y, seed)
+        self.targets = np.random.default_rng([seed, 1]).choice(self.pool, N_TARGETS, replace=False)
+        self.blank = LaplaceUpdateClassifier(classes=np.unique(y), **MODELS[data_set])
+        self.labelled = list(self.pool[: N_INITIAL[data_set]])
+        self.seconds = 0.0
+        self._fit()
+
+    def _fit(self):
+        self.model = clone(self.blank).fit(self.X[self.labelled], self.y[self.labelled])
+
+    def _accuracy(self):
+        return self.model.score(self.X[self.test], self.y[self.test])
+
+    def run(self):
+        """Its row."""
+        accuracies = [self._accuracy()]
+        for t in range(N_BATCHES[self.batch]):
+            self._learn_a_batch(t)
+            self._fit()
+            accuracies.append(self._accuracy())
+        return {
+            "strategy": self.strategy,
+            "mode": self.mode,
+            "seed": self.seed,
+            "area": f"{np.mean(accuracies):.6f}",
+            "seconds": self.seconds,
+            "accuracies": " ".join(f"{accuracy:.4f}" for accuracy in accuracies),
+        }
+
+    def _learn_a_batch(self, t):
+        """Choose from the candidates of the t-th query; the model may learn on the way."""
+        X, y = self.X, self.y
+        n_candidates = min(N_CANDIDATES, len(self.pool))
+        rng = np.random.default_rng([self.seed, 2, t])
+        candidates = rng.choice(self.pool, n_candidates, replace=False)
+        candidates = candidates[~np.isin(candidates, self.labelled)]
+        chooser = self._chooser(y[candidates], np.random.RandomState([self.seed, t]))
+        n_at_once = 1 if self.mode in ("updates", "refits") else self.batch
         is_open = np.ones(len(candidates), dtype=bool)
-        for _ in range(batch // n_at_once):
-            learner = SimpleNamespace(estimator=model, query=None, instances_=X[labelled])
+        X_candidates = X[candidates]
+        for place in range(0, self.batch, n_at_once):
             start = time.perf_counter()
-            chosen = chooser.query(learner, X[candidates], n_at_once, candidates=is_open)
-            seconds += time.perf_counter() - start
+            if place and self.mode == "updates":
+                self.model.partial_fit(X[self.labelled[-1:]], y[self.labelled[-1:]])
+            elif place and self.mode == "refits":  # the mode is the same from anywhere
+                self.model.set_params(warm_start=True).fit(X[self.labelled], y[self.labelled])
+            learner = SimpleNamespace(estimator=self.model, query=None, instances_=X[self.labelled])
+            chosen = chooser.query(learner, X_candidates, n_at_once, candidates=is_open)
+            self.seconds += time.perf_counter() - start
             is_open[chosen] = False
-            labelled += list(candidates[chosen])
-            if mode == "updates":
-                model.partial_fit(X[candidates[chosen]], y[candidates[chosen]])
-            elif mode == "refits":
-                model = clone(blank).fit(X[labelled], y[labelled])
-        model = clone(blank).fit(X[labelled], y[labelled])
-        accuracies.append(model.score(X[test], y[test]))
+            self.labelled += list(candidates[chosen])
+
+    def _chooser(self, y_candidates, random_state):
+        strategy = strategy_named(
+            self.strategy,
+            self.X[self.targets],
+            self.X[self.evaluation],
+            self.y[self.evaluation],
+            y_candidates,
+        )
+        if self.mode in ("sampled", "predicted"):
+            return SequentialBatch(strategy, labels=self.mode, random_state=random_state)
+        return strategy.set_params(random_state=random_state)
+
+
+def accuracy_of_all_labels(X, y, data_set, seed):
+    """The row of a fit to the whole pool."""
+    pool, _, test = split(y, seed)
+    lean = {"calibration": None, "curvature": "categorical", "covariance": "shared"}  # same mode
+    model = LaplaceUpdateClassifier(**{**MODELS[data_set], **lean})
+    accuracy = model.fit(X[pool], y[pool]).score(X[test], y[test])
     return {
-        "batch": batch,
-        "strategy": strategy,
-        "mode": mode,
+        "strategy": "all labels",
+        "mode": "top-b",
         "seed": seed,
-        "area": round(np.mean(accuracies), 6),
-        "seconds": round(seconds, 3),
-        "accuracies": " ".join(f"{accuracy:.4f}" for accuracy in accuracies),
+        "area": f"{accuracy:.6f}",
+        "seconds": 0.0,
+        "accuracies": f"{accuracy:.4f}",
     }
-
-
-def run_what_is_missing(X, y, data_set, arms, n_seeds, path, n_jobs):
-    """Appends each run to the file as soon as it is done."""
-    known = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["seed"])
-    done = set()
-    if len(known):
-        done = set(zip(known.batch, known.strategy, known["mode"], known.seed, strict=True))
-    todo = [(*arm, seed) for seed in range(n_seeds) for arm in arms if (*arm, seed) not in done]
-    work = (delayed(one_run)(X, y, data_set, *task) for task in todo)
-    runs = Parallel(n_jobs, return_as="generator_unordered", batch_size=1)(work)
-    for run in tqdm(runs, desc=data_set, total=len(todo), mininterval=10):
-        pd.DataFrame([run]).to_csv(path, mode="a", header=not path.exists(), index=False)
-    table = pd.read_csv(path)
-    return table.sort_values(["batch", "strategy", "mode", "seed"])
-
-
-def holm(p):
-    """p-values after Holm's correction, (n,)."""
-    order = np.argsort(p)
-    steps = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    corrected = np.empty(len(p))
-    corrected[order] = np.minimum(steps, 1)
-    return corrected
-
-
-def summary(table):
-    """A row for each batch size, strategy and mode."""
-    areas = table.pivot_table(index="seed", columns=["batch", "strategy", "mode"], values="area")
-    seconds = table.groupby(["batch", "strategy", "mode"]).seconds.mean()
-    rows, tests = [], []
-    for batch, strategy, mode in areas.columns:
-        area = areas[batch, strategy, mode]
-        row = {"batch": batch, "strategy": strategy, "mode": mode, "area": area.mean()}
-        row["s/query"] = seconds[batch, strategy, mode] / N_BATCHES[batch]
-        for name, other in [
-            ("random", (batch, "random", "top-b")),
-            ("top-b", (batch, strategy, "top-b")),
-        ]:
-            if other in areas and other != (batch, strategy, mode):
-                difference = 100 * (area - areas[other]).dropna()
-                row[f"- {name}"] = difference.mean()
-                row[f"se {name}"] = difference.std(ddof=1) / len(difference) ** 0.5
-                tests.append((len(rows), f"p {name}", wilcoxon(difference).pvalue))
-        rows.append(row)
-    corrected = holm(np.array([p for _, _, p in tests]))
-    for (row, column, _), p in zip(tests, corrected, strict=True):
-        rows[row][column] = p
-    columns = ["batch", "strategy", "mode", "area", "- random", "se random", "p random"]
-    frame = pd.DataFrame(rows, columns=[*columns, "- top-b", "se top-b", "p top-b", "s/query"])
-    return frame.sort_values(["batch", "area"], ascending=[True, False])
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", help="folder with the files of the other data sets")
-    parser.add_argument("--sets", nargs="+", default=["digits"], choices=DATA_SETS)
+    add_arguments(parser, seeds=30)
+    parser.add_argument("--sets", nargs="+", default=["digits"], choices=MODELS)
     parser.add_argument("--batches", nargs="+", type=int, default=[10], choices=N_BATCHES)
     parser.add_argument("--modes", nargs="+", default=["top-b", "sampled"], choices=MODES)
     parser.add_argument("--strategies", nargs="+", default=STRATEGIES, choices=STRATEGIES)
-    parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--results", type=pathlib.Path, default=pathlib.Path("results"))
-    parser.add_argument("--jobs", type=int, default=2)
     args = parser.parse_args()
-    args.results.mkdir(parents=True, exist_ok=True)
+    if args.quick:
+        args.sets, args.batches, args.seeds = ["digits"], [10], 2
+        args.strategies, args.modes = ("random", "margin"), MODES
+    torch.set_num_threads(1)
+    record_command(args.results / "active_learning.json")
     arms = [
-        (batch, strategy, mode)
-        for batch in args.batches
+        (strategy, mode)
         for strategy in args.strategies
         for mode in args.modes
         if mode == "top-b" or strategy not in ONE_MODE
     ]
-    for name, (X, y) in load(args.sets, args.data).items():
-        if name in N_COMPONENTS:
-            X = PCA(N_COMPONENTS[name], random_state=0).fit_transform(X)
-        possible = [arm for arm in arms if (name, *arm) not in TOO_SLOW]
-        path = args.results / f"active_learning_{name}.csv"
-        table = run_what_is_missing(X, y, name, possible, args.seeds, path, args.jobs)
-        print(f"\n{name}: {table.seed.nunique()} seeds")
-        print(summary(table).round(3).to_string(index=False), flush=True)
+    for name in args.sets:
+        X, y = load(name, args.data)
+        for batch in args.batches:
+            path = args.results / f"active_learning_{name}_{batch}.csv"
+            rows = Rows(path, ["strategy", "mode", "seed"])
+            for seed in range(min(args.seeds, N_SEEDS_OF_ALL_LABELS)):
+                if ("all labels", "top-b", seed) not in rows:
+                    rows.append([accuracy_of_all_labels(X, y, name, seed)])
+            runs = [(*arm, seed) for seed in range(args.seeds) for arm in arms]
+            todo = [run for run in runs if run not in rows]
+            for run in tqdm(todo, desc=f"{name} {batch}", mininterval=10):
+                rows.append([Experiment(X, y, name, batch, *run).run()])
 
 
 if __name__ == "__main__":

@@ -4,15 +4,14 @@ A file that is missing, or that does not hold what is expected, is refused with 
 it. Networks that make features are trained on instances that are then left out, and are frozen.
 """
 
-import hashlib
-import inspect
-import os
 import pathlib
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, load_sample_images
+from sklearn.decomposition import PCA
+from sklearn.feature_extraction.image import extract_patches_2d
 from sklearn.kernel_approximation import RBFSampler
 from sklearn.preprocessing import StandardScaler
 from torch import nn
@@ -105,11 +104,8 @@ def letter(folder):
 
 def letter_mlp(folder):
     """64 features of 18,000 letters from a small perceptron trained on 2000 others, 26 classes."""
-    X, y = _letters(folder)
-    apart, rest = _rows_apart(len(y))
-    X = StandardScaler().fit(X[apart]).transform(X)
-    layers = nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 26)
-    return _trained_features(layers, X, y, apart, rest), y[rest]
+    X, y, apart, rest = _scaled_letters(folder)
+    return _perceptron(X, y, apart)(X[rest]), y[rest]
 
 
 def mnist(folder):
@@ -120,17 +116,18 @@ def mnist(folder):
     found = MNIST.read(folder)
     images = torch.from_numpy(found["images"]).float()[:, None] / 255
     y = found["labels"].astype(int)
-    torch.manual_seed(0)
-    encoder = nn.Sequential(*_convolutions(), nn.Linear(32 * 7 * 7, 64))
-    decoder = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 784))
-    optimiser = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=1e-3)
-    for _ in range(N_EPOCHS):
-        for rows in torch.randperm(N_APART).split(64):
-            batch = images[rows]
-            loss = (decoder(encoder(batch)) - batch.flatten(start_dim=1)).square().mean()
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        encoder = nn.Sequential(*_convolutions(), nn.Linear(32 * 7 * 7, 64))
+        decoder = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 784))
+        optimiser = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=1e-3)
+        for _ in range(N_EPOCHS):
+            for rows in torch.randperm(N_APART).split(64):
+                batch = images[rows]
+                loss = (decoder(encoder(batch)) - batch.flatten(start_dim=1)).square().mean()
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
     with torch.no_grad():
         X = encoder(images[N_APART:]).double().numpy()
     return (X - X.mean(axis=0)) / X.std(axis=0) / 8, y[N_APART:]
@@ -141,91 +138,87 @@ def mnist_cnn(folder):
 
     It is trained on 2000 other images, drawn at random, and their labels.
     """
-    found = MNIST.read(folder)
-    images, y = found["images"][:, None] / 255, found["labels"].astype(int)
-    apart, rest = _rows_apart(len(y))
-    layers = *_convolutions(), nn.Linear(32 * 7 * 7, 64), nn.ReLU(), nn.Linear(64, 10)
-    return _trained_features(layers, images, y, apart, rest), y[rest]
+    images, y, apart, rest = _images(folder)
+    return _convolutional(images, y, apart)(images[rest]), y[rest]
 
 
 def banking77(folder):
-    """Sentence embeddings (13083, 384) of customer queries, 77 classes."""
+    """128 principal components, for speed, of embeddings of 13,083 queries, 77 classes."""
     found = BANKING77.read(folder)
     X = np.concatenate([found["features_train"], found["features_test"]]).astype(float)
     y = np.concatenate([found["y_train"], found["y_test"]]).astype(int)
-    return X, y
+    return PCA(128, random_state=0).fit_transform(X), y
 
 
-DATA_SETS = {"digits": digits, "letter": letter, "mnist": mnist, "banking77": banking77}
-VARIANTS = {"mnist-cnn": mnist_cnn, "letter-mlp": letter_mlp}  # of the same files
-FILES = {
-    "letter": LETTER,
-    "letter-mlp": LETTER,
-    "mnist": MNIST,
-    "mnist-cnn": MNIST,
-    "banking77": BANKING77,
+DATA_SETS = {
+    "digits": digits,
+    "mnist": mnist,
+    "mnist-cnn": mnist_cnn,
+    "letter": letter,
+    "letter-mlp": letter_mlp,
+    "banking77": banking77,
 }
-TRAINED = ("mnist", "mnist-cnn", "letter-mlp")
 
 
-def load(names, folder, cache=None):
-    """The data sets by name, (X, y) each; without a folder only those that need no file.
-
-    Parameters
-    ----------
-    names : sequence of str
-        Of ``DATA_SETS`` or ``VARIANTS``.
-    folder : path-like or None
-        Has the files.
-    cache : path-like or None
-        Folder for the features of trained networks, which are not the same to the last bit on
-        every machine. They are made anew where the file or the recipe is another.
-
-    Returns
-    -------
-    dict of (ndarray of shape (n, D), ndarray of shape (n,))
-        y counts the classes from 0.
+def load(name, folder):
+    """Features (n, D) and labels (n,), counted from 0, of a data set.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        If a file is missing or holds something else.
+        If its file is missing or holds something else.
     """
-    if folder is None:
-        return {"digits": digits()}
-    return {name: _load_one(name, pathlib.Path(folder), cache) for name in names}
+    if name != "digits" and folder is None:
+        raise FileNotFoundError(f"{name} needs --data FOLDER; digits alone needs no file.")
+    return DATA_SETS[name](folder)
 
 
-def _load_one(name, folder, cache):
-    make = {**DATA_SETS, **VARIANTS}[name]
-    if cache is None or name not in TRAINED:
-        return make(folder)
-    path, recipe = pathlib.Path(cache) / f"features_{name}.npz", _recipe(make, folder, FILES[name])
-    if path.exists():
-        with np.load(path) as archive:
-            if archive["recipe"] == recipe:
-                return archive["X"], archive["y"]
-    X, y = make(folder)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".part")
-    with unfinished.open("wb") as file:
-        np.savez(file, X=X, y=y, recipe=recipe)
-    os.replace(unfinished, path)
-    return X, y
+def other_data(name, folder, n, seed):
+    """Features (n, D) of what is none of the classes.
+
+    For images the patches of the photographs that scikit-learn bundles, through the same network;
+    for tables and text rows whose columns are shuffled, each on its own, which keeps the values
+    and loses what connects them.
+    """
+    rng = np.random.default_rng(seed)
+    if name == "digits":
+        return _photographs(8, n, seed).reshape(n, 64)
+    if name == "mnist-cnn":
+        images, y, apart, _ = _images(folder)
+        return _convolutional(images, y, apart)(_photographs(28, n, seed)[:, None])
+    if name == "letter-mlp":
+        X, y, apart, rest = _scaled_letters(folder)
+        return _perceptron(X, y, apart)(rng.permuted(rng.permutation(X[rest])[:n], axis=0))
+    X, _ = load(name, folder)
+    return rng.permuted(rng.permutation(X)[:n], axis=0)
 
 
-def _recipe(make, folder, file):
-    """A digest of the data and of the code that makes features of it."""
-    file.read(folder)
-    code = "".join(map(inspect.getsource, (make, _trained_features, _convolutions, _rows_apart)))
-    digest = hashlib.sha256(f"{N_APART} {N_EPOCHS} {code}".encode())
-    digest.update((folder / file.name).read_bytes())
-    return digest.hexdigest()
+def _photographs(size, n, seed):
+    """Grey patches (n, size, size) in [0, 1], half of them of each photograph."""
+    grey = [image.mean(axis=2) / 255 for image in load_sample_images().images]
+    patches = [
+        extract_patches_2d(image, (size, size), max_patches=n, random_state=seed) for image in grey
+    ]
+    return np.concatenate(patches)[:: len(grey)]
+
+
+def _images(folder):
+    """(n, 1, 28, 28) in [0, 1], labels, and the rows to train on and the others."""
+    found = MNIST.read(folder)
+    y = found["labels"].astype(int)
+    return found["images"][:, None] / 255, y, *_rows_apart(len(y))
 
 
 def _letters(folder):
     found = LETTER.read(folder)
     return found["X"].astype(float), np.unique(found["y"], return_inverse=True)[1]
+
+
+def _scaled_letters(folder):
+    """Attributes, labels, and the rows to train on and the others."""
+    X, y = _letters(folder)
+    apart, rest = _rows_apart(len(y))
+    return StandardScaler().fit(X[apart]).transform(X), y, apart, rest
 
 
 def _rows_apart(n):
@@ -245,10 +238,20 @@ def _convolutions():
     )
 
 
-def _trained_features(layers, X, y, apart, rest):
-    """Inputs of the last layer for the rest, after a training with the labels of those apart.
+def _convolutional(images, y, apart):
+    layers = (*_convolutions(), nn.Linear(32 * 7 * 7, 64), nn.ReLU(), nn.Linear(64, 10))
+    return _trained(layers, images[apart], y[apart])
 
-    Centred and scaled by those apart, to a mean square of 1 in all.
+
+def _perceptron(X, y, apart):
+    layers = (nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 26))
+    return _trained(layers, X[apart], y[apart])
+
+
+def _trained(layers, X, y):
+    """A function from inputs to those of the last layer, after a training of all layers.
+
+    Its outputs are centred and scaled by those of the training, to a mean square of 1 in all.
     """
     X, labels = torch.from_numpy(X).float(), torch.from_numpy(y)
     with torch.random.fork_rng():
@@ -259,14 +262,18 @@ def _trained_features(layers, X, y, apart, rest):
         network = nn.Sequential(*layers)
         optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
         for _ in range(N_EPOCHS):
-            for rows in torch.from_numpy(apart)[torch.randperm(len(apart))].split(64):
+            for rows in torch.randperm(len(X)).split(64):
                 loss = functional.cross_entropy(network(X[rows]), labels[rows])
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()
-    with torch.no_grad():
-        features = network[:-1](X).double().numpy()
-    mean, scale = features[apart].mean(axis=0), features[apart].std(axis=0)
-    alive = scale > 0  # a unit that never fires on those apart says nothing
-    features = (features[rest][:, alive] - mean[alive]) / scale[alive]
-    return features / np.sqrt(alive.sum())
+
+    @torch.no_grad()
+    def outputs(inputs):
+        return network[:-1](torch.as_tensor(inputs).float()).double().numpy()
+
+    found = outputs(X)
+    mean, scale = found.mean(axis=0), found.std(axis=0)
+    alive = scale > 0  # a unit that never fires in training says nothing
+    scale = np.where(alive, scale, 1) * np.sqrt(alive.sum())
+    return lambda inputs: ((outputs(inputs) - mean) / scale)[:, alive]

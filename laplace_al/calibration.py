@@ -102,17 +102,23 @@ class Calibration:
             return cls()
         coarse = _LOG_TEMPERATURES[::2]
 
+        n = len(observation.weights)
+
         def quality(scale):
-            return (_scores(observation, scale, coarse) + _log_prior(coarse)).max()
+            return (_scores(observation, scale, coarse, n)[0] + _log_prior(coarse)).max()
 
         best = max(_SCALES, key=quality)
-        return cls(_scores(observation, best, _LOG_TEMPERATURES), best)
+        return cls(_scores(observation, best, _LOG_TEMPERATURES, n)[0], best)
 
     @functools.cached_property
     def scores(self):
         """Sum of s log p(y) of all labels at each temperature, (n_temperatures,)."""
-        parts = [_scores(part, self.variance_scale, _LOG_TEMPERATURES) for part in self._joined()]
-        return sum(parts, start=self.read)
+        scores = self.read
+        for joined, sizes in self._joined():
+            # one observation after another: rounded alike, whenever they are asked for
+            for part in _scores(joined, self.variance_scale, _LOG_TEMPERATURES, sizes):
+                scores = scores + part
+        return scores
 
     @property
     def is_informed(self):
@@ -160,7 +166,7 @@ class Calibration:
         >>> Calibration().observe(seen).temperature > 2
         True
         """
-        # what was read once is not read again, and a copy from disk rounds as this one does
+        # what was read once is not read again
         known = self._all_read() if "scores" in vars(self) else self
         more = replace(known, unread=(*known.unread, observation))
         is_little = max(len(more.unread), len(observation.weights)) < _MAX_UNREAD
@@ -189,16 +195,17 @@ class Calibration:
         return replace(self, read=self.scores, unread=())
 
     def _joined(self):
-        """What is unread, in runs of the same link and number of outputs."""
+        """What is unread, in runs of the same link and number of outputs, and how many each."""
         runs = itertools.groupby(self.unread, lambda part: (part.link, part.targets.shape[1:]))
         for _, run in runs:
             parts = list(run)
             logits, variance = zip(*(part.predicted for part in parts), strict=True)
-            yield parts[0]._replace(
+            joined = parts[0]._replace(
                 predicted=LeftOut(torch.cat(logits), torch.cat(variance)),
                 targets=torch.cat([part.targets for part in parts]),
                 weights=torch.cat([part.weights for part in parts]),
             )
+            yield joined, [len(part.weights) for part in parts]
 
     def __getstate__(self):
         return {
@@ -242,8 +249,8 @@ def _log_prior(log_temperatures):
     return -((log_temperatures / _PRIOR) ** 2) / 2
 
 
-def _scores(observation, scale, log_temperatures):
-    """Sum of s log p(y) at each temperature."""
+def _scores(observation, scale, log_temperatures, sizes):
+    """Sums of s log p(y) at each temperature, over so many labels at a time: (n_sums, n_t)."""
     link, likelihood, predicted, targets, weights = observation
     logits, variance = predicted.logits, scale * predicted.variance
     temperatures = torch.as_tensor(np.exp(log_temperatures)).to(logits)
@@ -253,5 +260,6 @@ def _scores(observation, scale, log_temperatures):
         cooled = (logits / some[:, None, None]).flatten(end_dim=1)
         calibrated = link(cooled, variance.repeat(len(some), 1))
         losses = likelihood.negative_log_likelihood(calibrated, targets.repeat(len(some), 1))
-        scores.append(-(losses.reshape(len(some), -1) @ weights))
-    return torch.cat(scores).double().numpy(force=True)
+        parts = (-weights * losses.reshape(len(some), -1)).split(sizes, dim=1)
+        scores.append(torch.stack([part.sum(dim=1) for part in parts]))
+    return torch.cat(scores, dim=1).double().numpy(force=True)

@@ -40,7 +40,7 @@ from laplace_al.pool import PoolState
 from laplace_al.predictive import averaged, sampled_probabilities
 from laplace_al.priors import IsotropicPrior
 from laplace_al.structures import STRUCTURES, available_device, choose_structure
-from laplace_al.transaction import all_or_nothing
+from laplace_al.transaction import all_or_nothing, on_one_state
 from laplace_al.updates import Recording
 
 _LINKS = {
@@ -368,7 +368,6 @@ class LaplaceUpdateClassifier(
             prior_mean,
             stiffening=stiffening,
         )
-        self._draw_seed()
         self._calibrate(data, examined)
         self._memory = None
         if self.memory_size != 0 and self.head == "fit":
@@ -376,6 +375,7 @@ class LaplaceUpdateClassifier(
             self._memory = everything.keep(
                 self.memory_size, mean, likelihood, structure, stiffening
             )
+        self._draw_seed()
         return self
 
     @all_or_nothing
@@ -447,6 +447,8 @@ class LaplaceUpdateClassifier(
         if memory is not None:
             memory = memory.add(features, indices, self.n_passes * weights)
             self._memory = self._refit_on(memory, likelihood)
+        if first:
+            self._draw_seed()
         return self
 
     @all_or_nothing
@@ -503,6 +505,7 @@ class LaplaceUpdateClassifier(
         self.classes_ = classes
         return self
 
+    @on_one_state
     @in_blocks
     def decision_function(self, X):
         """Logits of the prediction: :meth:`predict_proba` is their sigmoid or softmax.
@@ -525,6 +528,7 @@ class LaplaceUpdateClassifier(
         logits = self._predictive_logits(X).numpy(force=True)
         return logits[:, 0] if logits.shape[1] == 1 else logits
 
+    @on_one_state
     @in_blocks
     def predict(self, X):
         """The most probable class of each input.
@@ -547,6 +551,7 @@ class LaplaceUpdateClassifier(
             logits.argmax(axis=1) if logits.ndim == 2 else (logits > 0).astype(int)
         ]
 
+    @on_one_state
     @in_blocks
     def predict_proba(self, X):
         """Probabilities of the classes, uncertainty about the weights included.
@@ -569,6 +574,7 @@ class LaplaceUpdateClassifier(
         logits = self._predictive_logits(X)
         return likelihood_of(len(self.classes_)).probabilities(logits).numpy(force=True)
 
+    @on_one_state
     @in_blocks
     def predict_log_proba(self, X):
         """Logarithm of :meth:`predict_proba`, exact for tiny probabilities.
@@ -590,6 +596,7 @@ class LaplaceUpdateClassifier(
         logits = self._predictive_logits(X)
         return likelihood_of(len(self.classes_)).log_probabilities(logits).numpy(force=True)
 
+    @on_one_state
     @in_blocks
     def latent_mean_and_variance(self, X):
         """Gaussian over the logits, before it is made into probabilities.
@@ -620,6 +627,7 @@ class LaplaceUpdateClassifier(
             mean, variance = mean[:, 0], variance.reshape(-1)
         return mean.numpy(force=True), variance.numpy(force=True)
 
+    @on_one_state
     def sample_proba(self, X, n_samples=None, random_state=None):
         """Class probabilities under weights drawn from the posterior.
 
@@ -656,6 +664,7 @@ class LaplaceUpdateClassifier(
         )
         return torch.cat(list(draws)).numpy(force=True)
 
+    @on_one_state
     @in_blocks
     def predict_uncertainty(self, X):
         """How uncertain each prediction is, and why.
@@ -692,6 +701,7 @@ class LaplaceUpdateClassifier(
         parts = total, aleatoric, total - aleatoric
         return tuple(part.numpy(force=True) for part in parts)
 
+    @on_one_state
     def log_marginal_likelihood(self, prior_precision=None):
         """Log evidence: the probability of all labels under the prior, by Laplace's method.
 
@@ -752,6 +762,7 @@ class LaplaceUpdateClassifier(
         value = value + change - self.posterior_.log_evidence(self.prior_precision_)
         return value if isinstance(prior_precision, torch.Tensor) else float(value)
 
+    @on_one_state
     def newton_decrement(self, X, y, sample_weight=None):
         """How far the posterior mean is from the MAP of these labels, in standard deviations.
 
@@ -798,6 +809,7 @@ class LaplaceUpdateClassifier(
         gradient = prior.gradient(self.posterior_.mean) - features.T @ (weights[:, None] * residual)
         return float(self.posterior_.norm(gradient))
 
+    @on_one_state
     def pool_state(self, X):
         """Predictions of a pool that follow each label at the price of one pass over its features.
 
@@ -837,6 +849,7 @@ class LaplaceUpdateClassifier(
             random_seed=self._sampling_seed,
         )
 
+    @on_one_state
     @in_blocks
     def transform(self, X):
         """The features of X, without the intercept's constant: pays for the extractor once.
@@ -1070,7 +1083,6 @@ class LaplaceUpdateClassifier(
         if self.memory_size != 0:
             prior = IsotropicPrior(mean, self.prior_precision_)
             self._memory = Memory.empty(prior, data.features)
-        self._draw_seed()
 
     def _current_memory(self, data):
         """What is remembered before an update; None if nothing is to be."""
@@ -1115,6 +1127,7 @@ class LaplaceUpdateClassifier(
         return memory.keep(self.memory_size, mode.mean, likelihood, STRUCTURES[self.covariance_])
 
     def _draw_seed(self):
+        """The last step of a call: a generator of the caller's is not drawn from in vain."""
         self._sampling_seed = 0 if self.random_state is None else _seed(self.random_state)
 
     def _draws(self, features, n_samples, seed=None):

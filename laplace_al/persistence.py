@@ -21,6 +21,7 @@ from laplace_al.networks import check_layer, network_of
 from laplace_al.posterior.per_class import Pending
 from laplace_al.priors import GaussianPrior, IsotropicPrior
 from laplace_al.structures import STRUCTURES, available_device
+from laplace_al.transaction import on_one_state
 
 _OTHERS = {"n_features_in_": int, "n_iter_": int, "log_marginal_likelihood_value_": float}
 # Kinds of NumPy dtypes that labels may have in a file, besides object: no longer than 8 bytes each.
@@ -30,6 +31,7 @@ _NUMERIC = "biuf"
 class SaveLoadMixin:
     """``save`` and ``load`` of a :class:`laplace_al.LaplaceUpdateClassifier`."""
 
+    @on_one_state
     def save(self, path, *, with_memory=False):
         """Write what was learnt to a file that can be read without running code from it.
 

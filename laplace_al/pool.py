@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional
 
 from laplace_al.predictive import sampled_probabilities
+from laplace_al.transaction import all_or_nothing, on_one_state
 from laplace_al.updates import ExpectedUpdate, Recording
 
 
@@ -101,9 +102,7 @@ class PoolState:
         >>> bool(other.logits[0] > pool.logits[0])
         True
         """
-        twin = copy.copy(self)
-        twin.logits, twin.variance = self.logits.clone(), self.variance.clone()
-        return twin
+        return copy.copy(self)  # what it holds is replaced, never changed
 
     def part(self, positions):
         """The state of some instances of the pool.
@@ -153,6 +152,7 @@ class PoolState:
         twin.variance = twin._fresh_variance()
         return twin
 
+    @all_or_nothing
     def observe(self, index, target, weight=1.0):
         """Learn the label of one instance of the pool, and rescore all others.
 
@@ -190,8 +190,9 @@ class PoolState:
         weights = features.new_tensor([weight])
         posterior = self.posterior.condition(features, targets, weights, recording)
         learnt = recording.learnt[0]
-        self.posterior.rescore(features, *learnt, self.project, self.logits, self.variance)
-        self.posterior = posterior
+        logits, variance = self.logits.clone(), self.variance.clone()
+        self.posterior.rescore(features, *learnt, self.project, logits, variance)
+        self.posterior, self.logits, self.variance = posterior, logits, variance
         return self
 
     def rows(self, positions):
@@ -223,6 +224,7 @@ class PoolState:
         product = (self.features @ weights.to(self.features)).to(matrix)
         return product if constant is None else product.add_(constant)
 
+    @on_one_state
     def predict_proba(self, rows=slice(None)):
         """Calibrated probabilities of the pool.
 
@@ -245,6 +247,7 @@ class PoolState:
         logits = self.calibration.apply(self.link, self.logits[rows], self.variance[rows])
         return self.likelihood.probabilities(logits).numpy(force=True)
 
+    @on_one_state
     def sample_proba(self, n_samples):
         """Calibrated probabilities under weights drawn from the posterior.
 

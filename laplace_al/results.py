@@ -130,10 +130,16 @@ class ResultsFile:
         ]
         lines = io.StringIO()
         csv.writer(lines, lineterminator="\n").writerows(rows if self._header else [header, *rows])
-        with self.path.open("ab") as file:
-            file.write(lines.getvalue().encode())
-            file.flush()
-            os.fsync(file.fileno())
+        size = self.path.stat().st_size if self.path.exists() else 0
+        try:
+            with self.path.open("ab") as file:
+                file.write(lines.getvalue().encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:
+            if self.path.exists():
+                os.truncate(self.path, size)  # else the next run would follow half a line
+            raise
         self._header = header
         self._tables[name] = fingerprint, table
 

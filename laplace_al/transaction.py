@@ -1,13 +1,17 @@
-"""All or nothing: a call that fails leaves its object as it was."""
+"""All or nothing: an object is seen as it was before a call or after it, never in between.
+
+What is published is one dictionary of attributes, replaced at once and never changed. So a call
+that fails, or is interrupted, has changed nothing, and other threads see no mixture.
+"""
 
 import functools
 
 
 def all_or_nothing(method):
-    """Make a method restore the attributes of its object when it raises.
+    """Make a method work on a draft of its object, whose attributes become the object's at the end.
 
-    Attributes are restored as they were bound, so methods must rebind values rather than
-    change them in place. Every exception counts, KeyboardInterrupt too, and goes on.
+    Methods must rebind values rather than change them in place. Every exception counts,
+    KeyboardInterrupt too, and goes on.
 
     Parameters
     ----------
@@ -17,6 +21,8 @@ def all_or_nothing(method):
     Returns
     -------
     callable
+        Raises RuntimeError if another thread has changed the object in the meantime, in place of
+        losing what that one did.
 
     Examples
     --------
@@ -37,14 +43,58 @@ def all_or_nothing(method):
 
     @functools.wraps(method)
     def guarded(self, *args, **kwargs):
-        before = dict(vars(self))
-        try:
-            return method(self, *args, **kwargs)
-        except BaseException:
-            attributes = vars(self)
-            for name in attributes.keys() - before.keys():
-                del attributes[name]
-            attributes.update(before)
-            raise
+        published = vars(self)
+        draft = _object_of(type(self), dict(published))
+        result = method(draft, *args, **kwargs)
+        if vars(self) is not published:
+            raise RuntimeError(
+                f"{type(self).__name__} was changed by another thread during {method.__name__}, "
+                "which therefore changed nothing. Hold a lock around calls that change it."
+            )
+        self.__dict__ = vars(draft)
+        return self if result is draft else result
 
     return guarded
+
+
+def on_one_state(method):
+    """Make a method see its object as it is now, whatever is published while it runs.
+
+    Parameters
+    ----------
+    method : callable
+        A method that changes nothing.
+
+    Returns
+    -------
+    callable
+
+    Examples
+    --------
+    >>> class Pair:
+    ...     first = second = 0
+    ...     @all_or_nothing
+    ...     def set(self, number):
+    ...         self.first = self.second = number
+    ...     @on_one_state
+    ...     def get(self, meanwhile):
+    ...         first = self.first
+    ...         meanwhile()
+    ...         return first, self.second
+    >>> pair = Pair()
+    >>> pair.get(meanwhile=lambda: pair.set(1)), pair.get(meanwhile=lambda: None)
+    ((0, 0), (1, 1))
+    """
+
+    @functools.wraps(method)
+    def reading(self, *args, **kwargs):
+        return method(_object_of(type(self), vars(self)), *args, **kwargs)
+
+    return reading
+
+
+def _object_of(kind, attributes):
+    """An object of a class with such attributes."""
+    made = object.__new__(kind)
+    made.__dict__ = attributes
+    return made

@@ -160,3 +160,23 @@ def test_the_mean_is_divided_and_the_variance_multiplied():
     calibration = Calibration(scores, variance_scale=3.0)
     expected = mean_field(logits / np.e, 3 * variance)
     torch.testing.assert_close(calibration.apply(mean_field, logits, variance), expected)
+
+
+@pytest.mark.parametrize("n_classes", [2, 5])
+@pytest.mark.parametrize("link", [plug_in, mean_field])
+def test_when_it_is_read_makes_no_difference(n_classes, link):
+    """To no bit: a prediction or a pickle in between leaves what follows as it is."""
+    rng = np.random.default_rng(0)
+    likelihood = likelihood_of(n_classes)
+    asked, kept, unasked = Calibration(), Calibration(), Calibration()
+    for size in [1, 1, 3, 1, 70, 2, *[1] * 100, 5]:
+        logits = torch.from_numpy(rng.normal(size=(size, likelihood.n_outputs)))
+        targets = likelihood.encode(torch.from_numpy(rng.integers(n_classes, size=size)).double())
+        weights = torch.from_numpy(rng.uniform(size=size))
+        seen = Observation(link, likelihood, LeftOut(logits, logits.exp()), targets, weights)
+        asked, kept = asked.observe(seen), pickle.loads(pickle.dumps(kept.observe(seen)))
+        unasked = unasked.observe(seen)
+        assert asked.temperature > 0
+        assert len(unasked.unread) < 64
+    np.testing.assert_array_equal(asked.scores, unasked.scores)
+    np.testing.assert_array_equal(kept.scores, unasked.scores)

@@ -26,7 +26,6 @@ LAYERS = [
     "features",
     "networks",
     "labels",
-    "transaction",
     "blocks",
     "scores",
     "pool",
@@ -44,6 +43,7 @@ LAYERS = [
     "likelihoods",
     "posterior",
     "stored",
+    "transaction",
 ]
 CORE = LAYERS[LAYERS.index("predictive") :]
 

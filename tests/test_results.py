@@ -42,6 +42,24 @@ class TestResultsFile:
         with ResultsFile(path, KEYS) as results:
             pd.testing.assert_frame_equal(results.get(name, "f00"), TABLE, check_exact=True)
 
+    @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt(), MemoryError()])
+    @pytest.mark.parametrize("n_before", [0, 1])
+    def test_a_run_that_cannot_be_written_leaves_the_file(self, path, monkeypatch, error, n_before):
+        def fail(_):
+            raise error
+
+        with ResultsFile(path, KEYS) as results:
+            for i in range(n_before):
+                results.append(("a", i), "f00", TABLE)
+            before = path.read_bytes() if n_before else b""
+            with monkeypatch.context() as patch, pytest.raises(type(error)):
+                patch.setattr("os.fsync", fail)
+                results.append(("b", 0), "f00", TABLE)
+            assert path.read_bytes() == before
+            assert ("b", 0) not in results
+            results.append(("c", 0), "f00", TABLE)
+        assert kept(path, ("b", 0), ("c", 0)) == [False, True]
+
     def test_it_is_a_tidy_csv_file(self, path):
         keep(path, ("a", 0), ("b", 0))
         frame = pd.read_csv(path)

@@ -1,6 +1,6 @@
 import pytest
 
-from laplace_al.transaction import all_or_nothing
+from laplace_al.transaction import all_or_nothing, on_one_state
 
 
 class Account:
@@ -34,3 +34,41 @@ def test_success_keeps_the_changes_and_the_result():
 def test_the_method_keeps_its_name_and_docstring():
     assert Account.change.__name__ == "change"
     assert Account.change.__doc__ == "Change everything, then fail."
+
+
+class Pair:
+    first = second = 0
+
+    @all_or_nothing
+    def put(self, number, meanwhile=None):
+        self.first = number
+        if meanwhile is not None:
+            meanwhile()
+        self.second = number
+        return self
+
+    @on_one_state
+    def get(self, meanwhile):
+        first = self.first
+        meanwhile()
+        return first, self.second
+
+
+def test_what_is_half_done_is_not_seen():
+    pair, seen = Pair().put(1), []
+    pair.put(2, meanwhile=lambda: seen.append((pair.first, pair.second)))
+    assert seen == [(1, 1)]
+    assert (pair.first, pair.second) == (2, 2)
+
+
+def test_a_reader_goes_on_with_what_it_began_with():
+    pair = Pair()
+    assert pair.get(meanwhile=lambda: pair.put(1)) == (0, 0)
+    assert pair.get(meanwhile=lambda: None) == (1, 1)
+
+
+def test_no_change_of_another_thread_is_lost():
+    pair = Pair()
+    with pytest.raises(RuntimeError, match="changed by another thread during put.*Hold a lock"):
+        pair.put(2, meanwhile=lambda: pair.put(1))
+    assert (pair.first, pair.second) == (1, 1)

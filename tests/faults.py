@@ -1,0 +1,89 @@
+"""Failures on purpose: at a line of the package, or at an operation of torch."""
+
+import dataclasses
+import pathlib
+import sys
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import laplace_al
+
+ROOT = str(pathlib.Path(laplace_al.__file__).parent)
+# What publishes a result has no line that a failure could come from: two assignments.
+_MACHINERY = "transaction.py"
+
+
+class FailingLine:
+    """Raise when so many lines of the package have been run; count them with ``place=None``."""
+
+    def __init__(self, error, place=None):
+        self.error, self.place = error, place
+        self.n_seen, self.where = 0, None
+
+    def __enter__(self):
+        self._before = sys.gettrace()
+        sys.settrace(self._trace)
+        return self
+
+    def __exit__(self, *_):
+        sys.settrace(self._before)
+
+    def _trace(self, frame, event, argument):
+        path = frame.f_code.co_filename
+        return self._count if path.startswith(ROOT) and _MACHINERY not in path else None
+
+    def _count(self, frame, event, argument):
+        if event == "line":
+            if self.n_seen == self.place:
+                self.where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+                raise self.error
+            self.n_seen += 1
+        return self._count
+
+
+class FailingOperation(TorchDispatchMode):
+    """Raise before or after the operation of torch of that number."""
+
+    def __init__(self, error, place=None, *, after=False):
+        super().__init__()
+        self.error, self.place, self.after = error, place, after
+        self.n_seen, self.where = 0, None
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {})) if self.after else None
+        if self.n_seen == self.place:
+            self.where = str(function)
+            raise self.error
+        self.n_seen += 1
+        return result if self.after else function(*args, **(kwargs or {}))
+
+
+def state_of(value):
+    """All that an object holds, bit for bit, without results that it caches."""
+    if isinstance(value, torch.Tensor):
+        return "tensor", str(value.dtype), *_content(value.numpy(force=True))
+    if isinstance(value, np.ndarray | np.generic):
+        return "array", *_content(np.asarray(value))
+    if isinstance(value, nn.Module):
+        return state_of(value.state_dict()), [module.training for module in value.modules()]
+    if isinstance(value, pd.DataFrame):
+        return value.to_dict()
+    if isinstance(value, dict):
+        return {name: state_of(content) for name, content in value.items()}
+    if isinstance(value, list | tuple):
+        return [type(value), *map(state_of, value)]
+    if dataclasses.is_dataclass(value):
+        fields = dataclasses.fields(value)
+        return type(value), {field.name: state_of(getattr(value, field.name)) for field in fields}
+    if type(value).__module__.startswith("laplace_al"):
+        return type(value), state_of(vars(value))
+    return value
+
+
+def _content(array):
+    content = array.tolist() if array.dtype == object else array.tobytes()
+    return str(array.dtype), array.shape, array.strides, content

@@ -81,7 +81,19 @@ sphinx_gallery_conf = {
     "write_computation_times": False,
     "min_reported_time": 1e9,  # seconds of one machine say nothing
     "show_signature": False,
+    "within_subsection_order": "FileNameSortKey",
 }
+
+
+def setup(app):
+    """Pages that show figures of the gallery can be built without them, if none is wanted."""
+
+    def pass_over_missing_figures(app, config):
+        if config.sphinx_gallery_conf["plot_gallery"] in (0, "0", False, "False"):
+            config.suppress_warnings.append("image.not_readable")
+
+    app.connect("config-inited", pass_over_missing_figures, priority=900)
+
 
 # -- what it looks like ----------------------------------------------------------------------------
 

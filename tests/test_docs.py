@@ -1,5 +1,6 @@
 """The pages of the documentation know the code, and the code knows them."""
 
+import ast
 import importlib
 import pathlib
 import re
@@ -98,3 +99,26 @@ def test_every_strategy_is_explained():
         if name != "QueryStrategy" and f":class:`~laplace_al.strategies.{name}`" not in page
     ]
     assert not missing
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """Names of the strategies in the order in which the example draws them."""
+    tree = ast.parse((ROOT / "examples" / "plot_strategies.py").read_text())
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and node.targets[0].id == "STRATEGIES":
+            return [key.value for key in node.value.keys]
+    raise AssertionError("plot_strategies.py has no STRATEGIES")
+
+
+def test_every_strategy_is_drawn(drawn):
+    assert sorted(drawn) == sorted(set(laplace_al.strategies.__all__) - {"QueryStrategy"})
+
+
+def test_every_picture_of_a_strategy_is_that_of_its_name(drawn):
+    page = (ROOT / "docs" / "strategies.rst").read_text()
+    pictures = re.findall(r"sphx_glr_plot_strategies_(\d+)\.png\n +:alt: What (\w+) sees", page)
+    assert {name: int(number) for number, name in pictures} == {
+        name: number for number, name in enumerate(drawn, 1)
+    }
+    assert len(pictures) == len(drawn)

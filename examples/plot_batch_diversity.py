@@ -83,8 +83,8 @@ plt.show()
 # -------------------------------------
 # Diversity: how many digits are in a batch, and how far its images are from the nearest other one
 # in it. Worth: the accuracy after a refit with the true labels, less that with a random batch, in
-# points and in pairs of the same seed. Diversity is not the same as worth: after so few labels nearly
-# every hard image teaches something, and ten seeds cannot tell these batches apart.
+# points and in pairs of the same seed. Diversity is not the same as worth: after so few labels
+# nearly every hard image teaches something, and ten seeds cannot tell these batches apart.
 
 rows = []
 for seed in range(N_SEEDS):

@@ -53,9 +53,7 @@ X_turned, X_new, y_turned, y_new = train_test_split(
     turned(X_test), y_test, train_size=100, random_state=0
 )
 classifier = LaplaceUpdateClassifier(network, head="pretrained").fit(X[:100], y[:100])
-fresh = LaplaceUpdateClassifier(
-    network, classes=range(10)
-)  # the same features, a head from nothing
+fresh = LaplaceUpdateClassifier(network, classes=range(10))  # a head that knows nothing
 
 # %%
 # Learn, a label at a time

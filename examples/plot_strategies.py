@@ -80,7 +80,7 @@ def draw(name, strategy):
     positions, utilities = strategy.query(
         learner, X, n_instances=6, candidates=is_open, return_utilities=True
     )
-    figure, ax = plt.subplots(figsize=(3.4, 3.1), layout="constrained")
+    _, ax = plt.subplots(figsize=(3.4, 3.1), layout="constrained")
     for region in (0, 1):  # borders between three
         ax.contour(axis_x, axis_y, regions == region, levels=[0.5], colors="0.6", linewidths=1)
     worth = rankdata(utilities[is_open])

@@ -106,7 +106,7 @@ def drawn():
     """Names of the strategies in the order in which the example draws them."""
     tree = ast.parse((ROOT / "examples" / "plot_strategies.py").read_text())
     for node in tree.body:
-        if isinstance(node, ast.Assign) and node.targets[0].id == "STRATEGIES":
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "STRATEGIES":
             return [key.value for key in node.value.keys]
     raise AssertionError("plot_strategies.py has no STRATEGIES")
 

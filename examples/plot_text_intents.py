@@ -23,6 +23,7 @@ by scikit-learn: tf-idf, reduced to 50 numbers.
 """
 
 import pathlib
+import sys
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -40,7 +41,7 @@ from laplace_al.strategies import MarginSampling, RandomSampling, TypiClust
 # Those of the encoder have length 1, and the others at most. The default prior, made for features
 # with a length of some units, would be too strong.
 
-DATA = pathlib.Path(__file__).parent / "data"
+DATA = pathlib.Path(sys.argv[0]).parent / "data"
 requests = pd.read_csv(DATA / "intents.csv")
 encoded = np.load(DATA / "intents_minilm.npy").astype("float64")
 words = make_pipeline(TfidfVectorizer(sublinear_tf=True), TruncatedSVD(50, random_state=0))

@@ -54,3 +54,26 @@ def test_ci_builds_the_pages_by_the_command_of_the_contributing_page():
     )
     assert f"\n{command}\n" in read(".ci/run")
     assert command in read("docs/conf.py")
+
+
+def test_the_badges_are_true():
+    config = configparser.ConfigParser()
+    config.read_string(read("setup.cfg"))
+    python, licence, paper = re.findall(
+        r"img\.shields\.io/badge/\w+-(.*)-\w{6}$", read("README.rst"), re.M
+    )
+    assert config["options"]["python_requires"] == ">=" + python.removesuffix("+")
+    assert config["metadata"]["license"] == licence.replace("--", "-")
+    assert f"arxiv.org/abs/{paper}" in read("CITATION.cff")
+
+
+def test_the_citation_is_of_this_version():
+    assert f"\nversion: {laplace_al.__version__}\n" in read("CITATION.cff")
+
+
+def test_the_readme_counts_the_strategies_and_names_the_peers_that_are_pinned():
+    n_strategies = len(laplace_al.strategies.__all__) - 1  # without the base
+    assert f"     - {n_strategies} classes\n" in read("README.rst")
+    for peer, name in [("modAL-python", "modAL"), ("scikit-activeml", "scikit-activeml")]:
+        version = re.search(rf"^{peer}==(.*)$", read("constraints.txt"), re.M)[1]
+        assert f"{name} {version}" in read("README.rst")

@@ -17,8 +17,9 @@ C = 77 and b = 10, one of them is varied at a time. The rivals learn the same la
   installed.
 
 Both sides are timed in turn, in one process on one thread; each call is made twice and the second
-one counts, but for rivals that take seconds. A row of ``speed.csv`` has the medians in milliseconds and their ratio, theirs over
-ours, with ``covariance="shared"`` or the default ``"auto"``. Rows that are there are not run again.
+one counts, but for rivals that take seconds. A row of ``speed.csv`` has the medians in milliseconds
+and their ratio, theirs over ours, with ``covariance="shared"`` or the default ``"auto"``. Rows that
+are there are not run again.
 """
 
 import argparse
@@ -50,10 +51,14 @@ N_SLOW = 3  # turns of rivals that take seconds
 
 
 def embeddings(n, n_features, n_classes):
-    """Unit vectors (n, n_features) around the centres of their classes, and labels (n,)."""
+    """Unit vectors (n, n_features) around the centres of their classes, and labels (n,).
+
+    The first n_classes have a label each.
+    """
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(n_classes, n_features))
-    y = rng.permutation(np.arange(n) % n_classes)
+    y = np.arange(n) % n_classes
+    y[n_classes:] = rng.permutation(y[n_classes:])
     X = centres[y] + 1.5 * rng.normal(size=(n, n_features))
     return X / np.linalg.norm(X, axis=1, keepdims=True), y
 
@@ -123,7 +128,7 @@ class Setting:
         radam(self.X, self.y, self.n_classes, PRIOR_PRECISION, N_EPOCHS_TIMED)
 
     def _warm(self, logistic):
-        """From the fit to the old labels, if these have all classes."""
+        """From the fit to the old labels."""
         fitted = clone(logistic).set_params(warm_start=True).fit(self.X_old, self.y_old)
         coef, intercept = fitted.coef_.copy(), fitted.intercept_.copy()
 

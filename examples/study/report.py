@@ -1,0 +1,369 @@
+"""Tables and figures of the study's pages, from the rows of its runs.
+
+``python examples/study/report.py [--results docs/study] [--out docs/study]``
+
+Reads the CSV files that ``updates.py``, ``active_learning.py``, ``speed.py`` and ``calibration.py``
+have written, as far as they are there, and writes ``tables/*.csv`` and ``figures/*.png``.
+"""
+
+import argparse
+import pathlib
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from active_learning import N_BATCHES, N_INITIAL
+from protocol import equivalence, holm, standard_error, wilcoxon_p
+
+PAPER = ("paper 10", "paper tuned")
+ARMS = (
+    *("base", "default", "refit when due", *PAPER, "paper hindsight", "first order"),
+    *("reweighting", "SGD on new", "SGD on all", "warm refit", "retrained"),
+)
+MODES = ("sampled", "predicted", "updates", "refits")
+BOUND = 0.5  # points of accuracy that count as the same
+
+
+def rows_of(folder, pattern):
+    """All rows of the files of a pattern, with the words of their names in columns."""
+    frames = []
+    for path in sorted(folder.glob(pattern)):
+        words = path.stem.replace("active_learning", "active").split("_")[1:]
+        frame = pd.read_csv(path).assign(data=words[0])
+        if len(words) > 1:
+            frame["of"] = words[1]
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+# --- updates ------------------------------------------------------------------------------------
+
+
+def cells(table):
+    """Each data set, prior, kind and number of new labels, with a column (measure, arm)."""
+    for setting, cell in table.groupby(["data", "of", "new", "chosen"]):
+        wide = cell.pivot(index=["initial", "seed"], columns="arm")
+        yield dict(zip(("data", "prior", "new", "chosen"), setting, strict=True)), wide
+
+
+def share_recovered(cell):
+    """Ratio of mean gains to the retrained by arm; NaN if that is within two errors of zero."""
+    gain = cell["accuracy"].sub(cell["accuracy", "base"], axis=0)
+    full = gain["retrained"]
+    error = standard_error(full, full.index.get_level_values("initial"))
+    return gain.mean() / (full.mean() if full.mean() > 2 * error else np.nan)
+
+
+def updates_by_setting(table):
+    rows = []
+    for setting, cell in cells(table):
+        gain = cell["accuracy", "retrained"] - cell["accuracy", "base"]
+        recovered = share_recovered(cell)
+        for arm in ARMS:
+            means = {
+                m: cell[m, arm].mean() for m in ("accuracy", "nll", "brier", "ece", "tv", "flips")
+            }
+            rows.append(
+                setting
+                | {"arm": arm, "seeds": cell.index.get_level_values("seed").nunique()}
+                | {"gain": 100 * gain.mean(), "recovered": 100 * recovered[arm], **means}
+                | {"tv of hindsight": means["tv"] / cell["tv", "paper hindsight"].mean()}
+                | {"times faster": (cell["ms", "retrained"] / cell["ms", arm]).median()}
+                | {"ms": cell["ms", arm].median()}
+            )
+    return pd.DataFrame(rows)
+
+
+def updates_by_arm(settings):
+    """Means over the settings; ratios by their median."""
+    by_arm = settings.groupby("arm")
+    frame = by_arm[["recovered"]].mean()
+    frame["of settings"] = by_arm["recovered"].count()
+    frame["worst"] = by_arm["recovered"].min()
+    frame = frame.join(by_arm[["accuracy", "nll", "brier", "ece", "tv", "flips"]].mean())
+    frame = frame.join(by_arm[["times faster", "ms"]].median())
+    return frame.loc[list(ARMS)].reset_index()
+
+
+def updates_recovered(settings):
+    chosen = ["default", "refit when due", *PAPER, "first order", "reweighting", "SGD on all"]
+    index = ["data", "prior", "new", "chosen", "gain"]
+    return settings.pivot(index=index, columns="arm", values="recovered")[chosen].reset_index()
+
+
+def updates_against_paper(table):
+    """The default less the paper's, p after Holm's correction over all settings."""
+    rows = []
+    for setting, cell in cells(table):
+        strata = cell.index.get_level_values("initial")
+        for rival in PAPER:
+            row = setting | {"against": rival}
+            for measure, scale in (("tv", 1), ("accuracy", 100)):
+                difference = scale * (cell[measure, "default"] - cell[measure, rival])
+                row |= {
+                    measure: difference.mean(),
+                    f"se {measure}": standard_error(difference, strata),
+                }
+                row[f"p {measure}"] = wilcoxon_p(difference)
+            rows.append(row)
+    frame = pd.DataFrame(rows)
+    p = frame[["p tv", "p accuracy"]].to_numpy()
+    frame[["p tv", "p accuracy"]] = holm(p.ravel()).reshape(p.shape)
+    return frame
+
+
+def draw_updates(settings, path):
+    arms = ["default", "refit when due", *PAPER, "SGD on all", "reweighting", "base"]
+    tv = settings.pivot_table(index=["data", "prior"], columns="arm", values="tv")[arms]
+    figure, axes = plt.subplots(figsize=(7, 3.4), layout="constrained")
+    for place, arm in enumerate(arms):
+        axes.scatter(np.full(len(tv), place), tv[arm], s=18, color="C0", alpha=0.7)
+        axes.scatter(place, tv[arm].mean(), marker="_", s=400, color="black")
+    axes.set_xticks(range(len(arms)), arms, rotation=20)
+    axes.set(ylabel="Total variation to retraining", yscale="log")
+    axes.grid(axis="y", alpha=0.3)
+    save(figure, path)
+
+
+# --- active learning ----------------------------------------------------------------------------
+
+
+def areas_of(table):
+    """(seed, (strategy, mode)) for each data set and batch size."""
+    for (data, batch), runs in table.groupby(["data", "of"]):
+        areas = runs.pivot_table(index="seed", columns=["strategy", "mode"], values="area")
+        yield data, int(batch), areas, runs
+
+
+def modes_against_top_b(table):
+    """Points of area less those of top-b, p after Holm's over all of a data set."""
+    rows = []
+    for data, batch, areas, _ in areas_of(table):
+        for strategy, mode in areas.columns:
+            if mode == "top-b" or (strategy, "top-b") not in areas:
+                continue
+            difference = 100 * (areas[strategy, mode] - areas[strategy, "top-b"]).dropna()
+            if len(difference) >= 5:
+                rows.append(
+                    {"data": data, "batch": batch, "strategy": strategy, "mode": mode}
+                    | {"seeds": len(difference), "area": 100 * areas[strategy, mode].mean()}
+                    | {"less top-b": difference.mean(), "se": standard_error(difference)}
+                    | {"p": wilcoxon_p(difference)}
+                )
+    frame = pd.DataFrame(rows)
+    frame["p corrected"] = frame.groupby("data")["p"].transform(lambda p: holm(p.to_numpy()))
+    return frame
+
+
+def updates_against_refits(table):
+    """Equivalence of label by label with updates and with refits."""
+    rows = []
+    for data, batch, areas, _ in areas_of(table):
+        for strategy in areas.columns.get_level_values(0).unique():
+            if (strategy, "refits") not in areas or (strategy, "updates") not in areas:
+                continue
+            difference = 100 * (areas[strategy, "updates"] - areas[strategy, "refits"]).dropna()
+            if len(difference) >= 5:
+                p, low, high = equivalence(difference, BOUND)
+                rows.append(
+                    {"data": data, "batch": batch, "strategy": strategy, "seeds": len(difference)}
+                    | {"updates less refits": difference.mean(), "low": low, "high": high, "p": p}
+                )
+    return pd.DataFrame(rows)
+
+
+def strategies_against_random(table):
+    """Of batches at once: areas, differences to random labels, labels for 90 % of all labels."""
+    rows = []
+    for data, batch, areas, runs in areas_of(table):
+        full = runs[runs.strategy == "all labels"].area.mean()
+        for strategy, curves in runs[runs["mode"] == "top-b"].groupby("strategy"):
+            if strategy == "all labels":
+                continue
+            difference = 100 * (areas[strategy, "top-b"] - areas["random", "top-b"]).dropna()
+            if len(difference) < 5:
+                continue
+            curve = np.mean([np.fromstring(c, sep=" ") for c in curves.accuracies], axis=0)
+            enough = np.flatnonzero(curve >= 0.9 * full)
+            needed = N_INITIAL[data] + batch * enough[0] if len(enough) else np.nan
+            rows.append(
+                {"data": data, "batch": batch, "strategy": strategy, "seeds": len(difference)}
+                | {"area": 100 * areas[strategy, "top-b"].mean(), "less random": difference.mean()}
+                | {"se": standard_error(difference), "p": wilcoxon_p(difference)}
+                | {"labels for 90 %": needed, "last": 100 * curve[-1]}
+                | {"s a query": curves.seconds.mean() / N_BATCHES[batch]}
+            )
+    frame = pd.DataFrame(rows)
+    frame["p"] = frame.groupby("data")["p"].transform(lambda p: holm(p.to_numpy()))
+    return frame.sort_values(["data", "batch", "area"], ascending=[True, True, False])
+
+
+def draw_modes(modes, path):
+    shown = modes[modes.strategy.isin(["margin", "least confident", "entropy"])]
+    data_sets = list(shown.data.unique())
+    figure, axes = plt.subplots(
+        1, len(data_sets), figsize=(2.4 * len(data_sets), 3.6), sharey=True, layout="constrained"
+    )
+    for ax, data in zip(np.atleast_1d(axes), data_sets, strict=True):
+        of_data = shown[shown.data == data]
+        names = list(dict.fromkeys(zip(of_data.strategy, of_data.batch, strict=True)))
+        for place, name in enumerate(names):
+            arms = of_data[(of_data.strategy == name[0]) & (of_data.batch == name[1])]
+            for arm in arms.itertuples():
+                colour = MODES.index(arm.mode)
+                ax.errorbar(
+                    arm[7], place + 0.15 * (colour - 1.5), xerr=2 * arm.se, fmt="o", ms=3,
+                    color=f"C{colour}",
+                )  # fmt: skip
+        ax.axvline(0, color="black", lw=0.8)
+        ax.set_yticks(range(len(names)), [f"{s}, {b}" for s, b in names])
+        ax.set(title=data, xlabel="points over top-b")
+    handles = [plt.Line2D([], [], color=f"C{i}", marker="o", ls="", ms=4) for i in range(4)]
+    figure.legend(handles, MODES, loc="outside lower center", ncols=4)
+    save(figure, path)
+
+
+# --- speed --------------------------------------------------------------------------------------
+
+
+def speed_ratios(table):
+    index = ["n", "D", "C", "b", "covariance"]
+    ratios = table.pivot(index=index, columns="rival", values="ratio")
+    ratios.insert(0, "update ms", table.groupby(index).ours_ms.median())
+    return ratios.reset_index()
+
+
+def draw_speed(table, path):
+    figure, axes = plt.subplots(1, 4, figsize=(9, 2.8), sharey=True, layout="constrained")
+    base = {"n": 1000, "D": 384, "C": 77, "b": 10}
+    rivals = ("RAdam", "LogisticRegression cold", "refit warm", "SGDClassifier")
+    for ax, name in zip(axes, base, strict=True):
+        others = [other for other in base if other != name]
+        rest = (table[others] == pd.Series(base)[others]).all(axis=1)
+        for colour, rival in enumerate(rivals):
+            for covariance, style in (("shared", "-"), ("auto", ":")):
+                rows = table[rest & (table.rival == rival) & (table.covariance == covariance)]
+                rows = rows.sort_values(name)
+                ax.plot(rows[name], rows.ratio, style, marker="o", ms=3, color=f"C{colour}")
+        ax.set(xscale="log", yscale="log", xlabel=name)
+        ax.axhline(1, color="black", lw=0.8)
+        ax.grid(alpha=0.3)
+    axes[0].set_ylabel("times the time of an update")
+    handles = [plt.Line2D([], [], color=f"C{i}", marker="o", ms=4) for i in range(len(rivals))]
+    figure.legend(handles, rivals, loc="outside lower center", ncols=4)
+    save(figure, path)
+
+
+# --- calibration --------------------------------------------------------------------------------
+
+
+def calibration_means(table, part):
+    keys = ["data", "labels", "prior", "method", "calibration"]
+    runs = table[table.part == part]
+    means = runs.groupby(keys)[["accuracy", "nll", "brier", "ece"]].mean()
+    means.insert(0, "seeds", runs.groupby(keys).seed.nunique())
+    bound = means.xs("bound", level="method").nll.droplevel("calibration")
+    means["nll of bound"] = means.nll / bound.reindex(means.index.droplevel([3, 4])).to_numpy()
+    return means.reset_index()
+
+
+def ood_means(table):
+    keys = ["method", "uncertainty"]
+    shown = table[(table.prior == 1) & (table.labels == 5)]
+    return shown.pivot_table(index=keys, columns=["other", "data"], values="auroc").reset_index()
+
+
+def draw_reliability(table, path):
+    shown = {
+        ("plug-in", "none"): "plug-in",
+        ("mean field", "none"): "uncalibrated",
+        ("mean field", "loo"): "default",
+        ("ensemble", "none"): "ensemble of MLPs",
+    }
+    data_sets = list(table.data.unique())
+    figure, axes = plt.subplots(
+        1, len(data_sets), figsize=(2.4 * len(data_sets), 3), sharey=True, layout="constrained"
+    )
+    for ax, data in zip(np.atleast_1d(axes), data_sets, strict=True):
+        for (method, calibration), label in shown.items():
+            rows = table[
+                (table.data == data) & (table.method == method) & (table.calibration == calibration)
+            ]
+            weighted = rows[["confidence", "accuracy"]].mul(rows["count"], axis=0)
+            sums = weighted.assign(count=rows["count"]).groupby(rows["bin"]).sum()
+            sums = sums[sums["count"] >= 20]
+            ax.plot(sums.confidence / sums["count"], sums.accuracy / sums["count"], "o-", ms=3,
+                    label=label)  # fmt: skip
+        ax.plot([0, 1], [0, 1], color="black", lw=0.8)
+        ax.set(title=data, xlabel="confidence")
+    np.atleast_1d(axes)[0].set_ylabel("accuracy")
+    np.atleast_1d(axes)[0].legend(fontsize=7)
+    save(figure, path)
+
+
+# --- files --------------------------------------------------------------------------------------
+
+
+def save(figure, path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def write(frame, path):
+    """Three significant digits, small p-values as < 0.001."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frame = frame.copy()
+    frame.columns = [" ".join(filter(None, c)) if isinstance(c, tuple) else c for c in frame]
+    for column in frame.select_dtypes("float"):
+        values = frame[column].replace(np.inf, np.nan)
+        if column.startswith("p") and column != "prior":
+            frame[column] = ["< 0.001" if v < 0.001 else f"{v:.3f}" for v in values]
+        else:
+            frame[column] = ["" if np.isnan(v) else readable(v) for v in values]
+    frame.to_csv(path, index=False, lineterminator="\n")
+
+
+def readable(value):
+    """About three significant digits, never an exponent."""
+    digits = max(0, 2 - int(np.floor(np.log10(abs(value))))) if value else 0
+    return f"{value:.{min(digits, 4)}f}"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--results", type=pathlib.Path, default=pathlib.Path("docs/study"))
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("docs/study"))
+    args = parser.parse_args()
+    tables, figures = args.out / "tables", args.out / "figures"
+    updates = rows_of(args.results, "updates_*.csv")
+    if len(updates):
+        settings = updates_by_setting(updates)
+        write(updates_by_arm(settings), tables / "updates_arms.csv")
+        write(updates_recovered(settings), tables / "updates_recovered.csv")
+        write(updates_against_paper(updates), tables / "updates_tests.csv")
+        draw_updates(settings, figures / "updates.png")
+    runs = rows_of(args.results, "active_learning_*.csv")
+    if len(runs):
+        modes = modes_against_top_b(runs)
+        write(modes, tables / "modes.csv")
+        write(updates_against_refits(runs), tables / "equivalence.csv")
+        write(strategies_against_random(runs), tables / "strategies.csv")
+        draw_modes(modes, figures / "modes.png")
+    if (args.results / "speed.csv").exists():
+        speed = pd.read_csv(args.results / "speed.csv")
+        write(speed_ratios(speed), tables / "speed.csv")
+        draw_speed(speed, figures / "speed.png")
+    calibration = rows_of(args.results, "calibration_*.csv")
+    if len(calibration):
+        write(calibration_means(calibration, "random"), tables / "calibration.csv")
+        write(calibration_means(calibration, "chosen"), tables / "calibration_chosen.csv")
+        write(ood_means(rows_of(args.results, "ood_*.csv")), tables / "ood.csv")
+        draw_reliability(rows_of(args.results, "reliability_*.csv"), figures / "reliability.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -220,15 +220,15 @@ class ActiveLearner:
         """
         is_open = self._record.is_open
         n_instances = check_n_instances(n_instances, int(is_open.sum()))
-        rng = np.random.RandomState([self._seed, len(self._record.events)])
+        seed = [self._seed, len(self._record.events)]
         if getattr(self.strategy, "random_state", 0) is None:
-            self._strategy.set_params(random_state=rng)
+            self._strategy.set_params(random_state=np.random.RandomState(seed))
         try:
             return self._strategy.query(self, self.X_pool, n_instances, candidates=is_open)
         except NotFittedError:
             if self.is_fitted:
                 raise
-        return RandomSampling(random_state=rng).query(
+        return RandomSampling(random_state=np.random.RandomState(seed)).query(
             self, self.X_pool, n_instances, candidates=is_open
         )
 

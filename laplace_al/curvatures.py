@@ -8,10 +8,12 @@ the other. The secant over the way that the logits go when the instance is left 
 import numpy as np
 import torch
 
+from laplace_al.typing import Numbers
+
 _SHARE_OF_SECANT = 0.2
 
 
-def shared_curvature(mean):
+def shared_curvature(mean: Numbers) -> Numbers:
     """Weight of an instance in a precision that all outputs share: h = p_max (1 - p_max).
 
     Parameters
@@ -36,7 +38,7 @@ def shared_curvature(mean):
     return largest * (1 - largest)
 
 
-def per_class_curvature(mean):
+def per_class_curvature(mean: Numbers) -> Numbers:
     """Weight of an instance in the precision of each output: h_k = p_k (1 - p_k).
 
     Parameters
@@ -56,7 +58,7 @@ def per_class_curvature(mean):
     return mean * (1 - mean)
 
 
-def full_curvature_root(mean):
+def full_curvature_root(mean: torch.Tensor) -> torch.Tensor:
     """Root B of the curvature of one instance: B B^T = diag p - p p^T; p (1 - p) for one logit.
 
     Parameters
@@ -82,7 +84,9 @@ def full_curvature_root(mean):
     return torch.diag(q) - torch.outer(mean[0], q)
 
 
-def secant_stiffening(mean, without, moved):
+def secant_stiffening(
+    mean: torch.Tensor, without: torch.Tensor, moved: torch.Tensor
+) -> torch.Tensor:
     """How much stiffer an instance is than its curvature at the mode: (q / h)^(1/5).
 
     h = p_k (1 - p_k) is the curvature at the mode. The secant q = (p_k - p_k^-) / (z_k - z_k^-)

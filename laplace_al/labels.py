@@ -1,8 +1,11 @@
 """Labels and their weights, as a user gives them, to arrays."""
 
 import numbers
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_array, column_or_1d, compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 
@@ -10,7 +13,12 @@ from sklearn.utils.multiclass import check_classification_targets
 _DISCRETE = "biuUS"
 
 
-def check_labels(y, sample_weight, n_samples):
+ClassWeight: TypeAlias = Mapping[Any, float] | Literal["balanced"] | None
+
+
+def check_labels(
+    y: ArrayLike | None, sample_weight: ArrayLike | None, n_samples: int
+) -> tuple[NDArray[Any], NDArray[np.float64]]:
     """Validate labels and the weights of their instances.
 
     Parameters
@@ -49,7 +57,7 @@ def check_labels(y, sample_weight, n_samples):
     return y, _check_weights(sample_weight, n_samples)
 
 
-def _check_weights(sample_weight, n_samples):
+def _check_weights(sample_weight: ArrayLike | None, n_samples: int) -> NDArray[np.float64]:
     if sample_weight is None:
         return np.ones(n_samples)
     if isinstance(sample_weight, numbers.Real):
@@ -75,7 +83,7 @@ def _check_weights(sample_weight, n_samples):
     return weights
 
 
-def distinct_classes(classes):
+def distinct_classes(classes: ArrayLike) -> NDArray[Any]:
     """Sorted distinct labels, at least two.
 
     Parameters
@@ -102,7 +110,7 @@ def distinct_classes(classes):
     return distinct
 
 
-def widened_classes(classes, labels):
+def widened_classes(classes: NDArray[Any], labels: ArrayLike) -> NDArray[Any]:
     """Sorted classes with new ones among them.
 
     Parameters
@@ -140,7 +148,7 @@ def widened_classes(classes, labels):
     return widened
 
 
-def class_indices(y, classes):
+def class_indices(y: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.int64]:
     """Position of each label among the sorted classes.
 
     Parameters
@@ -177,7 +185,7 @@ def class_indices(y, classes):
     return indices if same_kind else np.searchsorted(classes, y)
 
 
-def class_weights(class_weight, y):
+def class_weights(class_weight: ClassWeight, y: NDArray[Any]) -> NDArray[np.float64] | float:
     """Weight of the class of each instance.
 
     Parameters

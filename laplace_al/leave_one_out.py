@@ -41,7 +41,9 @@ class LeftOut(NamedTuple):
     variance: torch.Tensor
 
 
-def per_class_laplace(features, curvature, prior_precision):
+def per_class_laplace(
+    features: torch.Tensor, curvature: torch.Tensor, prior_precision: float
+) -> Laplace:
     """Variances and determinant of precisions lambda I + Phi^T diag(h_k) Phi, class by class.
 
     One class at a time, in the smaller of both spaces: with n < D instances the precision
@@ -82,13 +84,17 @@ def per_class_laplace(features, curvature, prior_precision):
     return Laplace(torch.stack(variances, dim=1), torch.stack(log_determinants).sum() + constant)
 
 
-def _in_space_of_weights(features, h, prior_precision):
+def _in_space_of_weights(
+    features: torch.Tensor, h: torch.Tensor, prior_precision: float
+) -> tuple[torch.Tensor, torch.Tensor]:
     factor = factor_of_sum(features, h, prior_precision)
     whitened = torch.linalg.solve_triangular(factor, features.T, upper=False)  # (D, n)
     return whitened.square().sum(dim=0), 2 * factor.diagonal().abs().log().sum()
 
 
-def _in_space_of_instances(gram, h):
+def _in_space_of_instances(
+    gram: torch.Tensor, h: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """v = K - K H^(1/2) B^-1 H^(1/2) K on the diagonal, or (1 - B^-1) / h where h v is large."""
     scale = h.sqrt()
     factor = torch.linalg.cholesky(torch.eye(len(gram)).to(gram) + scale[:, None] * gram * scale)
@@ -102,7 +108,13 @@ def _in_space_of_instances(gram, h):
     return variance, 2 * factor.diagonal().log().sum()
 
 
-def leave_one_out(logits, residual, variance, curvature, weights):
+def leave_one_out(
+    logits: torch.Tensor,
+    residual: torch.Tensor,
+    variance: torch.Tensor,
+    curvature: torch.Tensor,
+    weights: torch.Tensor,
+) -> LeftOut:
     """The exact-mode equation read backwards: z^- = z - v^- (y - p), v^- = v / (1 - h v).
 
     One unit of weight is left out: an instance of weight 3 stands for three, of which two stay.

@@ -15,11 +15,14 @@ v            (n, 1|C)   variance of the logits
 """
 
 import math
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from scipy.special import expit
 from torch.nn import functional
+
+from laplace_al.typing import Numbers, Vector
 
 _MAX_NEWTON_STEPS = 200
 _SHORTEST_STEP = 1e-60
@@ -39,55 +42,59 @@ class Bernoulli:
 
     n_outputs = 1
 
-    def encode(self, indices):
+    def encode(self, indices: torch.Tensor) -> torch.Tensor:
         """Class indices (n,) in {0, 1} to targets (n, 1)."""
         return indices[:, None]
 
-    def labels(self, targets):
+    def labels(self, targets: torch.Tensor) -> torch.Tensor:
         """Targets (n, 1) to class indices (n,)."""
         return targets[:, 0].long()
 
-    def mean(self, logits):
+    def mean(self, logits: torch.Tensor) -> torch.Tensor:
         """E[y | z], (n, 1)."""
         return torch.sigmoid(logits)
 
-    def probabilities(self, logits):
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """p(class | z), (n, 2)."""
         return torch.sigmoid(torch.cat([-logits, logits], dim=1))
 
-    def log_probabilities(self, logits):
+    def log_probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """log p(class | z), (n, 2), exact far into the tails."""
         return functional.logsigmoid(torch.cat([-logits, logits], dim=1))
 
-    def negative_log_likelihood(self, logits, targets):
+    def negative_log_likelihood(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """-log p(y | z), (n,)."""
         return functional.softplus((1 - 2 * targets) * logits)[:, 0]
 
-    def residual(self, logits, targets):
+    def residual(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """y - p, (n, 1), exact where p is next to y."""
         sign = 2 * targets - 1
         return sign * torch.sigmoid(-sign * logits)
 
-    def hessian_product(self, mean, direction):
+    def hessian_product(self, mean: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
         """Second derivative of -log p(y | z), times a direction: p (1 - p) d, (n, 1)."""
         return mean * (1 - mean) * direction
 
-    def hessian(self, logits):
+    def hessian(self, logits: torch.Tensor) -> torch.Tensor:
         """p (1 - p) of one instance, (1, 1)."""
         return torch.sigmoid(logits) * torch.sigmoid(-logits)
 
-    def loss_and_derivatives(self, logits, targets):
+    def loss_and_derivatives(
+        self, logits: torch.Tensor, targets: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """-log p(y | z) (n,), y - p and p (n, 1), at the cost of one of them."""
         loss = self.negative_log_likelihood(logits, targets)
         return loss, self.residual(logits, targets), self.mean(logits)
 
-    def learn(self, logits, target):
+    def learn(self, logits: Vector, target: Vector) -> tuple[float, Vector, Vector]:
         """-log p(y | z), y - p and p (1,) of one instance; y - p exact where p is next to y."""
         sign = 2.0 * target - 1.0
         wrong = expit(-sign * logits)
         return np.logaddexp(0.0, -sign * logits)[0], sign * wrong, expit(logits)
 
-    def solve_damped_hessian(self, mean, residual, scale, right):
+    def solve_damped_hessian(
+        self, mean: Numbers, residual: Numbers, scale: Numbers, right: Numbers
+    ) -> Numbers:
         """x (1,) in (I + diag(scale) p (1 - p)) x = right; p (1 - p) = |y - p| (1 - |y - p|)."""
         wrong = abs(residual)
         return right / (1.0 + scale * wrong * (1.0 - wrong))
@@ -110,51 +117,53 @@ class Categorical:
     tensor([[0.2500, 0.2500, 0.2500, 0.2500]])
     """
 
-    def __init__(self, n_classes):
+    def __init__(self, n_classes: int) -> None:
         self.n_outputs = n_classes
 
-    def encode(self, indices):
+    def encode(self, indices: torch.Tensor) -> torch.Tensor:
         """Class indices (n,) to targets (n, C), one-hot."""
         return functional.one_hot(indices.long(), self.n_outputs).to(indices.dtype)
 
-    def labels(self, targets):
+    def labels(self, targets: torch.Tensor) -> torch.Tensor:
         """Targets (n, C) to class indices (n,)."""
         return targets.argmax(dim=1)
 
-    def mean(self, logits):
+    def mean(self, logits: torch.Tensor) -> torch.Tensor:
         """E[y | z], (n, C)."""
         return softmax(logits)
 
-    def probabilities(self, logits):
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """p(class | z), (n, C)."""
         return softmax(logits)
 
-    def log_probabilities(self, logits):
+    def log_probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """log p(class | z), (n, C), exact far into the tails."""
         return torch.log_softmax(logits, dim=1)
 
-    def negative_log_likelihood(self, logits, targets):
+    def negative_log_likelihood(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """-log p(y | z), (n,)."""
         return torch.logsumexp(logits, dim=1) - (targets * logits).sum(dim=1)
 
-    def residual(self, logits, targets):
+    def residual(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """y - p, (n, C), exact where p is next to y: 1 - p_y is the sum of the others."""
         others = (1 - targets) * self.mean(logits)
         return targets * others.sum(dim=1, keepdim=True) - others
 
-    def hessian_product(self, mean, direction):
+    def hessian_product(self, mean: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
         """Second derivative of -log p(y | z), times a direction: (diag p - p p^T) d, (n, C)."""
         weighted = mean * direction
         return weighted - mean * weighted.sum(dim=1, keepdim=True)
 
-    def hessian(self, logits):
+    def hessian(self, logits: torch.Tensor) -> torch.Tensor:
         """diag p - p p^T of one instance, (C, C); p_k (1 - p_k) as a sum of products."""
         mean = self.mean(logits)[0]
         hessian = -torch.outer(mean, mean)
         hessian.fill_diagonal_(0)
         return hessian - torch.diag(hessian.sum(dim=1))
 
-    def loss_and_derivatives(self, logits, targets):
+    def loss_and_derivatives(
+        self, logits: torch.Tensor, targets: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """-log p(y | z) (n,), y - p and p (n, C), at the cost of one of them."""
         log_probabilities = torch.log_softmax(logits, dim=1)
         mean = log_probabilities.exp()
@@ -162,7 +171,7 @@ class Categorical:
         residual = torch.addcmul(-others, targets, others.sum(dim=1, keepdim=True))
         return -(targets * log_probabilities).sum(dim=1), residual, mean
 
-    def learn(self, logits, target):
+    def learn(self, logits: Vector, target: Vector) -> tuple[float, Vector, Vector]:
         """-log p(y | z), y - p and p (C,) of one instance; y - p exact where p is next to y."""
         label = target.argmax()
         largest = logits.max()
@@ -174,7 +183,9 @@ class Categorical:
         residual[label] = -residual.sum()
         return math.log(total) + largest - logits[label], residual, mean
 
-    def solve_damped_hessian(self, mean, residual, scale, right):
+    def solve_damped_hessian(
+        self, mean: Vector, residual: Vector, scale: Vector, right: Vector
+    ) -> Vector:
         """x (C,) in (I + diag(scale) (diag p - p p^T)) x = right.
 
         Sherman-Morrison on diag(1 + scale p) - (scale p) p^T. Its denominator
@@ -185,7 +196,9 @@ class Categorical:
         ratio = mean / diagonal
         return (right + scaled * ((ratio @ right) / ratio.sum())) / diagonal
 
-    def solve_damped_hessians(self, mean, residual, scale, right):
+    def solve_damped_hessians(
+        self, mean: torch.Tensor, residual: torch.Tensor, scale: torch.Tensor, right: torch.Tensor
+    ) -> torch.Tensor:
         """:meth:`solve_damped_hessian` for the rows of tensors (n, C), scale (n, 1) or (n, C)."""
         scaled = scale * mean
         diagonal = 1.0 + scaled
@@ -194,7 +207,10 @@ class Categorical:
         return (right + scaled * share) / diagonal
 
 
-def softmax(logits):
+Likelihood: TypeAlias = Bernoulli | Categorical
+
+
+def softmax(logits: torch.Tensor) -> torch.Tensor:
     """Softmax of each row; on short rows in a third of the time of ``torch.softmax``.
 
     Parameters
@@ -214,7 +230,7 @@ def softmax(logits):
     return exponentials / exponentials.sum(dim=1, keepdim=True)
 
 
-def likelihood_of(n_classes):
+def likelihood_of(n_classes: int) -> Likelihood:
     """Likelihood of a label among so many classes: one logit for two, else one a class.
 
     Parameters
@@ -234,7 +250,9 @@ def likelihood_of(n_classes):
     return Bernoulli() if n_classes == 2 else Categorical(n_classes)
 
 
-def mode_coefficients(likelihood, logits, variance, target, weight):
+def mode_coefficients(
+    likelihood: Likelihood, logits: Vector, variance: Vector, target: Vector, weight: float
+) -> tuple[Vector, Vector]:
     """Exact mode of (Gaussian over the weights) x (likelihood of one label).
 
     The mode is W + Sigma phi a^T, where a solves ``a = s (y - p(z + v a))``. With the shift
@@ -286,7 +304,7 @@ def mode_coefficients(likelihood, logits, variance, target, weight):
         while length > _SHORTEST_STEP:
             candidate = shift - length * step
             loss, residual, mean = likelihood.learn(logits + candidate, target)
-            value = weight * loss + (candidate * stiffness) @ candidate / 2.0
+            value = weight * loss + np.dot(candidate * stiffness, candidate) / 2.0
             if value <= bound - 1e-4 * length * slope:
                 break
             length /= 2.0
@@ -303,7 +321,9 @@ def mode_coefficients(likelihood, logits, variance, target, weight):
     return np.where(scale <= 1.0, weight * residual, shift * stiffness), mean
 
 
-def mode_coefficients_at_once(likelihood, logits, variance, targets):
+def mode_coefficients_at_once(
+    likelihood: Likelihood, logits: torch.Tensor, variance: torch.Tensor, targets: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Exact modes of many labels, each on its own: :func:`mode_coefficients` for rows.
 
     What is solved stands still until all are.
@@ -340,7 +360,7 @@ def mode_coefficients_at_once(likelihood, logits, variance, targets):
     precision = torch.finfo(logits.dtype).eps
     stiffness = torch.where(variance > 0, 1 / variance, 0.0)
 
-    def evaluate(shift):
+    def evaluate(shift: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         loss, residual, mean = likelihood.loss_and_derivatives(logits + shift, targets)
         return loss + (shift.square() * stiffness).sum(dim=1) / 2, residual, mean
 
@@ -370,7 +390,13 @@ def mode_coefficients_at_once(likelihood, logits, variance, targets):
     raise ArithmeticError(f"the mode equations were not solved in {max_steps} steps")
 
 
-def coupled_mode_coefficients(likelihood, logits, covariance, targets, weight):
+def coupled_mode_coefficients(
+    likelihood: Likelihood,
+    logits: torch.Tensor,
+    covariance: torch.Tensor,
+    targets: torch.Tensor,
+    weight: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Exact mode for one instance whose logits are correlated.
 
     Solves ``a = s (y - p(z + V a))``, the minimum of the convex ``s CE(y, z + V a) + a^T V a / 2``,
@@ -409,7 +435,7 @@ def coupled_mode_coefficients(likelihood, logits, covariance, targets, weight):
     """
     identity = torch.eye(len(covariance), dtype=logits.dtype, device=logits.device)
 
-    def evaluate(a):
+    def evaluate(a: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         shift = a @ covariance
         loss, residual, _ = likelihood.loss_and_derivatives(logits + shift, targets)
         return weight * loss + (shift * a).sum(dim=1) / 2, residual

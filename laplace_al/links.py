@@ -11,7 +11,7 @@ import torch
 from laplace_al.likelihoods import softmax
 
 
-def plug_in(mean, variance):
+def plug_in(mean: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
     """Prediction at the mean: the variance is ignored.
 
     Parameters
@@ -32,7 +32,7 @@ def plug_in(mean, variance):
     return mean
 
 
-def mean_field(mean, variance):
+def mean_field(mean: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
     """Mean-field (probit) approximation: m / sqrt(1 + pi / 8 v).
 
     MacKay, *The evidence framework applied to classification networks*, Neural Computation
@@ -62,7 +62,7 @@ def mean_field(mean, variance):
     return mean / torch.sqrt(1 + math.pi / 8 * variance)
 
 
-def bridge(mean, variance):
+def bridge(mean: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
     """Laplace bridge: the mean of the Dirichlet that matches the Gaussian over the logits.
 
     alpha_k = (1 - 2 / C + e^{m_k} sum_l e^{-m_l} / C^2) / v_k, with mean and variance conditioned

@@ -1,12 +1,16 @@
 """Labelled instances that are kept, so that an update is a refit on them."""
 
 from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import torch
 
-from laplace_al.mode import find_mode
-from laplace_al.priors import GaussianPrior, IsotropicPrior
+from laplace_al.likelihoods import Likelihood
+from laplace_al.mode import Mode, find_mode
+from laplace_al.posterior import Posterior
+from laplace_al.priors import GaussianPrior, IsotropicPrior, Prior
 from laplace_al.stored import StoredState
+from laplace_al.structures import Structure
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,13 +32,13 @@ class Memory(StoredState):
     features: torch.Tensor
     indices: torch.Tensor
     weights: torch.Tensor
-    prior: IsotropicPrior | GaussianPrior
+    prior: Prior
 
-    def __deepcopy__(self, memo):
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self  # a value
 
     @classmethod
-    def empty(cls, prior, like):
+    def empty(cls, prior: Prior, like: torch.Tensor) -> Self:
         """No instance yet.
 
         Parameters
@@ -56,7 +60,7 @@ class Memory(StoredState):
         return cls(like[:0], like[:0, 0], like[:0, 0], prior)
 
     @classmethod
-    def of_posterior(cls, posterior):
+    def of_posterior(cls, posterior: Posterior) -> Self:
         """No instance yet, after a posterior that stands for all so far.
 
         Parameters
@@ -78,7 +82,7 @@ class Memory(StoredState):
         prior = GaussianPrior(precision, posterior.mean, torch.zeros_like(posterior.mean))
         return cls.empty(prior, posterior.mean.T)
 
-    def add(self, features, indices, weights):
+    def add(self, features: torch.Tensor, indices: torch.Tensor, weights: torch.Tensor) -> Self:
         """With further instances, the newest last.
 
         Parameters
@@ -98,7 +102,7 @@ class Memory(StoredState):
             weights=torch.cat([self.weights, weights]),
         )
 
-    def forget(self, share):
+    def forget(self, share: float) -> Self:
         """With all instances counting only a share of what they did.
 
         Parameters
@@ -111,7 +115,7 @@ class Memory(StoredState):
         """
         return replace(self, weights=share * self.weights)
 
-    def with_classes(self, positions, mean):
+    def with_classes(self, positions: torch.Tensor, mean: torch.Tensor) -> Self:
         """With the classes so far at these positions among more, whose prior mean is given.
 
         Parameters
@@ -123,10 +127,13 @@ class Memory(StoredState):
         -------
         Memory
         """
+        assert isinstance(self.prior, IsotropicPrior)  # a Gaussian one knows its outputs only
         indices = positions.to(self.indices)[self.indices.long()]
         return replace(self, indices=indices, prior=self.prior._replace(mean=mean))
 
-    def find_mode(self, likelihood, start, *, max_iter, tol):
+    def find_mode(
+        self, likelihood: Likelihood, start: torch.Tensor, *, max_iter: int, tol: float
+    ) -> Mode:
         """Mode of the prior and all instances, see :func:`laplace_al.mode.find_mode`.
 
         Parameters
@@ -152,7 +159,14 @@ class Memory(StoredState):
             tol=tol,
         )
 
-    def keep(self, size, mean, likelihood, structure, stiffening=None):
+    def keep(
+        self,
+        size: int | None,
+        mean: torch.Tensor,
+        likelihood: Likelihood,
+        structure: Structure,
+        stiffening: torch.Tensor | None = None,
+    ) -> "Memory":
         """The newest so many; the others go on as their quadratic at the mode.
 
         Parameters

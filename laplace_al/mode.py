@@ -1,8 +1,12 @@
 """The maximum a posteriori (MAP) of the last layer, by Newton steps."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+
+from laplace_al.likelihoods import Likelihood
+from laplace_al.priors import Prior
 
 _MAX_CG_STEPS = 500
 _MAX_HALVINGS = 60
@@ -31,7 +35,17 @@ class Mode(NamedTuple):
     converged: bool
 
 
-def find_mode(features, targets, weights, likelihood, prior, start, *, max_iter, tol):
+def find_mode(
+    features: torch.Tensor,
+    targets: torch.Tensor,
+    weights: torch.Tensor,
+    likelihood: Likelihood,
+    prior: Prior,
+    start: torch.Tensor,
+    *,
+    max_iter: int,
+    tol: float,
+) -> Mode:
     """Minimise ``sum s CE(y, Phi W) + prior(W)`` over W, the prior ``lambda / 2 |W|^2``, say.
 
     Newton steps, each solved by conjugate gradients that are preconditioned with the shared
@@ -76,7 +90,7 @@ def find_mode(features, targets, weights, likelihood, prior, start, *, max_iter,
     mean = start
     logits = features @ mean
 
-    def objective(mean, logits):
+    def objective(mean: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         data = (weights[:, 0] * likelihood.negative_log_likelihood(logits, targets)).sum()
         return data + prior.value(mean)
 
@@ -91,7 +105,9 @@ def find_mode(features, targets, weights, likelihood, prior, start, *, max_iter,
         if distance <= tol or n_iter == max_iter:
             break
 
-        def hessian(direction, probabilities=probabilities):
+        def hessian(
+            direction: torch.Tensor, probabilities: torch.Tensor = probabilities
+        ) -> torch.Tensor:
             curved = likelihood.hessian_product(probabilities, features @ direction)
             return features.T @ (weights * curved) + prior.product(direction)
 
@@ -114,7 +130,13 @@ def find_mode(features, targets, weights, likelihood, prior, start, *, max_iter,
     return Mode(mean, n_iter, float(distance), bool(distance <= max(tol, resolution)))
 
 
-def _conjugate_gradients(operator, right, root, *, tol):
+def _conjugate_gradients(
+    operator: Callable[[torch.Tensor], torch.Tensor],
+    right: torch.Tensor,
+    root: torch.Tensor,
+    *,
+    tol: float,
+) -> torch.Tensor:
     """x (D, C) in operator(x) = right, to ``tol`` relative in the preconditioned norm."""
     solution = torch.zeros_like(right)
     residual = right

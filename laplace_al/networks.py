@@ -2,9 +2,12 @@
 
 import contextlib
 import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.sparse import issparse
 from torch import nn
 
@@ -12,7 +15,7 @@ from torch import nn
 _FORWARD_LOCK = threading.RLock()
 
 
-def network_of(extractor):
+def network_of(extractor: Any) -> nn.Module | None:
     """The module inside a feature extractor.
 
     Parameters
@@ -56,7 +59,7 @@ def network_of(extractor):
     raise TypeError(f"feature_extractor must be {kinds}; got {type(extractor).__name__}.")
 
 
-def check_layer(network, layer):
+def check_layer(network: nn.Module, layer: str) -> str:
     """The layer's name, if the module has such a layer.
 
     Parameters
@@ -86,7 +89,7 @@ def check_layer(network, layer):
     return layer
 
 
-def last_linear(network, forward, inputs):
+def last_linear(network: nn.Module, forward: Callable[[Any], Any], inputs: Any) -> str:
     """Name of the ``nn.Linear`` that is called last in a forward pass.
 
     Parameters
@@ -124,12 +127,14 @@ def last_linear(network, forward, inputs):
     return seen[-1][0]
 
 
-def _layers(network):
+def _layers(network: nn.Module) -> list[str]:
     return [name for name, _ in network.named_modules() if name]
 
 
 @contextlib.contextmanager
-def captured(network, names, *, inputs):
+def captured(
+    network: nn.Module, names: Iterable[str], *, inputs: bool
+) -> Iterator[list[tuple[str, Any]]]:
     """Record what enters or leaves the named layers of a module.
 
     Parameters
@@ -154,10 +159,10 @@ def captured(network, names, *, inputs):
     """
     seen = []
 
-    def before(name):
+    def before(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
         return lambda module, args, kwargs: seen.append((name, (*args, *kwargs.values())[0]))
 
-    def after(name):
+    def after(name: str) -> Callable[[nn.Module, Any, Any], None]:
         return lambda module, args, output: seen.append((name, output))
 
     with contextlib.ExitStack() as stack:
@@ -172,7 +177,7 @@ def captured(network, names, *, inputs):
 
 
 @contextlib.contextmanager
-def frozen(network):
+def frozen(network: nn.Module) -> Iterator[None]:
     """Hold a module in eval mode; every training flag is put back, also after an error.
 
     Parameters
@@ -202,7 +207,7 @@ def frozen(network):
                 module.training = training
 
 
-def as_input(network, batch):
+def as_input(network: nn.Module, batch: NDArray[Any]) -> torch.Tensor:
     """An array as a tensor in the dtype and on the device of a module.
 
     Integers stay integers if the first layer with weights is an embedding.
@@ -233,14 +238,14 @@ def as_input(network, batch):
     return torch.as_tensor(np.array(batch)).to(device, dtype)
 
 
-def _starts_with_embedding(network):
+def _starts_with_embedding(network: nn.Module) -> bool:
     for module in network.modules():
         if next(module.parameters(recurse=False), None) is not None:
             return isinstance(module, nn.Embedding | nn.EmbeddingBag)
     return False
 
 
-def check_features(features, start, stop):
+def check_features(features: Any, start: int, stop: int) -> NDArray[np.floating]:
     """What an extractor returned for the rows ``start`` to ``stop``, as a finite array.
 
     Parameters

@@ -1,12 +1,26 @@
 """Probabilities under weights drawn from a posterior."""
 
+from collections.abc import Iterable, Iterator
+
 import torch
+
+from laplace_al.calibration import Calibration
+from laplace_al.likelihoods import Likelihood
+from laplace_al.posterior import Posterior
+from laplace_al.typing import Projection
 
 # Draws at a time: the noise must not depend on how many inputs there are.
 _DRAWS_AT_ONCE = 32
 
 
-def sampled_probabilities(posterior, project, likelihood, calibration, n_samples, seed):
+def sampled_probabilities(
+    posterior: Posterior,
+    project: Projection,
+    likelihood: Likelihood,
+    calibration: Calibration,
+    n_samples: int,
+    seed: int,
+) -> Iterator[torch.Tensor]:
     """Class probabilities under each of the drawn weights, some draws at a time.
 
     Parameters
@@ -49,7 +63,7 @@ def sampled_probabilities(posterior, project, likelihood, calibration, n_samples
         yield log_proba.exp().reshape(len(logits), n_draws, -1).transpose(0, 1)
 
 
-def averaged(draws):
+def averaged(draws: Iterable[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean of the probabilities, and mean of their entropies in nats.
 
     Parameters
@@ -66,7 +80,8 @@ def averaged(draws):
     >>> averaged([torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])])
     (tensor([[0.5000, 0.5000]]), tensor([0.]))
     """
-    probabilities = entropy = n_draws = 0
+    probabilities = entropy = torch.zeros(())
+    n_draws = 0
     for part in draws:
         probabilities = probabilities + part.sum(dim=0)
         entropy = entropy + torch.special.entr(part).sum(dim=(0, 2))

@@ -1,6 +1,6 @@
 """Quadratic penalties of the last layer: the prior, and with it data that is kept as a Gaussian."""
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 
@@ -26,23 +26,25 @@ class IsotropicPrior(NamedTuple):
     mean: torch.Tensor
     precision: float
 
-    def value(self, weights):
+    def value(self, weights: torch.Tensor) -> torch.Tensor:
         """Penalty of W (D, C)."""
         return self.precision / 2 * (weights - self.mean).square().sum()
 
-    def gradient(self, weights):
+    def gradient(self, weights: torch.Tensor) -> torch.Tensor:
         """Derivative at W, (D, C)."""
         return self.precision * (weights - self.mean)
 
-    def product(self, direction):
+    def product(self, direction: torch.Tensor) -> torch.Tensor:
         """Hessian times a direction (D, C)."""
         return self.precision * direction
 
-    def shared_root(self, features, curvature):
+    def shared_root(self, features: torch.Tensor, curvature: torch.Tensor) -> torch.Tensor:
         """Root (D, D) of the inverse of the Hessian and Phi^T diag(h) Phi, h (n, 1)."""
         return root_of_sum(features, curvature, self.precision)[0]
 
-    def absorb(self, information, slope, weights):
+    def absorb(
+        self, information: torch.Tensor, slope: torch.Tensor, weights: torch.Tensor
+    ) -> "GaussianPrior":
         """With data, as its quadratic at W, see :meth:`GaussianPrior.absorb`."""
         precision = information.clone()
         precision.diagonal(dim1=-2, dim2=-1).add_(self.precision)
@@ -72,16 +74,16 @@ class GaussianPrior(NamedTuple):
     reference: torch.Tensor
     slope: torch.Tensor
 
-    def value(self, weights):
+    def value(self, weights: torch.Tensor) -> torch.Tensor:
         """Penalty of W (D, C)."""
         moved = weights - self.reference
         return (moved * (self.slope + self.product(moved) / 2)).sum()
 
-    def gradient(self, weights):
+    def gradient(self, weights: torch.Tensor) -> torch.Tensor:
         """Derivative at W, (D, C)."""
         return self.slope + self.product(weights - self.reference)
 
-    def product(self, direction):
+    def product(self, direction: torch.Tensor) -> torch.Tensor:
         """Hessian times a direction (D, C)."""
         n_groups, size = self.precision.shape[:2]
         if size != len(direction):
@@ -89,7 +91,7 @@ class GaussianPrior(NamedTuple):
         groups = direction.T.reshape(n_groups, -1, size).mT  # (G, D, m)
         return (self.precision @ groups).mT.reshape(-1, size).T
 
-    def shared_root(self, features, curvature):
+    def shared_root(self, features: torch.Tensor, curvature: torch.Tensor) -> torch.Tensor:
         """Root (D, D) of the inverse of the mean Hessian and Phi^T diag(h) Phi, h (n, 1)."""
         size = len(self.reference)
         if self.precision.shape[1] == size:
@@ -99,7 +101,9 @@ class GaussianPrior(NamedTuple):
             mean = blocks.diagonal(dim1=1, dim2=3).mean(dim=2)
         return root_of_precision(torch.addmm(mean, (curvature * features).T, features)[None])[0]
 
-    def absorb(self, information, slope, weights):
+    def absorb(
+        self, information: torch.Tensor, slope: torch.Tensor, weights: torch.Tensor
+    ) -> "GaussianPrior":
         """With further data, as its quadratic at W (D, C).
 
         Parameters
@@ -116,3 +120,6 @@ class GaussianPrior(NamedTuple):
         GaussianPrior
         """
         return GaussianPrior(self.precision + information, weights, self.gradient(weights) + slope)
+
+
+Prior: TypeAlias = IsotropicPrior | GaussianPrior

@@ -1,9 +1,12 @@
 """Utilities of candidates: pure functions from probabilities (n, K) to (n,), larger is better."""
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 
-def least_confident(probabilities):
+def least_confident(probabilities: ArrayLike) -> NDArray[np.floating]:
     """One minus the largest probability, ``1 - max_k p_k``.
 
     Lewis and Gale, *A sequential algorithm for training text classifiers*, SIGIR 1994.
@@ -25,7 +28,7 @@ def least_confident(probabilities):
     return 1 - np.max(probabilities, axis=1)
 
 
-def margin(probabilities):
+def margin(probabilities: ArrayLike) -> NDArray[np.floating]:
     """One minus the lead of the largest probability over the second, ``1 - (p_(1) - p_(2))``.
 
     Scheffer, Decomain and Wrobel, *Active hidden Markov models for information extraction*,
@@ -52,7 +55,7 @@ def margin(probabilities):
     return 1 - (first - second)
 
 
-def entropy(probabilities):
+def entropy(probabilities: ArrayLike) -> NDArray[np.float64]:
     """Entropy of the prediction in nats, ``-sum_k p_k log p_k``.
 
     Shannon, *A mathematical theory of communication*, 1948.
@@ -74,7 +77,7 @@ def entropy(probabilities):
     return negative_p_log_p(np.asarray(probabilities, dtype=np.float64)).sum(axis=1)
 
 
-def mutual_information(draws):
+def mutual_information(draws: ArrayLike) -> NDArray[np.float64]:
     """What a label and the weights tell of each other, ``H(mean_s p_s) - mean_s H(p_s)``.
 
     In nats, BALD: Houlsby et al., *Bayesian active learning for classification and preference
@@ -99,7 +102,7 @@ def mutual_information(draws):
     return np.maximum(entropy(draws.mean(axis=0)) - expected_entropy(draws), 0.0)
 
 
-def expected_entropy(draws):
+def expected_entropy(draws: Sequence[ArrayLike] | NDArray[np.floating]) -> NDArray[np.float64]:
     """Entropy that is left once the weights are known, ``mean_s H(p_s)``.
 
     The aleatoric part of the entropy of the prediction. Depeweg et al., *Decomposition of
@@ -119,10 +122,12 @@ def expected_entropy(draws):
     >>> expected_entropy([[[0.5, 0.5]], [[1.0, 0.0]]]).round(4)
     array([0.3466])
     """
-    return sum(entropy(draw) for draw in draws) / len(draws)  # no second array of (S, n, K)
+    return np.mean([entropy(draw) for draw in draws], axis=0)  # no second array of (S, n, K)
 
 
-def expected_information_gain_of_predictions(draws, target_draws):
+def expected_information_gain_of_predictions(
+    draws: ArrayLike, target_draws: ArrayLike
+) -> NDArray[np.float64]:
     """Mean over targets of what a label and the label of the target tell of each other.
 
     EPIG, ``mean_j H(y) + H(y_j) - H(y, y_j)`` with the joint probabilities
@@ -163,7 +168,7 @@ def expected_information_gain_of_predictions(draws, target_draws):
     return np.maximum(apart - joint_entropy / n_targets, 0.0)
 
 
-def negative_p_log_p(probabilities):
+def negative_p_log_p(probabilities: NDArray[np.floating]) -> NDArray[np.floating]:
     """``-p log p`` of many numbers, 0 at 0: several times as fast as :func:`scipy.special.entr`.
 
     Parameters

@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 
 from laplace_al.curvatures import full_curvature_root, per_class_curvature, shared_curvature
-from laplace_al.posterior import FullPosterior, PerClassPosterior, SharedPosterior
+from laplace_al.likelihoods import Likelihood
+from laplace_al.posterior import FullPosterior, PerClassPosterior, Posterior, SharedPosterior
+from laplace_al.typing import UpdateRule
 from laplace_al.updates import (
     CoupledMapUpdate,
     CoupledNewtonUpdate,
@@ -20,6 +22,11 @@ AUTO_LIMIT = 2**25
 
 # A root, the one that replaces it, and what is in between.
 _ROOTS_AT_ONCE = 3
+
+
+CovarianceName: TypeAlias = Literal["auto", "shared", "per_class", "full"]
+CurvatureName: TypeAlias = Literal["secant", "categorical", "gaussian"]
+UpdateName: TypeAlias = Literal["map", "newton"]
 
 
 class Structure(NamedTuple):
@@ -35,12 +42,19 @@ class Structure(NamedTuple):
         Update rules.
     """
 
-    posterior: type
-    curvatures: dict
-    newton: Callable
-    map: Callable
+    posterior: type[Posterior]
+    curvatures: dict[str, Callable[[Any], Any]]
+    newton: Callable[..., UpdateRule]
+    map: Callable[..., UpdateRule]
 
-    def update(self, likelihood, *, update, curvature, step_size):
+    def update(
+        self,
+        likelihood: Likelihood,
+        *,
+        update: UpdateName,
+        curvature: CurvatureName,
+        step_size: float,
+    ) -> UpdateRule:
         """The update rule of the parameters.
 
         Parameters
@@ -71,16 +85,16 @@ class Structure(NamedTuple):
 
     def at_mode(
         self,
-        mean,
-        features,
-        weights,
-        likelihood,
-        curvature,
-        prior_precision,
-        prior_mean=None,
+        mean: torch.Tensor,
+        features: torch.Tensor,
+        weights: torch.Tensor,
+        likelihood: Likelihood,
+        curvature: CurvatureName,
+        prior_precision: float,
+        prior_mean: torch.Tensor | None = None,
         *,
-        stiffening=None,
-    ):
+        stiffening: torch.Tensor | None = None,
+    ) -> Posterior:
         """Laplace approximation around a mode.
 
         Parameters
@@ -112,7 +126,13 @@ class Structure(NamedTuple):
         weighted = self.curvature(curvature, probabilities, weights, stiffening)
         return self.posterior.at_mode(mean, features, weighted, prior_precision, prior_mean)
 
-    def curvature(self, name, probabilities, weights, stiffening=None):
+    def curvature(
+        self,
+        name: CurvatureName,
+        probabilities: torch.Tensor,
+        weights: torch.Tensor,
+        stiffening: torch.Tensor | None = None,
+    ) -> torch.Tensor | Callable[[int], torch.Tensor]:
         """Weights of instances in the precision at a mode.
 
         Parameters
@@ -140,7 +160,7 @@ class Structure(NamedTuple):
         weigh = self._weigh(name)
         if self.posterior is FullPosterior:  # a root for each instance, made as it is needed
 
-            def root(i):
+            def root(i: int) -> torch.Tensor:
                 matrix = weights[i].sqrt() * weigh(probabilities[i : i + 1])
                 return matrix if stiffening is None else stiffening[i, :, None].sqrt() * matrix
 
@@ -153,7 +173,7 @@ class Structure(NamedTuple):
             stiffening = stiffening.gather(1, top)
         return curvature * stiffening
 
-    def _weigh(self, name):
+    def _weigh(self, name: CurvatureName) -> Callable[[Any], Any]:
         return self.curvatures["categorical" if name == "secant" else name]
 
 
@@ -182,7 +202,9 @@ STRUCTURES = {
 }
 
 
-def choose_structure(name, n_features, n_outputs, *, dtype, device):
+def choose_structure(
+    name: str, n_features: int, n_outputs: int, *, dtype: torch.dtype, device: torch.device
+) -> str:
     """Name of a structure that fits into memory.
 
     Parameters
@@ -232,12 +254,12 @@ def choose_structure(name, n_features, n_outputs, *, dtype, device):
     return name
 
 
-def _numbers(name, n_features, n_outputs):
+def _numbers(name: str, n_features: int, n_outputs: int) -> int:
     n_roots, size = STRUCTURES[name].posterior.shape_of_root(n_features, n_outputs)
     return n_roots * size**2
 
 
-def available_memory(device):
+def available_memory(device: torch.device) -> float:
     """Bytes that can be allocated on a device.
 
     Parameters

@@ -12,17 +12,17 @@ their covariance V (C, C) and the curvature is given by a root B (C, C), H = B B
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from laplace_al.likelihoods import (
-    Bernoulli,
-    Categorical,
+    Likelihood,
     coupled_mode_coefficients,
     mode_coefficients,
     mode_coefficients_at_once,
 )
+from laplace_al.typing import UpdateRule, Vector
 
 
 class NewtonUpdate(NamedTuple):
@@ -49,17 +49,21 @@ class NewtonUpdate(NamedTuple):
     (array([0.25]), array([1.]))
     """
 
-    likelihood: Bernoulli | Categorical
-    curvature: Callable
+    likelihood: Likelihood
+    curvature: Callable[[Any], Any]
     step_size: float = 1.0
 
-    def __call__(self, logits, variance, target, weight):
+    def __call__(
+        self, logits: Vector, variance: Vector, target: Vector, weight: float
+    ) -> tuple[Vector, Vector]:
         """Logits (C,), variance (1,) or (C,), target (C,) and a weight to a and h."""
         _, residual, mean = self.likelihood.learn(logits, target)
         curvature = weight * self.curvature(mean)
         return self.step_size * weight / (1.0 + curvature * variance) * residual, curvature
 
-    def at_once(self, logits, variance, targets):
+    def at_once(
+        self, logits: torch.Tensor, variance: torch.Tensor, targets: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Many labels, each on its own: tensors (n, C), (n, G) and (n, C) to a and h."""
         _, residual, mean = self.likelihood.loss_and_derivatives(logits, targets)
         curvature = self.curvature(mean)
@@ -89,15 +93,19 @@ class MapUpdate(NamedTuple):
     True
     """
 
-    likelihood: Bernoulli | Categorical
-    curvature: Callable
+    likelihood: Likelihood
+    curvature: Callable[[Any], Any]
 
-    def __call__(self, logits, variance, target, weight):
+    def __call__(
+        self, logits: Vector, variance: Vector, target: Vector, weight: float
+    ) -> tuple[Vector, Vector]:
         """Logits (C,), variance (1,) or (C,), target (C,) and a weight to a and h."""
         coefficients, mean = mode_coefficients(self.likelihood, logits, variance, target, weight)
         return coefficients, weight * self.curvature(mean)
 
-    def at_once(self, logits, variance, targets):
+    def at_once(
+        self, logits: torch.Tensor, variance: torch.Tensor, targets: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Many labels, each on its own: tensors (n, C), (n, G) and (n, C) to a and h."""
         modes = mode_coefficients_at_once(self.likelihood, logits, variance, targets)
         return modes[0], self.curvature(modes[1])
@@ -124,11 +132,17 @@ class CoupledNewtonUpdate(NamedTuple):
     (tensor([[0.2500]]), tensor([[1.]]))
     """
 
-    likelihood: Bernoulli | Categorical
-    curvature_root: Callable
+    likelihood: Likelihood
+    curvature_root: Callable[[torch.Tensor], torch.Tensor]
     step_size: float = 1.0
 
-    def __call__(self, logits, covariance, targets, weights):
+    def __call__(
+        self,
+        logits: torch.Tensor,
+        covariance: torch.Tensor,
+        targets: torch.Tensor,
+        weights: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits (1, C), covariance (C, C), targets (1, C), weights (1,) to a and B."""
         root = weights.sqrt() * self.curvature_root(self.likelihood.mean(logits))
         identity = torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
@@ -157,10 +171,16 @@ class CoupledMapUpdate(NamedTuple):
     True
     """
 
-    likelihood: Bernoulli | Categorical
-    curvature_root: Callable
+    likelihood: Likelihood
+    curvature_root: Callable[[torch.Tensor], torch.Tensor]
 
-    def __call__(self, logits, covariance, targets, weights):
+    def __call__(
+        self,
+        logits: torch.Tensor,
+        covariance: torch.Tensor,
+        targets: torch.Tensor,
+        weights: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits (1, C), covariance (C, C), targets (1, C), weights (1,) to a and B."""
         coefficients, shifted = coupled_mode_coefficients(
             self.likelihood, logits, covariance, targets, weights
@@ -185,11 +205,11 @@ class ExpectedUpdate(NamedTuple):
     (array([0.]), array([2.]))
     """
 
-    update: Callable
+    update: NewtonUpdate | MapUpdate | CoupledNewtonUpdate | CoupledMapUpdate
 
-    def __call__(self, logits, variance, target, weight):
+    def __call__(self, logits: Any, variance: Any, target: Any, weight: Any) -> tuple[Any, Any]:
         """Zero and the curvature; the target is not looked at."""
-        if isinstance(logits, torch.Tensor):
+        if isinstance(self.update, CoupledNewtonUpdate | CoupledMapUpdate):
             mean = self.update.likelihood.mean(logits)
             return 0 * logits, weight.sqrt() * self.update.curvature_root(mean)
         _, _, mean = self.update.likelihood.learn(logits, target)
@@ -222,12 +242,12 @@ class Recording:
     ([array([0.])], [array([1.])])
     """
 
-    def __init__(self, update):
+    def __init__(self, update: UpdateRule) -> None:
         self.update = update
-        self.predicted = [], []
-        self.learnt = []
+        self.predicted: tuple[list[Vector], list[Vector]] = [], []
+        self.learnt: list[tuple[Any, Any]] = []
 
-    def __call__(self, logits, variance, target, weight):
+    def __call__(self, logits: Any, variance: Any, target: Any, weight: Any) -> tuple[Any, Any]:
         """What the rule says of it."""
         if isinstance(logits, torch.Tensor):  # of one instance whose logits are correlated
             seen = logits[0].numpy(force=True), variance.diagonal().numpy(force=True)

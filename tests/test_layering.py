@@ -44,6 +44,7 @@ LAYERS = [
     "posterior",
     "stored",
     "transaction",
+    "typing",
 ]
 CORE = LAYERS[LAYERS.index("predictive") :]
 

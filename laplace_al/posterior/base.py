@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import torch
 
@@ -11,6 +12,7 @@ from laplace_al.posterior.roots import (
     root_of_precision,
 )
 from laplace_al.stored import StoredState
+from laplace_al.typing import Projection, UpdateRule
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,16 +39,16 @@ class Posterior(StoredState, ABC):
     prior_precision: float
     prior_mean: torch.Tensor
 
-    def __deepcopy__(self, memo):
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self  # a value
 
     @staticmethod
     @abstractmethod
-    def shape_of_root(n_features, n_outputs):
+    def shape_of_root(n_features: int, n_outputs: int) -> tuple[int, int]:
         """(G, N) for W of shape (n_features, n_outputs): G N^2 numbers are held."""
 
     @classmethod
-    def prior(cls, mean, prior_precision):
+    def prior(cls, mean: torch.Tensor, prior_precision: float) -> Self:
         """Gaussian prior around a mean: covariance I / lambda.
 
         Parameters
@@ -70,30 +72,42 @@ class Posterior(StoredState, ABC):
 
     @classmethod
     @abstractmethod
-    def at_mode(cls, mean, features, curvature, prior_precision, prior_mean=None):
+    def at_mode(
+        cls,
+        mean: torch.Tensor,
+        features: torch.Tensor,
+        curvature: Any,
+        prior_precision: float,
+        prior_mean: torch.Tensor | None = None,
+    ) -> Self:
         """Laplace approximation around a mode: precision lambda I + sum h phi phi^T."""
 
+    @staticmethod
+    @abstractmethod
+    def information(features: torch.Tensor, curvature: Any) -> torch.Tensor:
+        """What data adds to the precision, sum h phi phi^T: (G, N, N)."""
+
     @property
-    def mean(self):
+    def mean(self) -> torch.Tensor:
         """Posterior mean of W, (D, C)."""
         return self.base_mean
 
     @property
-    def root(self):
+    def root(self) -> torch.Tensor:
         """R, (G, N, N)."""
         return self.base
 
     @property
-    def precision(self):
+    def precision(self) -> torch.Tensor:
         """A_g = Sigma_g^-1, (G, N, N); (N, N) where there is one for all."""
         return self._squeezed(precision_of_root(self.root))
 
     @property
-    def covariance(self):
+    def covariance(self) -> torch.Tensor:
         """Sigma_g = R_g R_g^T, (G, N, N); (N, N) where there is one for all."""
         return self._squeezed(self.root @ self.root.mT)
 
-    def logits(self, features):
+    def logits(self, features: torch.Tensor) -> torch.Tensor:
         """Mean of the logits, Phi W.
 
         Parameters
@@ -113,10 +127,10 @@ class Posterior(StoredState, ABC):
         return features @ self.mean
 
     @abstractmethod
-    def variance(self, features):
+    def variance(self, features: torch.Tensor) -> torch.Tensor:
         """Variance of the logits, diagonal of Phi Sigma Phi^T: (n,) or (n, C)."""
 
-    def norm(self, slope):
+    def norm(self, slope: torch.Tensor) -> torch.Tensor:
         """sqrt(<G, Sigma G>): standard deviation of <G, W> for a slope G.
 
         Parameters
@@ -136,7 +150,13 @@ class Posterior(StoredState, ABC):
         return torch.linalg.vector_norm(self.root.mT @ self._grouped(slope))
 
     @abstractmethod
-    def condition(self, features, targets, weights, update):
+    def condition(
+        self,
+        features: torch.Tensor,
+        targets: torch.Tensor,
+        weights: torch.Tensor,
+        update: UpdateRule,
+    ) -> Self:
         """Posterior after labelled instances, each learnt after the one before it.
 
         Parameters
@@ -154,7 +174,15 @@ class Posterior(StoredState, ABC):
         """
 
     @abstractmethod
-    def rescore(self, features, coefficients, curvature, project, logits, variance):
+    def rescore(
+        self,
+        features: torch.Tensor,
+        coefficients: Any,
+        curvature: Any,
+        project: Projection,
+        logits: torch.Tensor,
+        variance: torch.Tensor,
+    ) -> None:
         """What learning an instance does to the logits and variances of others, in place.
 
         Parameters
@@ -171,7 +199,7 @@ class Posterior(StoredState, ABC):
             Of the others; changed.
         """
 
-    def sample(self, n_samples, generator):
+    def sample(self, n_samples: int, generator: torch.Generator) -> torch.Tensor:
         """Weights drawn from the posterior, W + R noise.
 
         Parameters
@@ -197,7 +225,7 @@ class Posterior(StoredState, ABC):
         draws = (self.root @ noise).reshape(n_groups, size, n_samples, -1).permute(2, 0, 1, 3)
         return self.mean + torch.stack([self._ungrouped(draw) for draw in draws])
 
-    def log_determinant(self):
+    def log_determinant(self) -> torch.Tensor:
         """Logarithm of the determinant of the precision of all weights together.
 
         Returns
@@ -213,7 +241,7 @@ class Posterior(StoredState, ABC):
         n_columns = self.mean.numel() // (self.base.shape[0] * self.base.shape[1])
         return -2 * n_columns * torch.linalg.slogdet(self.root).logabsdet.sum()
 
-    def log_evidence(self, prior_precision):
+    def log_evidence(self, prior_precision: float | torch.Tensor) -> torch.Tensor:
         """Log of the integral of a prior times the Gaussian that the data was taken for.
 
         The data's likelihood counts as 1 at the mean of this posterior, and its quadratic stays
@@ -249,7 +277,7 @@ class Posterior(StoredState, ABC):
         n_columns = mean.shape[2]
         return exponent + mean.numel() / 2 * prior_precision.log() - n_columns * log_roots
 
-    def with_mean(self, mean):
+    def with_mean(self, mean: torch.Tensor) -> Self:
         """The same covariance around another mean.
 
         Parameters
@@ -268,7 +296,7 @@ class Posterior(StoredState, ABC):
         """
         return self._moved(mean, self.root)
 
-    def merge(self, other):
+    def merge(self, other: Self) -> Self:
         """Posterior of the data of both, learnt apart from the same prior.
 
         Precisions and their products with the means add up; the prior counts once.
@@ -309,7 +337,7 @@ class Posterior(StoredState, ABC):
             )
         return self._with_data(*(a + b for a, b in zip(self._data(), other._data(), strict=True)))
 
-    def forget(self, share):
+    def forget(self, share: float) -> Self:
         """Posterior to which all data so far counts only a share; the prior counts in full.
 
         Parameters
@@ -330,7 +358,7 @@ class Posterior(StoredState, ABC):
         """
         return self._with_data(*(share * part for part in self._data()))
 
-    def with_outputs(self, positions, n_outputs):
+    def with_outputs(self, positions: torch.Tensor, n_outputs: int) -> Self:
         """The same posterior among more outputs, which start with mean 0.
 
         Their covariance is that of the prior, or with a shared one that of the others.
@@ -359,7 +387,7 @@ class Posterior(StoredState, ABC):
             spread(self.prior_mean, positions, n_outputs),
         )
 
-    def as_two_outputs(self):
+    def as_two_outputs(self) -> Self:
         """The softmax with two outputs that predicts what this one logit predicts.
 
         Returns
@@ -377,14 +405,14 @@ class Posterior(StoredState, ABC):
         )
 
     @abstractmethod
-    def _root_of_more(self, positions, n_outputs):
+    def _root_of_more(self, positions: torch.Tensor, n_outputs: int) -> torch.Tensor:
         """Root with the outputs so far at these positions among so many."""
 
     @abstractmethod
-    def _root_of_two(self):
+    def _root_of_two(self) -> torch.Tensor:
         """Root of two outputs that stand for this one."""
 
-    def _data(self):
+    def _data(self) -> tuple[torch.Tensor, torch.Tensor]:
         """What the data added: to the precision (G, N, N) and to its product with the mean."""
         precision = precision_of_root(self.root)
         mean, prior_mean = self._grouped(self.mean), self._grouped(self.prior_mean)
@@ -392,7 +420,7 @@ class Posterior(StoredState, ABC):
         precision.diagonal(dim1=-2, dim2=-1).sub_(self.prior_precision)
         return precision, information
 
-    def _with_data(self, precision, information):
+    def _with_data(self, precision: torch.Tensor, information: torch.Tensor) -> Self:
         """The prior and such data."""
         precision = precision.clone()
         precision.diagonal(dim1=-2, dim2=-1).add_(self.prior_precision)
@@ -401,34 +429,34 @@ class Posterior(StoredState, ABC):
         mean = self._ungrouped(root @ (root.mT @ information))
         return self._moved(mean, root)
 
-    def _moved(self, mean, root):
+    def _moved(self, mean: torch.Tensor, root: torch.Tensor) -> Self:
         """The same prior and structure elsewhere."""
         return replace(self, base_mean=mean, base=root)
 
-    def _grouped(self, matrix):
+    def _grouped(self, matrix: torch.Tensor) -> torch.Tensor:
         """(D, C) as (G, N, m)."""
         n_groups, size = self.base.shape[:2]
         if size == len(matrix):
             return matrix.T.reshape(n_groups, -1, size).mT
         return matrix.reshape(1, -1, 1)
 
-    def _ungrouped(self, groups):
+    def _ungrouped(self, groups: torch.Tensor) -> torch.Tensor:
         """(G, N, m) as (D, C)."""
         if groups.shape[1] == len(self.base_mean):
             return groups.mT.reshape(-1, len(self.base_mean)).T
         return groups.reshape(self.base_mean.shape)
 
-    def _squeezed(self, matrices):
+    def _squeezed(self, matrices: torch.Tensor) -> torch.Tensor:
         return matrices[0] if len(matrices) == 1 else matrices
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return (
             f"{type(self).__name__}(n_features={self.base_mean.shape[0]}, "
             f"n_outputs={self.base_mean.shape[1]}, prior_precision={self.prior_precision:g})"
         )
 
 
-def spread(columns, positions, n_columns):
+def spread(columns: torch.Tensor, positions: torch.Tensor, n_columns: int) -> torch.Tensor:
     """Columns (D, C) moved to positions among so many, the others zero.
 
     Parameters
@@ -451,7 +479,7 @@ def spread(columns, positions, n_columns):
     return wide
 
 
-def halves(column):
+def halves(column: torch.Tensor) -> torch.Tensor:
     """One logit w as the two logits -w / 2 and w / 2.
 
     Parameters

@@ -1,5 +1,8 @@
 """One covariance over all weights, the outputs coupled as the softmax couples them."""
 
+from collections.abc import Callable, Iterator
+from typing import Self
+
 import torch
 
 from laplace_al.posterior.base import Posterior
@@ -9,6 +12,7 @@ from laplace_al.posterior.roots import (
     root_of_precision,
     root_of_rows,
 )
+from laplace_al.typing import Projection, UpdateRule
 
 _INSTANCES_AT_ONCE = 64
 
@@ -31,7 +35,7 @@ class FullPosterior(Posterior):
     """
 
     @staticmethod
-    def shape_of_root(n_features, n_outputs):
+    def shape_of_root(n_features: int, n_outputs: int) -> tuple[int, int]:
         """One root of the size of all weights.
 
         Parameters
@@ -50,7 +54,14 @@ class FullPosterior(Posterior):
         return 1, n_features * n_outputs
 
     @classmethod
-    def at_mode(cls, mean, features, curvature, prior_precision, prior_mean=None):
+    def at_mode(
+        cls,
+        mean: torch.Tensor,
+        features: torch.Tensor,
+        curvature: Callable[[int], torch.Tensor],
+        prior_precision: float,
+        prior_mean: torch.Tensor | None = None,
+    ) -> Self:
         """Laplace approximation: precision lambda I + sum phi phi^T (x) H around a mode.
 
         Parameters
@@ -80,7 +91,9 @@ class FullPosterior(Posterior):
         return cls(mean, root[None], prior_precision, prior_mean)
 
     @staticmethod
-    def information(features, curvature):
+    def information(
+        features: torch.Tensor, curvature: Callable[[int], torch.Tensor]
+    ) -> torch.Tensor:
         """What data adds to the precision, sum phi phi^T (x) H: (1, D C, D C).
 
         Parameters
@@ -98,9 +111,10 @@ class FullPosterior(Posterior):
         >>> FullPosterior.information(2 * torch.ones(1, 1), lambda i: torch.ones(1, 1))
         tensor([[[4.]]])
         """
-        return sum(block.T @ block for block in _rows(features, curvature))[None]
+        blocks = (block.T @ block for block in _rows(features, curvature))
+        return sum(blocks, start=features.new_zeros(()))[None]
 
-    def variance(self, features):
+    def variance(self, features: torch.Tensor) -> torch.Tensor:
         """Variance of each logit, the diagonal of its covariance.
 
         Parameters
@@ -120,7 +134,13 @@ class FullPosterior(Posterior):
         columns = self.base.reshape(*self.mean.shape, -1).unbind(dim=1)  # C times (D, D C)
         return torch.stack([(features @ rows).square().sum(dim=1) for rows in columns], dim=1)
 
-    def condition(self, features, targets, weights, update):
+    def condition(
+        self,
+        features: torch.Tensor,
+        targets: torch.Tensor,
+        weights: torch.Tensor,
+        update: UpdateRule,
+    ) -> Self:
         """See :meth:`Posterior.condition`; an instance is itself a block of C rows."""
         posterior = self
         for row in range(len(features)):
@@ -128,7 +148,13 @@ class FullPosterior(Posterior):
             posterior = posterior._learn_one(features[one], targets[one], weights[one], update)
         return posterior
 
-    def _learn_one(self, features, targets, weights, update):
+    def _learn_one(
+        self,
+        features: torch.Tensor,
+        targets: torch.Tensor,
+        weights: torch.Tensor,
+        update: UpdateRule,
+    ) -> Self:
         """R <- R T with T T^T = (I + E E^T)^-1, E = F^T B, F (C, N) the whitened rows."""
         size, n_outputs = self.mean.shape
         root = self.base[0]
@@ -144,7 +170,15 @@ class FullPosterior(Posterior):
         root = torch.addmm(root, span @ (identity - factor), basis.T, alpha=-1)
         return self._moved(mean, root[None])
 
-    def rescore(self, features, coefficients, curvature, project, logits, variance):
+    def rescore(
+        self,
+        features: torch.Tensor,
+        coefficients: torch.Tensor,
+        curvature: torch.Tensor,
+        project: Projection,
+        logits: torch.Tensor,
+        variance: torch.Tensor,
+    ) -> None:
         """See :meth:`Posterior.rescore`; curvature is a root B of H, S = B (I + B^T V B)^-1 B^T."""
         size, n_outputs = self.mean.shape
         root = self.base[0]
@@ -158,14 +192,14 @@ class FullPosterior(Posterior):
         for row in shrinking:
             variance.view(logits.shape).sub_(project(span @ row).square())
 
-    def _root_of_more(self, positions, n_outputs):
+    def _root_of_more(self, positions: torch.Tensor, n_outputs: int) -> torch.Tensor:
         wide = prior_root(1, len(self.mean) * n_outputs, self.prior_precision, self.mean)
         rows = torch.arange(len(self.mean), device=positions.device)
         places = (rows[:, None] * n_outputs + positions).flatten()
         wide[0, places[:, None], places] = self.root[0]
         return wide
 
-    def _root_of_two(self):
+    def _root_of_two(self) -> torch.Tensor:
         # the curvature p (1 - p) of one logit is p (1 - p) [[1, -1], [-1, 1]] of two
         data = precision_of_root(self.root)[0]
         data.diagonal().sub_(self.prior_precision)
@@ -174,7 +208,9 @@ class FullPosterior(Posterior):
         return root_of_precision(precision[None])
 
 
-def _rows(features, curvature):
+def _rows(
+    features: torch.Tensor, curvature: Callable[[int], torch.Tensor]
+) -> Iterator[torch.Tensor]:
     """Chunks of phi^T (x) B^T: as many rows as outputs for each instance."""
     for start in range(0, len(features), _INSTANCES_AT_ONCE):
         places = range(start, min(start + _INSTANCES_AT_ONCE, len(features)))

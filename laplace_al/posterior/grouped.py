@@ -1,12 +1,14 @@
 """Structures whose covariances learn apart from each other, in blocks of labels."""
 
 from abc import abstractmethod
+from typing import Self
 
 import numpy as np
 import torch
 
 from laplace_al.posterior.base import Posterior
 from laplace_al.posterior.roots import root_of_sum
+from laplace_al.typing import UpdateRule, Vector
 
 # Rows learnt at once: bounds the (b, b) numbers of the recursion, whatever the input.
 _BLOCK_SIZE = 64
@@ -26,7 +28,14 @@ class GroupedPosterior(Posterior):
     """
 
     @classmethod
-    def at_mode(cls, mean, features, curvature, prior_precision, prior_mean=None):
+    def at_mode(
+        cls,
+        mean: torch.Tensor,
+        features: torch.Tensor,
+        curvature: torch.Tensor,
+        prior_precision: float,
+        prior_mean: torch.Tensor | None = None,
+    ) -> Self:
         """Laplace approximation: precisions lambda I + Phi^T diag(h_g) Phi around a mode.
 
         Parameters
@@ -58,7 +67,7 @@ class GroupedPosterior(Posterior):
         )
 
     @staticmethod
-    def information(features, curvature):
+    def information(features: torch.Tensor, curvature: torch.Tensor) -> torch.Tensor:
         """What data adds to the precisions, Phi^T diag(h_g) Phi: (G, D, D).
 
         Parameters
@@ -78,7 +87,13 @@ class GroupedPosterior(Posterior):
         """
         return torch.stack([(features * h[:, None]).T @ features for h in curvature.T])
 
-    def condition(self, features, targets, weights, update):
+    def condition(
+        self,
+        features: torch.Tensor,
+        targets: torch.Tensor,
+        weights: torch.Tensor,
+        update: UpdateRule,
+    ) -> Self:
         """See :meth:`Posterior.condition`: equal to learning the rows one at a time."""
         posterior = self
         for start in range(0, len(features), _BLOCK_SIZE):
@@ -86,23 +101,29 @@ class GroupedPosterior(Posterior):
             posterior = posterior._learn(features[rows], targets[rows], weights[rows], update)
         return posterior
 
-    def _learn(self, features, targets, weights, update):
+    def _learn(
+        self,
+        features: torch.Tensor,
+        targets: torch.Tensor,
+        weights: torch.Tensor,
+        update: UpdateRule,
+    ) -> Self:
         whitened, logits = self._whitened_and_logits(features)
         basis, coordinates = _orthonormal(whitened.mT)  # (G, D, k), (G, k, b)
-        factor, shift = _recursion(*map(_host, (coordinates, logits, targets, weights)), update)
+        factor, shift = _recursion(update, *map(_host, (coordinates, logits, targets, weights)))
         removed = np.eye(factor.shape[1]) - factor  # I - T
         return self._absorb(basis, *(torch.from_numpy(a).to(basis) for a in (removed, shift)))
 
-    def _whitened_and_logits(self, features):
+    def _whitened_and_logits(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Rows R^T phi, (G, b, D), and W^T phi, (b, C)."""
         return features @ self.base, features @ self.base_mean
 
     @abstractmethod
-    def _absorb(self, basis, removed, shift):
+    def _absorb(self, basis: torch.Tensor, removed: torch.Tensor, shift: torch.Tensor) -> Self:
         """Move the mean by R Q c and multiply the root by I - Q (I - T) Q^T."""
 
 
-def _orthonormal(columns):
+def _orthonormal(columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Q (G, D, k) and coordinates (G, k, b) of columns (G, D, b) = Q coordinates."""
     if columns.shape[2] > 1:
         return torch.linalg.qr(columns)
@@ -110,7 +131,9 @@ def _orthonormal(columns):
     return columns / length.clamp_min(torch.finfo(length.dtype).tiny), length
 
 
-def _recursion(coordinates, logits, targets, weights, update):
+def _recursion(
+    update: UpdateRule, coordinates: Vector, logits: Vector, targets: Vector, weights: Vector
+) -> tuple[Vector, Vector]:
     """T (G, k, k) and c (G, k, m) after the rows of a block, on the host.
 
     Takes l_i as the columns of coordinates (G, k, b), logits (b, C), targets (b, C), weights (b,).
@@ -131,5 +154,5 @@ def _recursion(coordinates, logits, targets, weights, update):
     return factor, shift
 
 
-def _host(tensor):
+def _host(tensor: torch.Tensor) -> Vector:
     return tensor.double().numpy(force=True)

@@ -2,12 +2,13 @@
 
 import functools
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 
 from laplace_al.posterior.grouped import GroupedPosterior
 from laplace_al.posterior.roots import prior_root
+from laplace_al.typing import Projection, Vector
 
 # Columns of a pending product, after which it is multiplied out.
 _MAX_PENDING = 64
@@ -34,15 +35,15 @@ class Pending(NamedTuple):
     coupling: torch.Tensor
     shift: torch.Tensor
 
-    def of_rows(self, rows):
+    def of_rows(self, rows: torch.Tensor) -> torch.Tensor:
         """Rows (C, b, D) times I - V Y V^T."""
         return rows - (rows @ self.directions) @ self.coupling @ self.directions.mT
 
-    def of_columns(self, columns):
+    def of_columns(self, columns: torch.Tensor) -> torch.Tensor:
         """I - V Y V^T times columns (C, D, b)."""
         return columns - self.directions @ (self.coupling @ (self.directions.mT @ columns))
 
-    def times(self, basis, removed, step):
+    def times(self, basis: torch.Tensor, removed: torch.Tensor, step: torch.Tensor) -> "Pending":
         """With a further factor I - Q (I - T) Q^T, and a shift Q c under the factors so far.
 
         Q is (C, D, k), I - T (C, k, k) and Q c (C, D, 1).
@@ -80,19 +81,19 @@ class PerClassPosterior(GroupedPosterior):
     pending: Pending | None = None
 
     @functools.cached_property
-    def mean(self):
+    def mean(self) -> torch.Tensor:
         """W, (D, C), with what is pending."""
         if self.pending is None:
             return self.base_mean
         return self.base_mean + (self.base @ self.pending.shift)[:, :, 0].T
 
     @functools.cached_property
-    def root(self):
+    def root(self) -> torch.Tensor:
         """R_k, (C, D, D), multiplied out."""
         return self.base if self.pending is None else _multiplied_out(self.base, self.pending)
 
     @staticmethod
-    def shape_of_root(n_features, n_outputs):
+    def shape_of_root(n_features: int, n_outputs: int) -> tuple[int, int]:
         """One root of the size of the features for each output.
 
         Parameters
@@ -110,7 +111,7 @@ class PerClassPosterior(GroupedPosterior):
         """
         return n_outputs, n_features
 
-    def variance(self, features):
+    def variance(self, features: torch.Tensor) -> torch.Tensor:
         """Variance of each logit, phi^T Sigma_k phi.
 
         Parameters
@@ -132,7 +133,7 @@ class PerClassPosterior(GroupedPosterior):
             return whitened.square().sum(dim=2).T
         return torch.stack([(features @ root).square().sum(dim=1) for root in self.root], dim=1)
 
-    def sample(self, n_samples, generator):
+    def sample(self, n_samples: int, generator: torch.Generator) -> torch.Tensor:
         """Weights drawn from the posterior, given that those of the classes add up to the mean's.
 
         Softmax ignores what all logits have in common, and precisions of the classes apart
@@ -163,7 +164,15 @@ class PerClassPosterior(GroupedPosterior):
         excess = self.root @ (self.root.mT @ common)  # (C, D, n_samples)
         return self.mean + deviations - excess.permute(2, 1, 0)
 
-    def rescore(self, features, coefficients, curvature, project, logits, variance):
+    def rescore(
+        self,
+        features: torch.Tensor,
+        coefficients: Vector,
+        curvature: Vector,
+        project: Projection,
+        logits: torch.Tensor,
+        variance: torch.Tensor,
+    ) -> None:
         """See :meth:`Posterior.rescore`: for each class its own direction."""
         whitened, _ = self._whitened_and_logits(features)  # (C, 1, D)
         if self.pending is None:
@@ -177,21 +186,21 @@ class PerClassPosterior(GroupedPosterior):
         shrinkage = h / (1 + h * (features @ directions)[0])
         variance.view(logits.shape).sub_(moved.square_().mul_(shrinkage))
 
-    def with_mean(self, mean):
+    def with_mean(self, mean: torch.Tensor) -> Self:
         """See :meth:`Posterior.with_mean`; what is pending of the root stays so."""
         pending = self.pending
         if pending is not None:
             pending = pending._replace(shift=torch.zeros_like(pending.shift))
         return replace(self, base_mean=mean, pending=pending)
 
-    def _whitened_and_logits(self, features):
+    def _whitened_and_logits(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         whitened, logits = features @ self.base, features @ self.base_mean
         if self.pending is None:
             return whitened, logits
         moved = (whitened @ self.pending.shift)[:, :, 0].T
         return self.pending.of_rows(whitened), logits + moved
 
-    def _absorb(self, basis, removed, shift):
+    def _absorb(self, basis: torch.Tensor, removed: torch.Tensor, shift: torch.Tensor) -> Self:
         step = basis @ shift  # (C, D, 1)
         if self.pending is None:
             pending = Pending(basis, removed, step)
@@ -202,19 +211,19 @@ class PerClassPosterior(GroupedPosterior):
             return learnt
         return learnt._moved(learnt.mean, learnt.root)
 
-    def _moved(self, mean, root):
+    def _moved(self, mean: torch.Tensor, root: torch.Tensor) -> Self:
         return replace(self, base_mean=mean, base=root, pending=None)
 
-    def _root_of_more(self, positions, n_outputs):
+    def _root_of_more(self, positions: torch.Tensor, n_outputs: int) -> torch.Tensor:
         root = prior_root(n_outputs, len(self.mean), self.prior_precision, self.mean)
         root[positions] = self.root
         return root
 
-    def _root_of_two(self):
+    def _root_of_two(self) -> torch.Tensor:
         return self.root.repeat(2, 1, 1)
 
 
-def _multiplied_out(base, pending):
+def _multiplied_out(base: torch.Tensor, pending: Pending) -> torch.Tensor:
     """R (I - V Y V^T), (C, D, D)."""
     shrunk = (base @ pending.directions) @ pending.coupling
     return torch.baddbmm(base, shrunk, pending.directions.mT, alpha=-1)

@@ -8,6 +8,8 @@ methods for discrete sequential estimation*, 1977). Roots come in batches (G, N,
 that learn from the same instances.
 """
 
+from collections.abc import Callable, Iterable, Iterator
+
 import torch
 
 # Below this share of the largest pivot, a Cholesky factor has lost half of its digits.
@@ -15,7 +17,9 @@ _SMALLEST_PIVOT = 1e-8
 _CHUNK = 4096
 
 
-def prior_root(n_roots, n_dimensions, prior_precision, like):
+def prior_root(
+    n_roots: int, n_dimensions: int, prior_precision: float, like: torch.Tensor
+) -> torch.Tensor:
     """Root of the covariance I / lambda.
 
     Parameters
@@ -42,7 +46,9 @@ def prior_root(n_roots, n_dimensions, prior_precision, like):
     return (identity / prior_precision**0.5).repeat(n_roots, 1, 1)
 
 
-def root_of_sum(features, curvature, prior_precision):
+def root_of_sum(
+    features: torch.Tensor, curvature: torch.Tensor, prior_precision: float
+) -> torch.Tensor:
     """Roots of the inverses of lambda I + Phi^T diag(h_g) Phi, for each column h_g.
 
     Parameters
@@ -72,7 +78,9 @@ def root_of_sum(features, curvature, prior_precision):
     )
 
 
-def factor_of_sum(features, curvature, prior_precision):
+def factor_of_sum(
+    features: torch.Tensor, curvature: torch.Tensor, prior_precision: float
+) -> torch.Tensor:
     """Triangular factor L of lambda I + Phi^T diag(h) Phi = L L^T.
 
     Parameters
@@ -99,14 +107,19 @@ def factor_of_sum(features, curvature, prior_precision):
     tensor([[2.]])
     """
 
-    def rows():
+    def rows() -> Iterator[torch.Tensor]:
         for part, weights in zip(features.split(_CHUNK), curvature.split(_CHUNK), strict=True):
             yield weights.sqrt()[:, None] * part
 
     return _factor_of_rows(rows, prior_precision, features.shape[1], features)
 
 
-def root_of_rows(rows, prior_precision, n_dimensions, like):
+def root_of_rows(
+    rows: Callable[[], Iterable[torch.Tensor]],
+    prior_precision: float,
+    n_dimensions: int,
+    like: torch.Tensor,
+) -> torch.Tensor:
     """Root of the inverse of lambda I + sum E^T E, over chunks E of rows.
 
     By Cholesky, and where the prior is nearly lost in the sum by orthogonal triangularisation of
@@ -140,7 +153,12 @@ def root_of_rows(rows, prior_precision, n_dimensions, like):
     return _inverse_transpose(_factor_of_rows(rows, prior_precision, n_dimensions, like))
 
 
-def _factor_of_rows(rows, prior_precision, n_dimensions, like):
+def _factor_of_rows(
+    rows: Callable[[], Iterable[torch.Tensor]],
+    prior_precision: float,
+    n_dimensions: int,
+    like: torch.Tensor,
+) -> torch.Tensor:
     identity = torch.eye(n_dimensions, dtype=like.dtype, device=like.device)
     precision = prior_precision * identity
     for block in rows():
@@ -160,7 +178,7 @@ def _factor_of_rows(rows, prior_precision, n_dimensions, like):
     return factor
 
 
-def root_of_precision(precision):
+def root_of_precision(precision: torch.Tensor) -> torch.Tensor:
     """Roots of the inverses of precision matrices.
 
     Parameters
@@ -191,7 +209,7 @@ def root_of_precision(precision):
     return _inverse_transpose(factor)
 
 
-def precision_of_root(root):
+def precision_of_root(root: torch.Tensor) -> torch.Tensor:
     """Precisions R^-T R^-1.
 
     Parameters
@@ -211,7 +229,7 @@ def precision_of_root(root):
     return inverse.mT @ inverse
 
 
-def _inverse_transpose(factor):
+def _inverse_transpose(factor: torch.Tensor) -> torch.Tensor:
     """L^-T, a root of (L L^T)^-1."""
     identity = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)
     return torch.linalg.solve_triangular(factor, identity.expand_as(factor), upper=False).mT

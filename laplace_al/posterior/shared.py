@@ -1,8 +1,11 @@
 """One covariance for the weights of every output."""
 
+from typing import Self
+
 import torch
 
 from laplace_al.posterior.grouped import GroupedPosterior
+from laplace_al.typing import Projection, Vector
 
 
 class SharedPosterior(GroupedPosterior):
@@ -26,7 +29,7 @@ class SharedPosterior(GroupedPosterior):
     """
 
     @staticmethod
-    def shape_of_root(n_features, n_outputs):
+    def shape_of_root(n_features: int, n_outputs: int) -> tuple[int, int]:
         """One root of the size of the features.
 
         Parameters
@@ -44,7 +47,7 @@ class SharedPosterior(GroupedPosterior):
         """
         return 1, n_features
 
-    def variance(self, features):
+    def variance(self, features: torch.Tensor) -> torch.Tensor:
         """Variance of every logit of a row, phi^T Sigma phi.
 
         Parameters
@@ -63,7 +66,15 @@ class SharedPosterior(GroupedPosterior):
         """
         return (features @ self.base[0]).square().sum(dim=1)
 
-    def rescore(self, features, coefficients, curvature, project, logits, variance):
+    def rescore(
+        self,
+        features: torch.Tensor,
+        coefficients: Vector,
+        curvature: Vector,
+        project: Projection,
+        logits: torch.Tensor,
+        variance: torch.Tensor,
+    ) -> None:
         """See :meth:`Posterior.rescore`: Z + c a^T and v - h / (1 + h v_i) c^2 with c = Phi u."""
         root = self.base[0]
         direction = root @ (features @ root).T  # (D, 1), u
@@ -72,7 +83,7 @@ class SharedPosterior(GroupedPosterior):
         h, own = float(curvature[0]), float(features @ direction)
         variance.addcmul_(moved, moved, value=-h / (1 + h * own))
 
-    def _absorb(self, basis, removed, shift):
+    def _absorb(self, basis: torch.Tensor, removed: torch.Tensor, shift: torch.Tensor) -> Self:
         basis, removed = basis[0], removed[0]
         span = self.base[0] @ basis  # (D, k), R Q
         shrunk = span @ removed
@@ -82,8 +93,8 @@ class SharedPosterior(GroupedPosterior):
             root = torch.addmm(self.base[0], shrunk, basis.T, alpha=-1)
         return self._moved(torch.addmm(self.base_mean, span, shift[0]), root[None])
 
-    def _root_of_more(self, positions, n_outputs):
+    def _root_of_more(self, positions: torch.Tensor, n_outputs: int) -> torch.Tensor:
         return self.base  # which new outputs share, too
 
-    def _root_of_two(self):
+    def _root_of_two(self) -> torch.Tensor:
         return self.base

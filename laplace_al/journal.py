@@ -8,6 +8,8 @@ import numbers
 import os
 import pathlib
 import sqlite3
+from collections.abc import Sequence
+from typing import Any, NoReturn
 from urllib.parse import quote
 
 import numpy as np
@@ -16,6 +18,7 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples
 
 from laplace_al.record import Event
+from laplace_al.typing import Instances, Path
 
 _VERSION = 1
 # what labels are read back as, by the kind of the first one written
@@ -87,7 +90,7 @@ class Journal:
     >>> folder.cleanup()
     """
 
-    def __init__(self, path, X_pool):
+    def __init__(self, path: Path, X_pool: Instances) -> None:
         self.path = pathlib.Path(path)
         self._X_pool = X_pool
         if not self.path.parent.is_dir():
@@ -97,13 +100,13 @@ class Journal:
             )
         self._lock = _locked(self.path)
         try:
-            self._connection = self._opened()
+            self._connection: sqlite3.Connection | None = self._opened()
             self._n_batches = self._last("batch")
         except BaseException:
             self._lock.close()
             raise
 
-    def append(self, events):
+    def append(self, events: Sequence[Event]) -> None:
         """Write events that happened at once, durably: all of them or none.
 
         Parameters
@@ -135,7 +138,7 @@ class Journal:
             raise
         self._n_batches += 1
 
-    def holds(self, n_batches):
+    def holds(self, n_batches: int) -> bool:
         """Whether so many batches are written, asked of the file itself.
 
         Parameters
@@ -151,7 +154,7 @@ class Journal:
         self._n_batches = self._last("batch")
         return self._n_batches >= n_batches
 
-    def batches(self):
+    def batches(self) -> list[list[Event]]:
         """All events, in lists of what happened at once.
 
         Returns
@@ -167,20 +170,20 @@ class Journal:
             for _, batch in itertools.groupby(rows, lambda row: row[0])
         ]
 
-    def close(self):
+    def close(self) -> None:
         """Let others use the journal. Closing it twice is no error."""
         if self._connection is not None:
             self._connection.close()
             self._lock.close()
         self._connection = None
 
-    def __getstate__(self):
+    def __getstate__(self) -> NoReturn:
         raise TypeError(
             f"The journal {str(self.path)!r} is a file that one learner has open, so that neither "
             "can be copied or pickled; make another ActiveLearner with a journal of its own."
         )
 
-    def _opened(self):
+    def _opened(self) -> sqlite3.Connection:
         try:
             connection = sqlite3.connect(
                 self.path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
@@ -203,7 +206,7 @@ class Journal:
             raise
         return connection
 
-    def _create(self, connection):
+    def _create(self, connection: sqlite3.Connection) -> None:
         entries = {
             "version": _VERSION,
             "n_pool": _num_samples(self._X_pool),
@@ -215,7 +218,7 @@ class Journal:
         connection.executemany("INSERT INTO meta VALUES (?, ?)", entries.items())
         connection.execute("COMMIT")
 
-    def _check(self, connection, tables):
+    def _check(self, connection: sqlite3.Connection, tables: set[str]) -> None:
         if tables and not {"meta", "events"} <= tables:
             raise ValueError(
                 f"journal={str(self.path)!r} is a database of something else, with the tables "
@@ -235,30 +238,30 @@ class Journal:
                 "made with, in the same order, or name another file."
             )
 
-    def _opened_connection(self):
+    def _opened_connection(self) -> sqlite3.Connection:
         if self._connection is None:
             raise ValueError(
                 f"journal={str(self.path)!r} is closed. Make a new ActiveLearner with it to go on."
             )
         return self._connection
 
-    def _last(self, column):
+    def _last(self, column: str) -> int:
         return (
             self._opened_connection().execute(f"SELECT MAX({column}) FROM events").fetchone()[0]
             or 0
         )
 
-    def _row(self, event):
+    def _row(self, event: Event) -> tuple[Any, ...]:
         key = None
         if event.position is not None and isinstance(self._X_pool, pd.DataFrame):
             key = str(self._X_pool.index[event.position])
         instance = None if event.instance is None else _as_json(event.instance)
         label = None if event.label is None else _plain(event.label)
         position = None if event.position is None else int(event.position)
-        time = event.time.isoformat()
+        time = event.time.isoformat()  # type: ignore[union-attr]  # a learner's events have one
         return event.action, position, key, label, time, event.annotator, instance
 
-    def _event(self, row, kind):
+    def _event(self, row: tuple[Any, ...], kind: Any) -> Event:
         _, action, position, _, label, time, annotator, instance = row
         return Event(
             action,
@@ -270,7 +273,7 @@ class Journal:
         )
 
 
-def _locked(path):
+def _locked(path: pathlib.Path) -> sqlite3.Connection:
     """A connection to ``<path>.lock`` that nobody else can have at the same time.
 
     The journal itself stays readable for others; SQLite gives the lock up when the process ends.
@@ -293,7 +296,7 @@ def _locked(path):
     return lock
 
 
-def digest(X):
+def digest(X: Instances) -> str:
     """A fingerprint of a pool: of up to 1000 of its rows, at even distances.
 
     Parameters
@@ -325,15 +328,15 @@ def digest(X):
     return hashlib.sha256(content).hexdigest()
 
 
-def _is_plain(value):
+def _is_plain(value: object) -> bool:
     return value is None or isinstance(value, str | numbers.Number)
 
 
-def _kind(label):
+def _kind(label: object) -> str:
     return np.asarray(label).dtype.kind
 
 
-def _plain(label):
+def _plain(label: Any) -> Any:
     """A label as SQLite holds it."""
     value = label.item() if isinstance(label, np.generic) else label
     if not isinstance(value, str | bytes | numbers.Real):
@@ -344,7 +347,7 @@ def _plain(label):
     return int(value) if isinstance(value, bool) else value
 
 
-def _as_json(instance):
+def _as_json(instance: Any) -> str:
     """The row of a container of one row."""
     if isinstance(instance, list):
         row = instance[0]
@@ -361,7 +364,7 @@ def _as_json(instance):
         ) from error
 
 
-def _like(row, X):
+def _like(row: Any, X: Any) -> Any:
     """A container of one row, of the kind of X."""
     if isinstance(X, pd.DataFrame):
         return pd.DataFrame([row], columns=X.columns).astype(X.dtypes)

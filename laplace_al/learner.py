@@ -4,10 +4,12 @@ import copy
 import datetime
 import functools
 import numbers
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, Self, TypeAlias
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import _safe_indexing, check_random_state
@@ -17,10 +19,13 @@ from laplace_al.classifier import LaplaceUpdateClassifier
 from laplace_al.features import Extracted
 from laplace_al.journal import Journal
 from laplace_al.labels import check_labels, class_indices, distinct_classes
-from laplace_al.record import Event, Record
+from laplace_al.record import Action, Event, Record
 from laplace_al.scored_pool import ScoredPool
-from laplace_al.strategies.base import check_n_instances
+from laplace_al.strategies.base import QueryStrategy, check_n_instances
 from laplace_al.strategies.random import RandomSampling
+from laplace_al.typing import Instances, Path, RandomState
+
+RefitEvery: TypeAlias = int | Literal["auto"] | None
 
 # Of the MAP of all labels, in posterior standard deviations: where refit_every="auto" refits.
 _MAX_DRIFT = 1.0
@@ -117,19 +122,19 @@ class ActiveLearner:
 
     def __init__(
         self,
-        estimator,
-        strategy,
-        X_pool,
+        estimator: BaseEstimator,
+        strategy: QueryStrategy,
+        X_pool: Instances,
         *,
-        X_initial=None,
-        y_initial=None,
-        classes=None,
-        refit_every=None,
-        journal=None,
-        annotator=None,
-        random_state=None,
-        verbose=0,
-    ):
+        X_initial: Instances | None = None,
+        y_initial: ArrayLike | None = None,
+        classes: ArrayLike | None = None,
+        refit_every: RefitEvery = None,
+        journal: Path | None = None,
+        annotator: str | None = None,
+        random_state: RandomState = None,
+        verbose: int = 0,
+    ) -> None:
         self.estimator = estimator
         self.strategy = strategy
         self.X_pool = X_pool
@@ -174,24 +179,24 @@ class ActiveLearner:
                 raise
 
     @property
-    def labels_(self):
+    def labels_(self) -> pd.DataFrame:
         """A row for each instance that was taught, with its valid label."""
         return self._record.labels_frame()
 
     @property
-    def history_(self):
+    def history_(self) -> pd.DataFrame:
         """A row for each thing that happened."""
         return self._record.history_frame()
 
     @property
-    def instances_(self):
+    def instances_(self) -> Instances | None:
         """Instances that have a label, initial ones first; None if there is none."""
         if not self._record.labelled:
             return self.X_initial
         X = self._given_rows(self._record.labelled)
         return X if self.X_initial is None else _stack(self.X_initial, X)
 
-    def query(self, n_instances=1):
+    def query(self, n_instances: int = 1) -> NDArray[np.int64]:
         """Choose instances to be labelled.
 
         Parameters
@@ -232,7 +237,14 @@ class ActiveLearner:
             self, self.X_pool, n_instances, candidates=is_open
         )
 
-    def teach(self, indices=None, y=None, *, X=None, annotator=None):
+    def teach(
+        self,
+        indices: ArrayLike | None = None,
+        y: ArrayLike | None = None,
+        *,
+        X: Instances | None = None,
+        annotator: str | None = None,
+    ) -> Self:
         """Learn labels of instances of the pool, or of others.
 
         Parameters
@@ -293,7 +305,7 @@ class ActiveLearner:
             ]
         return self._happened(events)
 
-    def skip(self, indices, *, annotator=None):
+    def skip(self, indices: ArrayLike, *, annotator: str | None = None) -> Self:
         """Never ask for these instances again; they can still be taught.
 
         Parameters
@@ -331,7 +343,7 @@ class ActiveLearner:
             [self._event("skip", annotator, position=position) for position in indices.tolist()]
         )
 
-    def relabel(self, indices, y, *, annotator=None):
+    def relabel(self, indices: ArrayLike, y: ArrayLike, *, annotator: str | None = None) -> Self:
         """Correct labels: the estimator is fitted anew, as if they had been right at once.
 
         Parameters
@@ -376,7 +388,7 @@ class ActiveLearner:
         ]
         return self._happened(events, refit=self.is_fitted)
 
-    def refit(self):
+    def refit(self) -> Self:
         """Fit the estimator anew on all labels, the initial ones included.
 
         An estimator that came fitted, on data that the learner does not know, learns all labels
@@ -403,7 +415,7 @@ class ActiveLearner:
         """
         return self._happened([], refit=True)
 
-    def close(self):
+    def close(self) -> None:
         """Let others use the journal. The learner can still predict, but not be taught.
 
         Examples
@@ -422,13 +434,13 @@ class ActiveLearner:
         if self._journal is not None:
             self._journal.close()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.close()
 
-    def predict(self, X):
+    def predict(self, X: Instances) -> NDArray[Any]:
         """Labels that the estimator predicts, see its ``predict``.
 
         Parameters
@@ -449,7 +461,7 @@ class ActiveLearner:
         """
         return self.estimator_.predict(X)
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: Instances) -> NDArray[np.floating]:
         """Class probabilities that the estimator predicts, see its ``predict_proba``.
 
         Parameters
@@ -470,7 +482,7 @@ class ActiveLearner:
         """
         return self.estimator_.predict_proba(X)
 
-    def score(self, X, y):
+    def score(self, X: Instances, y: ArrayLike) -> float:
         """Accuracy of the estimator, see its ``score``.
 
         Parameters
@@ -493,14 +505,14 @@ class ActiveLearner:
         return self.estimator_.score(X, y)
 
     @property
-    def _model(self):
+    def _model(self) -> "_Model":
         return _Model(self.estimator_, self.is_fitted, self.pool_, self._n_since_refit)
 
-    def _install(self, model, record):
+    def _install(self, model: "_Model", record: Record) -> None:
         self.estimator_, self.is_fitted, self.pool_, self._n_since_refit = model
         self._record = record
 
-    def _happened(self, events, *, refit=False):
+    def _happened(self, events: Sequence[Event], *, refit: bool = False) -> Self:
         """Learn what happened at once and write it down: all of it or nothing."""
         record = self._record.add(events)
         model = None if refit else self._updated(events, record)
@@ -520,7 +532,7 @@ class ActiveLearner:
             raise
         return self
 
-    def _resume(self, batches):
+    def _resume(self, batches: Sequence[Sequence[Event]]) -> None:
         """Take over what a journal holds."""
         refits = [any(event.action == "refit" for event in batch) for batch in batches]
         n_fitted = max((i + 1 for i, refit in enumerate(refits) if refit), default=0)
@@ -532,7 +544,7 @@ class ActiveLearner:
             elif i > n_fitted:
                 self._install(self._conditioned(batch), record)
 
-    def _updated(self, events, record):
+    def _updated(self, events: Sequence[Event], record: Record) -> "_Model | None":
         """Model that has learnt events by an update; None where it takes a fit."""
         y = np.array([event.label for event in events if event.action in ("label", "relabel")])
         if not len(y):
@@ -553,7 +565,7 @@ class ActiveLearner:
                 return None
         return model
 
-    def _conditioned(self, events):
+    def _conditioned(self, events: Sequence[Event]) -> "_Model":
         """Model after a ``partial_fit`` with the labels of events."""
         events = [event for event in events if event.action == "label"]
         if not events or not self.is_fitted:
@@ -566,14 +578,14 @@ class ActiveLearner:
         if len(new):
             estimator.add_classes(new)
         estimator.partial_fit(self._rows(events), y)
-        positions = [event.position for event in events]
-        if is_ours and not len(new) and None not in positions:
+        positions = [event.position for event in events if event.position is not None]
+        if is_ours and not len(new) and len(positions) == len(events):
             pool = self.pool_.after_update(estimator, positions, y)
         else:
             pool = self.pool_.after_fit()
         return _Model(estimator, True, pool, self._n_since_refit + len(events))
 
-    def _refitted(self, record):
+    def _refitted(self, record: Record) -> "_Model":
         """Model fitted anew on all labels."""
         X, y = self._training_set(record)
         if self.verbose:
@@ -586,12 +598,14 @@ class ActiveLearner:
             estimator.partial_fit(X, y)
         elif self._must_declare_classes(y):
             # scikit-learn's incremental classifiers take classes that y lacks only here
-            estimator = clone(self.estimator_).partial_fit(X, y, classes=np.unique(self.classes))
+            estimator = clone(self.estimator_).partial_fit(
+                X, y, classes=np.unique(np.asarray(self.classes))
+            )
         else:
             estimator = copy.deepcopy(self.estimator_).fit(X, y)
         return _Model(estimator, True, self.pool_.after_fit(), 0)
 
-    def _training_set(self, record):
+    def _training_set(self, record: Record) -> tuple[Any, NDArray[Any]]:
         """All instances with labels, initial ones first, and their labels."""
         if not record.labelled and self.X_initial is None:
             raise ValueError("There is no label to fit on yet: teach some, or pass X_initial.")
@@ -606,10 +620,10 @@ class ActiveLearner:
         return _stack(self.X_initial, X), y
 
     @functools.cached_property
-    def _initial_features(self):
+    def _initial_features(self) -> NDArray[np.floating]:
         return self.estimator_.transform(self.X_initial)
 
-    def _rows(self, events):
+    def _rows(self, events: Sequence[Event]) -> Any:
         """Instances of events: their features where those are known, else as they were given."""
         inside, outside = _inside_and_outside(events)
         features = self.pool_.rows(inside) if hasattr(self.estimator_, "posterior_") else None
@@ -618,17 +632,17 @@ class ActiveLearner:
         others = [self.estimator_.transform(instance) for instance in outside]
         return Extracted(_in_order(events, features, others))
 
-    def _given_rows(self, events):
+    def _given_rows(self, events: Sequence[Event]) -> Any:
         inside, outside = _inside_and_outside(events)
         return _in_order(events, _safe_indexing(self.X_pool, inside), outside)
 
-    def _can_fit(self, record):
+    def _can_fit(self, record: Record) -> bool:
         """Whether the labels so far are enough for a first fit."""
         y = record.labels
         declared = self.classes is not None or getattr(self.estimator_, "classes", None) is not None
         return len(np.unique(y)) > 1 or (declared and hasattr(self.estimator_, "partial_fit"))
 
-    def _must_declare_classes(self, y):
+    def _must_declare_classes(self, y: NDArray[Any]) -> bool:
         return (
             self.classes is not None
             and not hasattr(self.estimator_, "classes")
@@ -636,11 +650,11 @@ class ActiveLearner:
             and not np.isin(self.classes, y).all()
         )
 
-    def _event(self, action, annotator, **what):
+    def _event(self, action: Action, annotator: str | None, **what: Any) -> Event:
         annotator = self.annotator if annotator is None else annotator
         return Event(action, time=datetime.datetime.now(datetime.UTC), annotator=annotator, **what)
 
-    def _check_y(self, y, n_labels):
+    def _check_y(self, y: Any, n_labels: int) -> NDArray[Any]:
         """Labels, of the kind of those so far and among the declared classes."""
         y, _ = check_labels(np.atleast_1d(y), None, n_labels)
         declared = getattr(self.estimator_, "classes", None)
@@ -657,7 +671,7 @@ class ActiveLearner:
             )
         return y
 
-    def _check_indices(self, indices):
+    def _check_indices(self, indices: Any) -> NDArray[np.int64]:
         indices = np.atleast_1d(indices)
         n_pool = _num_samples(self.X_pool)
         if indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer):
@@ -684,7 +698,7 @@ class _Model(NamedTuple):
     n_since_refit: int
 
 
-def _check_refit_every(refit_every, estimator):
+def _check_refit_every(refit_every: Any, estimator: BaseEstimator) -> RefitEvery:
     is_count = isinstance(refit_every, numbers.Integral) and not isinstance(refit_every, bool)
     if refit_every not in (None, "auto") and not (is_count and refit_every >= 1):
         raise ValueError(
@@ -708,13 +722,13 @@ def _check_refit_every(refit_every, estimator):
     return refit_every
 
 
-def _inside_and_outside(events):
+def _inside_and_outside(events: Sequence[Event]) -> tuple[list[int], list[Any]]:
     """Positions of those in the pool, and instances of the others."""
     inside = [event.position for event in events if event.position is not None]
     return inside, [event.instance for event in events if event.position is None]
 
 
-def _in_order(events, inside, outside):
+def _in_order(events: Sequence[Event], inside: Any, outside: list[Any]) -> Any:
     """Rows of events from rows of the pool and, one by one, from outside it."""
     if not outside:
         return inside
@@ -723,7 +737,7 @@ def _in_order(events, inside, outside):
     return _safe_indexing(rows, np.argsort(np.argsort(is_outside, kind="stable")))
 
 
-def _stack(first, second):
+def _stack(first: Any, second: Any) -> Any:
     """Rows of two containers of the same kind: frames, lists or arrays."""
     if isinstance(first, pd.DataFrame):
         return pd.concat([first, second])

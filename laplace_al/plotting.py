@@ -2,11 +2,25 @@
 
 import itertools
 import numbers
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
+from sklearn.base import BaseEstimator
 from sklearn.utils import check_array, check_consistent_length, check_scalar, column_or_1d
+
+from laplace_al.typing import Instances
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.collections import PolyCollection
+    from matplotlib.lines import Line2D
+
+_Arm: TypeAlias = tuple[str, str]  # estimator, strategy
+_RunsOfArms: TypeAlias = dict[_Arm, dict[Any, pd.Series]]
 
 # Okabe and Ito's colours, which people of any colour vision tell apart, without the faint yellow.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -15,7 +29,12 @@ _MARKERS = "osD^vPX"
 _LINE_STYLES = ("-", "--", ":")
 _MAX_MARKED = 20  # points of a curve that are worth markers
 _MAX_INSIDE = 6  # arms whose legend finds room between the curves
-_LEGEND = {"fontsize": "small", "title_fontsize": "small", "framealpha": 0.8, "edgecolor": "none"}
+_LEGEND: dict[str, Any] = {
+    "fontsize": "small",
+    "title_fontsize": "small",
+    "framealpha": 0.8,
+    "edgecolor": "none",
+}
 
 
 class LearningCurveDisplay:
@@ -60,7 +79,14 @@ class LearningCurveDisplay:
     >>> plt.close(display.figure_)
     """
 
-    def __init__(self, curves, *, baseline=None, score="score", level=0.95):
+    def __init__(
+        self,
+        curves: pd.DataFrame,
+        *,
+        baseline: str | None = None,
+        score: str = "score",
+        level: float = 0.95,
+    ) -> None:
         self.curves = curves
         self.baseline = baseline
         self.score = score
@@ -80,16 +106,16 @@ class LearningCurveDisplay:
     @classmethod
     def from_simulation(
         cls,
-        curves,
+        curves: pd.DataFrame,
         *,
-        baseline=None,
-        score="score",
-        level=0.95,
-        ax=None,
-        score_name=None,
-        line_kw=None,
-        fill_between_kw=None,
-    ):
+        baseline: str | None = None,
+        score: str = "score",
+        level: float = 0.95,
+        ax: "Axes | ArrayLike | None" = None,
+        score_name: str | None = None,
+        line_kw: dict[str, Any] | None = None,
+        fill_between_kw: dict[str, Any] | None = None,
+    ) -> Self:
         """Draw the curves of experiments.
 
         Parameters
@@ -133,7 +159,14 @@ class LearningCurveDisplay:
             ax, score_name=score_name, line_kw=line_kw, fill_between_kw=fill_between_kw
         )
 
-    def plot(self, ax=None, *, score_name=None, line_kw=None, fill_between_kw=None):
+    def plot(
+        self,
+        ax: "Axes | ArrayLike | None" = None,
+        *,
+        score_name: str | None = None,
+        line_kw: dict[str, Any] | None = None,
+        fill_between_kw: dict[str, Any] | None = None,
+    ) -> Self:
         """Draw the curves.
 
         Parameters
@@ -177,7 +210,8 @@ class LearningCurveDisplay:
             raise ValueError(
                 f"ax must be as many axes as there are data sets, {n_panels}; got {len(axes)}."
             )
-        self.lines_, self.fill_between_ = [], []
+        self.lines_: list[Line2D] = []
+        self.fill_between_: list[PolyCollection] = []
         for panel, (data, runs_of_arms) in zip(axes, self._runs.items(), strict=True):
             self._draw(panel, runs_of_arms, line_kw or {}, fill_between_kw or {})
             panel.set(xlabel="Number of labels", title=data if n_panels > 1 else panel.get_title())
@@ -190,7 +224,7 @@ class LearningCurveDisplay:
         self.figure_ = axes[0].figure
         return self
 
-    def summary(self):
+    def summary(self) -> pd.DataFrame:
         """Areas under the curves, and tests of their differences to the baseline.
 
         The area under a run's curve is that of its scores joined by lines, over the range of labels
@@ -226,7 +260,9 @@ class LearningCurveDisplay:
             areas = _areas(data, runs_of_arms)
             for arm, area in areas.items():
                 names = dict(zip(_NAMES, (data, *arm), strict=True))
-                row = {name: text for name, text in names.items() if name in self.curves}
+                row: dict[str, Any] = {
+                    name: text for name, text in names.items() if name in self.curves
+                }
                 row |= {"n_seeds": len(area), "area": area.mean(), "area_se": area.sem()}
                 if self.baseline is not None:
                     other = areas.get(self._baseline_of(arm))
@@ -237,15 +273,22 @@ class LearningCurveDisplay:
             frame["p_value"] = _holm(frame["p_value"].to_numpy())
         return frame
 
-    def _baseline_of(self, arm):
+    def _baseline_of(self, arm: _Arm) -> _Arm:
         """The arm that an arm is compared with."""
+        assert self.baseline is not None
         estimator, strategy = arm
         strategies = {strategy for _, strategy in self._labels}
         return (
             (estimator, self.baseline) if self.baseline in strategies else (self.baseline, strategy)
         )
 
-    def _draw(self, ax, runs_of_arms, line_kw, fill_between_kw):
+    def _draw(
+        self,
+        ax: "Axes",
+        runs_of_arms: _RunsOfArms,
+        line_kw: dict[str, Any],
+        fill_between_kw: dict[str, Any],
+    ) -> None:
         for arm, style in self._styles().items():
             if arm not in runs_of_arms:
                 continue
@@ -260,7 +303,7 @@ class LearningCurveDisplay:
                     ax.fill_between(mean.index, mean - half_width, mean + half_width, **band)
                 )
 
-    def _styles(self):
+    def _styles(self) -> dict[_Arm, dict[str, Any]]:
         """Colour, line and marker of each arm; those of the baseline are grey."""
         looks = itertools.product(_LINE_STYLES, zip(_COLOURS, _MARKERS, strict=True))
         looks, greys = itertools.cycle(looks), itertools.cycle(_LINE_STYLES)
@@ -273,7 +316,7 @@ class LearningCurveDisplay:
             styles[arm] = {"linestyle": style[0], "color": style[1][0], "marker": style[1][1]}
         return styles
 
-    def _legend_title(self):
+    def _legend_title(self) -> str | None:
         counts = {len(runs) for arms in self._runs.values() for runs in arms.values()}
         if counts == {1}:
             return None
@@ -284,7 +327,7 @@ class LearningCurveDisplay:
 _NAMES = ("data", "estimator", "strategy")
 
 
-def _areas(data, runs_of_arms):
+def _areas(data: str, runs_of_arms: _RunsOfArms) -> dict[_Arm, pd.Series]:
     """Mean score of each run over the labels common to all, a Series over seeds for each arm."""
     runs = [run for runs in runs_of_arms.values() for run in runs.values()]
     first, last = max(run.index[0] for run in runs), min(run.index[-1] for run in runs)
@@ -299,14 +342,14 @@ def _areas(data, runs_of_arms):
     }
 
 
-def _mean_score(run, first, last):
+def _mean_score(run: pd.Series, first: int, last: int) -> float:
     """Area under a curve (n_labels -> score) from first to last, divided by the range."""
     n_labels = np.union1d(run.index[(run.index > first) & (run.index < last)], [first, last])
     scores = np.interp(n_labels, run.index, run)
     return scores[0] if first == last else np.trapezoid(scores, n_labels) / (last - first)
 
 
-def _difference(area, baseline):
+def _difference(area: pd.Series, baseline: pd.Series | None) -> dict[str, float]:
     """Mean difference over the seeds of both, its standard error and Wilcoxon's p-value."""
     if baseline is None:
         return dict.fromkeys(["difference", "difference_se", "n_higher", "p_value"], np.nan)
@@ -319,13 +362,13 @@ def _difference(area, baseline):
     }
 
 
-def _signed_rank_p_value(differences):
+def _signed_rank_p_value(differences: pd.Series) -> float:
     if not len(differences):
         return np.nan
     return stats.wilcoxon(differences).pvalue if differences.any() else 1.0
 
 
-def _holm(p_values):
+def _holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Holm's correction of p-values (n,): S. Holm, Scand. J. Statist. 6, 1979; NaN stay NaN."""
     order = np.argsort(p_values)[: np.isfinite(p_values).sum()]
     steps = p_values[order] * np.arange(len(order), 0, -1)
@@ -334,14 +377,14 @@ def _holm(p_values):
     return corrected
 
 
-def _mean_and_half_width(runs, level):
+def _mean_and_half_width(runs: dict[Any, pd.Series], level: float) -> tuple[pd.Series, pd.Series]:
     """Mean over the runs where all have a score, and half the width of its t interval."""
     scores = pd.DataFrame(runs).dropna()  # (n_labels, n_seeds)
     quantile = stats.t.ppf((1 + level) / 2, scores.shape[1] - 1)
     return scores.mean(axis=1), quantile * scores.sem(axis=1)
 
 
-def _runs(curves, score):
+def _runs(curves: pd.DataFrame, score: str) -> dict[str, _RunsOfArms]:
     """Scores by the number of labels, for each data set, arm (estimator, strategy) and seed."""
     missing = {"n_labels", score} - set(curves)
     if missing:
@@ -349,7 +392,7 @@ def _runs(curves, score):
             f"curves must have the columns n_labels and {score}, as simulate and compare return "
             f"them; there are {list(curves)}. score= names the column of a scorer."
         )
-    runs = {}
+    runs: dict[str, _RunsOfArms] = {}
     names = [curves[name] if name in curves else [""] * len(curves) for name in _NAMES]
     seeds = curves["seed"] if "seed" in curves else [0] * len(curves)
     for key, rows in curves.groupby(
@@ -370,7 +413,7 @@ def _runs(curves, score):
     return runs
 
 
-def _labels(arms):
+def _labels(arms: list[_Arm]) -> dict[_Arm, str]:
     """What the arms (estimator, strategy) are called in a legend: by what tells them apart."""
     varies = [len(set(names)) > 1 for names in zip(*arms, strict=True)]
     return {
@@ -379,7 +422,7 @@ def _labels(arms):
     }
 
 
-def _score_name(column):
+def _score_name(column: str) -> str:
     """Name of a score for people, as scikit-learn's displays call it."""
     name = column.removeprefix("score_").replace("_", " ")
     return (f"Negative {name[4:]}" if name.startswith("neg ") else name).capitalize()
@@ -434,7 +477,16 @@ class ReliabilityDisplay:
     >>> plt.close(display.figure_)
     """
 
-    def __init__(self, confidence, accuracy, counts, edges, ece, *, name=None):
+    def __init__(
+        self,
+        confidence: NDArray[np.float64],
+        accuracy: NDArray[np.float64],
+        counts: NDArray[np.int64],
+        edges: NDArray[np.float64],
+        ece: float,
+        *,
+        name: str | None = None,
+    ) -> None:
         self.confidence = confidence
         self.accuracy = accuracy
         self.counts = counts
@@ -445,17 +497,17 @@ class ReliabilityDisplay:
     @classmethod
     def from_estimator(
         cls,
-        estimator,
-        X,
-        y,
+        estimator: BaseEstimator,
+        X: Instances,
+        y: ArrayLike,
         *,
-        n_bins=10,
-        strategy="uniform",
-        name=None,
-        ax=None,
-        ref_line=True,
-        **kwargs,
-    ):
+        n_bins: int = 10,
+        strategy: Literal["uniform", "quantile"] = "uniform",
+        name: str | None = None,
+        ax: "Axes | None" = None,
+        ref_line: bool = True,
+        **kwargs: Any,
+    ) -> Self:
         """Draw the reliability of a classifier.
 
         Parameters
@@ -516,17 +568,17 @@ class ReliabilityDisplay:
     @classmethod
     def from_predictions(
         cls,
-        y_true,
-        y_proba,
+        y_true: ArrayLike,
+        y_proba: ArrayLike,
         *,
-        labels=None,
-        n_bins=10,
-        strategy="uniform",
-        name=None,
-        ax=None,
-        ref_line=True,
-        **kwargs,
-    ):
+        labels: ArrayLike | None = None,
+        n_bins: int = 10,
+        strategy: Literal["uniform", "quantile"] = "uniform",
+        name: str | None = None,
+        ax: "Axes | None" = None,
+        ref_line: bool = True,
+        **kwargs: Any,
+    ) -> Self:
         """Draw the reliability of predictions.
 
         Parameters
@@ -569,7 +621,14 @@ class ReliabilityDisplay:
         display = cls(*_reliability(confidence, is_right, edges), name=name)
         return display.plot(ax, ref_line=ref_line, **kwargs)
 
-    def plot(self, ax=None, *, name=None, ref_line=True, **kwargs):
+    def plot(
+        self,
+        ax: "Axes | None" = None,
+        *,
+        name: str | None = None,
+        ref_line: bool = True,
+        **kwargs: Any,
+    ) -> Self:
         """Draw accuracy against confidence, and how the confidences are distributed below it.
 
         The more predictions a bin has, the larger is its point.
@@ -608,16 +667,17 @@ class ReliabilityDisplay:
             ax.plot([0, 1], [0, 1], ":", color="0.4", linewidth=1, label=_REFERENCE)
         name = self.name if name is None else name
         ece = f"ECE = {self.ece:.3f}"
-        style = {"color": _COLOURS[len(drawn) % len(_COLOURS)], "linewidth": 1.2}
+        style: dict[str, Any] = {"color": _COLOURS[len(drawn) % len(_COLOURS)], "linewidth": 1.2}
         style |= {"label": ece if name is None else f"{name} ({ece})", "gid": _RELIABILITY}
         some = self.counts > 0
         confidence, accuracy = self.confidence[some], self.accuracy[some]
+        self.line_: Line2D
         (self.line_,) = ax.plot(confidence, accuracy, **(style | kwargs))
         sizes = 4 + 40 * self.counts[some] / self.counts.max()  # points squared
         ax.scatter(confidence, accuracy, sizes, self.line_.get_color())
         density = self.counts / np.maximum(np.diff(self.edges), np.finfo(float).eps)
         heights = _TALLEST_BAR * density / density.max()
-        bars = {"color": self.line_.get_color(), "alpha": 0.2, "linewidth": 0}
+        bars: dict[str, Any] = {"color": self.line_.get_color(), "alpha": 0.2, "linewidth": 0}
         ax.stairs(heights, self.edges, fill=True, **bars)
         ax.set(
             xlim=(0, 1),
@@ -635,7 +695,9 @@ _RELIABILITY, _REFERENCE = "reliability", "perfectly calibrated"
 _TALLEST_BAR = 0.2
 
 
-def _top_label(y_true, y_proba, labels):
+def _top_label(
+    y_true: ArrayLike, y_proba: ArrayLike, labels: ArrayLike | None
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Confidence of each prediction, and whether it is right, both (n,)."""
     y_true, proba = column_or_1d(y_true), check_array(y_proba, dtype=np.float64)
     check_consistent_length(y_true, proba)
@@ -658,7 +720,7 @@ def _top_label(y_true, y_proba, labels):
     return proba.max(axis=1), classes[proba.argmax(axis=1)] == y_true
 
 
-def _bin_edges(confidence, n_bins, strategy):
+def _bin_edges(confidence: NDArray[np.float64], n_bins: int, strategy: str) -> NDArray[np.float64]:
     check_scalar(n_bins, "n_bins", numbers.Integral, min_val=1)
     if strategy == "uniform":
         return np.linspace(0, 1, n_bins + 1)
@@ -667,7 +729,9 @@ def _bin_edges(confidence, n_bins, strategy):
     raise ValueError(f"strategy must be 'uniform' or 'quantile'; got {strategy!r}.")
 
 
-def _reliability(confidence, is_right, edges):
+def _reliability(
+    confidence: NDArray[np.float64], is_right: NDArray[np.bool_], edges: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64], NDArray[np.float64], float]:
     """Mean confidence, accuracy, count and edges of the bins, and the ECE."""
     if len(edges) == 1:  # all confidences are the same
         edges = np.array([edges[0], edges[0]])
@@ -681,12 +745,12 @@ def _reliability(confidence, is_right, edges):
     return mean, accuracy, counts, edges, float(ece)
 
 
-def _tidy_axes(ax):
+def _tidy_axes(ax: "Axes") -> None:
     ax.grid(alpha=0.3)
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def _pyplot(caller):
+def _pyplot(caller: str) -> ModuleType:
     """matplotlib.pyplot, imported when something is drawn."""
     try:
         import matplotlib.pyplot

@@ -1,11 +1,15 @@
 """What happened in a loop of active learning, and what has a label because of it."""
 
 import datetime
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, Self, TypeAlias
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+
+Action: TypeAlias = Literal["label", "skip", "relabel", "refit"]
 
 _OPEN, _SKIPPED, _LABELLED = 0, 1, 2
 
@@ -32,7 +36,7 @@ class Event(NamedTuple):
     'cat'
     """
 
-    action: str
+    action: Action
     position: int | None = None
     label: Any = None
     time: datetime.datetime | None = None
@@ -64,12 +68,12 @@ class Record:
     array(['dog'], dtype='<U3')
     """
 
-    batches: tuple
-    status: np.ndarray
-    labelled: tuple
+    batches: tuple[tuple[Event, ...], ...]
+    status: NDArray[np.int8]
+    labelled: tuple[Event, ...]
 
     @classmethod
-    def empty(cls, n_pool):
+    def empty(cls, n_pool: int) -> Self:
         """Nothing has happened.
 
         Parameters
@@ -87,7 +91,7 @@ class Record:
         """
         return cls((), np.zeros(n_pool, dtype=np.int8), ())
 
-    def add(self, events):
+    def add(self, events: Iterable[Event]) -> "Record":
         """With what happened next.
 
         Parameters
@@ -113,26 +117,26 @@ class Record:
         return Record((*self.batches, tuple(events)), status, tuple(labelled))
 
     @property
-    def is_open(self):
+    def is_open(self) -> NDArray[np.bool_]:
         """Which instances of the pool have neither a label nor been skipped, (n_pool,)."""
         return self.status == _OPEN
 
     @property
-    def is_labelled(self):
+    def is_labelled(self) -> NDArray[np.bool_]:
         """Which instances of the pool have a label, (n_pool,)."""
         return self.status == _LABELLED
 
     @property
-    def labels(self):
+    def labels(self) -> NDArray[Any]:
         """Valid labels, (n_labelled,), in the order of teaching."""
         return np.array([event.label for event in self.labelled])
 
     @property
-    def events(self):
+    def events(self) -> list[Event]:
         """All events, in the order of time."""
         return [event for batch in self.batches for event in batch]
 
-    def labels_frame(self):
+    def labels_frame(self) -> pd.DataFrame:
         """A row for each labelled instance.
 
         Returns
@@ -147,7 +151,7 @@ class Record:
         labels = pd.Series([event.label for event in self.labelled])
         return _frame(self.labelled).assign(label=labels).drop(columns="action")
 
-    def history_frame(self):
+    def history_frame(self) -> pd.DataFrame:
         """A row for each event.
 
         Returns
@@ -162,7 +166,7 @@ class Record:
         return _frame(self.events)
 
 
-def _frame(events):
+def _frame(events: Sequence[Event]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "action": [event.action for event in events],

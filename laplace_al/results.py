@@ -9,13 +9,16 @@ import numbers
 import os
 import pathlib
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from laplace_al.journal import digest
+from laplace_al.typing import Path
 
 
 class ResultsFile:
@@ -54,13 +57,14 @@ class ResultsFile:
     [0.5, 0.75]
     """
 
-    def __init__(self, path, keys):
+    def __init__(self, path: Path, keys: Sequence[str]) -> None:
         self.path = pathlib.Path(path)
         self.keys = list(keys)
-        self._header = None
-        self._tables = {}  # fingerprint and table by the name of a run
+        self._header: list[str] | None = None
+        # fingerprint and table by the name of a run
+        self._tables: dict[tuple[Any, ...], tuple[str, pd.DataFrame]] = {}
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         self._lock = _locked(self.path)
         try:
             self._read()
@@ -69,13 +73,13 @@ class ResultsFile:
             raise
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self._lock.close()
 
-    def __contains__(self, name):
+    def __contains__(self, name: object) -> bool:
         return name in self._tables
 
-    def get(self, name, fingerprint):
+    def get(self, name: tuple[Any, ...], fingerprint: str) -> pd.DataFrame:
         """The table of a run.
 
         Parameters
@@ -100,7 +104,7 @@ class ResultsFile:
             )
         return table
 
-    def append(self, name, fingerprint, table):
+    def append(self, name: tuple[Any, ...], fingerprint: str, table: pd.DataFrame) -> None:
         """Keep the table of a run: it is on disk when this returns.
 
         Parameters
@@ -143,7 +147,7 @@ class ResultsFile:
         self._header = header
         self._tables[name] = fingerprint, table
 
-    def _read(self):
+    def _read(self) -> None:
         content = self.path.read_bytes() if self.path.exists() else b""
         lines = content.splitlines(keepends=True)
         first, expected = lines[0] if lines else b"", ",".join(self.keys).encode()
@@ -158,9 +162,9 @@ class ResultsFile:
         if size < len(content):
             os.truncate(self.path, size)
 
-    def _read_runs(self, lines):
+    def _read_runs(self, lines: list[bytes]) -> int:
         """Keep all whole runs; the number of bytes that they take."""
-        self._header = next(csv.reader([lines[0].decode()]))
+        self._header = header = next(csv.reader([lines[0].decode()]))
         size = position = len(lines[0])
         rows = []
         for number, line in enumerate(lines[1:], start=2):
@@ -171,7 +175,7 @@ class ResultsFile:
                 *row, run = next(csv.reader([line.decode()]))
                 fingerprint, i, n = run.replace("/", " ").split()
                 rows.append([*row[: len(self.keys)], *map(_number, row[len(self.keys) :])])
-                if len(row) != len(self._header) - 1 or int(i) != len(rows):
+                if len(row) != len(header) - 1 or int(i) != len(rows):
                     raise ValueError(f"row {i} in the place of row {len(rows)}")
             except ValueError as error:
                 raise ValueError(
@@ -179,22 +183,24 @@ class ResultsFile:
                     "that run, or name another file."
                 ) from error
             if i == n:
-                name, table = self._table(rows)
+                name, table = self._table(header, rows)
                 self._tables[name] = fingerprint, table
                 size, rows = position, []
         return size
 
-    def _table(self, rows):
+    def _table(
+        self, header: list[str], rows: list[list[Any]]
+    ) -> tuple[tuple[Any, ...], pd.DataFrame]:
         """Name and table of a run."""
-        frame = pd.DataFrame(rows, columns=self._header[:-1])
+        frame = pd.DataFrame(rows, columns=header[:-1])
         *name, number = rows[0][: len(self.keys)]
         return (*name, int(number)), frame.drop(columns=self.keys)
 
-    def _described(self, name):
+    def _described(self, name: tuple[Any, ...]) -> str:
         return ", ".join(f"{key}={part!r}" for key, part in zip(self.keys, name, strict=True))
 
 
-def fingerprint(value):
+def fingerprint(value: object) -> str:
     """A digest that tells parameters apart: of estimators, networks, arrays, texts and numbers.
 
     Of an object that it does not know, it sees the class, and the ``repr`` unless that has an
@@ -219,7 +225,7 @@ def fingerprint(value):
     return hashlib.sha256(json.dumps(_plain(value)).encode()).hexdigest()[:16]
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     """Nested lists of texts."""
     if isinstance(value, np.generic):
         value = value.item()
@@ -244,14 +250,14 @@ def _plain(value):
 _LEARNT = ("module_", "coef_", "intercept_")
 
 
-def _plain_array(values):
+def _plain_array(values: NDArray[Any]) -> list[str]:
     if values.dtype.kind == "O":
         return [str(values.shape), digest(values)]
     content = np.ascontiguousarray(values).tobytes()
     return [str(values.shape), str(values.dtype), hashlib.sha256(content).hexdigest()]
 
 
-def _plain_object(value):
+def _plain_object(value: Any) -> list[Any]:
     if hasattr(value, "get_params"):
         learnt = [getattr(value, name, None) for name in _LEARNT]
         return [_plain(value.get_params(deep=False)), _plain(learnt)]
@@ -261,19 +267,19 @@ def _plain_object(value):
     return [] if " at 0x" in text else [text]
 
 
-def _text(number):
+def _text(number: Any) -> str:
     """A number as it is read back: integers stay integers, and every bit of a float is kept."""
     return "" if np.isnan(number) else repr(number.item() if hasattr(number, "item") else number)
 
 
-def _number(text):
+def _number(text: str) -> int | float:
     try:
         return int(text)
     except ValueError:
         return float(text) if text else np.nan
 
 
-def _locked(path):
+def _locked(path: pathlib.Path) -> sqlite3.Connection:
     """A connection to ``<path>.lock`` that nobody else can have at the same time.
 
     SQLite gives it up when the process ends, however that ends.

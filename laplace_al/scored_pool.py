@@ -1,8 +1,18 @@
 """The pool of a learner: features extracted once, predictions that follow each label."""
 
-import numpy as np
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from laplace_al.classifier import LaplaceUpdateClassifier
 from laplace_al.features import Extracted, features_of
+from laplace_al.pool import PoolState
+from laplace_al.typing import Instances
+
+_Features: TypeAlias = torch.Tensor | NDArray[np.floating]
 
 # Up to so many labels at once, a pass over the pool for each beats scoring it anew.
 _MAX_PASSES = 16
@@ -31,12 +41,14 @@ class ScoredPool:
     True
     """
 
-    def __init__(self, X, features=None, state=None):
+    def __init__(
+        self, X: Instances, features: _Features | None = None, state: PoolState | None = None
+    ) -> None:
         self.X = X
         self.features = features
         self._state = state
 
-    def state_under(self, classifier):
+    def state_under(self, classifier: LaplaceUpdateClassifier) -> PoolState:
         """Predictions of a classifier, the one that all labels were told of.
 
         Parameters
@@ -54,7 +66,7 @@ class ScoredPool:
             self.features = self._state.features
         return self._state
 
-    def features_under(self, classifier):
+    def features_under(self, classifier: LaplaceUpdateClassifier) -> NDArray[np.floating]:
         """Features of the pool, for which a classifier need not be fitted.
 
         Parameters
@@ -74,7 +86,12 @@ class ScoredPool:
             )
         return _array(self.features)
 
-    def after_update(self, classifier, positions, labels):
+    def after_update(
+        self,
+        classifier: LaplaceUpdateClassifier,
+        positions: Sequence[int],
+        labels: Sequence[Any] | NDArray[Any],
+    ) -> "ScoredPool":
         """The pool when a classifier has learnt labels of it by ``partial_fit``.
 
         Parameters
@@ -96,7 +113,7 @@ class ScoredPool:
         state.posterior, state.calibration = classifier.posterior_, classifier.calibration_
         return ScoredPool(self.X, self.features, state)
 
-    def after_fit(self):
+    def after_fit(self) -> "ScoredPool":
         """The pool when its predictions are to be computed anew.
 
         Returns
@@ -105,12 +122,12 @@ class ScoredPool:
         """
         return ScoredPool(self.X, self.features)
 
-    def rows(self, positions):
+    def rows(self, positions: list[int]) -> NDArray[np.floating] | None:
         """Extracted features, if they are known.
 
         Parameters
         ----------
-        positions : array-like of int
+        positions : list of int
 
         Returns
         -------
@@ -119,10 +136,10 @@ class ScoredPool:
         return None if self.features is None else _array(self.features[positions])
 
 
-def _only_updates(classifier):
+def _only_updates(classifier: LaplaceUpdateClassifier) -> bool:
     """Whether ``partial_fit`` does just what a PoolState does."""
     return (classifier.n_passes, classifier.forgetting, classifier.memory_size) == (1, 1, 0)
 
 
-def _array(features):
+def _array(features: _Features) -> NDArray[np.floating]:
     return features if isinstance(features, np.ndarray) else features.numpy(force=True)

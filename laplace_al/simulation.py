@@ -4,13 +4,14 @@ import contextlib
 import itertools
 import numbers
 import time
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.base import clone
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, clone
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv, train_test_split
 from sklearn.utils import _safe_indexing, check_random_state, check_scalar
@@ -20,31 +21,38 @@ from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from laplace_al.journal import digest as pool_digest
-from laplace_al.learner import ActiveLearner
+from laplace_al.learner import ActiveLearner, RefitEvery
 from laplace_al.results import ResultsFile, fingerprint
+from laplace_al.stopping import StoppingRule
+from laplace_al.strategies.base import QueryStrategy
+from laplace_al.typing import Instances, Path, RandomState
+
+Stopping: TypeAlias = StoppingRule | Sequence[StoppingRule] | None
+Scoring: TypeAlias = str | Callable[..., Any] | Iterable[str] | Mapping[str, Any] | None
+_Kind: TypeAlias = Literal["estimator", "strategy"]
 
 
 def simulate(
-    estimator,
-    strategy,
-    X_pool,
-    y_pool,
-    X_test,
-    y_test,
+    estimator: BaseEstimator,
+    strategy: QueryStrategy,
+    X_pool: Instances,
+    y_pool: ArrayLike,
+    X_test: Instances,
+    y_test: ArrayLike,
     *,
-    budget=None,
-    n_instances=1,
-    score_every=None,
-    n_initial=0,
-    X_initial=None,
-    y_initial=None,
-    classes=None,
-    refit_every=None,
-    stopping=None,
-    scoring=None,
-    random_state=None,
-    verbose=0,
-):
+    budget: int | None = None,
+    n_instances: int = 1,
+    score_every: int | None = None,
+    n_initial: int = 0,
+    X_initial: Instances | None = None,
+    y_initial: ArrayLike | None = None,
+    classes: ArrayLike | None = None,
+    refit_every: RefitEvery = None,
+    stopping: Stopping = None,
+    scoring: Scoring = None,
+    random_state: RandomState = None,
+    verbose: int = 0,
+) -> pd.DataFrame:
     """Run one active-learning loop against known labels.
 
     Runs that share ``random_state`` draw the same initial labels: compare them in pairs, or let
@@ -156,45 +164,51 @@ def simulate(
 class _Curve:
     """A learner whose seconds are counted and whose scores are written down."""
 
-    def __init__(self, learner, scorer, X_test, y_test):
+    def __init__(
+        self,
+        learner: ActiveLearner,
+        scorer: Callable[..., Any],
+        X_test: Instances,
+        y_test: ArrayLike,
+    ) -> None:
         self._learner = learner
         self._scorer = scorer
         self._test = X_test, y_test
-        self._rows = []
+        self._rows: list[dict[str, Any]] = []
         self._seconds = dict.fromkeys(_SECONDS, 0.0)
 
-    def query(self, n_instances):
+    def query(self, n_instances: int) -> NDArray[np.int64]:
         with self._counted("query_seconds"):
             return self._learner.query(n_instances)
 
-    def teach(self, positions, labels):
+    def teach(self, positions: NDArray[np.int64], labels: NDArray[Any]) -> None:
         with self._counted("teach_seconds"):
             self._learner.teach(positions, labels)
 
-    def is_stopped_by(self, rules):
+    def is_stopped_by(self, rules: Iterable[StoppingRule]) -> bool:
         with self._counted("query_seconds"):
             answers = [rule.should_stop(self._learner) for rule in rules]  # all see each round
         return any(answers)
 
-    def score(self):
+    def score(self) -> None:
         self._rows.append({"n_labels": self._n_labels, **self._scores(), **self._seconds})
         self._seconds = dict.fromkeys(_SECONDS, 0.0)
 
-    def score_the_end(self):
+    def score_the_end(self) -> None:
         if self._rows[-1]["n_labels"] < self._n_labels:
             self.score()
 
-    def frame(self):
+    def frame(self) -> pd.DataFrame:
         frame = pd.DataFrame(self._rows)
         scores = [name for name in frame if name not in ("n_labels", *_SECONDS)] or ["score"]
         return frame.reindex(columns=["n_labels", *scores, *_SECONDS])
 
     @property
-    def _n_labels(self):
+    def _n_labels(self) -> int:
         y_initial = self._learner.y_initial
         return len(self._learner.labels_) + (0 if y_initial is None else _num_samples(y_initial))
 
-    def _scores(self):
+    def _scores(self) -> dict[str, float]:
         if not self._learner.is_fitted:
             return {}
         score = self._scorer(self._learner.estimator_, *self._test)
@@ -203,7 +217,7 @@ class _Curve:
         return {"score": score}
 
     @contextlib.contextmanager
-    def _counted(self, phase):
+    def _counted(self, phase: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
         self._seconds[phase] += time.perf_counter() - start
@@ -212,7 +226,7 @@ class _Curve:
 _SECONDS = ("query_seconds", "teach_seconds")
 
 
-def _check_budget(budget, n_pool, n_initial):
+def _check_budget(budget: int | None, n_pool: int, n_initial: int) -> int:
     n_left = n_pool - n_initial
     if budget is None:
         return n_left
@@ -225,7 +239,7 @@ def _check_budget(budget, n_pool, n_initial):
     return budget
 
 
-def _fresh_rules(stopping):
+def _fresh_rules(stopping: Stopping) -> list[StoppingRule]:
     """Rules that have seen nothing yet."""
     if stopping is None:
         return []
@@ -240,27 +254,27 @@ def _fresh_rules(stopping):
 
 
 def compare(
-    estimators,
-    strategies,
-    X,
-    y=None,
+    estimators: BaseEstimator | Sequence[Any] | Mapping[str, Any],
+    strategies: QueryStrategy | Sequence[Any] | Mapping[str, Any],
+    X: Instances | Mapping[str, tuple[Any, ...]],
+    y: ArrayLike | None = None,
     *,
-    n_repeats=None,
-    test_size=None,
-    cv=None,
-    budget=None,
-    n_instances=1,
-    score_every=None,
-    n_initial=0,
-    classes=None,
-    refit_every=None,
-    stopping=None,
-    scoring=None,
-    random_state=None,
-    n_jobs=None,
-    results=None,
-    verbose=0,
-):
+    n_repeats: int | None = None,
+    test_size: float | None = None,
+    cv: Any = None,
+    budget: int | None = None,
+    n_instances: int = 1,
+    score_every: int | None = None,
+    n_initial: int = 0,
+    classes: ArrayLike | None = None,
+    refit_every: RefitEvery = None,
+    stopping: Stopping = None,
+    scoring: Scoring = None,
+    random_state: RandomState = None,
+    n_jobs: int | None = None,
+    results: Path | None = None,
+    verbose: int = 0,
+) -> pd.DataFrame:
     """Run every strategy with every estimator on every data set, repeatedly and in pairs.
 
     Runs of one data set and seed share the split into pool and test set and the initial
@@ -369,34 +383,34 @@ class _Arm(NamedTuple):
 
     name: str
     content: Any
-    settings: dict
+    settings: dict[str, Any]
 
 
 class _Split(NamedTuple):
     """Rows of the pool and of the test set; None where the data come split."""
 
     seed: int
-    pool: np.ndarray | None = None
-    test: np.ndarray | None = None
+    pool: NDArray[np.int64] | None = None
+    test: NDArray[np.int64] | None = None
 
 
 class _Run(NamedTuple):
     """One run of an experiment."""
 
-    name: tuple  # data, estimator, strategy, seed
-    arm: tuple  # which data set, estimator and strategy, counted
+    name: tuple[str, str, str, int]  # data, estimator, strategy, seed
+    arm: tuple[int, int, int]  # which data set, estimator and strategy, counted
     estimator: Any
     strategy: Any
-    data_set: tuple
+    data_set: tuple[Any, ...]
     split: _Split
-    settings: dict
+    settings: dict[str, Any]
 
 
 _KEYS = ("data", "estimator", "strategy", "seed")
 _OF_AN_ARM = ("budget", "n_instances", "score_every", "refit_every", "stopping")
 
 
-def _arms(given, kind):
+def _arms(given: Any, kind: _Kind) -> list[_Arm]:
     """Estimators or strategies by name."""
     if isinstance(given, Mapping):
         named = list(given.items())
@@ -419,7 +433,7 @@ _PLURAL = {"estimator": "estimators", "strategy": "strategies", "data": "data se
 _METHOD = {"estimator": "fit", "strategy": "query"}
 
 
-def _split_off_settings(content, kind):
+def _split_off_settings(content: Any, kind: _Kind) -> tuple[Any, dict[str, Any]]:
     settings = {}
     if isinstance(content, Mapping):
         settings = {name: value for name, value in content.items() if name != kind}
@@ -437,17 +451,17 @@ def _split_off_settings(content, kind):
     return content, settings
 
 
-def _class_name(content, kind):
+def _class_name(content: Any, kind: _Kind) -> str:
     return type(content.get(kind) if isinstance(content, Mapping) else content).__name__
 
 
-def _check_name(name, kind):
+def _check_name(name: Any, kind: _Kind | Literal["data"]) -> str:
     if not isinstance(name, str) or "\n" in name or "\r" in name:
         raise ValueError(f"Names of {_PLURAL[kind]} must be texts of one line; got {name!r}.")
     return name
 
 
-def _data_sets(X, y):
+def _data_sets(X: Any, y: Any) -> dict[str, tuple[Any, ...]]:
     """Data sets by name, as given or as pairs (X, y)."""
     if not isinstance(X, Mapping):
         if y is None:
@@ -468,7 +482,9 @@ def _data_sets(X, y):
     return dict(X)
 
 
-def _splits(data_set, n_repeats, test_size, cv, first):
+def _splits(
+    data_set: tuple[Any, ...], n_repeats: int | None, test_size: float | None, cv: Any, first: int
+) -> list[_Split]:
     """A split of a data set for each seed."""
     if cv is not None and (n_repeats, test_size) != (None, None):
         raise ValueError(
@@ -492,7 +508,7 @@ def _splits(data_set, n_repeats, test_size, cv, first):
     return [_halves(y, test_size, first + i) for i in range(n_repeats)]
 
 
-def _halves(y, test_size, seed):
+def _halves(y: Any, test_size: float | None, seed: int) -> _Split:
     pool, test = train_test_split(
         np.arange(_num_samples(y)),
         test_size=0.5 if test_size is None else test_size,
@@ -502,7 +518,12 @@ def _halves(y, test_size, seed):
     return _Split(seed, pool, test)
 
 
-def _planned(estimators, strategies, splits, common):
+def _planned(
+    estimators: list[_Arm],
+    strategies: list[_Arm],
+    splits: dict[str, tuple[tuple[Any, ...], list[_Split]]],
+    common: dict[str, Any],
+) -> list[_Run]:
     """All runs of an experiment, in the order in which they are to be run."""
     return [
         _Run(
@@ -521,10 +542,14 @@ def _planned(estimators, strategies, splits, common):
     ]
 
 
-def _curves(runs, kept, n_jobs, verbose):
+def _curves(
+    runs: list[_Run], kept: ResultsFile | None, n_jobs: int | None, verbose: int
+) -> dict[tuple[Any, ...], pd.DataFrame]:
     """Curve of each run by its name: as kept in a file, or run now."""
-    prints = {} if kept is None else _fingerprints(runs)
-    curves = {name: kept.get(name, prints[name]) for name in prints if name in kept}
+    prints, curves = {}, {}
+    if kept is not None:
+        prints = _fingerprints(runs)
+        curves = {name: kept.get(name, prints[name]) for name in prints if name in kept}
     missing = [run for run in runs if run.name not in curves]
     # one at a time, so that no finished run waits for others to be kept
     parallel = Parallel(n_jobs, return_as="generator_unordered", batch_size=1)
@@ -537,11 +562,11 @@ def _curves(runs, kept, n_jobs, verbose):
     return curves
 
 
-def _fingerprints(runs):
+def _fingerprints(runs: list[_Run]) -> dict[tuple[Any, ...], str]:
     """A digest of all that each run depends on, by its name."""
     known = {}  # what many runs have in common, by its id
 
-    def digest_of(part, digest):
+    def digest_of(part: Any, digest: Callable[[Any], str]) -> str:
         if id(part) not in known:
             known[id(part)] = digest(part)
         return known[id(part)]
@@ -560,11 +585,11 @@ def _fingerprints(runs):
     }
 
 
-def _label_digest(y):
+def _label_digest(y: ArrayLike) -> str:
     return fingerprint(np.asarray(y))
 
 
-def _numbered_curve(i, run):
+def _numbered_curve(i: int, run: _Run) -> tuple[int, pd.DataFrame]:
     (X_pool, y_pool), (X_test, y_test) = _pool_and_test(run)
     try:
         with _one_thread():
@@ -585,7 +610,7 @@ def _numbered_curve(i, run):
     return i, curve
 
 
-def _pool_and_test(run):
+def _pool_and_test(run: _Run) -> Sequence[Sequence[Any]]:
     if run.split.pool is None:
         return run.data_set[:2], run.data_set[2:]
     return [
@@ -595,7 +620,7 @@ def _pool_and_test(run):
 
 
 @contextlib.contextmanager
-def _one_thread():
+def _one_thread() -> Iterator[None]:
     """The order of sums, and so the last digits, depend on the number of threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -606,6 +631,6 @@ def _one_thread():
         torch.set_num_threads(before)
 
 
-def _tidy(name, curve):
+def _tidy(name: tuple[Any, ...], curve: pd.DataFrame) -> pd.DataFrame:
     keys = pd.DataFrame([name] * len(curve), columns=list(_KEYS))
     return pd.concat([keys, curve], axis=1)

@@ -2,15 +2,39 @@
 
 from abc import ABC, abstractmethod
 from numbers import Integral, Real
+from typing import Any, Literal, Protocol
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _num_samples
 
 from laplace_al import scores
+from laplace_al.pool import PoolState
 from laplace_al.strategies.expected_error_reduction import ExpectedErrorReduction
 from laplace_al.strategies.view import PoolView
+from laplace_al.typing import Instances
+
+
+class Learner(Protocol):
+    """What a rule sees of an :class:`~laplace_al.ActiveLearner`."""
+
+    X_pool: Instances
+    estimator_: BaseEstimator
+    is_fitted: bool
+
+    @property
+    def labels_(self) -> pd.DataFrame:
+        """A row for each instance that was taught."""
+
+    @property
+    def history_(self) -> pd.DataFrame:
+        """A row for each thing that happened."""
+
+    def predict(self, X: Instances) -> NDArray[Any]:
+        """Labels of instances."""
 
 
 class StoppingRule(ABC, BaseEstimator):
@@ -40,9 +64,9 @@ class StoppingRule(ABC, BaseEstimator):
     2
     """
 
-    _parameter_constraints: dict = {}
+    _parameter_constraints: dict[str, Any] = {}
 
-    def should_stop(self, learner):
+    def should_stop(self, learner: Learner) -> bool:
         """Whether the learner has labels enough. It is not changed.
 
         Asked twice about the same labels, the answer is the same. It is no before there is a
@@ -85,7 +109,7 @@ class StoppingRule(ABC, BaseEstimator):
         self.n_changes_ = n_changes
         return not is_open(learner).any() or bool(self.is_enough(learner))
 
-    def observe(self, learner):
+    def observe(self, learner: Learner) -> None:
         """Keep what is needed of a new model. The base keeps nothing.
 
         Parameters
@@ -95,7 +119,7 @@ class StoppingRule(ABC, BaseEstimator):
         """
 
     @abstractmethod
-    def is_enough(self, learner):
+    def is_enough(self, learner: Learner) -> bool:
         """Whether to stop, from what was observed so far."""
 
 
@@ -118,12 +142,14 @@ class Budget(StoppingRule):
     True
     """
 
-    _parameter_constraints: dict = {"max_labels": [Interval(Integral, 0, None, closed="left")]}
+    _parameter_constraints: dict[str, Any] = {
+        "max_labels": [Interval(Integral, 0, None, closed="left")]
+    }
 
-    def __init__(self, max_labels):
+    def __init__(self, max_labels: int) -> None:
         self.max_labels = max_labels
 
-    def is_enough(self, learner):
+    def is_enough(self, learner: Learner) -> bool:
         """Whether so many labels are taught."""
         return len(learner.labels_) >= self.max_labels
 
@@ -180,26 +206,29 @@ class StablePredictions(StoppingRule):
     True
     """
 
-    _parameter_constraints: dict = {
+    _parameter_constraints: dict[str, Any] = {
         "threshold": [Interval(Real, 0, 1, closed="right")],
         "n_rounds": [Interval(Integral, 1, None, closed="left")],
         "X_stop": "no_validation",  # whatever the estimator takes
     }
 
-    def __init__(self, threshold=0.99, *, n_rounds=3, X_stop=None):
+    def __init__(
+        self, threshold: float = 0.99, *, n_rounds: int = 3, X_stop: Instances | None = None
+    ) -> None:
         self.threshold = threshold
         self.n_rounds = n_rounds
         self.X_stop = X_stop
 
-    def observe(self, learner):
+    def observe(self, learner: Learner) -> None:
         """Compare the predictions of a new model with those of the one before."""
         predictions = _predictions(learner, self.X_stop)
-        kappas = getattr(self, "kappas_", [])
+        kappas: list[float] = getattr(self, "kappas_", [])
         if hasattr(self, "predictions_"):
             kappas = [*kappas, kappa(self.predictions_, predictions)]
-        self.predictions_, self.kappas_ = predictions, kappas
+        self.predictions_: NDArray[Any] = predictions
+        self.kappas_ = kappas
 
-    def is_enough(self, learner):
+    def is_enough(self, learner: Learner) -> bool:
         """Whether the last rounds agree."""
         last = getattr(self, "kappas_", [])[-self.n_rounds :]
         return len(last) == self.n_rounds and np.mean(last) >= self.threshold
@@ -266,7 +295,7 @@ class ExpectedGain(StoppingRule):
     True
     """
 
-    _parameter_constraints: dict = {
+    _parameter_constraints: dict[str, Any] = {
         "cost": [Interval(Real, 0, None, closed="neither")],
         "X_eval": "no_validation",  # whatever the estimator takes
         "loss": [StrOptions({"zero_one", "log_loss"})],
@@ -277,14 +306,14 @@ class ExpectedGain(StoppingRule):
 
     def __init__(
         self,
-        cost,
+        cost: float,
         *,
-        X_eval=None,
-        loss="zero_one",
-        n_predictions=None,
-        n_rounds=3,
-        max_candidates=None,
-    ):
+        X_eval: Instances | None = None,
+        loss: Literal["zero_one", "log_loss"] = "zero_one",
+        n_predictions: int | None = None,
+        n_rounds: int = 3,
+        max_candidates: int | None = None,
+    ) -> None:
         self.cost = cost
         self.X_eval = X_eval
         self.loss = loss
@@ -292,19 +321,21 @@ class ExpectedGain(StoppingRule):
         self.n_rounds = n_rounds
         self.max_candidates = max_candidates
 
-    def observe(self, learner):
+    def observe(self, learner: Learner) -> None:
         """Compute the gain that the best label promises."""
         candidates = is_open(learner)
         if candidates.any():
             gains = self.expected_gains(learner, candidates)
             self.gains_ = [*getattr(self, "gains_", []), float(gains.max())]
 
-    def is_enough(self, learner):
+    def is_enough(self, learner: Learner) -> bool:
         """Whether the last rounds promised less than a label costs."""
         last = getattr(self, "gains_", [])[-self.n_rounds :]
         return len(last) == self.n_rounds and np.mean(last) < self.cost
 
-    def expected_gains(self, learner, candidates):
+    def expected_gains(
+        self, learner: Learner, candidates: NDArray[np.bool_]
+    ) -> NDArray[np.float64]:
         """What the label of each instance of the pool is expected to gain.
 
         Parameters
@@ -349,7 +380,7 @@ class ExpectedGain(StoppingRule):
         n_predictions = len(points) if self.n_predictions is None else self.n_predictions
         return n_predictions * (now + utilities)
 
-    def _most_uncertain(self, state, candidates):
+    def _most_uncertain(self, state: PoolState, candidates: NDArray[np.bool_]) -> NDArray[np.bool_]:
         if self.max_candidates is None:
             return candidates
         entropy = np.where(candidates, scores.entropy(state.predict_proba()), -np.inf)
@@ -357,7 +388,7 @@ class ExpectedGain(StoppingRule):
         return candidates & np.isin(np.arange(len(candidates)), best)
 
 
-def is_open(learner):
+def is_open(learner: Learner) -> NDArray[np.bool_]:
     """Which instances of a learner's pool can be asked for: neither labelled nor skipped.
 
     Parameters
@@ -379,7 +410,7 @@ def is_open(learner):
     return ~np.isin(np.arange(_num_samples(learner.X_pool)), positions)
 
 
-def kappa(first, second):
+def kappa(first: NDArray[Any], second: NDArray[Any]) -> float:
     """Cohen's kappa, the agreement of two predictions beyond that of their class frequencies.
 
     Parameters
@@ -405,7 +436,7 @@ def kappa(first, second):
 _LOSSES = {"zero_one": scores.least_confident, "log_loss": scores.entropy}
 
 
-def _predictions(learner, X):
+def _predictions(learner: Learner, X: Instances | None) -> NDArray[Any]:
     """Labels that a learner predicts, of its pool if X is None."""
     if X is not None:
         return learner.predict(X)

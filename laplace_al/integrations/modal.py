@@ -7,6 +7,8 @@ import contextlib
 import copy
 import inspect
 import numbers
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn, Self
 
 import numpy as np
 import pandas as pd
@@ -15,14 +17,19 @@ from modAL.disagreement import vote_entropy_sampling
 from modAL.models.base import BaseCommittee, BaseLearner
 from modAL.uncertainty import uncertainty_sampling
 from modAL.utils.data import data_vstack
+from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
+from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import _safe_indexing, check_random_state, check_X_y
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from laplace_al.classifier import LaplaceUpdateClassifier
+from laplace_al.pool import PoolState
 from laplace_al.strategies.base import QueryStrategy
+from laplace_al.strategies.view import PoolView
+from laplace_al.typing import Instances, RandomState
 
 __all__ = ["ActiveLearner", "Committee", "ModalStrategy"]
 
@@ -85,16 +92,16 @@ class ActiveLearner(models.ActiveLearner):
 
     def __init__(
         self,
-        estimator,
-        query_strategy=uncertainty_sampling,
-        X_training=None,
-        y_training=None,
-        bootstrap_init=False,
-        on_transformed=False,
+        estimator: BaseEstimator,
+        query_strategy: Callable[..., Any] = uncertainty_sampling,
+        X_training: Instances | None = None,
+        y_training: ArrayLike | None = None,
+        bootstrap_init: bool = False,
+        on_transformed: bool = False,
         *,
-        random_state=None,
-        **fit_kwargs,
-    ):
+        random_state: RandomState = None,
+        **fit_kwargs: Any,
+    ) -> None:
         self.bootstrap_init = bootstrap_init
         self.random_state = random_state
         self._rng = np.random.RandomState(check_random_state(random_state).randint(2**31))
@@ -108,7 +115,7 @@ class ActiveLearner(models.ActiveLearner):
             **fit_kwargs,
         )
 
-    def fit(self, X, y, bootstrap=False, **fit_kwargs):
+    def fit(self, X: Instances, y: ArrayLike, bootstrap: bool = False, **fit_kwargs: Any) -> Self:
         """Fit the estimator on these labels, and forget all others.
 
         Parameters
@@ -144,7 +151,14 @@ class ActiveLearner(models.ActiveLearner):
             self._fit_to_known(bootstrap=bootstrap, **fit_kwargs)
         return self
 
-    def teach(self, X, y, bootstrap=False, only_new=False, **fit_kwargs):
+    def teach(
+        self,
+        X: Instances,
+        y: ArrayLike,
+        bootstrap: bool = False,
+        only_new: bool = False,
+        **fit_kwargs: Any,
+    ) -> None:
         """Learn labels: by an update of what is known, where the estimator can.
 
         A fitted estimator with ``partial_fit`` learns the new labels by it. A label that it has
@@ -187,7 +201,7 @@ class ActiveLearner(models.ActiveLearner):
             else:
                 self._fit_to_known(bootstrap=bootstrap, **fit_kwargs)
 
-    def _check(self, X, y):
+    def _check(self, X: Instances, y: ArrayLike) -> None:
         check_X_y(
             X,
             y,
@@ -199,18 +213,20 @@ class ActiveLearner(models.ActiveLearner):
             ensure_all_finite=self.force_all_finite,
         )
 
-    def _add_training_data(self, X, y):
+    def _add_training_data(self, X: Instances, y: ArrayLike) -> None:
         self._check(X, y)
         if self.X_training is not None:
             X, y = _stack("X", self.X_training, X), _stack("y", self.y_training, y)
         self.X_training, self.y_training = X, y
 
-    def _fit_to_known(self, bootstrap=False, **fit_kwargs):
+    def _fit_to_known(self, bootstrap: bool = False, **fit_kwargs: Any) -> Self:
         X, y = self.X_training, self.y_training
         self.estimator.fit(*(self._bootstrapped(X, y) if bootstrap else (X, y)), **fit_kwargs)
         return self
 
-    def _fit_on_new(self, X, y, bootstrap=False, **fit_kwargs):
+    def _fit_on_new(
+        self, X: Instances, y: ArrayLike, bootstrap: bool = False, **fit_kwargs: Any
+    ) -> Self:
         self._check(X, y)
         if bootstrap:
             X, y = self._bootstrapped(X, y)
@@ -223,12 +239,12 @@ class ActiveLearner(models.ActiveLearner):
             self.estimator.fit(X, y, **fit_kwargs)
         return self
 
-    def _bootstrapped(self, X, y):
+    def _bootstrapped(self, X: Instances, y: ArrayLike) -> tuple[Any, Any]:
         self._rng = copy.deepcopy(self._rng)  # rebound, so that an error takes the draw back
         rows = self._rng.randint(_num_samples(X), size=_num_samples(X))
         return _safe_indexing(X, rows), _safe_indexing(y, rows)
 
-    def _can_update(self, y):
+    def _can_update(self, y: ArrayLike) -> bool:
         if not hasattr(self.estimator, "partial_fit"):
             return False
         try:
@@ -239,11 +255,12 @@ class ActiveLearner(models.ActiveLearner):
         opens = opens and getattr(self.estimator, "classes", None) is None
         return opens or not len(self._new_classes(y))
 
-    def _new_classes(self, y):
+    def _new_classes(self, y: ArrayLike) -> NDArray[Any]:
         """Labels that the estimator does not know; none for a regressor or several outputs."""
         known = getattr(self.estimator, "classes_", None)
-        is_one_output = isinstance(known, np.ndarray) and np.ndim(y) == 1
-        return np.setdiff1d(y, known) if is_one_output else np.empty(0)
+        if isinstance(known, np.ndarray) and np.ndim(y) == 1:
+            return np.setdiff1d(np.asarray(y), known)
+        return np.empty(0)
 
 
 class Committee(models.Committee):
@@ -286,10 +303,15 @@ class Committee(models.Committee):
     8
     """
 
-    def __init__(self, learner_list, query_strategy=vote_entropy_sampling, on_transformed=False):
+    def __init__(
+        self,
+        learner_list: list[ActiveLearner],
+        query_strategy: Callable[..., Any] = vote_entropy_sampling,
+        on_transformed: bool = False,
+    ) -> None:
         super().__init__(learner_list, query_strategy, on_transformed)
 
-    def fit(self, X, y, **fit_kwargs):
+    def fit(self, X: Instances, y: ArrayLike, **fit_kwargs: Any) -> Self:
         """Fit each learner on these labels, and forget all others.
 
         Parameters
@@ -320,7 +342,14 @@ class Committee(models.Committee):
             super().fit(X, y, **fit_kwargs)
         return self
 
-    def teach(self, X, y, bootstrap=False, only_new=False, **fit_kwargs):
+    def teach(
+        self,
+        X: Instances,
+        y: ArrayLike,
+        bootstrap: bool = False,
+        only_new: bool = False,
+        **fit_kwargs: Any,
+    ) -> None:
         """Teach each learner, see :meth:`ActiveLearner.teach`.
 
         Parameters
@@ -355,7 +384,7 @@ class Committee(models.Committee):
                 learner.teach(X, y, bootstrap=bootstrap, only_new=only_new, **fit_kwargs)
             self._set_classes()
 
-    def _learners_and_estimators(self):
+    def _learners_and_estimators(self) -> list[Any]:
         return [*self.learner_list, *(learner.estimator for learner in self.learner_list)]
 
 
@@ -405,7 +434,7 @@ class ModalStrategy(QueryStrategy):
     array([1, 2])
     """
 
-    _parameter_constraints: dict = {
+    _parameter_constraints: dict[str, Any] = {
         **QueryStrategy._parameter_constraints,
         "query_strategy": [callable],
         "kw_args": [dict, None],
@@ -415,20 +444,20 @@ class ModalStrategy(QueryStrategy):
 
     def __init__(
         self,
-        query_strategy,
+        query_strategy: Callable[..., Any],
         *,
-        kw_args=None,
-        n_members=10,
-        on_transformed=False,
-        random_state=None,
-    ):
+        kw_args: dict[str, Any] | None = None,
+        n_members: int = 10,
+        on_transformed: bool = False,
+        random_state: RandomState = None,
+    ) -> None:
         self.query_strategy = query_strategy
         self.kw_args = kw_args
         self.n_members = n_members
         self.on_transformed = on_transformed
         self.random_state = random_state
 
-    def utilities(self, view, rng):
+    def utilities(self, view: PoolView, rng: np.random.RandomState) -> NoReturn:
         """There are none.
 
         Raises
@@ -441,7 +470,13 @@ class ModalStrategy(QueryStrategy):
             "chooses, not how useful each is. Use a strategy of laplace_al.strategies."
         )
 
-    def choose(self, view, n_instances, candidates, rng):
+    def choose(
+        self,
+        view: PoolView,
+        n_instances: int,
+        candidates: NDArray[np.bool_],
+        rng: np.random.RandomState,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """See :meth:`QueryStrategy.choose`: what modAL's strategy chooses among the candidates."""
         places = np.flatnonzero(candidates)
         if isinstance(view.learner, BaseLearner | BaseCommittee):
@@ -459,10 +494,10 @@ class ModalStrategy(QueryStrategy):
         return positions, utilities
 
     @property
-    def _name(self):
+    def _name(self) -> str:
         return getattr(self.query_strategy, "__name__", repr(self.query_strategy))
 
-    def _keywords(self, n_instances):
+    def _keywords(self, n_instances: int) -> dict[str, Any]:
         keywords = self.kw_args or {}
         if "n_instances" in keywords:
             raise ValueError(
@@ -475,7 +510,7 @@ class ModalStrategy(QueryStrategy):
         )
         return keywords | ({"n_instances": n_instances} if is_told else {})
 
-    def _checked(self, chosen, n_instances, n_candidates):
+    def _checked(self, chosen: Any, n_instances: int, n_candidates: int) -> NDArray[np.int64]:
         """Places of the chosen among the candidates."""
         if isinstance(chosen, tuple):  # with instances or metrics, as in other versions of modAL
             chosen = chosen[0]
@@ -500,7 +535,7 @@ class _ModalLearner:
 
     on_transformed = False  # X and X_training are what distances are taken between
 
-    def __init__(self, view, places, strategy):
+    def __init__(self, view: PoolView, places: NDArray[np.int64], strategy: ModalStrategy) -> None:
         self._view, self._places, self._strategy = view, places, strategy
         self.not_fitted = None
         if strategy.on_transformed:
@@ -511,7 +546,7 @@ class _ModalLearner:
             self.X = _array(_safe_indexing(view.X, places))
             self.X_training = None if instances is None else _array(instances)
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: Instances) -> NDArray[np.floating]:
         """(n, n_classes); modAL makes nothing of a NotFittedError, so it is kept."""
         try:
             if X is self.X:
@@ -526,35 +561,36 @@ class _ModalLearner:
             f"that it is given alone, of shape {self.X.shape}; got {np.shape(X)}."
         )
 
-    def vote_proba(self, X):
+    def vote_proba(self, X: Instances) -> NDArray[np.floating]:
         """(n, n_members, n_classes): under weights drawn from the posterior."""
         draws = self._posterior_state().sample_proba(self._strategy.n_members)
         return draws[:, self._places].transpose(1, 0, 2)
 
-    def vote(self, X):
+    def vote(self, X: Instances) -> NDArray[Any]:
         """(n, n_members): labels."""
         return self.classes_[self.vote_proba(X).argmax(axis=2)]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self._strategy.n_members
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[int]:
         return iter(range(len(self)))
 
     @property
-    def classes_(self):
+    def classes_(self) -> NDArray[Any]:
         return self._posterior_state().classes_
 
-    def _posterior_state(self):
+    def _posterior_state(self) -> PoolState:
         try:
             return self._view.posterior_state(self._strategy)
         except NotFittedError as error:
             self.not_fitted = error
             raise
 
-    def __getattr__(self, name):
-        if vars(self).get("not_fitted") is not None:  # which is an AttributeError as well
-            raise self.not_fitted
+    def __getattr__(self, name: str) -> NoReturn:
+        not_fitted = vars(self).get("not_fitted")
+        if not_fitted is not None:  # which is an AttributeError as well
+            raise not_fitted
         raise AttributeError(
             f"A modAL strategy asked the learner for {name!r}, but ModalStrategy shows predict_"
             "proba, vote, vote_proba, classes_ and X_training alone. Strategies for regression, "
@@ -563,7 +599,7 @@ class _ModalLearner:
 
 
 @contextlib.contextmanager
-def _unchanged_on_error(*objects):
+def _unchanged_on_error(*objects: object) -> Iterator[None]:
     """Give objects back the attributes that they had, if the block raises."""
     before = [_attributes(each) for each in objects]
     try:
@@ -575,14 +611,14 @@ def _unchanged_on_error(*objects):
         raise
 
 
-def _attributes(each):
+def _attributes(each: object) -> dict[str, Any]:
     """Attributes of an object: copied, unless it rebinds them and never changes them in place."""
     rebinds = LaplaceUpdateClassifier, BaseLearner, BaseCommittee
     return dict(vars(each)) if isinstance(each, rebinds) else copy.deepcopy(vars(each))
 
 
 @contextlib.contextmanager
-def _numpy_seed(seed):
+def _numpy_seed(seed: int) -> Iterator[None]:
     """Seed NumPy's global generator, and give it back as it was."""
     state = np.random.get_state()  # noqa: NPY002  modAL draws from nothing else
     np.random.seed(seed)  # noqa: NPY002
@@ -592,7 +628,7 @@ def _numpy_seed(seed):
         np.random.set_state(state)  # noqa: NPY002
 
 
-def _stack(name, known, new):
+def _stack(name: str, known: Any, new: Any) -> Any:
     """Rows of both, in the container of the known."""
     try:
         if isinstance(known, pd.Series):
@@ -609,5 +645,5 @@ def _stack(name, known, new):
         ) from error
 
 
-def _array(X):
+def _array(X: Any) -> Any:
     return X if sparse.issparse(X) else np.asarray(X)

@@ -7,14 +7,19 @@ import signal
 import sys
 import threading
 import webbrowser
+from collections.abc import Sequence
+from typing import Any
+
+from numpy.typing import NDArray
 
 from laplace_al import strategies
 from laplace_al.journal import Journal
 from laplace_al.label.features import cached, embed, given_features, plain_features
-from laplace_al.label.items import open_items
+from laplace_al.label.items import Items, open_items
 from laplace_al.label.server import LabelServer
 from laplace_al.label.session import Session, labels_csv, pool_of
 from laplace_al.record import Record
+from laplace_al.typing import Path
 
 STRATEGIES = {
     "badge": strategies.BADGE,
@@ -49,7 +54,7 @@ examples:
   python -m laplace_al.label photos/ --journal labels.sqlite --export labels.csv"""
 
 
-def make_parser():
+def make_parser() -> argparse.ArgumentParser:
     """The command line.
 
     Returns
@@ -110,7 +115,7 @@ def make_parser():
     return parser
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command.
 
     Parameters
@@ -153,7 +158,7 @@ def main(arguments=None):
     print(f"  {_PROGRAM} {shlex.join(arguments)}", flush=True)
 
 
-def features_for(items, options):
+def features_for(items: Items, options: argparse.Namespace) -> tuple[NDArray[Any], str]:
     """Features as the command line wants them.
 
     Parameters
@@ -175,7 +180,7 @@ def features_for(items, options):
     return plain_features(items, options.columns)
 
 
-def export(items, journal, path):
+def export(items: Items, journal: Path, path: Path) -> None:
     """Write the labels of a journal to a CSV file.
 
     Parameters
@@ -202,7 +207,7 @@ def export(items, journal, path):
     print(f"{_n(len(labels), 'labels')} written to {path}.")
 
 
-def serve(server, *, open_browser):
+def serve(server: LabelServer, *, open_browser: bool) -> None:
     """Serve the page until Ctrl-C or SIGTERM.
 
     Parameters
@@ -228,7 +233,7 @@ def serve(server, *, open_browser):
         server.server_close()
 
 
-def _n(count, noun):
+def _n(count: int, noun: str) -> str:
     return f"{count:,} {noun.removesuffix('s') if count == 1 else noun}"
 
 

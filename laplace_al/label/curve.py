@@ -1,14 +1,19 @@
 """How good the model was after each label, from the labels alone."""
 
 import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, clone
 from sklearn.utils import _safe_indexing
 
 from laplace_al.learner import ActiveLearner
 from laplace_al.strategies import RandomSampling
+from laplace_al.typing import Instances
+
+_Point = TypeVar("_Point")
 
 # Labels over which the share of right guesses is taken.
 WINDOW = 20
@@ -55,16 +60,16 @@ class Curve:
     [[3, 1.0]]
     """
 
-    def __init__(self, learner):
-        self.guesses = {}
-        self.estimates = {}
+    def __init__(self, learner: ActiveLearner) -> None:
+        self.guesses: dict[int, Any] = {}
+        self.estimates: dict[int, float] = {}
         self._estimator, self._X_pool = learner.estimator, learner.X_pool
         self._lock = threading.Lock()
         self._n_estimated = 0
         self._stopped = threading.Event()
-        self._thread = None
+        self._thread: threading.Thread | None = None
 
-    def prequential(self, labels):
+    def prequential(self, labels: pd.DataFrame) -> list[list[float]]:
         """Share of the last 20 guesses that were right, after each label that was guessed.
 
         Parameters
@@ -89,7 +94,7 @@ class Curve:
             for i, (n, _) in enumerate(guessed, start=1)
         ]
 
-    def leave_one_out(self):
+    def leave_one_out(self) -> list[list[float]]:
         """Estimates so far.
 
         Returns
@@ -100,11 +105,11 @@ class Curve:
             return [list(point) for point in sorted(self.estimates.items())]
 
     @property
-    def is_busy(self):
+    def is_busy(self) -> bool:
         """Whether there is an estimate on its way."""
         return self._thread is not None and self._thread.is_alive()
 
-    def guessed(self, position, label):
+    def guessed(self, position: int, label: Any) -> None:
         """Keep what the model says of an instance that it is about to learn.
 
         Parameters
@@ -115,11 +120,11 @@ class Curve:
         with self._lock:
             self.guesses[position] = label
 
-    def corrected(self):
+    def corrected(self) -> None:
         """Let the next estimate be due at once: a label was wrong."""
         self._n_estimated = 0
 
-    def estimate(self, labels, *, is_last=False):
+    def estimate(self, labels: pd.DataFrame, *, is_last: bool = False) -> None:
         """Start a fit for the leave-one-out accuracy, if labels are a tenth more than at the last.
 
         Parameters
@@ -136,7 +141,7 @@ class Curve:
             self._n_estimated = n
             self._start(self._estimate, labels, [n])
 
-    def rebuild(self, labels, history):
+    def rebuild(self, labels: pd.DataFrame, history: pd.DataFrame) -> None:
         """Start to find out what was said of labels that are known already.
 
         All are learnt once more in their order. Leave-one-out estimates come at fewer points than
@@ -152,17 +157,17 @@ class Curve:
             self._n_estimated = len(labels)
             self._start(self._rebuild, labels, history)
 
-    def close(self):
+    def close(self) -> None:
         """End the thread, after the fit that it is at."""
         self._stopped.set()
         if self._thread is not None:
             self._thread.join()
 
-    def _start(self, work, *args):
+    def _start(self, work: Callable[..., None], *args: Any) -> None:
         self._thread = threading.Thread(target=work, args=args, name="learning curve")
         self._thread.start()
 
-    def _estimate(self, labels, sizes):
+    def _estimate(self, labels: pd.DataFrame, sizes: Iterable[int]) -> None:
         positions = labels.position.to_numpy(dtype=np.int64)
         y = np.array(labels.label.tolist())
         for n in sizes:
@@ -173,7 +178,7 @@ class Curve:
             with self._lock:
                 self.estimates[n] = float(estimator.loo_score_.accuracy)
 
-    def _rebuild(self, labels, history):
+    def _rebuild(self, labels: pd.DataFrame, history: pd.DataFrame) -> None:
         n = len(labels)
         self._estimate(labels, [n])
         n_steps = int(np.log(n) / np.log(_GROWTH_OF_THE_PAST))
@@ -185,7 +190,9 @@ class Curve:
         self._estimate(labels, [int(n / _GROWTH_OF_THE_PAST**k) for k in range(n_steps, 0, -1)])
 
 
-def replayed(estimator, X_pool, history):
+def replayed(
+    estimator: BaseEstimator, X_pool: Instances, history: pd.DataFrame
+) -> Iterator[tuple[int, Any]]:
     """Guesses of labels, each before it is learnt.
 
     Parameters
@@ -222,7 +229,7 @@ def replayed(estimator, X_pool, history):
             twin.teach(event.position, event.label)
 
 
-def thinned(points):
+def thinned(points: list[_Point]) -> list[_Point]:
     """At most 200 points at even distances, the last one among them.
 
     Parameters

@@ -5,11 +5,17 @@ import importlib
 import os
 import pathlib
 import zipfile
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
+
+from laplace_al.label.items import Items, Table
+from laplace_al.typing import Path
 
 # Of features around their mean: under prior_precision=1 logits are then a priori of size 5.
 _SQUARED_LENGTH = 25.0
@@ -21,7 +27,7 @@ class EmbeddingError(Exception):
     """The callable of the user failed."""
 
 
-def given_features(path, n_items):
+def given_features(path: Path, n_items: int) -> NDArray[Any]:
     """Features from a file.
 
     Parameters
@@ -59,12 +65,12 @@ def given_features(path, n_items):
     return check_features(features, n_items, str(path))
 
 
-def _read_npy(path):
+def _read_npy(path: Path) -> NDArray[Any]:
     with open(path, "rb") as file:
         return np.load(file, allow_pickle=False)
 
 
-def _read_npz(path):
+def _read_npz(path: Path) -> NDArray[Any]:
     with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
         names = archive.files
         name = "features" if "features" in names else names[0]
@@ -75,11 +81,11 @@ def _read_npz(path):
         return archive[name]
 
 
-def _read_csv(path):
+def _read_csv(path: Path) -> NDArray[Any]:
     return pd.read_csv(path).to_numpy()
 
 
-def embed(items, target):
+def embed(items: Items, target: str) -> NDArray[Any]:
     r"""Features that a callable of the user makes.
 
     Parameters
@@ -112,7 +118,8 @@ def embed(items, target):
     """
     module, _, name = target.partition(":")
     try:
-        embedding = functools.reduce(getattr, name.split("."), importlib.import_module(module))
+        imported: Any = importlib.import_module(module)
+        embedding = functools.reduce(getattr, name.split("."), imported)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(
             f"--embed must be MODULE:CALLABLE, of a module that can be imported from here; got "
@@ -125,7 +132,7 @@ def embed(items, target):
     return check_features(features, len(items), f"--embed {target}")
 
 
-def inputs(items):
+def inputs(items: Items) -> list[Any]:
     """What an embedding is called with.
 
     Parameters
@@ -144,7 +151,7 @@ def inputs(items):
     return items.parsed.to_dict("records")
 
 
-def cached(path, make, n_items):
+def cached(path: Path | None, make: Callable[[], NDArray[Any]], n_items: int) -> NDArray[Any]:
     """Features from a file if it is there; else they are made and written to it.
 
     Parameters
@@ -177,7 +184,7 @@ def cached(path, make, n_items):
     return features
 
 
-def plain_features(items, columns=None):
+def plain_features(items: Items, columns: Sequence[str] | None = None) -> tuple[NDArray[Any], str]:
     r"""Features without an embedding, and what they are.
 
     Parameters
@@ -207,22 +214,24 @@ def plain_features(items, columns=None):
     (array([[-1.],
            [ 1.]]), 'the numeric columns, standardised: a')
     """
-    if columns is not None and not hasattr(items, "parsed"):
-        raise ValueError("--columns names columns of a CSV file; these items are images.")
-    if columns is None and items.paths is not None:
+    if columns is not None:
+        if not isinstance(items, Table):
+            raise ValueError("--columns names columns of a CSV file; these items are images.")
+        return numeric_columns(items, columns)
+    if items.paths is not None:
         return pixels(items.paths), (
             f"pixels at {_N_PIXELS} x {_N_PIXELS}, a poor fallback: an embedding learns from far "
             "fewer labels (see --help)"
         )
-    if columns is None and items.text is not None:
+    if items.text is not None:
         return words(items.shown[items.text]), (
             "the words of the text (tf-idf), a plain fallback: an embedding learns from fewer "
             "labels (see --help)"
         )
-    return numeric_columns(items, columns)
+    return numeric_columns(items)
 
 
-def pixels(paths):
+def pixels(paths: Sequence[Path]) -> NDArray[np.float32]:
     """Images at 16 x 16 pixels, of one channel if all are grey.
 
     Parameters
@@ -247,7 +256,7 @@ def pixels(paths):
             "laplace_al[examples] too), or give --features."
         ) from error
 
-    def small(path):
+    def small(path: Path) -> NDArray[np.uint8]:
         try:
             with Image.open(path) as image:
                 image.draft("RGB", (4 * _N_PIXELS, 4 * _N_PIXELS))  # large photos decode faster
@@ -261,10 +270,10 @@ def pixels(paths):
     images = np.stack([small(path) for path in paths])  # (n, 16, 16, 3)
     if not np.ptp(images, axis=3).any():
         images = images[..., :1]
-    return images.reshape(len(images), -1).astype(np.float32) / 255
+    return images.reshape(len(images), -1).astype(np.float32) / np.float32(255)
 
 
-def words(texts):
+def words(texts: Iterable[str]) -> NDArray[np.float64]:
     """Word counts of texts, weighted by tf-idf, in at most 100 dimensions.
 
     Parameters
@@ -296,7 +305,7 @@ def words(texts):
     return TruncatedSVD(_N_TOPICS, random_state=0).fit_transform(weighted)
 
 
-def numeric_columns(table, columns=None):
+def numeric_columns(table: Table, columns: Sequence[str] | None = None) -> tuple[NDArray[Any], str]:
     """Numeric columns of a table, standardised.
 
     Parameters
@@ -338,7 +347,7 @@ def numeric_columns(table, columns=None):
     return check_features(features, len(table), "--columns"), note
 
 
-def check_features(features, n_items, source):
+def check_features(features: NDArray[Any], n_items: int, source: str) -> NDArray[Any]:
     """Refuse what is not one row of finite numbers for each item.
 
     Parameters
@@ -375,7 +384,7 @@ def check_features(features, n_items, source):
     return features
 
 
-def scaled(features):
+def scaled(features: NDArray[Any]) -> NDArray[np.floating]:
     """Features around their mean, of a size that suits ``prior_precision=1``.
 
     Parameters

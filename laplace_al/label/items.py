@@ -1,8 +1,12 @@
 """What is labelled: a folder of images or the rows of a CSV file."""
 
 import pathlib
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import pandas as pd
+
+from laplace_al.typing import Path
 
 IMAGE_TYPES = {
     ".bmp": "image/bmp",
@@ -46,7 +50,7 @@ class ImageFolder:
 
     noun = "images"
 
-    def __init__(self, root):
+    def __init__(self, root: Path) -> None:
         self.root = pathlib.Path(root)
         relative = [path.relative_to(self.root) for path in self.root.rglob("*")]
         self.names = sorted(
@@ -64,10 +68,10 @@ class ImageFolder:
         self.paths = [self.root / name for name in self.names]
         self.contents = self.names
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.names)
 
-    def describe(self, position):
+    def describe(self, position: int) -> dict[str, Any]:
         """What is shown of an item, as JSON has it.
 
         Parameters
@@ -82,7 +86,7 @@ class ImageFolder:
         """
         return {"name": self.names[position], "has_image": True, "text": None, "columns": []}
 
-    def image(self, position):
+    def image(self, position: int) -> tuple[str, bytes]:
         """Media type and bytes of an image.
 
         Parameters
@@ -146,7 +150,14 @@ class Table:
 
     noun = "rows"
 
-    def __init__(self, path, *, text=None, image=None, key=None):
+    def __init__(
+        self,
+        path: Path,
+        *,
+        text: str | None = None,
+        image: str | None = None,
+        key: str | None = None,
+    ) -> None:
         self.path = pathlib.Path(path)
         separator = "\t" if self.path.suffix.lower() == ".tsv" else ","
         self.parsed = pd.read_csv(self.path, sep=separator)
@@ -163,7 +174,7 @@ class Table:
         self.contents = ["\t".join(row.values()) for row in self._rows]
         self.paths = None if image is None else self._image_paths(image)
 
-    def check_columns(self, option, columns):
+    def check_columns(self, option: str, columns: Sequence[str]) -> None:
         """Refuse columns that the file lacks.
 
         Parameters
@@ -184,10 +195,10 @@ class Table:
                 f"has {', '.join(self.shown.columns)}."
             )
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.shown)
 
-    def describe(self, position):
+    def describe(self, position: int) -> dict[str, Any]:
         """What is shown of an item, see :meth:`ImageFolder.describe`.
 
         Parameters
@@ -210,7 +221,7 @@ class Table:
             ],
         }
 
-    def image(self, position):
+    def image(self, position: int) -> tuple[str, bytes]:
         """Media type and bytes of an image, see :meth:`ImageFolder.image`.
 
         Parameters
@@ -234,7 +245,7 @@ class Table:
         path = self.paths[position]
         return IMAGE_TYPES[path.suffix.lower()], path.read_bytes()
 
-    def _image_paths(self, column):
+    def _image_paths(self, column: str) -> list[pathlib.Path]:
         paths = [self.path.parent / name for name in self.shown[column]]
         for row, path in enumerate(paths):
             if path.suffix.lower() not in IMAGE_TYPES or not path.is_file():
@@ -246,7 +257,12 @@ class Table:
         return paths
 
 
-def open_items(path, *, text=None, image=None, key=None):
+Items: TypeAlias = ImageFolder | Table
+
+
+def open_items(
+    path: Path, *, text: str | None = None, image: str | None = None, key: str | None = None
+) -> Items:
     """Items of a folder or of a CSV file.
 
     Parameters

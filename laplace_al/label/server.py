@@ -8,10 +8,11 @@ import re
 import secrets
 import sys
 import traceback
+from collections.abc import Callable
 from http import HTTPStatus
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from laplace_al.label.session import AlreadyLabelledError
+from laplace_al.label.session import AlreadyLabelledError, Session
 
 HOST = "127.0.0.1"
 _MAX_BODY = 10_000  # bytes
@@ -41,13 +42,13 @@ class Answer(NamedTuple):
     media_type: str
     content: bytes
     status: HTTPStatus = HTTPStatus.OK
-    headers: dict = {}
+    headers: dict[str, str] = {}
 
 
 class RefusedError(Exception):
     """A request that is answered with an error."""
 
-    def __init__(self, status, message, **headers):
+    def __init__(self, status: HTTPStatus, message: str, **headers: str) -> None:
         super().__init__(message)
         self.status, self.headers = status, headers
 
@@ -78,19 +79,20 @@ class LabelServer(http.server.ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, session, port=0):
+    def __init__(self, session: Session, port: int = 0) -> None:
         self.session = session
         self.token = secrets.token_urlsafe(32)
         super().__init__((HOST, port), _Handler)
         self.url = f"http://{HOST}:{self.server_port}/{self.token}/"
 
-    def handle_error(self, request, client_address):
+    def handle_error(self, request: Any, client_address: Any) -> None:
         """Report what went wrong, unless a browser has hung up."""
         if not isinstance(sys.exception(), ConnectionError | TimeoutError):
             super().handle_error(request, client_address)
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
+    server: LabelServer
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "laplace_al", ""
     timeout = _PATIENCE
@@ -98,12 +100,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     wbufsize = -1
     disable_nagle_algorithm = True
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Callable[[], None]:
         if name.startswith("do_"):  # whatever the method is: without the token it is refused
             return self._respond
         raise AttributeError(name)
 
-    def _respond(self):
+    def _respond(self) -> None:
         try:
             answer = self._answer()
         except RefusedError as error:
@@ -121,7 +123,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             answer = _error(HTTPStatus.INTERNAL_SERVER_ERROR, f"{type(error).__name__}: {error}")
         self._send(answer)
 
-    def _answer(self):
+    def _answer(self) -> Answer:
         path = self._checked_path()
         for pattern, methods in _ROUTES:
             match = re.fullmatch(pattern, path)
@@ -137,7 +139,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 )
         raise RefusedError(HTTPStatus.NOT_FOUND, "There is nothing at this address.")
 
-    def _checked_path(self):
+    def _checked_path(self) -> str:
         """What comes after the token, for a request that may be answered."""
         token, _, path = self.path.partition("?")[0].removeprefix("/").partition("/")
         host, origin = self.headers.get("Host", ""), self.headers.get("Origin")
@@ -150,7 +152,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             )
         return path
 
-    def _body(self):
+    def _body(self) -> Any:
         """The JSON that comes with a request."""
         length = self.headers.get("Content-Length", "")
         if not re.fullmatch(r"\d{1,9}", length):
@@ -165,7 +167,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         except (ValueError, RecursionError) as error:
             raise ValueError(f"The request is not JSON: {error}.") from error
 
-    def _send(self, answer):
+    def _send(self, answer: Answer) -> None:
         self.send_response(answer.status)
         if answer.status >= HTTPStatus.BAD_REQUEST:
             self.close_connection = True  # its body may be unread
@@ -178,20 +180,22 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(answer.content)
 
-    def log_message(self, *_):
+    def log_message(self, *_: Any) -> None:
         """Keep quiet: the token is in every path."""
 
 
-def _json(content, status=HTTPStatus.OK, headers=None):
+def _json(
+    content: Any, status: HTTPStatus = HTTPStatus.OK, headers: dict[str, str] | None = None
+) -> Answer:
     text = json.dumps(content, allow_nan=False)
     return Answer("application/json", text.encode(), status, headers or {})
 
 
-def _error(status, message, headers=None):
+def _error(status: HTTPStatus, message: object, headers: dict[str, str] | None = None) -> Answer:
     return _json({"error": str(message)}, status, headers)
 
 
-def _fields(body, *names):
+def _fields(body: Any, *names: str) -> list[Any]:
     """Values of the fields that a request must have, and no others."""
     if not isinstance(body, dict) or set(body) != set(names):
         raise ValueError(f"The request must be a JSON object with {' and '.join(names)}.")
@@ -200,7 +204,7 @@ def _fields(body, *names):
     return [body[name] for name in names]
 
 
-def _page(session):
+def _page(session: Session) -> Answer:
     """The page; only what it brings along itself may run in it."""
     nonce = secrets.token_urlsafe(16)
     text = importlib.resources.files("laplace_al.label").joinpath("page.html").read_text("utf-8")
@@ -214,43 +218,43 @@ def _page(session):
     return Answer("text/html; charset=utf-8", page, headers=headers)
 
 
-def _state(session):
+def _state(session: Session) -> Answer:
     return _json(session.state())
 
 
-def _item(session, position):
+def _item(session: Session, position: int) -> Answer:
     return _json(session.describe(position))
 
 
-def _image(session, position):
+def _image(session: Session, position: int) -> Answer:
     try:
         return Answer(*session.image(position))
     except OSError as error:
         raise LookupError(f"The image cannot be read: {error}.") from error
 
 
-def _labels(session):
+def _labels(session: Session) -> Answer:
     headers = {"Content-Disposition": 'attachment; filename="labels.csv"'}
     return Answer("text/csv; charset=utf-8", session.export().encode(), headers=headers)
 
 
-def _label(session, body):
+def _label(session: Session, body: Any) -> Answer:
     session.label(*_fields(body, "position", "label"))
     return _state(session)
 
 
-def _relabel(session, body):
+def _relabel(session: Session, body: Any) -> Answer:
     session.relabel(*_fields(body, "position", "label"))
     return _state(session)
 
 
-def _skip(session, body):
+def _skip(session: Session, body: Any) -> Answer:
     session.skip(*_fields(body, "position"))
     return _state(session)
 
 
 # No path names a file: items have positions.
-_ROUTES = [
+_ROUTES: list[tuple[str, dict[str, Callable[..., Answer]]]] = [
     ("", {"GET": _page}),
     ("state", {"GET": _state}),
     (r"items/(\d{1,9})", {"GET": _item}),

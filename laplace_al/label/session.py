@@ -3,15 +3,22 @@
 import io
 import threading
 import unicodedata
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import _safe_indexing
 
 from laplace_al.classifier import LaplaceUpdateClassifier
 from laplace_al.label.curve import WINDOW, Curve, thinned
 from laplace_al.label.features import scaled
+from laplace_al.label.items import Items
 from laplace_al.learner import ActiveLearner
 from laplace_al.strategies import MarginSampling
+from laplace_al.strategies.base import QueryStrategy
+from laplace_al.typing import Path, RandomState
 
 _MAX_LABEL_LENGTH = 200
 _N_GUESSES = 3
@@ -69,16 +76,16 @@ class Session:
 
     def __init__(
         self,
-        items,
-        features,
-        journal,
+        items: Items,
+        features: ArrayLike,
+        journal: Path,
         *,
-        strategy=None,
-        classes=(),
-        annotator=None,
-        note="",
-        random_state=0,
-    ):
+        strategy: QueryStrategy | None = None,
+        classes: Sequence[str] = (),
+        annotator: str | None = None,
+        note: str = "",
+        random_state: RandomState = 0,
+    ) -> None:
         self.items = items
         self.journal = journal
         self.note = note
@@ -100,7 +107,7 @@ class Session:
         self._curve = Curve(self._learner)
         self._curve.rebuild(self._labels, self._history)
 
-    def state(self):
+    def state(self) -> dict[str, Any]:
         """All that the page shows, as JSON has it.
 
         Returns
@@ -146,7 +153,7 @@ class Session:
             "journal": str(self.journal),
         }
 
-    def label(self, position, label):
+    def label(self, position: int, label: str) -> None:
         """Learn the label of an item that has none. It is on disk when this returns.
 
         Parameters
@@ -172,7 +179,7 @@ class Session:
                 self._curve.guessed(position, guess[0]["label"])
             self._look()
 
-    def relabel(self, position, label):
+    def relabel(self, position: int, label: str) -> None:
         """Correct the label of an item. It is on disk when this returns.
 
         Parameters
@@ -194,7 +201,7 @@ class Session:
             self._curve.corrected()
             self._look()
 
-    def skip(self, position):
+    def skip(self, position: int) -> None:
         """Do not ask for an item again.
 
         Parameters
@@ -213,7 +220,7 @@ class Session:
             self._learner.skip(position)
             self._look()
 
-    def describe(self, position):
+    def describe(self, position: int) -> dict[str, Any]:
         """An item, with its label if it has one.
 
         Parameters
@@ -236,7 +243,7 @@ class Session:
         labelled = dict(zip(labels.position, labels.label, strict=True))
         return {"item": self._describe(position, labelled), "guess": guess}
 
-    def image(self, position):
+    def image(self, position: int) -> tuple[str, bytes]:
         """Media type and bytes of the image of an item.
 
         Parameters
@@ -258,7 +265,7 @@ class Session:
         self._check_exists(position)
         return self.items.image(position)
 
-    def export(self):
+    def export(self) -> str:
         """All labels as a CSV file, see :func:`labels_csv`.
 
         Returns
@@ -268,7 +275,7 @@ class Session:
         with self._lock:
             return labels_csv(self.items, self._labels)
 
-    def close(self):
+    def close(self) -> int:
         """Let others use the journal, once what is under way is done.
 
         Returns
@@ -281,49 +288,50 @@ class Session:
         self._curve.close()
         return len(self._labels)
 
-    def _look(self):
+    def _look(self) -> None:
         """See what is known now and which items come next, two at most."""
         self._labels, self._history = self._learner.labels_, self._learner.history_
         n_open = len(self.items) - self._history.position.nunique()
         self._asked = self._learner.query(min(2, n_open)).tolist() if n_open else []
 
-    def _guess(self, position):
+    def _guess(self, position: int) -> list[dict[str, Any]]:
         """The most probable labels of an item and their probabilities, best first."""
         if not self._learner.is_fitted:
             return []
-        probabilities = self._learner.predict_proba(self._learner.X_pool.iloc[[position]])[0]
+        row = _safe_indexing(self._learner.X_pool, [position])
+        probabilities = self._learner.predict_proba(row)[0]
         classes = self._learner.estimator_.classes_
         return [
             {"label": classes[k].item(), "probability": float(probabilities[k])}
             for k in np.argsort(-probabilities, kind="stable")[:_N_GUESSES]
         ]
 
-    def _classes(self, labels, history):
+    def _classes(self, labels: pd.DataFrame, history: pd.DataFrame) -> list[dict[str, Any]]:
         """Each class and its count, in the order they came up in: keys stay where they are."""
         counts = labels.label.value_counts()
         seen = history.label[history.action.isin(["label", "relabel"])]
         classes = dict.fromkeys([*self._given_classes, *seen])
         return [{"label": label, "count": int(counts.get(label, 0))} for label in classes]
 
-    def _recent(self, history, labelled):
+    def _recent(self, history: pd.DataFrame, labelled: dict[int, Any]) -> list[dict[str, Any]]:
         touched = history.position.dropna()
         last = touched[~touched.duplicated(keep="last")].iloc[: -_N_RECENT - 1 : -1]
         return [self._describe(position, labelled) for position in last.tolist()]
 
-    def _describe(self, position, labelled):
+    def _describe(self, position: int, labelled: dict[int, Any]) -> dict[str, Any]:
         return {
             "position": int(position),
             "label": labelled.get(position),
             **self.items.describe(position),
         }
 
-    def _check_exists(self, position):
+    def _check_exists(self, position: int) -> None:
         if not 0 <= position < len(self.items):
             raise LookupError(
                 f"There is no item {position}; positions go from 0 to {len(self.items) - 1}."
             )
 
-    def _check_unlabelled(self, position):
+    def _check_unlabelled(self, position: int) -> None:
         self._check_exists(position)
         known = self._labels.label[self._labels.position == position]
         if len(known):
@@ -333,7 +341,7 @@ class Session:
             )
 
 
-def check_label(label):
+def check_label(label: object) -> str:
     """A label as it is kept: a text of one line, without spaces around it.
 
     Parameters
@@ -366,11 +374,11 @@ def check_label(label):
     return text
 
 
-def _is_control(character):
+def _is_control(character: str) -> bool:
     return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
 
 
-def pool_of(items):
+def pool_of(items: Items) -> pd.DataFrame:
     """The pool of a learner: what tells items from each other, under their names.
 
     Parameters
@@ -385,7 +393,7 @@ def pool_of(items):
     return pd.DataFrame(contents, index=pd.Index(items.names, name="name"))
 
 
-def lookup(features):
+def lookup(features: NDArray[Any]) -> Callable[[pd.DataFrame], NDArray[Any]]:
     """A feature extractor for :func:`pool_of`, to which all features are known.
 
     Parameters
@@ -404,7 +412,7 @@ def lookup(features):
     return lambda pool: features[pool["position"].to_numpy()]
 
 
-def labels_csv(items, labels):
+def labels_csv(items: Items, labels: pd.DataFrame) -> str:
     """Labels as a CSV file.
 
     Parameters

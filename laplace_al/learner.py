@@ -21,7 +21,8 @@ from laplace_al.journal import Journal
 from laplace_al.labels import check_labels, class_indices, distinct_classes
 from laplace_al.record import Action, Event, Record
 from laplace_al.scored_pool import ScoredPool
-from laplace_al.strategies.base import QueryStrategy, check_n_instances
+from laplace_al.strategies.base import QueryStrategy
+from laplace_al.strategies.checks import check_n_instances
 from laplace_al.strategies.random import RandomSampling
 from laplace_al.typing import Instances, Path, RandomState
 

@@ -5,10 +5,11 @@ compute bit for bit the same.
 """
 
 from dataclasses import fields
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 
 class Stored(NamedTuple):
@@ -31,12 +32,12 @@ class Stored(NamedTuple):
     (1, 3)
     """
 
-    array: np.ndarray
-    order: tuple
+    array: NDArray[Any]
+    order: tuple[int, ...]
     device: str
 
     @classmethod
-    def of(cls, tensor):
+    def of(cls, tensor: torch.Tensor) -> Self:
         """What stands for a tensor.
 
         Parameters
@@ -47,11 +48,12 @@ class Stored(NamedTuple):
         -------
         Stored
         """
-        order = tuple(sorted(range(tensor.ndim), key=lambda i: -tensor.stride(i)))
+        stride = tensor.stride()
+        order = tuple(sorted(range(tensor.ndim), key=lambda i: -stride[i]))
         array = np.ascontiguousarray(tensor.permute(order).numpy(force=True))
         return cls(array.reshape([tensor.shape[i] for i in order]), order, str(tensor.device))
 
-    def tensor(self):
+    def tensor(self) -> torch.Tensor:
         """The tensor, with memory of its own.
 
         Returns
@@ -65,20 +67,21 @@ class Stored(NamedTuple):
 class StoredState:
     """Dataclasses whose pickles hold their fields, tensors as arrays, and no cached results."""
 
-    def __getstate__(self):
-        return {field.name: _stored(getattr(self, field.name)) for field in fields(self)}
+    def __getstate__(self) -> dict[str, Any]:
+        own = fields(self)  # type: ignore[arg-type]  # every subclass is a dataclass
+        return {field.name: _stored(getattr(self, field.name)) for field in own}
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update({name: _restored(value) for name, value in state.items()})
 
 
-def _stored(value):
+def _stored(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return Stored.of(value)
     return type(value)(*map(_stored, value)) if hasattr(value, "_fields") else value
 
 
-def _restored(value):
+def _restored(value: Any) -> Any:
     if isinstance(value, Stored):
         return value.tensor()
     return type(value)(*map(_restored, value)) if hasattr(value, "_fields") else value

@@ -286,7 +286,7 @@ def available_memory(device: torch.device) -> float:
     return float("inf")
 
 
-def available_device(device):
+def available_device(device: str | torch.device) -> torch.device:
     """A device that tensors can be made on.
 
     Parameters

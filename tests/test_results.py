@@ -52,9 +52,10 @@ class TestResultsFile:
             for i in range(n_before):
                 results.append(("a", i), "f00", TABLE)
             before = path.read_bytes() if n_before else b""
-            with monkeypatch.context() as patch, pytest.raises(type(error)):
+            with monkeypatch.context() as patch:
                 patch.setattr("os.fsync", fail)
-                results.append(("b", 0), "f00", TABLE)
+                with pytest.raises(type(error)):
+                    results.append(("b", 0), "f00", TABLE)
             assert path.read_bytes() == before
             assert ("b", 0) not in results
             results.append(("c", 0), "f00", TABLE)

@@ -69,6 +69,6 @@ def test_a_reader_goes_on_with_what_it_began_with():
 
 def test_no_change_of_another_thread_is_lost():
     pair = Pair()
-    with pytest.raises(RuntimeError, match="changed by another thread during put.*Hold a lock"):
+    with pytest.raises(RuntimeError, match=r"changed by another thread during put.*Hold a lock"):
         pair.put(2, meanwhile=lambda: pair.put(1))
     assert (pair.first, pair.second) == (1, 1)

@@ -393,13 +393,14 @@ class TorchFeatures(
         self._n_features_out = self._run(first).shape[1]
         return self
 
+    @torch.no_grad()
     def _run(self, X):
         n_samples = _num_samples(X)
         bounds = [*range(0, n_samples, self.batch_size), n_samples]
         progress = tqdm(
             pairwise(bounds), "features", len(bounds) - 1, unit="batch", disable=not self.verbose
         )
-        with self._extractor() as extractor, torch.no_grad():
+        with self._extractor() as extractor:
             blocks = [
                 check_features(extractor(_safe_indexing(X, slice(start, stop))), start, stop)
                 for start, stop in progress

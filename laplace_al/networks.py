@@ -89,6 +89,7 @@ def check_layer(network: nn.Module, layer: str) -> str:
     return layer
 
 
+@torch.no_grad()
 def last_linear(network: nn.Module, forward: Callable[[Any], Any], inputs: Any) -> str:
     """Name of the ``nn.Linear`` that is called last in a forward pass.
 
@@ -115,7 +116,7 @@ def last_linear(network: nn.Module, forward: Callable[[Any], Any], inputs: Any) 
     '2'
     """
     names = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
-    with frozen(network), torch.no_grad(), captured(network, names, inputs=True) as seen:
+    with frozen(network), captured(network, names, inputs=True) as seen:
         if names:
             forward(inputs)
     if not seen:

@@ -61,6 +61,7 @@ def fail(objects, call, kind, error, share):
     with pytest.raises(error if isinstance(error, type) else type(error)), fault:
         call(objects[0])
     assert [state_of(each) for each in objects] == before, fault.where
+    assert torch.is_grad_enabled(), fault.where
     return twin
 
 

@@ -127,7 +127,7 @@ class Calibration:
 
     @property
     def _penalised(self):
-        return self.scores + _log_prior(_LOG_TEMPERATURES)
+        return self.scores + _log_prior(_LOG_TEMPERATURES)  # eq-calibration
 
     @property
     def objective(self):

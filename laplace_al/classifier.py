@@ -698,7 +698,7 @@ class LaplaceUpdateClassifier(
         probabilities, aleatoric = averaged(self._draws(features, self.n_samples))
         total = torch.special.entr(probabilities).sum(dim=1)
         aleatoric = torch.minimum(aleatoric, total)  # Jensen, up to rounding
-        parts = total, aleatoric, total - aleatoric
+        parts = total, aleatoric, total - aleatoric  # eq-uncertainty
         return tuple(part.numpy(force=True) for part in parts)
 
     @on_one_state
@@ -807,7 +807,7 @@ class LaplaceUpdateClassifier(
         residual = likelihood.residual(self.posterior_.logits(features), targets)
         prior = IsotropicPrior(self.posterior_.prior_mean, self.prior_precision_)
         gradient = prior.gradient(self.posterior_.mean) - features.T @ (weights[:, None] * residual)
-        return float(self.posterior_.norm(gradient))
+        return float(self.posterior_.norm(gradient))  # eq-decrement
 
     @on_one_state
     def pool_state(self, X):

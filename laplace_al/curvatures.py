@@ -35,7 +35,7 @@ def shared_curvature(mean: Numbers) -> Numbers:
         largest = mean.max(keepdims=True)
     else:
         largest = mean.amax(dim=1, keepdim=True)
-    return largest * (1 - largest)
+    return largest * (1 - largest)  # eq-shared
 
 
 def per_class_curvature(mean: Numbers) -> Numbers:
@@ -55,7 +55,7 @@ def per_class_curvature(mean: Numbers) -> Numbers:
     >>> per_class_curvature(torch.tensor([[0.5, 0.3, 0.2]]))
     tensor([[0.2500, 0.2100, 0.1600]])
     """
-    return mean * (1 - mean)
+    return mean * (1 - mean)  # eq-per-class
 
 
 def full_curvature_root(mean: torch.Tensor) -> torch.Tensor:
@@ -117,5 +117,6 @@ def secant_stiffening(
     """
     curvature = (mean * (1 - mean)).clamp_min(torch.finfo(mean.dtype).tiny)
     is_far = moved.abs() > 1e-4
-    secant = (mean - without) / torch.where(is_far, moved, 1.0)
+    secant = (mean - without) / torch.where(is_far, moved, 1.0)  # eq-secant
+    # eq-stiffening
     return torch.where(is_far & (secant > 0), secant / curvature, 1.0) ** _SHARE_OF_SECANT

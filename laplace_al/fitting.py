@@ -114,7 +114,8 @@ def examine(data, mean, prior, *, coupled=False):
         )
     fit = -weights @ likelihood.negative_log_likelihood(logits, targets) - prior.value(mean)
     scale = mean.numel() / 2 * np.log(prior.precision)
-    return Examined(left_out, stiffening, float(fit + scale - log_determinant / 2))
+    log_evidence = float(fit + scale - log_determinant / 2)  # eq-evidence
+    return Examined(left_out, stiffening, log_evidence)
 
 
 def choose_prior_precision(score, features, weights):

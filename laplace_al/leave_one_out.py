@@ -147,5 +147,6 @@ def leave_one_out(
     """
     unit = weights.clamp(max=1)[:, None]
     smallest = torch.finfo(variance.dtype).eps
+    # eq-left-out
     variance = variance / (1 - unit * curvature * variance).clamp_min(smallest)
     return LeftOut(logits - unit * variance * residual, variance)

@@ -1,5 +1,7 @@
 """Likelihoods of a class label given its logits, and the mode equation of one label.
 
+Equations are cited by their labels in the theory page of the documentation, such as eq-mode.
+
 What concerns many instances takes tensors. What concerns one instance takes NumPy vectors: its C
 numbers are too few to be worth a tensor, wherever the features live.
 
@@ -134,7 +136,7 @@ class Categorical:
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """p(class | z), (n, C)."""
-        return softmax(logits)
+        return softmax(logits)  # eq-likelihood
 
     def log_probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """log p(class | z), (n, C), exact far into the tails."""
@@ -297,7 +299,7 @@ def mode_coefficients(
     value = weight * loss
     max_steps = _MAX_NEWTON_STEPS + 2 * len(logits)  # far apart, logits meet one at a time
     for _ in range(max_steps):
-        gradient = shift - scale * residual  # times v
+        gradient = shift - scale * residual  # of eq-shift, times v
         step = likelihood.solve_damped_hessian(mean, residual, scale, gradient)
         slope = (gradient * stiffness) @ step
         bound, length = value + 1e-14 * (1.0 + abs(value)), 1.0
@@ -444,7 +446,7 @@ def coupled_mode_coefficients(
     value, residual = evaluate(a)
     for _ in range(_MAX_NEWTON_STEPS):
         shifted = logits + a @ covariance
-        error = a - weight * residual
+        error = a - weight * residual  # of eq-coupled
         damped = identity + weight * likelihood.hessian(shifted) @ covariance
         step = -torch.linalg.solve(damped, error.T).T
         slope = ((error @ covariance) * step).sum()

@@ -59,7 +59,7 @@ def mean_field(mean: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
         variance = variance[:, None]
     elif variance.shape[1] > 1:
         variance = (softmax(mean) * variance).sum(dim=1, keepdim=True)
-    return mean / torch.sqrt(1 + math.pi / 8 * variance)
+    return mean / torch.sqrt(1 + math.pi / 8 * variance)  # eq-mean-field
 
 
 def bridge(mean: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
@@ -97,4 +97,4 @@ def bridge(mean: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
     variance = variance - variance.square() / total
     evidence = mean + torch.logsumexp(-mean, dim=1, keepdim=True) - 2 * math.log(n_outputs)
     base = torch.log(torch.full_like(evidence, 1 - 2 / n_outputs))
-    return torch.logaddexp(base, evidence) - variance.log()
+    return torch.logaddexp(base, evidence) - variance.log()  # eq-bridge

@@ -92,11 +92,12 @@ def find_mode(
 
     def objective(mean: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         data = (weights[:, 0] * likelihood.negative_log_likelihood(logits, targets)).sum()
-        return data + prior.value(mean)
+        return data + prior.value(mean)  # eq-objective
 
     value, moved = objective(mean, logits), float("inf")
     for n_iter in range(max_iter + 1):
         probabilities = likelihood.mean(logits)
+        # eq-gradient
         gradient = features.T @ (weights * (probabilities - targets)) + prior.gradient(mean)
         if moved > _SETTLED:  # else the curvature has hardly changed
             curvature = weights * (probabilities * (1 - probabilities)).mean(dim=1, keepdim=True)

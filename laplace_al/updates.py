@@ -4,7 +4,7 @@ An update maps the logits and variance of an instance *before* its label is know
 ``(coefficients, curvature)`` with
 
     W      <- W + u a^T,                     u = Sigma_old phi, a the coefficients (C,)
-    Sigma  <- Sigma - h / (1 + h v) u u^T,   h the curvature, weight included
+    Sigma  <- Sigma - h / (1 + h v) u u^T,   h the curvature, weight included (eq-covariance)
 
 where v and h are (1,) for a shared covariance and (C,) for one of each output: NumPy vectors of one
 instance. Posteriors and pools share the very same numbers. Where outputs are correlated, v is
@@ -59,6 +59,7 @@ class NewtonUpdate(NamedTuple):
         """Logits (C,), variance (1,) or (C,), target (C,) and a weight to a and h."""
         _, residual, mean = self.likelihood.learn(logits, target)
         curvature = weight * self.curvature(mean)
+        # eq-newton
         return self.step_size * weight / (1.0 + curvature * variance) * residual, curvature
 
     def at_once(
@@ -100,6 +101,7 @@ class MapUpdate(NamedTuple):
         self, logits: Vector, variance: Vector, target: Vector, weight: float
     ) -> tuple[Vector, Vector]:
         """Logits (C,), variance (1,) or (C,), target (C,) and a weight to a and h."""
+        # the minimum of eq-one-label lies where eq-mode says
         coefficients, mean = mode_coefficients(self.likelihood, logits, variance, target, weight)
         return coefficients, weight * self.curvature(mean)
 

@@ -356,7 +356,7 @@ class Posterior(StoredState, ABC):
         >>> SharedPosterior.at_mode(one, one, 8 * one, prior_precision=1.0).forget(0.5).precision
         tensor([[5.]])
         """
-        return self._with_data(*(share * part for part in self._data()))
+        return self._with_data(*(share * part for part in self._data()))  # eq-forgetting
 
     def with_outputs(self, positions: torch.Tensor, n_outputs: int) -> Self:
         """The same posterior among more outputs, which start with mean 0.

@@ -87,6 +87,7 @@ class FullPosterior(Posterior):
         tensor([[5.]])
         """
         prior_mean = torch.zeros_like(mean) if prior_mean is None else prior_mean
+        # eq-full
         root = root_of_rows(lambda: _rows(features, curvature), prior_precision, mean.numel(), mean)
         return cls(mean, root[None], prior_precision, prior_mean)
 

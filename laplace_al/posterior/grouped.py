@@ -17,8 +17,8 @@ _BLOCK_SIZE = 64
 class GroupedPosterior(Posterior):
     """Structures whose groups learn independently, given the weights of the instances.
 
-    The recursion over a block of b rows. Let f_i = R^T phi_i be the whitened rows, F^T = Q L^T
-    with orthonormal Q (D, k) and l_i the rows of L (b, k). Every direction that the block can
+    The recursion over a block of b rows (eq-block). Let f_i = R^T phi_i be the whitened rows, F^T =
+    Q L^T with orthonormal Q (D, k) and l_i the rows of L (b, k). Every direction that the block can
     change lies in the span of Q, where R is R Q T with a T (k, k) that starts as the identity:
 
         w_i = T^T l_i,  v_i = w_i^T w_i,  z_i = phi_i^T W + l_i^T c
@@ -149,7 +149,7 @@ def _recursion(
         direction = factor @ whitened.transpose(0, 2, 1)  # (G, k, 1), T w_i
         shift += direction * a.reshape(n_groups, 1, -1)
         scale = np.sqrt(1.0 + h * variance)
-        direction *= (h / (scale * (1.0 + scale)))[:, None, None]
+        direction *= (h / (scale * (1.0 + scale)))[:, None, None]  # beta of eq-root
         factor -= direction * whitened
     return factor, shift
 

@@ -161,7 +161,7 @@ class PerClassPosterior(GroupedPosterior):
             return self.mean + deviations
         total = (self.root @ self.root.mT).sum(dim=0)
         common = torch.linalg.solve(total, deviations.sum(dim=2).T)  # (D, n_samples)
-        excess = self.root @ (self.root.mT @ common)  # (C, D, n_samples)
+        excess = self.root @ (self.root.mT @ common)  # (C, D, n_samples), eq-sum-zero
         return self.mean + deviations - excess.permute(2, 1, 0)
 
     def rescore(
@@ -180,7 +180,7 @@ class PerClassPosterior(GroupedPosterior):
         else:
             directions = self.base @ self.pending.of_columns(whitened.mT)
         directions = directions[:, :, 0].T  # (D, C), u_k
-        moved = project(directions)
+        moved = project(directions)  # c of eq-pool
         logits.addcmul_(moved, logits.new_tensor(coefficients))
         h = logits.new_tensor(curvature)
         shrinkage = h / (1 + h * (features @ directions)[0])

@@ -64,7 +64,7 @@ class SharedPosterior(GroupedPosterior):
         >>> SharedPosterior.prior(torch.ones(2, 1), 4.0).variance(torch.eye(2))
         tensor([0.2500, 0.2500])
         """
-        return (features @ self.base[0]).square().sum(dim=1)
+        return (features @ self.base[0]).square().sum(dim=1)  # eq-latent
 
     def rescore(
         self,
@@ -78,7 +78,7 @@ class SharedPosterior(GroupedPosterior):
         """See :meth:`Posterior.rescore`: Z + c a^T and v - h / (1 + h v_i) c^2 with c = Phi u."""
         root = self.base[0]
         direction = root @ (features @ root).T  # (D, 1), u
-        moved = project(direction)[:, 0]
+        moved = project(direction)[:, 0]  # c of eq-pool
         logits.addr_(moved, logits.new_tensor(coefficients))
         h, own = float(curvature[0]), float(features @ direction)
         variance.addcmul_(moved, moved, value=-h / (1 + h * own))

@@ -168,6 +168,7 @@ def _mean_losses(points, moved, coefficients, shrinkage, loss):
         for i in range(0, n, height):
             rows = slice(i, i + height)
             c = moved[:, rows, None, here]  # (G, n, 1, m)
+            # eq-look-ahead
             logits = torch.addcmul(mean[..., here], c, coefficients[:, rows])  # (C, n, K, m)
             shrunk = torch.addcmul(variance[..., here], c.square(), shrinkage[:, rows], value=-1)
             shrunk = shrunk.flatten(start_dim=1)

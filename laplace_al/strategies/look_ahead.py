@@ -205,7 +205,7 @@ def _learn_together(update, kernel, logits, targets):
         shift = torch.einsum("gmb,mbgc->mgc", row, _grouped(alpha, n_groups)).flatten(start_dim=1)
         a, h = update.at_once(logits[:, t] + shift, variance.T, targets[:, t])
         step = torch.einsum("gmb,mgc->mbgc", direction, _grouped(a, n_groups))
-        alpha = alpha + step.flatten(start_dim=2)
+        alpha = alpha + step.flatten(start_dim=2)  # eq-batches
         scale = (h / (1 + h * variance.T)).T[:, :, None, None]  # (G, M, 1, 1)
         shrunk = shrunk + scale * direction[..., :, None] * direction[..., None, :]
     return alpha, shrunk

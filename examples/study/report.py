@@ -320,7 +320,7 @@ def write(frame, path):
     frame.columns = [" ".join(filter(None, c)) if isinstance(c, tuple) else c for c in frame]
     for column in frame.select_dtypes("float"):
         values = frame[column].replace(np.inf, np.nan)
-        if column.startswith("p") and column != "prior":
+        if column == "p" or column.startswith("p "):
             frame[column] = ["< 0.001" if v < 0.001 else f"{v:.3f}" for v in values]
         else:
             frame[column] = ["" if np.isnan(v) else readable(v) for v in values]

@@ -30,11 +30,11 @@ class Rows:
         self._done = set()
         if path.exists():
             _drop_unfinished_line(path)
-            known = pd.read_csv(path, dtype=str, keep_default_na=False)
-            self._done = set(known[self.keys].itertuples(index=False, name=None))
+            known = pd.read_csv(path)[self.keys]
+            self._done = set(map(_named, known.itertuples(index=False, name=None)))
 
     def __contains__(self, key):
-        return tuple(map(str, key)) in self._done
+        return _named(key) in self._done
 
     def append(self, rows):
         """Write a run, a list of dicts; floats keep four digits."""
@@ -44,8 +44,13 @@ class Rows:
         )
         with self.path.open("a") as file:
             file.write(text)
-        written = frame[self.keys].astype(str)
-        self._done |= set(written.itertuples(index=False, name=None))
+        written = frame[self.keys].itertuples(index=False, name=None)
+        self._done |= set(map(_named, written))
+
+
+def _named(key):
+    """The key as texts; a float that is an integer is the same as that."""
+    return tuple(part if isinstance(part, str) else f"{part:.4g}" for part in key)
 
 
 def _drop_unfinished_line(path):

@@ -24,6 +24,7 @@ ARMS = (
     *("reweighting", "SGD on new", "SGD on all", "warm refit", "retrained"),
 )
 MODES = ("sampled", "predicted", "updates", "refits")
+MIN_SEEDS = 5  # of an arm that is shown
 BOUND = 0.5  # points of accuracy that count as the same
 
 
@@ -138,6 +139,11 @@ def areas_of(table):
         yield data, int(batch), areas, runs
 
 
+def fewest(table):
+    """Seeds that an arm needs to be shown, less after ``--quick``."""
+    return min(MIN_SEEDS, table.seed.nunique())
+
+
 def modes_against_top_b(table):
     """Points of area less those of top-b, p after Holm's over all of a data set."""
     rows = []
@@ -146,7 +152,7 @@ def modes_against_top_b(table):
             if mode == "top-b" or (strategy, "top-b") not in areas:
                 continue
             difference = 100 * (areas[strategy, mode] - areas[strategy, "top-b"]).dropna()
-            if len(difference) >= 5:
+            if len(difference) >= fewest(table):
                 rows.append(
                     {"data": data, "batch": batch, "strategy": strategy, "mode": mode}
                     | {"seeds": len(difference), "area": 100 * areas[strategy, mode].mean()}
@@ -166,7 +172,7 @@ def updates_against_refits(table):
             if (strategy, "refits") not in areas or (strategy, "updates") not in areas:
                 continue
             difference = 100 * (areas[strategy, "updates"] - areas[strategy, "refits"]).dropna()
-            if len(difference) >= 5:
+            if len(difference) >= fewest(table):
                 p, low, high = equivalence(difference, BOUND)
                 rows.append(
                     {"data": data, "batch": batch, "strategy": strategy, "seeds": len(difference)}
@@ -184,7 +190,7 @@ def strategies_against_random(table):
             if strategy == "all labels":
                 continue
             difference = 100 * (areas[strategy, "top-b"] - areas["random", "top-b"]).dropna()
-            if len(difference) < 5:
+            if len(difference) < fewest(table):
                 continue
             curve = np.mean([np.fromstring(c, sep=" ") for c in curves.accuracies], axis=0)
             enough = np.flatnonzero(curve >= 0.9 * full)

@@ -112,15 +112,15 @@ class Setting:
         """By name: a function, how much it must be multiplied with, and whether it is slow."""
         logistic = LogisticRegression(C=1 / PRIOR_PRECISION, max_iter=1000)
         found = {
-            "LogisticRegression cold": (lambda: clone(logistic).fit(self.X, self.y), 1, True),
-            "LogisticRegression warm": (self._warm(logistic), 1, True),
+            "LogisticRegression cold": (lambda: clone(logistic).fit(self.X, self.y), 1, False),
+            "LogisticRegression warm": (self._warm(logistic), 1, False),
             "refit cold": (lambda: self._classifier(covariance).fit(self.X, self.y), 1, True),
             "refit warm": (self._warm_refit(covariance), 1, True),
             "SGDClassifier": (self._sgd(), 1, False),
         }
         if importlib.util.find_spec("river"):
             found["river"] = self._river(), 1, False
-        found["RAdam"] = self._radam, N_EPOCHS / N_EPOCHS_TIMED, True
+        found["RAdam"] = self._radam, N_EPOCHS / N_EPOCHS_TIMED, False
         if HAS_LAPLACE_TORCH:
             found = {"laplace-torch": (self._laplace_torch(), 1, True)}
         return found

@@ -102,13 +102,37 @@ class Calibration:
             return cls()
         coarse = _LOG_TEMPERATURES[::2]
 
-        n = len(observation.weights)
-
         def quality(scale):
-            return (_scores(observation, scale, coarse, n)[0] + _log_prior(coarse)).max()
+            return (_summed_scores(observation, scale, coarse) + _log_prior(coarse)).max()
 
         best = max(_SCALES, key=quality)
-        return cls(_scores(observation, best, _LOG_TEMPERATURES, n)[0], best)
+        return cls(_summed_scores(observation, best, _LOG_TEMPERATURES), best)
+
+    @classmethod
+    def of_scores(cls, scores, is_informed):
+        """What :meth:`fit` finds, from sums over the instances.
+
+        Parameters
+        ----------
+        scores : ndarray of shape (n_scales, n_temperatures)
+            Of :func:`scores_of_scales`, added up.
+        is_informed : bool
+            Whether some class has more than one unit of weight.
+
+        Returns
+        -------
+        Calibration
+
+        Examples
+        --------
+        >>> Calibration.of_scores(np.zeros((6, 41)), is_informed=False).temperature
+        1.0
+        """
+        if not is_informed:
+            return cls()
+        coarse = scores[:, ::2] + _log_prior(_LOG_TEMPERATURES[::2])
+        best = int(coarse.max(axis=1).argmax())
+        return cls(scores[best], _SCALES[best])
 
     @functools.cached_property
     def scores(self):
@@ -171,6 +195,26 @@ class Calibration:
         more = replace(known, unread=(*known.unread, observation))
         is_little = max(len(more.unread), len(observation.weights)) < _MAX_UNREAD
         return more if is_little else more._all_read()
+
+    def merge(self, other, since):
+        """With what two have seen apart from each other.
+
+        Parameters
+        ----------
+        other : Calibration
+        since : Calibration
+            What both began with.
+
+        Returns
+        -------
+        Calibration
+
+        Examples
+        --------
+        >>> Calibration().merge(Calibration(), Calibration()).temperature
+        1.0
+        """
+        return replace(self, read=self.scores + other.scores - since.scores, unread=())
 
     def forget(self, share):
         """With all labels so far counting only a share.
@@ -236,17 +280,63 @@ class Calibration:
         return link(mean / self.temperature, self.variance_scale * variance)
 
 
+def scores_of_scales(observation):
+    """Sum of s log p(y) at each scale of the variance and temperature of the grid.
+
+    Parameters
+    ----------
+    observation : Observation
+
+    Returns
+    -------
+    ndarray of shape (n_scales, n_temperatures)
+
+    Examples
+    --------
+    >>> from laplace_al.links import plug_in
+    >>> sure = LeftOut(torch.tensor([[9.0]]), torch.zeros(1, 1))
+    >>> seen = Observation(plug_in, Bernoulli(), sure, torch.ones(1, 1), torch.ones(1))
+    >>> scores_of_scales(seen).shape
+    (6, 41)
+    """
+    return np.stack([_summed_scores(observation, scale, _LOG_TEMPERATURES) for scale in _SCALES])
+
+
+def weight_of_classes(targets, weights):
+    """Weight of each class.
+
+    Parameters
+    ----------
+    targets : Tensor of shape (n, C)
+    weights : Tensor of shape (n,)
+
+    Returns
+    -------
+    Tensor of shape (K,)
+
+    Examples
+    --------
+    >>> weight_of_classes(torch.ones(3, 1), torch.ones(3))
+    tensor([0., 3.])
+    """
+    per_output = weights @ targets
+    if len(per_output) == 1:
+        return torch.stack([weights.sum() - per_output[0], per_output[0]])
+    return per_output
+
+
 def _says_anything(observation):
     """Whether some class has more than one unit of weight."""
-    weights = observation.weights
-    per_output = weights @ observation.targets
-    if len(per_output) == 1:
-        per_output = torch.stack([weights.sum() - per_output[0], per_output[0]])
-    return bool((per_output > 1).any())
+    return bool((weight_of_classes(observation.targets, observation.weights) > 1).any())
 
 
 def _log_prior(log_temperatures):
     return -((log_temperatures / _PRIOR) ** 2) / 2
+
+
+def _summed_scores(observation, scale, log_temperatures):
+    """Sum of s log p(y) at each temperature, (n_t,)."""
+    return _scores(observation, scale, log_temperatures, len(observation.weights))[0]
 
 
 def _scores(observation, scale, log_temperatures, sizes):

@@ -20,6 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch.nn import functional
 
 from laplace_al import links
+from laplace_al.block_fitting import find_mode_in_blocks, fit_at_mode
 from laplace_al.blocks import in_blocks
 from laplace_al.calibration import Calibration, Observation
 from laplace_al.features import Extracted, SharedExtractorMixin, TorchFeatures, share
@@ -332,17 +333,7 @@ class LaplaceUpdateClassifier(
         self._passed_params = self._check_params()
         previous = self.posterior_ if self.warm_start and hasattr(self, "posterior_") else None
         features = self._features(X, reset=True)
-        y, sample_weight = check_labels(y, sample_weight, len(features))
-        seen = np.unique(y[sample_weight > 0])
-        if self.classes is None and len(seen) < 2:
-            raise ValueError(
-                "y must have at least 2 classes to fit; got 1 class among the instances of "
-                f"positive weight: {seen.tolist()}. Pass classes= with all labels that may occur."
-            )
-        self.classes_ = distinct_classes(y if self.classes is None else self.classes)
-        indices = class_indices(y, self.classes_)
-        weights = features.new_tensor(sample_weight * class_weights(self.class_weight, y))
-        indices = features.new_tensor(indices)
+        indices, weights = map(features.new_tensor, self._encode(y, sample_weight, len(features)))
         likelihood = likelihood_of(len(self.classes_))
         data = Labelled(features, likelihood.encode(indices), weights, likelihood)
         prior_mean = self._prior_mean(features, likelihood.n_outputs)
@@ -377,6 +368,72 @@ class LaplaceUpdateClassifier(
             )
         self._draw_seed()
         return self
+
+    @all_or_nothing
+    def _fit_in_blocks(self, first, y, sample_weight, distribute):
+        """:meth:`fit` on data that is elsewhere: see :mod:`laplace_al.block_fitting`.
+
+        ``first`` are some rows of X, and ``distribute(indices, weights)`` gives the ``total`` of
+        blocks that :meth:`_labelled_block` has made.
+        """
+        self._passed_params = self._check_params()
+        if isinstance(self.prior_precision, str) or self.memory_size != 0:
+            raise ValueError(
+                "A fit in blocks needs a number for prior_precision and memory_size=0; got "
+                f"prior_precision={self.prior_precision!r}, memory_size={self.memory_size!r}. "
+                "Choose the prior precision by fit on a sample that fits in memory."
+            )
+        features = self._features(first, reset=True)
+        indices, weights = self._encode(y, sample_weight, len(y))
+        likelihood = likelihood_of(len(self.classes_))
+        prior_mean = self._prior_mean(features, likelihood.n_outputs)
+        self.covariance_ = self._structure(prior_mean)
+        self.prior_precision_ = float(self.prior_precision)
+        prior = IsotropicPrior(prior_mean, self.prior_precision_)
+        vars(self).pop("n_iter_", None)
+        self._forget_evaluation()
+        total, mean = distribute(indices, weights), prior_mean
+        if self.head == "fit":
+            limits = {"max_iter": self.max_iter, "tol": self.tol}
+            mean = self._checked(find_mode_in_blocks(total, likelihood, prior, mean, **limits))
+        fitted = fit_at_mode(
+            total,
+            mean,
+            prior,
+            likelihood,
+            _LINKS[self.predictive],
+            covariance=self.covariance_,
+            curvature=self.curvature,
+            calibration=self.calibration,
+        )
+        self.posterior_, self._calibration, self._memory = fitted[0], fitted[1], None
+        if fitted.log_evidence is not None:
+            self.log_marginal_likelihood_value_ = fitted.log_evidence
+        if fitted.accuracy is not None:
+            self.loo_score_ = LooScore(fitted.accuracy, fitted.log_likelihood)
+        self._draw_seed()
+        return self
+
+    def _labelled_block(self, X, indices, weights):
+        """Labelled instances of a block, for a fit whose first rows are known."""
+        device = available_device(self.device)
+        features = self._phi(self._extract(X, reset=False), getattr(torch, self.dtype), device)
+        likelihood = likelihood_of(len(self.classes_))
+        indices, weights = features.new_tensor(indices), features.new_tensor(weights)
+        return Labelled(features, likelihood.encode(indices), weights, likelihood)
+
+    def _encode(self, y, sample_weight, n_samples):
+        """Class indices and weights of the labels of a fit, which fix the classes."""
+        y, sample_weight = check_labels(y, sample_weight, n_samples)
+        seen = np.unique(y[sample_weight > 0])
+        if self.classes is None and len(seen) < 2:
+            raise ValueError(
+                "y must have at least 2 classes to fit; got 1 class among the instances of "
+                f"positive weight: {seen.tolist()}. Pass classes= with all labels that may occur."
+            )
+        self.classes_ = distinct_classes(y if self.classes is None else self.classes)
+        indices = class_indices(y, self.classes_)
+        return indices, sample_weight * class_weights(self.class_weight, y)
 
     @all_or_nothing
     def partial_fit(self, X, y, classes=None, sample_weight=None):
@@ -939,6 +996,9 @@ class LaplaceUpdateClassifier(
             dtype, device = getattr(torch, self.dtype), available_device(self.device)
         else:
             dtype, device = self.posterior_.base.dtype, self.posterior_.base.device
+        return self._phi(features, dtype, device)
+
+    def _phi(self, features, dtype, device):
         features = torch.tensor(features, dtype=dtype, device=device)
         return functional.pad(features, (0, 1), value=1.0) if self.fit_intercept else features
 
@@ -1022,7 +1082,9 @@ class LaplaceUpdateClassifier(
         return choose_prior_precision(score, data.features, data.weights)
 
     def _find_mode(self, data, prior, start):
-        mode = find_mode(*data, prior, start, max_iter=self.max_iter, tol=self.tol)
+        return self._checked(find_mode(*data, prior, start, max_iter=self.max_iter, tol=self.tol))
+
+    def _checked(self, mode):
         self.n_iter_ = max(mode.n_iter, 1)
         if not mode.converged:
             warnings.warn(
@@ -1030,7 +1092,7 @@ class LaplaceUpdateClassifier(
                 f"max_iter={self.max_iter} steps (tol={self.tol:g}). Scale the features "
                 "(StandardScaler), raise max_iter or prior_precision.",
                 ConvergenceWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
         return mode.mean
 

@@ -9,9 +9,9 @@ from laplace_al.likelihoods import Likelihood
 from laplace_al.priors import Prior
 
 _MAX_CG_STEPS = 500
-_MAX_HALVINGS = 60
-_FORCING = 0.25
-_SETTLED = 0.3  # of a logit: curvatures change by less than a third
+MAX_HALVINGS = 60
+FORCING = 0.25
+SETTLED = 0.3  # of a logit: curvatures change by less than a third
 
 
 class Mode(NamedTuple):
@@ -99,7 +99,7 @@ def find_mode(
         probabilities = likelihood.mean(logits)
         # eq-gradient
         gradient = features.T @ (weights * (probabilities - targets)) + prior.gradient(mean)
-        if moved > _SETTLED:  # else the curvature has hardly changed
+        if moved > SETTLED:  # else the curvature has hardly changed
             curvature = weights * (probabilities * (1 - probabilities)).mean(dim=1, keepdim=True)
             root = prior.shared_root(features, curvature)
         distance = torch.linalg.vector_norm(root.T @ gradient)
@@ -113,12 +113,12 @@ def find_mode(
             return features.T @ (weights * curved) + prior.product(direction)
 
         # quadratic convergence near the mode, and no digit beyond the tolerance
-        forcing = min(_FORCING, max(float(distance), tol / (2 * float(distance))))
-        step = _conjugate_gradients(hessian, -gradient, root, tol=forcing)
+        forcing = min(FORCING, max(float(distance), tol / (2 * float(distance))))
+        step = conjugate_gradients(hessian, -gradient, root, tol=forcing)
         slope = (gradient * step).sum()
         rounding = 1e-15 * (1 + value.abs())
         logit_step = features @ step
-        for _ in range(_MAX_HALVINGS):
+        for _ in range(MAX_HALVINGS):
             new_value = objective(mean + step, logits + logit_step)
             if new_value <= value + 1e-4 * slope + rounding:
                 break
@@ -131,14 +131,35 @@ def find_mode(
     return Mode(mean, n_iter, float(distance), bool(distance <= max(tol, resolution)))
 
 
-def _conjugate_gradients(
+def conjugate_gradients(
     operator: Callable[[torch.Tensor], torch.Tensor],
     right: torch.Tensor,
     root: torch.Tensor,
     *,
     tol: float,
 ) -> torch.Tensor:
-    """x (D, C) in operator(x) = right, to ``tol`` relative in the preconditioned norm."""
+    """x in operator(x) = right, by preconditioned conjugate gradients.
+
+    Parameters
+    ----------
+    operator : callable
+        Product with a symmetric positive definite matrix: (D, C) to (D, C).
+    right : Tensor of shape (D, C)
+    root : Tensor of shape (D, D)
+        R of the preconditioner R R^T.
+    tol : float
+        Relative, in the norm of the preconditioner.
+
+    Returns
+    -------
+    Tensor of shape (D, C)
+
+    Examples
+    --------
+    >>> one = torch.ones(1, 1)
+    >>> conjugate_gradients(lambda x: 4 * x, one, one, tol=0.1)
+    tensor([[0.2500]])
+    """
     solution = torch.zeros_like(right)
     residual = right
     preconditioned = root @ (root.T @ residual)

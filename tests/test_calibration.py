@@ -6,9 +6,9 @@ import pytest
 import torch
 from scipy.optimize import minimize_scalar
 
-from laplace_al.calibration import Calibration, Observation
+from laplace_al.calibration import Calibration, Observation, scores_of_scales
 from laplace_al.leave_one_out import LeftOut
-from laplace_al.likelihoods import likelihood_of
+from laplace_al.likelihoods import Bernoulli, Categorical, likelihood_of
 from laplace_al.links import mean_field, plug_in
 
 
@@ -180,3 +180,35 @@ def test_when_it_is_read_makes_no_difference(n_classes, link):
         assert len(unasked.unread) < 64
     np.testing.assert_array_equal(asked.scores, unasked.scores)
     np.testing.assert_array_equal(kept.scores, unasked.scores)
+
+
+def test_sums_of_two_halves_are_the_fit_of_all():
+    rng = np.random.default_rng(0)
+    predicted = LeftOut(torch.tensor(rng.normal(size=(40, 3))), torch.tensor(rng.random((40, 3))))
+    targets = torch.eye(3, dtype=torch.float64)[torch.tensor(np.arange(40) % 3)]
+    weights = torch.tensor(rng.random(40))
+
+    def seen(rows):
+        part = LeftOut(*(each[rows] for each in predicted))
+        return Observation(mean_field, Categorical(3), part, targets[rows], weights[rows])
+
+    whole = Calibration.fit(seen(slice(None)))
+    halves = [scores_of_scales(seen(rows)) for rows in (slice(15), slice(15, None))]
+    summed = Calibration.of_scores(sum(halves), is_informed=True)
+    assert summed.temperature == pytest.approx(whole.temperature)
+    assert summed.variance_scale == whole.variance_scale
+    assert Calibration.of_scores(sum(halves), is_informed=False).temperature == 1.0
+
+
+def test_what_was_seen_apart_is_merged():
+    def after(start, *logits):
+        for logit in logits:
+            predicted = LeftOut(torch.tensor([[logit]]), torch.zeros(1, 1))
+            start = start.observe(
+                Observation(plug_in, Bernoulli(), predicted, torch.ones(1, 1), torch.ones(1))
+            )
+        return start
+
+    start = after(Calibration(), 1.0)
+    merged = after(start, -2.0).merge(after(start, 3.0, 0.5), start)
+    np.testing.assert_allclose(merged.scores, after(start, -2.0, 3.0, 0.5).scores, rtol=1e-5)

@@ -30,6 +30,7 @@ LAYERS = [
     "scores",
     "pool",
     "predictive",
+    "block_fitting",
     "fitting",
     "memory",
     "calibration",
@@ -101,5 +102,15 @@ def test_importing_the_package_takes_no_optional_dependency():
         "print(*{name.split('.')[0] for name in sys.modules})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    optional = {"skorch", "modAL", "river", "dask", "matplotlib", "polars", "hypothesis", "pytest"}
+    optional = {
+        "skorch",
+        "modAL",
+        "river",
+        "dask",
+        "distributed",
+        "matplotlib",
+        "polars",
+        "hypothesis",
+        "pytest",
+    }
     assert not optional & set(done.stdout.split())

@@ -87,6 +87,44 @@ class Posterior(StoredState, ABC):
     def information(features: torch.Tensor, curvature: Any) -> torch.Tensor:
         """What data adds to the precision, sum h phi phi^T: (G, N, N)."""
 
+    @classmethod
+    def of_sums(
+        cls,
+        mean: torch.Tensor,
+        information: torch.Tensor,
+        prior_precision: float,
+        prior_mean: torch.Tensor,
+    ) -> Self:
+        """Laplace approximation around a mode, from what the data adds to the precision.
+
+        Parameters
+        ----------
+        mean : Tensor of shape (D, C)
+        information : Tensor of shape (G, N, N)
+            Sum over the data.
+        prior_precision : float
+        prior_mean : Tensor of shape (D, C)
+
+        Returns
+        -------
+        Posterior
+
+        Raises
+        ------
+        ValueError
+            If the precision is singular to working accuracy.
+
+        Examples
+        --------
+        >>> from laplace_al.posterior import SharedPosterior
+        >>> one = torch.ones(1, 1)
+        >>> SharedPosterior.of_sums(0 * one, 4 * one[None], 1.0, 0 * one).precision
+        tensor([[5.]])
+        """
+        precision = information.clone()
+        precision.diagonal(dim1=-2, dim2=-1).add_(prior_precision)
+        return cls(mean, root_of_precision(precision), prior_precision, prior_mean)
+
     @property
     def mean(self) -> torch.Tensor:
         """Posterior mean of W, (D, C)."""
@@ -296,15 +334,17 @@ class Posterior(StoredState, ABC):
         """
         return self._moved(mean, self.root)
 
-    def merge(self, other: Self) -> Self:
+    def merge(self, other: Self, since: Self | None = None) -> Self:
         """Posterior of the data of both, learnt apart from the same prior.
 
-        Precisions and their products with the means add up; the prior counts once.
+        Precisions and their products with the means add up; what both began with counts once.
 
         Parameters
         ----------
         other : Posterior
             Of the same structure, shape and prior.
+        since : Posterior, default=None
+            From which both went on to learn apart. None: from the prior.
 
         Returns
         -------
@@ -324,18 +364,25 @@ class Posterior(StoredState, ABC):
         >>> a.merge(b).precision, a.merge(b).mean  # 2 + 3 - 1, and (2 * 1 + 3 * 0) / 4
         (tensor([[4.]]), tensor([[0.5000]]))
         """
-        same_kind = type(self) is type(other) and self.mean.shape == other.mean.shape
-        if not (
-            same_kind
+        for each in (other, self if since is None else since):
+            if not self._is_like(each):
+                raise ValueError(
+                    "merge needs two posteriors of one structure, shape and prior; got "
+                    f"{self!r} and {each!r}. Learn both with the same classes, features, "
+                    "covariance and prior_precision."
+                )
+        merged = [a + b for a, b in zip(self._data(), other._data(), strict=True)]
+        if since is not None:
+            merged = [a - b for a, b in zip(merged, since._data(), strict=True)]
+        return self._with_data(*merged)
+
+    def _is_like(self, other: object) -> bool:
+        return (
+            type(self) is type(other)
+            and self.mean.shape == other.mean.shape
             and self.prior_precision == other.prior_precision
             and torch.equal(self.prior_mean, other.prior_mean)
-        ):
-            raise ValueError(
-                "merge needs two posteriors of one structure, shape and prior; got "
-                f"{self!r} and {other!r}. Learn both with the same classes, features, covariance "
-                "and prior_precision."
-            )
-        return self._with_data(*(a + b for a, b in zip(self._data(), other._data(), strict=True)))
+        )
 
     def forget(self, share: float) -> Self:
         """Posterior to which all data so far counts only a share; the prior counts in full.

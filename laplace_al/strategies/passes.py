@@ -77,9 +77,9 @@ def choose_from_blocks(strategy, learner, X_pool, n_instances, candidates, with_
     leaders, n_pool, n_candidates, parts = None, 0, 0, []
     for block in blocks_of(X_pool):
         is_open = candidates_of_block(candidates, n_pool, _num_samples(block))
-        utilities = ranking.candidate_utilities(PoolView(learner, block), is_open, rng)
-        rows = block if with_rows else None
-        some = ranking.leaders(utilities, is_open, limit, seed, start=n_pool, rows=rows)
+        some, utilities = leaders_of_block(
+            ranking, learner, block, is_open, limit, seed, start=n_pool, with_rows=with_rows
+        )
         leaders = some if leaders is None else leaders + some
         n_pool += len(utilities)
         n_candidates += int(is_open.sum())
@@ -95,3 +95,43 @@ def choose_from_blocks(strategy, learner, X_pool, n_instances, candidates, with_
     utilities = np.full(n_pool, -np.inf)
     utilities[leaders.positions] = own
     return positions, utilities
+
+
+def leaders_of_block(ranking, learner, block, candidates, limit, seed, *, start, with_rows):
+    """The first ones of a block, and the utilities of its rows.
+
+    Parameters
+    ----------
+    ranking : QueryStrategy
+        That scores each instance on its own.
+    learner : object
+    block : array-like of shape (n, ...)
+    candidates : ndarray of bool of shape (n,)
+    limit : int
+    seed : int
+        Of the order of ties.
+    start : int
+        Position of the first row in the pool.
+    with_rows : bool
+        Whether the leaders keep their inputs.
+
+    Returns
+    -------
+    leaders : Leaders
+    utilities : ndarray of shape (n,)
+
+    Examples
+    --------
+    >>> from laplace_al.strategies import RandomSampling
+    >>> leaders, _ = leaders_of_block(
+    ...     RandomSampling(), None, [[5.0], [6.0]], np.array([False, True]), 1, 0, start=10,
+    ...     with_rows=True)
+    >>> leaders.positions, leaders.rows
+    (array([11]), [[6.0]])
+    """
+    nothing_to_draw = np.random.RandomState(0)  # what scores each on its own draws nothing
+    view = PoolView(learner, block)
+    utilities = ranking.candidate_utilities(view, candidates, nothing_to_draw)
+    rows = block if with_rows else None
+    leaders = ranking.leaders(utilities, candidates, limit, seed, start=start, rows=rows)
+    return leaders, utilities

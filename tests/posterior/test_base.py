@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laplace_al.likelihoods import likelihood_of
-from laplace_al.posterior import SharedPosterior
+from laplace_al.posterior import PerClassPosterior, SharedPosterior
 from laplace_al.posterior.base import halves, spread
 from laplace_al.structures import STRUCTURES
 
@@ -427,3 +427,33 @@ def test_with_another_mean(structure):
     moved = posterior.with_mean(posterior.mean + 1)
     torch.testing.assert_close(moved.mean, posterior.mean + 1)
     torch.testing.assert_close(moved.covariance, posterior.covariance)
+
+
+@pytest.mark.parametrize("posterior", [SharedPosterior, PerClassPosterior])
+def test_merge_of_what_was_learnt_apart_since(posterior):
+    rng = np.random.default_rng(0)
+    features = torch.tensor(rng.normal(size=(30, 4)))
+    curvature = torch.tensor(rng.random(size=(30, posterior.shape_of_root(4, 3)[0])))
+    mean = torch.tensor(rng.normal(size=(4, 3)))
+    start, a, b, both = (
+        posterior.at_mode(mean, features[rows], curvature[rows], 0.5)
+        for rows in (slice(10), slice(20), np.r_[:10, 20:30], slice(30))
+    )
+    merged = a.merge(b, start)
+    assert torch.allclose(merged.precision, both.precision)
+    assert torch.allclose(merged.mean, mean, atol=1e-9)
+    with pytest.raises(ValueError, match="merge needs two posteriors of one structure"):
+        a.merge(b, posterior.prior(mean, 0.5))
+
+
+@pytest.mark.parametrize("posterior", [SharedPosterior, PerClassPosterior])
+def test_of_sums_is_at_mode(posterior):
+    rng = np.random.default_rng(0)
+    features = torch.tensor(rng.normal(size=(30, 4)))
+    curvature = torch.tensor(rng.random(size=(30, posterior.shape_of_root(4, 3)[0])))
+    mean = torch.tensor(rng.normal(size=(4, 3)))
+    information = posterior.information(features, curvature)
+    summed = posterior.of_sums(mean, information, 0.5, 0 * mean)
+    expected = posterior.at_mode(mean, features, curvature, 0.5)
+    assert torch.allclose(summed.precision, expected.precision)
+    assert summed.mean is mean

@@ -1,0 +1,262 @@
+"""A fit whose data comes in blocks, wherever they are: all it needs are sums over the instances.
+
+``total(function, *args)`` is the sum of ``function(block, *args)`` over the blocks, each of them a
+:class:`~laplace_al.fitting.Labelled`. Who adds up, and where, is none of this module's business.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from laplace_al.calibration import (
+    Calibration,
+    Observation,
+    scores_of_scales,
+    weight_of_classes,
+)
+from laplace_al.curvatures import per_class_curvature, secant_stiffening
+from laplace_al.leave_one_out import leave_one_out
+from laplace_al.mode import FORCING, MAX_HALVINGS, SETTLED, Mode, conjugate_gradients
+from laplace_al.posterior.roots import root_of_precision
+from laplace_al.structures import STRUCTURES
+
+
+class Sums(tuple):
+    """Several sums of one pass, which add up each on its own.
+
+    Examples
+    --------
+    >>> Sums((1, 2)) + Sums((10, 20))
+    (11, 22)
+    """
+
+    def __add__(self, other):
+        return Sums(a + b for a, b in zip(self, other, strict=True))
+
+
+class BlockFit(NamedTuple):
+    """What a fit finds.
+
+    Parameters
+    ----------
+    posterior : Posterior
+    calibration : Calibration
+    log_evidence : float or None
+        In nats.
+    accuracy, log_likelihood : float or None
+        Of the labels left out, see :class:`~laplace_al.classifier.LooScore`.
+    """
+
+    posterior: object
+    calibration: Calibration
+    log_evidence: float | None = None
+    accuracy: float | None = None
+    log_likelihood: float | None = None
+
+
+def find_mode_in_blocks(total, likelihood, prior, start, *, max_iter, tol):
+    """The steps of :func:`laplace_al.mode.find_mode`, with a pass over the blocks for each product.
+
+    Parameters
+    ----------
+    total : callable
+    likelihood : Bernoulli or Categorical
+    prior : IsotropicPrior
+    start : Tensor of shape (D, C)
+    max_iter : int
+    tol : float
+
+    Returns
+    -------
+    Mode
+
+    Raises
+    ------
+    ValueError
+        If the prior is lost to rounding beside the features.
+
+    Examples
+    --------
+    >>> from laplace_al.fitting import Labelled
+    >>> from laplace_al.likelihoods import Bernoulli
+    >>> from laplace_al.priors import IsotropicPrior
+    >>> one = torch.ones(1, 1, dtype=torch.float64)
+    >>> data, prior = Labelled(one, one, one[0], Bernoulli()), IsotropicPrior(0 * one, 1.0)
+    >>> mode = find_mode_in_blocks(
+    ...     lambda function, *args: function(data, *args), Bernoulli(), prior, 0 * one,
+    ...     max_iter=20, tol=1e-8)
+    >>> torch.allclose(mode.mean, 1 - torch.sigmoid(mode.mean))  # lambda w = y - p
+    True
+    """
+    mean, distance = start, torch.tensor(math.inf)
+    loss, slope = total(loss_and_slope, mean)
+    value = loss + prior.value(mean)
+    for n_iter in range(max_iter + 1):
+        gradient = slope + prior.gradient(mean)
+        if distance > SETTLED:  # else the curvature has hardly changed
+            precision = total(mean_information, mean)
+            precision.diagonal(dim1=-2, dim2=-1).add_(prior.precision)
+            root = root_of_precision(precision)[0]
+        distance = torch.linalg.vector_norm(root.T @ gradient)
+        if distance <= tol or n_iter == max_iter:
+            break
+
+        def hessian(direction, mean=mean):
+            return total(hessian_product, mean, direction) + prior.product(direction)
+
+        forcing = min(FORCING, max(float(distance), tol / (2 * float(distance))))
+        step = conjugate_gradients(hessian, -gradient, root, tol=forcing)
+        descent = (gradient * step).sum()
+        rounding = 1e-15 * (1 + value.abs())
+        for _ in range(MAX_HALVINGS):
+            loss, new_slope = total(loss_and_slope, mean + step)
+            new_value = loss + prior.value(mean + step)
+            if new_value <= value + 1e-4 * descent + rounding:
+                break
+            step, descent = step / 2, descent / 2
+        else:
+            break  # no step decreases the objective: the dtype resolves no more
+        mean, value, slope = mean + step, new_value, new_slope
+    resolution = torch.finfo(mean.dtype).eps ** 0.5 * (1 + value.abs().sqrt())
+    return Mode(mean, n_iter, float(distance), bool(distance <= max(tol, resolution)))
+
+
+def fit_at_mode(total, mean, prior, likelihood, link, *, covariance, curvature, calibration):
+    """Posterior, calibration and what the data says of the mode, in up to three passes.
+
+    Parameters
+    ----------
+    total : callable
+    mean : Tensor of shape (D, C)
+        The mode.
+    prior : IsotropicPrior
+    likelihood : Bernoulli or Categorical
+    link : callable
+        Of :mod:`laplace_al.links`.
+    covariance : {"shared", "per_class", "full"}
+    curvature : {"secant", "categorical", "gaussian"}
+    calibration : {"loo"} or None
+
+    Returns
+    -------
+    BlockFit
+        With evidence and leave-one-out where calibration or curvature need them.
+    """
+    posterior = STRUCTURES[covariance].posterior
+    if calibration is None and curvature != "secant":
+        information = total(information_at_mode, mean, covariance, curvature)
+        return BlockFit(
+            posterior.of_sums(mean, information, prior.precision, prior.mean), Calibration()
+        )
+    precision = total(per_class_information, mean)
+    precision.diagonal(dim1=-2, dim2=-1).add_(prior.precision)
+    roots = root_of_precision(precision)
+    information, coupled, loss, scores, weights = total(
+        examined, mean, roots, link, covariance, curvature
+    )
+    fitted = posterior.of_sums(mean, information, prior.precision, prior.mean)
+    log_determinant = -2 * torch.linalg.slogdet(roots).logabsdet.sum()
+    if coupled is not None:
+        log_determinant = posterior.of_sums(
+            mean, coupled, prior.precision, prior.mean
+        ).log_determinant()
+    scale = mean.numel() / 2 * np.log(prior.precision)
+    evidence = float(scale - loss - prior.value(mean) - log_determinant / 2)
+    if calibration is None:
+        return BlockFit(fitted, Calibration(), evidence)
+    found = Calibration.of_scores(scores, bool((weights > 1).any()))
+    right, log_proba = total(left_out_scores, mean, roots, link, found)
+    n = float(weights.sum())
+    return BlockFit(fitted, found, evidence, float(right) / n, float(log_proba) / n)
+
+
+def loss_and_slope(data, mean):
+    """Negative log-likelihood (), and its derivative (D, C)."""
+    features, targets, weights, likelihood = data
+    loss, residual, _ = likelihood.loss_and_derivatives(features @ mean, targets)
+    return Sums((weights @ loss, -features.T @ (weights[:, None] * residual)))
+
+
+def hessian_product(data, mean, direction):
+    """Second derivative of the negative log-likelihood times a direction, (D, C)."""
+    features, _, weights, likelihood = data
+    probabilities = likelihood.mean(features @ mean)
+    curved = likelihood.hessian_product(probabilities, features @ direction)
+    return features.T @ (weights[:, None] * curved)
+
+
+def mean_information(data, mean):
+    """Phi^T diag(h) Phi with the mean curvature of the outputs, (1, D, D)."""
+    features, _, weights, likelihood = data
+    curvature = per_class_curvature(likelihood.mean(features @ mean)).mean(dim=1, keepdim=True)
+    return _information("shared", features, weights[:, None] * curvature)
+
+
+def per_class_information(data, mean):
+    """Phi^T diag(h_k) Phi with the curvature p_k (1 - p_k) of each output, (C, D, D)."""
+    features, _, weights, likelihood = data
+    curvature = per_class_curvature(likelihood.mean(features @ mean))
+    return _information("per_class", features, weights[:, None] * curvature)
+
+
+def information_at_mode(data, mean, covariance, curvature, stiffening=None):
+    """What the data adds to the precision of a posterior, (G, N, N)."""
+    features, _, weights, likelihood = data
+    probabilities = likelihood.mean(features @ mean)
+    weighted = STRUCTURES[covariance].curvature(curvature, probabilities, weights, stiffening)
+    return _information(covariance, features, weighted)
+
+
+def examined(data, mean, roots, link, covariance, curvature):
+    """Information of the posterior and of coupled classes, loss, scores, weights of classes."""
+    targets, weights, likelihood = data[1:]
+    left_out, stiffening = _left_out(data, mean, roots)
+    information = information_at_mode(
+        data, mean, covariance, curvature, stiffening if curvature == "secant" else None
+    )
+    coupled = None
+    if covariance == "full" and likelihood.n_outputs > 1:
+        coupled = information_at_mode(data, mean, "full", "categorical")
+    loss = weights @ likelihood.negative_log_likelihood(data.features @ mean, targets)
+    scores = scores_of_scales(Observation(link, likelihood, left_out, targets, weights))
+    return _Examined((information, coupled, loss, scores, weight_of_classes(targets, weights)))
+
+
+class _Examined(Sums):
+    """Sums of which the second may be missing."""
+
+    def __add__(self, other):
+        if self[1] is not None:
+            return _Examined(super().__add__(other))
+        pairs = zip(self, other, strict=True)
+        return _Examined(a if a is None else a + b for a, b in pairs)
+
+
+def left_out_scores(data, mean, roots, link, calibration):
+    """Weight of the labels that are right when left out, and their log-likelihood."""
+    _, targets, weights, likelihood = data
+    left_out, _ = _left_out(data, mean, roots)
+    logits = calibration.apply(link, *left_out)
+    loss = likelihood.negative_log_likelihood(logits, targets)
+    found = likelihood.log_probabilities(logits).argmax(dim=1)
+    right = (found == likelihood.labels(targets)).to(loss)
+    return Sums((weights @ right, -weights @ loss))
+
+
+def _left_out(data, mean, roots):
+    """Leave-one-out logits and the stiffening of the secant, as in :func:`fitting.examine`."""
+    features, targets, weights, likelihood = data
+    logits = features @ mean
+    probabilities = likelihood.mean(logits)
+    curvature = per_class_curvature(probabilities)
+    variance = torch.stack([(features @ root).square().sum(dim=1) for root in roots], dim=1)
+    residual = likelihood.residual(logits, targets)
+    left_out = leave_one_out(logits, residual, variance, curvature, weights)
+    without = likelihood.mean(left_out.logits)
+    return left_out, secant_stiffening(probabilities, without, logits - left_out.logits)
+
+
+def _information(covariance, features, curvature):
+    return STRUCTURES[covariance].posterior.information(features, curvature)

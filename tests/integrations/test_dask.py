@@ -1,0 +1,265 @@
+import contextlib
+import os
+import signal
+import threading
+
+import dask
+import dask.array as da
+import joblib
+import numpy as np
+import pytest
+import torch
+from counting_network import CountingNetwork
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from torch import nn
+
+from laplace_al import ActiveLearner, LaplaceUpdateClassifier, TorchFeatures, compare
+from laplace_al.integrations import dask as over_blocks
+from laplace_al.posterior import SharedPosterior
+from laplace_al.strategies import (
+    BADGE,
+    BALD,
+    CoreSet,
+    MarginSampling,
+    PowerSampling,
+    Preselection,
+    RandomSampling,
+)
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(2000, 6))
+y = np.array(["a", "b", "c"])[(X @ RNG.normal(size=(6, 3))).argmax(axis=1)]
+X_BLOCKS = da.from_array(X, chunks=((700, 0, 300, 1000), (4, 2)))
+SETTINGS = [
+    {},
+    {"covariance": "shared", "curvature": "gaussian", "calibration": None},
+    {"covariance": "full", "class_weight": "balanced", "fit_intercept": False},
+]
+
+
+def close(found, expected, tol=1e-10):
+    np.testing.assert_allclose(found, expected, rtol=tol, atol=tol)
+
+
+@pytest.fixture(scope="module")
+def client():
+    """Two processes of one thread each."""
+    from dask.distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+def here():
+    """No cluster: Dask's threads of this process are not needed to compare numbers."""
+    with dask.config.set(scheduler="synchronous"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return LaplaceUpdateClassifier().fit(X[:60], y[:60])
+
+
+@pytest.mark.usefixtures("here")
+class TestInOneProcess:
+    @pytest.mark.parametrize("params", SETTINGS, ids=str)
+    def test_fit_is_that_of_memory(self, params):
+        weights = RNG.integers(0, 3, size=2000)
+        expected = LaplaceUpdateClassifier(tol=1e-11, **params).fit(X, y, weights)
+        clf = LaplaceUpdateClassifier(tol=1e-11, **params)
+        assert over_blocks.fit(clf, X_BLOCKS, da.from_array(y, chunks=500), weights) is clf
+        close(clf.predict_proba(X), expected.predict_proba(X))
+        close(clf.posterior_.precision, expected.posterior_.precision, 1e-8)
+        assert clf.classes_.tolist() == ["a", "b", "c"]
+        assert clf.n_features_in_ == 6
+        assert clf.temperature_ == pytest.approx(expected.temperature_)
+        if clf.calibration:
+            close(clf.loo_score_, expected.loo_score_)
+        for each in (clf, expected):
+            each.set_params(class_weight=None).partial_fit(X[:5], y[:5])
+        close(clf.predict_proba(X), expected.predict_proba(X))
+
+    def test_fit_with_an_extractor(self):
+        network = nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+        expected = LaplaceUpdateClassifier(network, tol=1e-11).fit(X, y)
+        clf = over_blocks.fit(LaplaceUpdateClassifier(network, tol=1e-11), X_BLOCKS, y)
+        close(clf.predict_proba(X), expected.predict_proba(X))
+
+    def test_fit_that_fails_leaves_the_classifier(self, fitted):
+        clf = clone(fitted).fit(X[:60], y[:60])
+        before = dict(vars(clf))
+        with pytest.raises(ValueError, match="one label per row of X: 2000; got"):
+            over_blocks.fit(clf, X_BLOCKS, y[:-1])
+        with pytest.raises(ValueError, match="needs a number for prior_precision"):
+            over_blocks.fit(clf.set_params(prior_precision="loo"), X_BLOCKS, y)
+        clf.set_params(prior_precision=1.0)
+        with pytest.raises(ValueError, match="at least 2 classes"):
+            over_blocks.fit(clf, X_BLOCKS, np.full(2000, "a"))
+        assert vars(clf) == before
+
+    def test_unknown_sizes(self, fitted):
+        unknown = X_BLOCKS[X_BLOCKS[:, 0] > 0]
+        known = X[X[:, 0] > 0]
+        assert np.isnan(unknown.shape[0])
+        found = over_blocks.query(MarginSampling(random_state=0), fitted, unknown, 9)
+        expected = MarginSampling(random_state=0).query(fitted, known, 9)
+        np.testing.assert_array_equal(found, expected)
+
+    @pytest.mark.parametrize("begun", [False, True])
+    @pytest.mark.parametrize("curvature", ["categorical", "gaussian"])
+    def test_posteriors_learnt_apart_are_merged(self, begun, curvature):
+        clf = LaplaceUpdateClassifier(covariance="shared", curvature=curvature)
+        clf.partial_fit(X[:9], y[:9], classes=["a", "b", "c"])
+        start = clf.posterior_
+        if not begun:
+            clf, start = clone(clf), SharedPosterior.prior(0 * start.mean, 1.0)
+        parts = [slice(0, 700), slice(700, 1000), slice(1000, 2000)]
+        learnt = []
+        for part in parts:
+            twin = clone(clf).fit(X[:9], y[:9]) if begun else clone(clf)
+            if begun:
+                twin.posterior_, twin._calibration = clf.posterior_, clf._calibration
+            learnt.append(twin.partial_fit(X[part], y[part], classes=["a", "b", "c"]))
+        precision = start.precision + sum(t.posterior_.precision - start.precision for t in learnt)
+        over_blocks.partial_fit(clf, X_BLOCKS, y, classes=["a", "b", "c"])
+        close(clf.posterior_.precision, precision, 1e-8)
+        moved = sum(
+            t.posterior_.precision @ t.posterior_.mean - start.precision @ start.mean
+            for t in learnt
+        )
+        information = start.precision @ start.mean + moved
+        close(clf.posterior_.mean, torch.linalg.solve(precision, information), 1e-8)
+        scores = sum(t.calibration_.scores for t in learnt)
+        if not begun:
+            close(clf.calibration_.scores, scores)
+        if curvature == "gaussian":  # nothing depends on what was learnt before
+            whole = clone(clf)
+            if begun:
+                whole.partial_fit(X[:9], y[:9], classes=["a", "b", "c"])
+            whole.partial_fit(X, y, classes=["a", "b", "c"])
+            close(clf.posterior_.covariance, whole.posterior_.covariance, 1e-8)
+        assert clf.score(X, y) > 0.9
+
+    @pytest.mark.parametrize(
+        "wrong", [{"forgetting": 0.9}, {"memory_size": 3}, {"prior_precision": "loo"}]
+    )
+    def test_what_cannot_be_merged_is_refused(self, wrong):
+        with pytest.raises(ValueError, match="learnt apart merge with forgetting=1, memory_size=0"):
+            over_blocks.partial_fit(LaplaceUpdateClassifier(**wrong), X_BLOCKS, y)
+
+    def test_the_first_update_needs_classes(self):
+        with pytest.raises(ValueError, match="classes must be passed on the first call"):
+            over_blocks.partial_fit(LaplaceUpdateClassifier(), X_BLOCKS, y)
+
+    @pytest.mark.parametrize(
+        "strategy",
+        [
+            MarginSampling(random_state=3),
+            RandomSampling(random_state=3),
+            BALD(n_samples=8, random_state=3),
+            PowerSampling(MarginSampling(), random_state=3),
+            Preselection(BADGE(), MarginSampling(), n_candidates=90, random_state=3),
+            Preselection(CoreSet(), n_candidates=90, random_state=3),
+        ],
+        ids=lambda strategy: type(strategy).__name__,
+    )
+    def test_query_is_that_of_memory(self, strategy, fitted):
+        candidates = np.random.default_rng(1).random(2000) < 0.9
+        found = over_blocks.query(strategy, fitted, X_BLOCKS, 15, candidates=candidates)
+        expected = strategy.query(fitted, X, 15, candidates=candidates)
+        np.testing.assert_array_equal(found, expected)
+
+    def test_query_of_a_learner(self):
+        learner = ActiveLearner(
+            LaplaceUpdateClassifier(), MarginSampling(), X, X_initial=X[:60], y_initial=y[:60]
+        )
+        found = over_blocks.query(MarginSampling(random_state=0), learner, X_BLOCKS, 5)
+        expected = MarginSampling(random_state=0).query(learner, X, 5)
+        np.testing.assert_array_equal(found, expected)
+
+    def test_wrong_queries_are_refused(self, fitted):
+        with pytest.raises(TypeError, match="Preselection"):
+            over_blocks.query(CoreSet(), fitted, X_BLOCKS)
+        with pytest.raises(ValueError, match="size of the pool, 2000; got 2001"):
+            over_blocks.query(MarginSampling(), fitted, X_BLOCKS, 2001)
+        with pytest.raises(TypeError, match="X must be a Dask array with a row for each"):
+            over_blocks.query(MarginSampling(), fitted, X)
+        with pytest.raises(ValueError, match="mask of 2000 booleans"):
+            over_blocks.query(MarginSampling(), fitted, X_BLOCKS, candidates=[True])
+        with pytest.raises(NotFittedError):
+            over_blocks.query(MarginSampling(), LaplaceUpdateClassifier(), X_BLOCKS)
+        with pytest.raises(ValueError, match="X has 0 samples"):
+            over_blocks.predict_proba(fitted, X_BLOCKS[:0])
+
+    def test_features_of_images(self):
+        images = RNG.normal(size=(50, 1, 4, 4)).astype(np.float32)
+        network = nn.Sequential(nn.Flatten(), nn.Linear(16, 5), nn.Linear(5, 2))
+        expected = TorchFeatures(network).fit_transform(images)
+        blocks = da.from_array(images, chunks=(20, 1, 2, 2))
+        for extractor in (network, TorchFeatures(network)):
+            found = over_blocks.features(blocks, extractor)
+            assert (found.shape, found.dtype) == ((50, 5), np.float32)
+            np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+class TestOnACluster:
+    def test_the_numbers_are_those_of_one_process(self, client):
+        expected = LaplaceUpdateClassifier(tol=1e-11).fit(X, y)
+        pool = X_BLOCKS.persist()
+        clf = over_blocks.fit(LaplaceUpdateClassifier(tol=1e-11), pool, y)
+        close(clf.predict_proba(X), expected.predict_proba(X))
+        close(over_blocks.predict_proba(clf, pool).compute(), clf.predict_proba(X))
+        strategy = MarginSampling(random_state=0)
+        np.testing.assert_array_equal(
+            over_blocks.query(strategy, clf, pool, 20), strategy.query(clf, X, 20)
+        )
+        again = LaplaceUpdateClassifier()
+        over_blocks.partial_fit(again, pool, y, classes=["a", "b", "c"])
+        with dask.config.set(scheduler="synchronous"):
+            here = LaplaceUpdateClassifier()
+            over_blocks.partial_fit(here, X_BLOCKS, y, classes=["a", "b", "c"])
+        close(again.predict_proba(X), here.predict_proba(X))
+
+    def test_the_extractor_goes_to_each_worker_once(self, client, tmp_path):
+        network = CountingNetwork(tmp_path)
+        blocks = da.from_array(X, chunks=(100, 6))
+        found = over_blocks.features(blocks, network).compute()
+        close(found, X)
+        unpacked = [int(path.name.split("-")[0]) for path in tmp_path.iterdir()]
+        workers = set(client.run(os.getpid).values())
+        assert sorted(pid for pid in unpacked if pid in workers) == sorted(workers)
+
+    def test_compare_runs_on_the_cluster(self, client):
+        arguments = {"budget": 6, "n_initial": 6, "n_repeats": 2, "random_state": 0}
+        strategies = [RandomSampling(), MarginSampling()]
+        expected = compare(LaplaceUpdateClassifier(), strategies, X[:200], y[:200], **arguments)
+        with joblib.parallel_config("dask"):
+            found = compare(LaplaceUpdateClassifier(), strategies, X[:200], y[:200], **arguments)
+        close(found.score.dropna(), expected.score.dropna())
+        assert found.strategy.tolist() == expected.strategy.tolist()
+
+    def test_a_worker_that_is_lost_changes_nothing(self, client, tmp_path):
+        blocks = over_blocks.features(da.from_array(X, chunks=(100, 6)), CountingNetwork(tmp_path))
+        clf = LaplaceUpdateClassifier(tol=1e-11).fit(X, y)
+        before = client.run(os.getpid)
+        victim = next(iter(before.values()))
+
+        def kill():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(victim, signal.SIGKILL)
+
+        timer = threading.Timer(0.5, kill)
+        timer.start()
+        found = over_blocks.query(MarginSampling(random_state=0), clf, blocks, 20)
+        timer.join()
+        np.testing.assert_array_equal(found, MarginSampling(random_state=0).query(clf, X, 20))
+        client.wait_for_workers(2)
+        assert set(client.run(os.getpid).values()) != set(before.values())

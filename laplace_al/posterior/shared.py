@@ -80,8 +80,8 @@ class SharedPosterior(GroupedPosterior):
         direction = root @ (features @ root).T  # (D, 1), u
         moved = project(direction)[:, 0]  # c of eq-pool
         logits.addr_(moved, logits.new_tensor(coefficients))
-        h, own = float(curvature[0]), float(features @ direction)
-        variance.addcmul_(moved, moved, value=-h / (1 + h * own))
+        h, own = float(curvature[0]), (features @ direction)[0]  # stays on its device
+        variance.addcmul_(moved * (h / (1 + h * own)), moved, value=-1)
 
     def _absorb(self, basis: torch.Tensor, removed: torch.Tensor, shift: torch.Tensor) -> Self:
         basis, removed = basis[0], removed[0]

@@ -1,0 +1,136 @@
+"""The same answers wherever the posterior, the pool and the network live."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from laplace_al import ActiveLearner, LaplaceUpdateClassifier
+from laplace_al.strategies import (
+    BADGE,
+    BAIT,
+    BALD,
+    EPIG,
+    BatchBALD,
+    ExpectedErrorReduction,
+    LookAhead,
+    MarginSampling,
+    Preselection,
+    SequentialBatch,
+    VarianceSampling,
+)
+
+DEVICES = [
+    "cpu",
+    pytest.param(
+        "cuda",
+        marks=pytest.mark.skipif(
+            not torch.cuda.is_available(), reason="torch.cuda.is_available() is False"
+        ),
+    ),
+]
+X = np.random.default_rng(0).normal(size=(200, 6))
+y = (X[:, 0] > 0).astype(int) + (X[:, 1] > 0.5)
+SETTINGS = [
+    {"covariance": "shared"},
+    {"covariance": "per_class"},
+    {"covariance": "full"},
+    {"covariance": "shared", "update": "newton", "curvature": "gaussian", "calibration": None},
+    {"covariance": "per_class", "predictive": "monte_carlo", "n_samples": 20},
+    {"memory_size": 20},
+    {"forgetting": 0.9},
+    {"prior_precision": "loo"},
+]
+STRATEGIES = [
+    MarginSampling(random_state=0),
+    VarianceSampling(random_state=0),
+    BALD(n_samples=20, random_state=0),
+    BatchBALD(n_samples=20, random_state=0),
+    EPIG(X[:9], n_samples=20, random_state=0),
+    BADGE(random_state=0),
+    BAIT(random_state=0),
+    ExpectedErrorReduction(random_state=0),
+    LookAhead(X[:50], y[:50], y, n_batches=9, random_state=0),
+    SequentialBatch(MarginSampling(), random_state=0),
+    Preselection(BADGE(), MarginSampling(), n_candidates=50, random_state=0),
+]
+
+
+@pytest.fixture(params=DEVICES)
+def device(request):
+    return request.param
+
+
+def tolerance(dtype):
+    return {"float64": 1e-9, "float32": 1e-3}[dtype]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("params", SETTINGS, ids=str)
+def test_fits_and_updates_are_those_of_the_cpu(device, params, dtype):
+    here, there = (
+        LaplaceUpdateClassifier(device=name, dtype=dtype, **params) for name in ("cpu", device)
+    )
+    for clf in (here, there):
+        clf.fit(X[:60], y[:60]).partial_fit(X[60:90], y[60:90]).partial_fit(X[90:91], y[90:91])
+    assert there.posterior_.base.device.type == device
+    close = {"rtol": tolerance(dtype), "atol": tolerance(dtype)}
+    np.testing.assert_allclose(there.predict_proba(X), here.predict_proba(X), **close)
+    np.testing.assert_allclose(
+        there.sample_proba(X, 5, random_state=0), here.sample_proba(X, 5, random_state=0), **close
+    )
+    there.add_classes([7]).partial_fit(X[:1], [7])
+    assert there.predict_proba(X).shape == (200, 4)
+
+
+@pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
+def test_a_pool_follows_labels_where_it_is(device, covariance):
+    here, there = (
+        LaplaceUpdateClassifier(covariance=covariance, device=name).fit(X[:60], y[:60])
+        for name in ("cpu", device)
+    )
+    pools = [clf.pool_state(X) for clf in (here, there)]
+    assert pools[1].features.device.type == device
+    for position in range(60, 70):
+        for pool in pools:
+            pool.observe(position, y[position])
+    np.testing.assert_allclose(pools[1].predict_proba(), pools[0].predict_proba(), rtol=1e-9)
+    np.testing.assert_allclose(
+        pools[1].variance.numpy(force=True), pools[0].variance.numpy(force=True), rtol=1e-9
+    )
+    assert pools[1].logits.device.type == device
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda strategy: type(strategy).__name__)
+@pytest.mark.parametrize("covariance", ["shared", "per_class"])
+def test_queries_are_those_of_the_cpu(device, strategy, covariance):
+    here, there = (
+        LaplaceUpdateClassifier(covariance=covariance, device=name).fit(X[:60], y[:60])
+        for name in ("cpu", device)
+    )
+    np.testing.assert_array_equal(strategy.query(there, X, 5), strategy.query(here, X, 5))
+
+
+def test_a_loop_with_a_network(device):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).double()
+    answers = []
+    for name in ("cpu", device):
+        learner = ActiveLearner(
+            LaplaceUpdateClassifier(network.to(name), device=name),
+            MarginSampling(),
+            X,
+            X_initial=X[:30],
+            y_initial=y[:30],
+            random_state=0,
+        )
+        for _ in range(10):
+            position = learner.query()
+            learner.teach(position, y[position])
+        answers.append(learner.predict_proba(X))
+    np.testing.assert_allclose(answers[1], answers[0], rtol=1e-6)
+
+
+def test_a_device_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match=r"device=.cuda:99. is not available.*Use device='cpu'"):
+        LaplaceUpdateClassifier(device="cuda:99").fit(X, y)

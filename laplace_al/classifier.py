@@ -373,8 +373,8 @@ class LaplaceUpdateClassifier(
     def _fit_in_blocks(self, first, y, sample_weight, distribute):
         """:meth:`fit` on data that is elsewhere: see :mod:`laplace_al.block_fitting`.
 
-        ``first`` are some rows of X, and ``distribute(indices, weights)`` gives the ``total`` of
-        blocks that :meth:`_labelled_block` has made.
+        ``first`` are some rows of X, and ``distribute(self, indices, weights)`` gives the ``total``
+        of blocks that :meth:`_labelled_block` has made.
         """
         self._passed_params = self._check_params()
         if isinstance(self.prior_precision, str) or self.memory_size != 0:
@@ -392,7 +392,7 @@ class LaplaceUpdateClassifier(
         prior = IsotropicPrior(prior_mean, self.prior_precision_)
         vars(self).pop("n_iter_", None)
         self._forget_evaluation()
-        total, mean = distribute(indices, weights), prior_mean
+        total, mean = distribute(self, indices, weights), prior_mean
         if self.head == "fit":
             limits = {"max_iter": self.max_iter, "tol": self.tol}
             mean = self._checked(find_mode_in_blocks(total, likelihood, prior, mean, **limits))

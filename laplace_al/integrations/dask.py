@@ -132,8 +132,8 @@ def fit(classifier, X, y, sample_weight=None):
     X = _with_sizes(_in_rows(X))
     y, sample_weight = _labels(X, y, sample_weight)
 
-    def distribute(indices, weights):
-        shipped = _shipped(_without_posterior(classifier))
+    def distribute(begun, indices, weights):
+        shipped = _shipped(_without_posterior(begun))
         blocks = [
             dask.delayed(_labelled)(shipped, block, indices[rows], weights[rows])
             for block, rows in _blocks(X)
@@ -199,7 +199,7 @@ def partial_fit(classifier, X, y, classes=None, sample_weight=None):
         for block, rows in _blocks(X)
     ]
     merged = _computed(_reduced(learnt, _merged, shipped))
-    vars(classifier).update(vars(merged))
+    classifier.__dict__ = vars(merged)
     return classifier
 
 

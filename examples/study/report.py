@@ -10,6 +10,7 @@ import argparse
 import pathlib
 
 import matplotlib as mpl
+import matplotlib.ticker
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -255,6 +256,7 @@ def draw_speed(table, path):
                 rows = rows.sort_values(name)
                 ax.plot(rows[name], rows.ratio, style, marker="o", ms=3, color=f"C{colour}")
         ax.set(xscale="log", yscale="log", xlabel=name)
+        ax.xaxis.set_minor_formatter(mpl.ticker.NullFormatter())
         ax.axhline(1, color="black", lw=0.8)
         ax.grid(alpha=0.3)
     axes[0].set_ylabel("times the time of an update")

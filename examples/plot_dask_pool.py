@@ -86,7 +86,7 @@ def main(figure):
         ),
     }
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster),
     ):
         blocks = da.from_array(shifted(X_pool), chunks=(500, 64))

@@ -40,6 +40,7 @@ is_open = ~np.isin(np.arange(len(X)), labelled)
 # The strategies
 # --------------
 # ``EPIG`` is told that what counts lies to the right. ``LookAhead`` cheats, it knows all labels.
+# ``Preselection`` keeps sixty points of small margin and covers these.
 
 is_right = X[:, 0] > 1.5
 margin = strategies.MarginSampling()
@@ -62,6 +63,7 @@ STRATEGIES = {
     "PowerSampling": strategies.PowerSampling(margin),
     "SequentialBatch": strategies.SequentialBatch(margin),
     "LookAhead": strategies.LookAhead(X, y, y),
+    "Preselection": strategies.Preselection(strategies.CoreSet(), margin, n_candidates=60),
 }
 
 # %%

@@ -41,6 +41,7 @@ from laplace_al.pool import PoolState
 from laplace_al.predictive import averaged, sampled_probabilities
 from laplace_al.priors import IsotropicPrior
 from laplace_al.structures import STRUCTURES, available_device, choose_structure
+from laplace_al.tensors import like_tensors
 from laplace_al.transaction import all_or_nothing, on_one_state
 from laplace_al.updates import Recording
 
@@ -69,7 +70,8 @@ class LaplaceUpdateClassifier(
 
     What it predicts or transforms may be larger than memory: a memory map, an iterator of blocks of
     rows, a ``torch.utils.data.DataLoader`` or a Dask array is read block by block, and only the
-    answer is held.
+    answer is held. With ``sklearn.set_config(array_api_dispatch=True)`` it answers tensors with
+    tensors.
 
     Parameters
     ----------
@@ -297,6 +299,7 @@ class LaplaceUpdateClassifier(
         self.random_state = random_state
         self.verbose = verbose
 
+    @like_tensors
     @all_or_nothing
     def fit(self, X, y, sample_weight=None):
         """Find the MAP of the last layer and its posterior.
@@ -435,6 +438,7 @@ class LaplaceUpdateClassifier(
         indices = class_indices(y, self.classes_)
         return indices, sample_weight * class_weights(self.class_weight, y)
 
+    @like_tensors
     @all_or_nothing
     def partial_fit(self, X, y, classes=None, sample_weight=None):
         """Learn new labels by a Bayesian update in closed form; old data is not needed.
@@ -562,6 +566,7 @@ class LaplaceUpdateClassifier(
         self.classes_ = classes
         return self
 
+    @like_tensors
     @on_one_state
     @in_blocks
     def decision_function(self, X):
@@ -585,6 +590,7 @@ class LaplaceUpdateClassifier(
         logits = self._predictive_logits(X).numpy(force=True)
         return logits[:, 0] if logits.shape[1] == 1 else logits
 
+    @like_tensors
     @on_one_state
     @in_blocks
     def predict(self, X):
@@ -608,6 +614,7 @@ class LaplaceUpdateClassifier(
             logits.argmax(axis=1) if logits.ndim == 2 else (logits > 0).astype(int)
         ]
 
+    @like_tensors
     @on_one_state
     @in_blocks
     def predict_proba(self, X):
@@ -631,6 +638,7 @@ class LaplaceUpdateClassifier(
         logits = self._predictive_logits(X)
         return likelihood_of(len(self.classes_)).probabilities(logits).numpy(force=True)
 
+    @like_tensors
     @on_one_state
     @in_blocks
     def predict_log_proba(self, X):
@@ -653,6 +661,7 @@ class LaplaceUpdateClassifier(
         logits = self._predictive_logits(X)
         return likelihood_of(len(self.classes_)).log_probabilities(logits).numpy(force=True)
 
+    @like_tensors
     @on_one_state
     @in_blocks
     def latent_mean_and_variance(self, X):
@@ -721,6 +730,7 @@ class LaplaceUpdateClassifier(
         )
         return torch.cat(list(draws)).numpy(force=True)
 
+    @like_tensors
     @on_one_state
     @in_blocks
     def predict_uncertainty(self, X):
@@ -906,6 +916,7 @@ class LaplaceUpdateClassifier(
             random_seed=self._sampling_seed,
         )
 
+    @like_tensors
     @on_one_state
     @in_blocks
     def transform(self, X):

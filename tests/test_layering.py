@@ -27,6 +27,7 @@ LAYERS = [
     "networks",
     "labels",
     "blocks",
+    "tensors",
     "scores",
     "pool",
     "predictive",

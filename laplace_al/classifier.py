@@ -299,8 +299,8 @@ class LaplaceUpdateClassifier(
         self.random_state = random_state
         self.verbose = verbose
 
-    @like_tensors
     @all_or_nothing
+    @like_tensors
     def fit(self, X, y, sample_weight=None):
         """Find the MAP of the last layer and its posterior.
 
@@ -438,8 +438,8 @@ class LaplaceUpdateClassifier(
         indices = class_indices(y, self.classes_)
         return indices, sample_weight * class_weights(self.class_weight, y)
 
-    @like_tensors
     @all_or_nothing
+    @like_tensors
     def partial_fit(self, X, y, classes=None, sample_weight=None):
         """Learn new labels by a Bayesian update in closed form; old data is not needed.
 

@@ -1,6 +1,7 @@
 """Run a frozen network, see inside it, and check the features that come out."""
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -13,6 +14,12 @@ from torch import nn
 
 # Hooks and training flags belong to a module that threads may share: one forward at a time.
 _FORWARD_LOCK = threading.RLock()
+if hasattr(os, "register_at_fork"):  # a child has no other thread that would give it back
+    os.register_at_fork(
+        before=_FORWARD_LOCK.acquire,
+        after_in_parent=_FORWARD_LOCK.release,
+        after_in_child=_FORWARD_LOCK.release,
+    )
 
 
 def network_of(extractor: Any) -> nn.Module | None:

@@ -1,6 +1,7 @@
 """Failures on purpose: at a line of the package, or at an operation of torch."""
 
 import dataclasses
+import linecache
 import pathlib
 import sys
 
@@ -13,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import laplace_al
 
 ROOT = str(pathlib.Path(laplace_al.__file__).parent)
-# What publishes a result has no line that a failure could come from: two assignments.
-_MACHINERY = "transaction.py"
+# What publishes a result is one assignment; what puts flags back cannot be put back itself.
+_SPARED = {"guarded", "reading", "frozen"}
 
 
 class FailingLine:
@@ -23,6 +24,7 @@ class FailingLine:
     def __init__(self, error, place=None):
         self.error, self.place = error, place
         self.n_seen, self.where = 0, None
+        self._blocks = set()
 
     def __enter__(self):
         self._before = sys.gettrace()
@@ -34,15 +36,26 @@ class FailingLine:
 
     def _trace(self, frame, event, argument):
         path = frame.f_code.co_filename
-        return self._count if path.startswith(ROOT) and _MACHINERY not in path else None
+        is_ours = path.startswith(ROOT) and frame.f_code.co_name not in _SPARED
+        return self._count if is_ours else None
 
     def _count(self, frame, event, argument):
-        if event == "line":
+        if event == "line" and not self._leaves_a_block(frame):
             if self.n_seen == self.place:
                 self.where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
                 raise self.error
             self.n_seen += 1
         return self._count
+
+    def _leaves_a_block(self, frame):
+        """Whether a line is that of a ``with`` whose end is reached: there no signal comes."""
+        place = frame, frame.f_lineno
+        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
+        is_with = line.lstrip().startswith("with ")
+        was_there = place in self._blocks
+        if is_with:
+            self._blocks.add(place)
+        return is_with and was_there
 
 
 class FailingOperation(TorchDispatchMode):

@@ -51,6 +51,7 @@ class Failing(nn.Module):
 def fail(objects, call, kind, error, share):
     """Let a call fail at that share of its steps; objects must then be as they were."""
     before = [state_of(each) for each in objects]
+    call(copy.copy(objects[0]))  # so that what is cached is
     twin = copy.copy(objects[0])
     with FAULTS[kind](None) as counted:
         call(twin)
@@ -58,8 +59,11 @@ def fail(objects, call, kind, error, share):
     if place < 0:
         return twin
     fault = FAULTS[kind](error, place)
-    with pytest.raises(error if isinstance(error, type) else type(error)), fault:
+    expected = error if isinstance(error, type) else type(error)
+    with pytest.raises((expected, ValueError)) as caught, fault:
         call(objects[0])
+    # a device that cannot be used is told by a ValueError that names the argument
+    assert isinstance(caught.value, expected) or isinstance(caught.value.__cause__, expected)
     assert [state_of(each) for each in objects] == before, fault.where
     assert torch.is_grad_enabled(), fault.where
     return twin

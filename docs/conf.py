@@ -123,7 +123,7 @@ _PAGES_OF_THEIR_OWN = [
     "changelog",
     "contributing",
 ]
-html_sidebars = {page: [] for page in _PAGES_OF_THEIR_OWN}
+html_sidebars = {page: [] for page in [*_PAGES_OF_THEIR_OWN, "auto_examples/*"]}
 
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True

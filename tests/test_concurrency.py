@@ -1,0 +1,183 @@
+"""Threads and processes: the numbers of one after another, the old model or the new one."""
+
+import multiprocessing
+import os
+import threading
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from sklearn.model_selection import GridSearchCV
+from torch import nn
+from workers import learn_and_predict, n_threads
+
+from laplace_al import LaplaceUpdateClassifier
+
+X, y = load_digits(return_X_y=True)
+X = X / 16
+METHODS = ["predict", "predict_proba", "decision_function", "latent_mean_and_variance"]
+
+
+def network():
+    torch.manual_seed(0)
+    layers = nn.Linear(64, 16), nn.Tanh(), nn.Dropout(), nn.Linear(16, 10)
+    return nn.Sequential(*layers).double().train()
+
+
+@pytest.mark.parametrize("make", [lambda: None, network])
+@pytest.mark.parametrize("params", [{}, {"predictive": "monte_carlo", "n_samples": 40}])
+def test_predictions_in_threads_are_those_of_one_after_another(make, params):
+    clf = LaplaceUpdateClassifier(make(), **params).fit(X[:200], y[:200])
+    clf.partial_fit(X[200:210], y[200:210])
+    tasks = [
+        (method, slice(start, start + 50)) for start in range(0, 1000, 50) for method in METHODS
+    ]
+
+    def predict(task):
+        method, rows = task
+        return getattr(clf, method)(X[rows])
+
+    expected = [predict(task) for task in tasks]
+    with ThreadPoolExecutor(8) as pool:
+        for one, other in zip(pool.map(predict, tasks), expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+    if clf.feature_extractor is not None:
+        assert all(module.training for module in clf.feature_extractor.modules())
+
+
+@pytest.mark.parametrize("make", [lambda: None, network])
+@pytest.mark.parametrize("change", ["partial_fit", "fit", "add_classes"])
+def test_a_prediction_during_a_change_is_of_the_old_or_the_new_model(make, change):
+    """Many changes of classes, mean and temperature at once, and readers in between."""
+    clf = LaplaceUpdateClassifier(make(), classes=[0, 1, 2], warm_start=True)
+    rows = np.flatnonzero(y < 3)
+    clf.fit(X[rows[:30]], y[rows[:30]])
+    probe = X[:20]
+    published = [clf.predict_proba(probe)]
+    seen, errors, done = [], [], threading.Event()
+
+    def read():
+        try:
+            while not done.is_set():
+                seen.append(clf.predict_proba(probe))
+                assert len(clf.predict(probe)) == 20
+                clf.sample_proba(probe[:2], 3)
+        except Exception as error:
+            errors.append(error)
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    for i in range(25):
+        if change == "add_classes":
+            clf.add_classes(3 + i)
+        else:
+            some = rows[i + 1 : i + 31]
+            getattr(clf, change)(X[some], y[some])
+        published.append(clf.predict_proba(probe))
+    done.set()
+    for reader in readers:
+        reader.join()
+    assert not errors
+    models = {one.tobytes() for one in published}
+    assert len(models) == 26
+    assert {one.tobytes() for one in seen} <= models
+
+
+def test_a_pool_is_seen_before_or_after_a_label():
+    clf = LaplaceUpdateClassifier().fit(X[:100], y[:100])
+    pool = clf.pool_state(X[100:400])
+    published, seen, done = [pool.predict_proba()], [], threading.Event()
+
+    def read():
+        while not done.is_set():
+            seen.append(pool.predict_proba())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for i in range(20):
+        published.append(pool.observe(i, y[100 + i]).predict_proba())
+    done.set()
+    reader.join()
+    assert {one.tobytes() for one in seen} <= {one.tobytes() for one in published}
+
+
+@pytest.mark.parametrize("backend", ["threading", "loky"])
+def test_a_grid_search_finds_what_it_finds_alone(backend):
+    grid = {"prior_precision": [0.1, 1.0, 10.0], "covariance": ["shared", "per_class"]}
+    search = GridSearchCV(LaplaceUpdateClassifier(network()), grid, cv=2, scoring="neg_log_loss")
+    alone = search.fit(X[:150], y[:150]).cv_results_["mean_test_score"]
+    with joblib.parallel_backend(backend, n_jobs=2):
+        together = search.set_params(n_jobs=2).fit(X[:150], y[:150]).cv_results_["mean_test_score"]
+    np.testing.assert_allclose(together, alone, rtol=1e-9)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("make", [lambda: None, network])
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.skipif(os.name != "posix", reason="forks")
+def test_workers_of_both_kinds_learn_the_same(method, make):
+    clf = LaplaceUpdateClassifier(make()).fit(X[:100], y[:100])
+    task = clf, X[100:105], y[100:105], X[:50]
+    with ProcessPoolExecutor(1, multiprocessing.get_context(method)) as pool:
+        probabilities = pool.submit(learn_and_predict, *task).result(timeout=120)
+    np.testing.assert_allclose(probabilities, learn_and_predict(*task), rtol=1e-10)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="counts processors")
+def test_workers_share_the_processors():
+    """joblib tells BLAS and OpenMP, which torch runs on, how many each worker may take."""
+    n_processors = joblib.cpu_count()
+    counts = joblib.Parallel(n_jobs=2)(
+        joblib.delayed(n_threads)(X[:100], y[:100]) for _ in range(2)
+    )
+    assert all(count <= max(1, n_processors // 2) for counted in counts for count in counted)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="forks")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_fork_while_a_network_runs_in_another_thread_does_not_hang():
+    started, goes_on = threading.Event(), threading.Event()
+
+    class Slow(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(64, 2, dtype=torch.float64)
+            self.waits = False
+
+        def forward(self, inputs):
+            if self.waits:
+                started.set()
+                goes_on.wait(0.5)
+            return self.head(inputs)
+
+    slow = Slow()
+    clf = LaplaceUpdateClassifier(slow).fit(X[:50], y[:50])
+    slow.waits = True
+    other = threading.Thread(target=clf.predict, args=(X[:1],))
+    other.start()
+    started.wait()
+    child = os.fork()
+    if child == 0:
+        try:
+            torch.set_num_threads(1)
+            slow.waits = False
+            clf.predict(X[:1])
+            os._exit(0)
+        finally:
+            os._exit(1)
+    goes_on.set()
+    other.join()
+    for _ in range(300):
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            break
+        threading.Event().wait(0.05)
+    else:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+        pytest.fail("the child hangs")
+    assert os.waitstatus_to_exitcode(status) == 0

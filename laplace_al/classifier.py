@@ -51,6 +51,10 @@ _LINKS = {
     "bridge": links.bridge,
     "monte_carlo": links.mean_field,  # of the same Gaussian, where nothing can be drawn
 }
+_AT_BOUND = {
+    "smallest": "the labels ask for no prior, as those that are told apart without an error do.",
+    "largest": "the features say no more of the labels than the prior mean.",
+}
 # Of a refit on remembered instances, in posterior standard deviations.
 _MEMORY_TOLERANCE = 0.01
 
@@ -326,7 +330,8 @@ class LaplaceUpdateClassifier(
         Warns
         -----
         ConvergenceWarning
-            If the MAP was not reached in ``max_iter`` steps.
+            If the MAP was not reached in ``max_iter`` steps, or the prior precision that was chosen
+        is at a bound of the search.
 
         Examples
         --------
@@ -1090,7 +1095,15 @@ class LaplaceUpdateClassifier(
                     return calibration.objective
             return examined.log_evidence
 
-        return choose_prior_precision(score, data.features, data.weights)
+        chosen = choose_prior_precision(score, data.features, data.weights)
+        if chosen.bound is not None:
+            warnings.warn(
+                f"prior_precision={self.prior_precision!r} chose {chosen.value:.3g}, the "
+                f"{chosen.bound} that is tried: {_AT_BOUND[chosen.bound]} Set a number.",
+                ConvergenceWarning,
+                stacklevel=5,
+            )
+        return chosen.value
 
     def _find_mode(self, data, prior, start):
         return self._checked(find_mode(*data, prior, start, max_iter=self.max_iter, tol=self.tol))

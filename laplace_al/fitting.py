@@ -118,6 +118,20 @@ def examine(data, mean, prior, *, coupled=False):
     return Examined(left_out, stiffening, log_evidence)
 
 
+class Chosen(NamedTuple):
+    """A prior precision that was searched for.
+
+    Parameters
+    ----------
+    value : float
+    bound : {"smallest", "largest"} or None
+        Which end of the range it is next to, where the best may lie beyond.
+    """
+
+    value: float
+    bound: str | None
+
+
 def choose_prior_precision(score, features, weights):
     """Prior precision of the largest score: the best of nine decades, then a bounded search.
 
@@ -131,15 +145,15 @@ def choose_prior_precision(score, features, weights):
 
     Returns
     -------
-    float
+    Chosen
 
     Examples
     --------
     >>> import math
-    >>> best = choose_prior_precision(
+    >>> best, bound = choose_prior_precision(
     ...     lambda x: -math.log(x / 3) ** 2, torch.ones(5, 4), torch.ones(5))
-    >>> abs(math.log(best / 3)) < 0.1
-    True
+    >>> abs(math.log(best / 3)) < 0.1, bound
+    (True, None)
     """
     unit = float(weights @ features.square().sum(dim=1) / weights.sum()) or 1.0
     grid = np.log(unit * _RANGE)
@@ -153,4 +167,8 @@ def choose_prior_precision(score, features, weights):
         method="bounded",
         options={"xatol": _SEARCH_TOLERANCE},
     )
-    return float(np.exp(search.x if -search.fun > scores[best] else grid[best]))
+    place = search.x if -search.fun > scores[best] else grid[best]
+    near = 2 * _SEARCH_TOLERANCE
+    bound = "smallest" if place < grid[0] + near else None
+    bound = "largest" if place > grid[-1] - near else bound
+    return Chosen(float(np.exp(place)), bound)

@@ -8,6 +8,7 @@ import pandas as pd
 import polars as pl
 import pytest
 import torch
+from scipy.linalg import LinAlgWarning
 from scipy.sparse import csr_matrix
 from scipy.special import entr, expit, log_softmax, softmax
 from sklearn.base import clone
@@ -62,6 +63,9 @@ def arrays(clf):
 
 def same(first, second):
     return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+AT_A_BOUND = "ignore:prior_precision=.* chose:sklearn.exceptions.ConvergenceWarning"
 
 
 class TestFit:
@@ -693,6 +697,7 @@ class TestPriorPrecision:
         assert np.isfinite(clf.log_marginal_likelihood_value_)
         assert clf.partial_fit(A[:5, 18:30], b[:5]).prior_precision_ > 0
 
+    @pytest.mark.filterwarnings(AT_A_BOUND)
     def test_separable_data_is_bounded(self):
         clf = LaplaceUpdateClassifier(prior_precision="evidence").fit([[-1.0], [1.0]], [0, 1])
         assert 1e-6 <= clf.prior_precision_ <= 200
@@ -707,6 +712,7 @@ class TestPriorPrecision:
         assert clf.prior_precision_ == pytest.approx(fitted.prior_precision_)
         assert clf.partial_fit(X[50:60], y[50:60]).prior_precision_ == clf.prior_precision_
 
+    @pytest.mark.filterwarnings(AT_A_BOUND)
     def test_leave_one_out_that_says_nothing_leaves_it_to_the_evidence(self):
         first = [np.flatnonzero(y == k)[0] for k in range(10)]
         by_loo, by_evidence = (
@@ -715,6 +721,7 @@ class TestPriorPrecision:
         )
         assert by_loo.prior_precision_ == by_evidence.prior_precision_
 
+    @pytest.mark.filterwarnings(AT_A_BOUND)
     def test_a_trained_head(self):
         clf = LaplaceUpdateClassifier(module(), head="pretrained", prior_precision="evidence")
         assert np.isfinite(clf.fit(X[:100], y[:100]).prior_precision_)
@@ -1327,3 +1334,21 @@ class TestErrors:
         self.check(clf, method, (X, y), None, error)
         handle.remove()
         clf.partial_fit(X[:5], y[:5])
+
+
+class TestHonestNumbers:
+    """What did not work out is said, with the cure."""
+
+    def test_a_search_that_ends_at_its_largest(self):
+        A = np.tile([[-1.0], [1.0]], (20, 1))
+        match = r"prior_precision='evidence' chose .*, the largest that is tried: .* Set a number"
+        with pytest.warns(ConvergenceWarning, match=match) as seen:
+            LaplaceUpdateClassifier(prior_precision="evidence").fit(A, np.repeat([0, 1], 20))
+        assert seen[0].filename == __file__
+
+    @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+    def test_features_beside_which_the_prior_is_lost(self):
+        A = np.array([[1e12, 1e12], [-1e12, -1e12], [1e12, 1e12]])
+        clf = LaplaceUpdateClassifier(prior_precision=1e-10)
+        with pytest.warns(LinAlgWarning, match=r"prior_precision is lost.* StandardScaler"):
+            clf.fit(A, [0, 1, 1])

@@ -91,11 +91,14 @@ def test_what_is_left_out_is_less_sure():
 def test_the_search_finds_the_top(best):
     features = torch.ones(3, 1)
     found = choose_prior_precision(lambda x: -(np.log(x / best) ** 2), features, ONES)
-    assert found == pytest.approx(best, rel=0.12)
+    assert found.value == pytest.approx(best, rel=0.12)
+    assert found.bound is None
 
 
 def test_the_search_is_bounded():
     features = 2 * torch.ones(3, 1)
-    assert choose_prior_precision(lambda x: x, features, ONES) <= 400 * (1 + 1e-9)
-    assert choose_prior_precision(lambda x: -x, features, ONES) >= 4e-6 * (1 - 1e-9)
-    assert choose_prior_precision(expit, 0 * features, ONES) <= 100 * (1 + 1e-9)
+    value, bound = choose_prior_precision(lambda x: x, features, ONES)
+    assert (value <= 400 * (1 + 1e-9), bound) == (True, "largest")
+    value, bound = choose_prior_precision(lambda x: -x, features, ONES)
+    assert (value >= 4e-6 * (1 - 1e-9), bound) == (True, "smallest")
+    assert choose_prior_precision(expit, 0 * features, ONES).value <= 100 * (1 + 1e-9)

@@ -151,7 +151,7 @@ def test_parameters(params, tmp_path):
 
 def test_fitted_attributes(tmp_path):
     frame = pd.DataFrame(X[:60], columns=[f"pixel {i}" for i in range(10)])
-    clf = LaplaceUpdateClassifier(prior_precision="loo").fit(frame, y[:60])
+    clf = LaplaceUpdateClassifier(prior_precision="evidence").fit(frame, y[:60])
     twin = saved(clf, tmp_path)
     for name in vars(clf).keys() - {"loo_proba_", "posterior_", "_calibration", "_passed_params"}:
         np.testing.assert_equal(getattr(twin, name), getattr(clf, name))

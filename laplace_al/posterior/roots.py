@@ -8,9 +8,11 @@ methods for discrete sequential estimation*, 1977). Roots come in batches (G, N,
 that learn from the same instances.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
+from scipy.linalg import LinAlgWarning
 
 # Below this share of the largest pivot, a Cholesky factor has lost half of its digits.
 _SMALLEST_PIVOT = 1e-8
@@ -175,6 +177,15 @@ def _factor_of_rows(
         for block in rows():
             upper = torch.linalg.qr(torch.cat([upper, block]), mode="r").R
         factor = upper.T
+        pivots = factor.diagonal().abs()
+        if not pivots.min() > torch.finfo(pivots.dtype).eps * pivots.max():
+            warnings.warn(
+                "prior_precision is lost beside the features even among their square roots: what "
+                "is uncertain where there are no data is off. Scale the features, e.g. with "
+                "StandardScaler, or raise prior_precision.",
+                LinAlgWarning,
+                stacklevel=2,
+            )
     return factor
 
 

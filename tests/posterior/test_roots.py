@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.linalg import LinAlgWarning
 
 from laplace_al.posterior.roots import (
     precision_of_root,
@@ -57,3 +58,10 @@ def test_a_matrix_without_a_root_names_the_cure(wrong):
 def test_features_that_overflow_name_the_cure():
     with pytest.raises(ValueError, match=r"X is too large: .* Scale the features"):
         root_of_sum(torch.full((1, 2), np.inf), torch.ones(1, 1), 1.0)
+
+
+def test_a_prior_that_is_lost_is_reported():
+    """The root of the data to that of the prior is 1e17: float64 holds 16 digits."""
+    features = torch.tensor([[1e12, 1e12, 0.0]]).double()
+    with pytest.warns(LinAlgWarning, match="prior_precision is lost beside the features"):
+        root_of_sum(features, torch.ones(1, 1).double(), 1e-10)

@@ -195,7 +195,7 @@ class LearnerMachine(RuleBasedStateMachine):
         position = self.open_positions()[-1]
         self.change(lambda one: one.skip(position), kind, error, place)
 
-    @precondition(lambda self: len(self.learner._record.labelled) > 4)
+    @precondition(lambda self: self.learner.is_fitted and self.learner._record.is_labelled.any())
     @rule(kind=kinds, error=errors, place=places, label=st.sampled_from("abc"))
     def relabel(self, kind, error, place, label):
         position = int(np.flatnonzero(self.learner._record.is_labelled)[0])
@@ -211,7 +211,7 @@ PATHS = iter(())
 QUICK = settings(
     max_examples=12, stateful_step_count=6, deadline=None, suppress_health_check=[*HealthCheck]
 )
-LONG = settings(QUICK, max_examples=400, stateful_step_count=12)
+LONG = settings(QUICK, max_examples=100, stateful_step_count=12)
 
 
 @pytest.mark.parametrize("effort", [QUICK, pytest.param(LONG, marks=pytest.mark.slow)])

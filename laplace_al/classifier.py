@@ -36,6 +36,7 @@ from laplace_al.leave_one_out import LeftOut
 from laplace_al.likelihoods import likelihood_of
 from laplace_al.memory import Memory
 from laplace_al.mode import find_mode
+from laplace_al.networks import as_array
 from laplace_al.persistence import SaveLoadMixin
 from laplace_al.pool import PoolState
 from laplace_al.predictive import averaged, sampled_probabilities
@@ -331,7 +332,7 @@ class LaplaceUpdateClassifier(
         -----
         ConvergenceWarning
             If the MAP was not reached in ``max_iter`` steps, or the prior precision that was chosen
-        is at a bound of the search.
+            is at a bound of the search.
 
         Examples
         --------
@@ -908,6 +909,7 @@ class LaplaceUpdateClassifier(
         with warnings.catch_warnings():  # that nobody may write to it, which nobody does
             warnings.filterwarnings("ignore", "The given NumPy array is not writ", UserWarning)
             features = torch.as_tensor(features, device=self.posterior_.base.device)
+        _check_size(features, self.posterior_.base.dtype)
         likelihood = likelihood_of(len(self.classes_))
         return PoolState(
             self.posterior_,
@@ -979,9 +981,10 @@ class LaplaceUpdateClassifier(
         if reset:
             self.extractor_ = self._make_extractor()
         if self.extractor_ is None:
-            if not reset and self._is_valid(X):
-                return X
-            return validate_data(self, X, reset=reset, dtype=dtype)
+            if reset or not self._is_valid(X):
+                X = validate_data(self, as_array(X), reset=reset, dtype=dtype)
+            # torch takes no array that is read backwards
+            return np.ascontiguousarray(X) if min(X.strides) < 0 else X
         X = self.extractor_.check_inputs(self, X, reset=reset)
         if reset:
             self.extractor_.probe(X)
@@ -1016,6 +1019,7 @@ class LaplaceUpdateClassifier(
 
     def _phi(self, features, dtype, device):
         features = torch.tensor(features, dtype=dtype, device=device)
+        _check_size(features, dtype)
         return functional.pad(features, (0, 1), value=1.0) if self.fit_intercept else features
 
     def _check_params(self):
@@ -1191,13 +1195,22 @@ class LaplaceUpdateClassifier(
         if self.calibration == "loo":
             update = Recording(update)
         labels = data.features, data.targets, data.weights
-        self.posterior_ = self.posterior_.condition(*labels, update)
+        self.posterior_ = self._conditioned(labels, update)
         if self.calibration == "loo":
             predicted = LeftOut(*(data.weights.new_tensor(np.array(a)) for a in update.predicted))
             self._calibration = self._calibration.observe(self._observation(data, predicted))
             update = update.update
         for _ in range(self.n_passes - 1):
-            self.posterior_ = self.posterior_.condition(*labels, update)
+            self.posterior_ = self._conditioned(labels, update)
+
+    def _conditioned(self, labels, update):
+        try:
+            return self.posterior_.condition(*labels, update)
+        except (ArithmeticError, torch.linalg.LinAlgError) as error:
+            raise ValueError(
+                f"X or sample_weight is too large beside prior_precision={self.prior_precision_:g} "
+                f"to be learnt: {error}. Scale the features, e.g. with StandardScaler."
+            ) from error
 
     def _update_rule(self, likelihood):
         return STRUCTURES[self.covariance_].update(
@@ -1236,6 +1249,15 @@ class LaplaceUpdateClassifier(
         probabilities, _ = averaged(self._draws(features, self.n_samples))
         logits = probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
         return logits if logits.shape[1] > 2 else (logits[:, 1:] - logits[:, :1])
+
+
+def _check_size(features, dtype):
+    """Refuse numbers whose products would overflow, with a margin for variances."""
+    if torch.linalg.vector_norm(features, ord=torch.inf) > torch.finfo(dtype).max ** 0.4:
+        raise ValueError(
+            f"X is too large: products of the features overflow in {dtype}. Scale the features, "
+            "e.g. with StandardScaler."
+        )
 
 
 def _seed(random_state):

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from laplace_al.blocks import in_blocks
 from laplace_al.networks import (
+    as_array,
     as_input,
     captured,
     check_features,
@@ -287,10 +288,7 @@ class TorchFeatures(
             if _num_samples(X) == 0:
                 raise ValueError("X has 0 samples; a minimum of 1 is required.")
             return X
-        if isinstance(X, torch.Tensor):
-            X = X.detach().cpu()
-            X = (X.float() if X.dtype == torch.bfloat16 else X).numpy()
-        return validate_data(estimator, X, reset=reset, dtype="numeric", allow_nd=True)
+        return validate_data(estimator, as_array(X), reset=reset, dtype="numeric", allow_nd=True)
 
     def extract(self, X):
         """Features of validated inputs, in batches.

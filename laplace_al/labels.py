@@ -11,6 +11,7 @@ from sklearn.utils.multiclass import check_classification_targets
 
 # Kinds of NumPy dtypes that hold nothing but labels: boolean, integer, text.
 _DISCRETE = "biuUS"
+_LARGEST_WEIGHT = 1e15
 
 
 ClassWeight: TypeAlias = Mapping[Any, float] | Literal["balanced"] | None
@@ -74,6 +75,11 @@ def _check_weights(sample_weight: ArrayLike | None, n_samples: int) -> NDArray[n
         raise ValueError(
             f"sample_weight must be >= 0; got {weights.min():g}. Drop instances or give them "
             "weight 0."
+        )
+    if weights.max() > _LARGEST_WEIGHT:
+        raise ValueError(
+            f"sample_weight must be at most {_LARGEST_WEIGHT:g}, beside which float64 loses all "
+            f"else; got {weights.max():g}. Divide all weights by a constant."
         )
     if not weights.any():
         raise ValueError(

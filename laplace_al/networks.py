@@ -246,6 +246,28 @@ def as_input(network: nn.Module, batch: NDArray[Any]) -> torch.Tensor:
     return torch.as_tensor(np.array(batch)).to(device, dtype)
 
 
+def as_array(X: Any) -> Any:
+    """A tensor as an array, wherever it lives and whatever gradients it carries.
+
+    Parameters
+    ----------
+    X : Tensor or object
+
+    Returns
+    -------
+    ndarray or object
+        What is no tensor is returned as it is. NumPy has no bfloat16: that becomes float32.
+
+    Examples
+    --------
+    >>> as_array(torch.ones(1, dtype=torch.bfloat16, requires_grad=True))
+    array([1.], dtype=float32)
+    """
+    if not isinstance(X, torch.Tensor):
+        return X
+    return (X.float() if X.dtype == torch.bfloat16 else X).numpy(force=True)
+
+
 def _starts_with_embedding(network: nn.Module) -> bool:
     for module in network.modules():
         if next(module.parameters(recurse=False), None) is not None:

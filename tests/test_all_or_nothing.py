@@ -139,7 +139,7 @@ class LearnerMachine(RuleBasedStateMachine):
     def start(self, refit_every):
         self.path = next(PATHS)
         settings = LaplaceUpdateClassifier(), MarginSampling(), X
-        options = {"refit_every": refit_every, "random_state": 0}
+        options = {"refit_every": refit_every, "classes": list("abc"), "random_state": 0}
         self.learner = ActiveLearner(*settings, journal=self.path, **options)
         self.twin = ActiveLearner(*settings, **options)
 
@@ -211,11 +211,12 @@ PATHS = iter(())
 QUICK = settings(
     max_examples=12, stateful_step_count=6, deadline=None, suppress_health_check=[*HealthCheck]
 )
-LONG = settings(QUICK, max_examples=100, stateful_step_count=12)
+LONG = settings(QUICK, max_examples=60, stateful_step_count=12)
 
 
 @pytest.mark.parametrize("effort", [QUICK, pytest.param(LONG, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("machine", [ClassifierMachine, LearnerMachine])
+@pytest.mark.filterwarnings("ignore:prior_precision=.* chose:sklearn.exceptions.ConvergenceWarning")
 def test_a_failure_anywhere(machine, effort, tmp_path, monkeypatch):
     paths = (tmp_path / f"{i}.sqlite" for i in range(10**9))
     monkeypatch.setitem(globals(), "PATHS", paths)

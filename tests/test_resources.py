@@ -1,0 +1,119 @@
+"""Nothing leaks, no call takes more memory than it says, and Ctrl-C ends a long fit."""
+
+import gc
+import multiprocessing
+import pathlib
+import signal
+import sys
+import threading
+from concurrent.futures import ProcessPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from faults import state_of
+from workers import peak_of_a_call
+
+from laplace_al import LaplaceUpdateClassifier
+
+rng = np.random.default_rng(0)
+X = rng.normal(size=(400, 8))
+y = np.arange(400) % 3
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+
+def held():
+    """Tensors, other objects and bytes of this process."""
+    gc.collect()
+    objects = gc.get_objects()
+    n_tensors = sum(issubclass(type(each), torch.Tensor) for each in objects)
+    pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+    return n_tensors, len(objects), 4096 * pages
+
+
+def check_flat(step, n_warm, n_steps):
+    """What is held after many steps is what was held after few."""
+    for i in range(n_warm):
+        step(i)
+    n_tensors, n_objects, size = held()
+    for i in range(n_steps - n_warm):
+        step(i)
+    now = held()
+    assert now[0] <= n_tensors + 200  # up to 64 labels wait to be read for the temperature
+    assert now[1] <= n_objects + 2000
+    assert now[2] <= size + 8 * 2**20
+
+
+@pytest.mark.slow
+@on_linux
+@pytest.mark.parametrize("covariance", ["shared", "per_class"])
+def test_fifty_thousand_updates_hold_what_a_thousand_do(covariance):
+    clf = LaplaceUpdateClassifier(covariance=covariance).fit(X, y)
+
+    def step(i):
+        row = slice(i % 400, i % 400 + 1)
+        clf.partial_fit(X[row], y[row])
+
+    check_flat(step, 1000, 50_000)
+
+
+@pytest.mark.slow
+@on_linux
+def test_a_thousand_fits_hold_what_a_hundred_do():
+    clf = LaplaceUpdateClassifier(memory_size=20)
+    check_flat(lambda i: clf.fit(X[i % 50 :], y[i % 50 :]).predict_proba(X), 100, 1000)
+
+
+@on_linux
+def test_few_updates_and_fits_leak_nothing():
+    clf = LaplaceUpdateClassifier()
+    check_flat(lambda i: clf.fit(X[:50], y[:50]).partial_fit(X[:1], y[:1]), 20, 60)
+
+
+@on_linux
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("call", "covariance", "n", "size", "n_classes"),
+    [
+        ("fit", "shared", 20_000, 500, 3),
+        ("fit", "per_class", 20_000, 500, 3),
+        ("fit", "per_class", 300, 800, 20),
+        ("fit", "shared", 300, 2000, 3),
+        ("partial_fit", "shared", 20_000, 500, 3),
+        ("partial_fit", "per_class", 20_000, 500, 3),
+        ("predict_proba", "shared", 20_000, 500, 3),
+        ("predict_proba", "per_class", 30_000, 100, 50),
+    ],
+)
+def test_the_peak_is_what_the_docstring_says(call, covariance, n, size, n_classes):
+    roots = size**2 * (n_classes if covariance == "per_class" else 1)
+    features, outputs = n * size, n * n_classes
+    numbers = {
+        "fit": 4 * features + 6 * roots + 10 * outputs,
+        "partial_fit": 2 * features + 3 * roots + 10 * outputs,
+        "predict_proba": 4 * features + roots + 6 * outputs,
+    }[call]
+    task = call, covariance, n, size, n_classes
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        peak = pool.submit(peak_of_a_call, *task).result(timeout=300)
+    assert 0.2 * 8 * numbers < peak < 8 * numbers + 16 * 2**20
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="sends a signal")
+@pytest.mark.parametrize("is_fitted", [False, True])
+def test_an_interrupt_ends_a_long_fit_and_leaves_the_object(is_fitted):
+    """A real SIGINT, while labels are searched for the best of many prior precisions."""
+    A, b = rng.normal(size=(3000, 60)), np.arange(3000) % 40
+    clf = LaplaceUpdateClassifier(prior_precision="evidence")
+    if is_fitted:
+        clf.set_params(prior_precision=1.0).fit(A[:80], b[:80])
+        clf.set_params(prior_precision="evidence")
+    before = state_of(vars(clf))
+    main = threading.main_thread().ident
+    timer = threading.Timer(0.3, signal.pthread_kill, (main, signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        clf.fit(A, b)
+    timer.join()
+    assert state_of(vars(clf)) == before
+    clf.set_params(prior_precision=1.0).fit(A[:80], b[:80]).predict(A[:5])

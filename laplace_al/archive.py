@@ -9,17 +9,21 @@ import json
 import os
 import pathlib
 import secrets
+from typing import Any
 
+import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from laplace_al.stored import Stored
+from laplace_al.typing import Path
 
 _FORMAT = "laplace_al"
 _VERSION = 1
 
 
-def write_archive(path, document, tensors):
+def write_archive(path: Path, document: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
     """Write a file durably: another process sees the one before it or this one, never a part.
 
     Parameters
@@ -59,7 +63,7 @@ def write_archive(path, document, tensors):
     _replace(path, save(arrays, metadata=header))
 
 
-def read_archive(path):
+def read_archive(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """The document and the tensors of a file, on the CPU.
 
     Parameters
@@ -109,7 +113,7 @@ def read_archive(path):
         ) from error
 
 
-def _check_header(header, path):
+def _check_header(header: dict[str, str], path: pathlib.Path) -> None:
     if header.get("format") != _FORMAT:
         raise ValueError(
             f"path={str(path)!r} is a safetensors file of something else: its header has "
@@ -123,7 +127,7 @@ def _check_header(header, path):
         )
 
 
-def _digest(text, arrays):
+def _digest(text: str, arrays: dict[str, NDArray[Any]]) -> str:
     digest = hashlib.sha256(text.encode())
     for name, array in sorted(arrays.items()):
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
@@ -131,7 +135,7 @@ def _digest(text, arrays):
     return digest.hexdigest()
 
 
-def _replace(path, content):
+def _replace(path: pathlib.Path, content: bytes) -> None:
     """Put a file in the place of another at once, and on the disk before returning."""
     path = path.resolve()  # a link stays a link
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")

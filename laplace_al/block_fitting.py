@@ -5,7 +5,8 @@
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -17,13 +18,20 @@ from laplace_al.calibration import (
     weight_of_classes,
 )
 from laplace_al.curvatures import per_class_curvature, secant_stiffening
-from laplace_al.leave_one_out import leave_one_out
+from laplace_al.fitting import Labelled
+from laplace_al.leave_one_out import LeftOut, leave_one_out
+from laplace_al.likelihoods import Likelihood
 from laplace_al.mode import FORCING, MAX_HALVINGS, SETTLED, Mode, conjugate_gradients
+from laplace_al.posterior import Posterior
 from laplace_al.posterior.roots import root_of_precision
-from laplace_al.structures import STRUCTURES
+from laplace_al.priors import IsotropicPrior
+from laplace_al.structures import STRUCTURES, CurvatureName
+from laplace_al.typing import Link
+
+_Total: TypeAlias = Callable[..., Any]
 
 
-class Sums(tuple):
+class Sums(tuple[Any, ...]):
     """Several sums of one pass, which add up each on its own.
 
     Examples
@@ -32,7 +40,7 @@ class Sums(tuple):
     (11, 22)
     """
 
-    def __add__(self, other):
+    def __add__(self, other: Iterable[Any]) -> "Sums":
         return Sums(a + b for a, b in zip(self, other, strict=True))
 
 
@@ -49,14 +57,22 @@ class BlockFit(NamedTuple):
         Of the labels left out, see :class:`~laplace_al.classifier.LooScore`.
     """
 
-    posterior: object
+    posterior: Posterior
     calibration: Calibration
     log_evidence: float | None = None
     accuracy: float | None = None
     log_likelihood: float | None = None
 
 
-def find_mode_in_blocks(total, likelihood, prior, start, *, max_iter, tol):
+def find_mode_in_blocks(
+    total: _Total,
+    likelihood: Likelihood,
+    prior: IsotropicPrior,
+    start: torch.Tensor,
+    *,
+    max_iter: int,
+    tol: float,
+) -> Mode:
     """The steps of :func:`laplace_al.mode.find_mode`, with a pass over the blocks for each product.
 
     Parameters
@@ -103,7 +119,7 @@ def find_mode_in_blocks(total, likelihood, prior, start, *, max_iter, tol):
         if distance <= tol or n_iter == max_iter:
             break
 
-        def hessian(direction, mean=mean):
+        def hessian(direction: torch.Tensor, mean: torch.Tensor = mean) -> torch.Tensor:
             return total(hessian_product, mean, direction) + prior.product(direction)
 
         forcing = min(FORCING, max(float(distance), tol / (2 * float(distance))))
@@ -123,7 +139,17 @@ def find_mode_in_blocks(total, likelihood, prior, start, *, max_iter, tol):
     return Mode(mean, n_iter, float(distance), bool(distance <= max(tol, resolution)))
 
 
-def fit_at_mode(total, mean, prior, likelihood, link, *, covariance, curvature, calibration):
+def fit_at_mode(
+    total: _Total,
+    mean: torch.Tensor,
+    prior: IsotropicPrior,
+    likelihood: Likelihood,
+    link: Link,
+    *,
+    covariance: str,
+    curvature: CurvatureName,
+    calibration: Literal["loo"] | None,
+) -> BlockFit:
     """Posterior, calibration and what the data says of the mode, in up to three passes.
 
     Parameters
@@ -172,14 +198,14 @@ def fit_at_mode(total, mean, prior, likelihood, link, *, covariance, curvature, 
     return BlockFit(fitted, found, evidence, float(right) / n, float(log_proba) / n)
 
 
-def loss_and_slope(data, mean):
+def loss_and_slope(data: Labelled, mean: torch.Tensor) -> Sums:
     """Negative log-likelihood (), and its derivative (D, C)."""
     features, targets, weights, likelihood = data
     loss, residual, _ = likelihood.loss_and_derivatives(features @ mean, targets)
     return Sums((weights @ loss, -features.T @ (weights[:, None] * residual)))
 
 
-def hessian_product(data, mean, direction):
+def hessian_product(data: Labelled, mean: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
     """Second derivative of the negative log-likelihood times a direction, (D, C)."""
     features, _, weights, likelihood = data
     probabilities = likelihood.mean(features @ mean)
@@ -187,21 +213,27 @@ def hessian_product(data, mean, direction):
     return features.T @ (weights[:, None] * curved)
 
 
-def mean_information(data, mean):
+def mean_information(data: Labelled, mean: torch.Tensor) -> torch.Tensor:
     """Phi^T diag(h) Phi with the mean curvature of the outputs, (1, D, D)."""
     features, _, weights, likelihood = data
     curvature = per_class_curvature(likelihood.mean(features @ mean)).mean(dim=1, keepdim=True)
     return _information("shared", features, weights[:, None] * curvature)
 
 
-def per_class_information(data, mean):
+def per_class_information(data: Labelled, mean: torch.Tensor) -> torch.Tensor:
     """Phi^T diag(h_k) Phi with the curvature p_k (1 - p_k) of each output, (C, D, D)."""
     features, _, weights, likelihood = data
     curvature = per_class_curvature(likelihood.mean(features @ mean))
     return _information("per_class", features, weights[:, None] * curvature)
 
 
-def information_at_mode(data, mean, covariance, curvature, stiffening=None):
+def information_at_mode(
+    data: Labelled,
+    mean: torch.Tensor,
+    covariance: str,
+    curvature: CurvatureName,
+    stiffening: torch.Tensor | None = None,
+) -> torch.Tensor:
     """What the data adds to the precision of a posterior, (G, N, N)."""
     features, _, weights, likelihood = data
     probabilities = likelihood.mean(features @ mean)
@@ -209,7 +241,14 @@ def information_at_mode(data, mean, covariance, curvature, stiffening=None):
     return _information(covariance, features, weighted)
 
 
-def examined(data, mean, roots, link, covariance, curvature):
+def examined(
+    data: Labelled,
+    mean: torch.Tensor,
+    roots: torch.Tensor,
+    link: Link,
+    covariance: str,
+    curvature: CurvatureName,
+) -> Sums:
     """Information of the posterior and of coupled classes, loss, scores, weights of classes."""
     targets, weights, likelihood = data[1:]
     left_out, stiffening = _left_out(data, mean, roots)
@@ -227,14 +266,16 @@ def examined(data, mean, roots, link, covariance, curvature):
 class _Examined(Sums):
     """Sums of which the second may be missing."""
 
-    def __add__(self, other):
+    def __add__(self, other: Iterable[Any]) -> "_Examined":
         if self[1] is not None:
             return _Examined(super().__add__(other))
         pairs = zip(self, other, strict=True)
         return _Examined(a if a is None else a + b for a, b in pairs)
 
 
-def left_out_scores(data, mean, roots, link, calibration):
+def left_out_scores(
+    data: Labelled, mean: torch.Tensor, roots: torch.Tensor, link: Link, calibration: Calibration
+) -> Sums:
     """Weight of the labels that are right when left out, and their log-likelihood."""
     _, targets, weights, likelihood = data
     left_out, _ = _left_out(data, mean, roots)
@@ -245,7 +286,9 @@ def left_out_scores(data, mean, roots, link, calibration):
     return Sums((weights @ right, -weights @ loss))
 
 
-def _left_out(data, mean, roots):
+def _left_out(
+    data: Labelled, mean: torch.Tensor, roots: torch.Tensor
+) -> tuple[LeftOut, torch.Tensor]:
     """Leave-one-out logits and the stiffening of the secant, as in :func:`fitting.examine`."""
     features, targets, weights, likelihood = data
     logits = features @ mean
@@ -258,5 +301,5 @@ def _left_out(data, mean, roots):
     return left_out, secant_stiffening(probabilities, without, logits - left_out.logits)
 
 
-def _information(covariance, features, curvature):
+def _information(covariance: str, features: torch.Tensor, curvature: Any) -> torch.Tensor:
     return STRUCTURES[covariance].posterior.information(features, curvature)

@@ -1,21 +1,27 @@
 """Inputs that come in blocks of rows: memory maps, iterators, DataLoaders and Dask arrays."""
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.utils.validation import _num_samples
 from torch.utils import data
+
+from laplace_al.typing import Method
+
+_Answer: TypeAlias = NDArray[Any] | tuple[NDArray[Any], ...]
 
 # Rows of a memory map that are read at once.
 _BLOCK_SIZE = 4096
 _RANDOM = (data.RandomSampler, data.SubsetRandomSampler, data.WeightedRandomSampler)
 
 
-def is_stream(X):
+def is_stream(X: object) -> bool:
     """Whether inputs come in blocks and cannot be indexed.
 
     Parameters
@@ -43,7 +49,7 @@ def is_stream(X):
     )
 
 
-def comes_in_blocks(X):
+def comes_in_blocks(X: object) -> bool:
     """Whether inputs are a stream, or a memory map of more rows than are read at once.
 
     Parameters
@@ -62,7 +68,7 @@ def comes_in_blocks(X):
     return is_stream(X) or (isinstance(X, np.memmap) and X.ndim > 0 and len(X) > _BLOCK_SIZE)
 
 
-def blocks_of(X):
+def blocks_of(X: Any) -> Iterator[Any]:
     """Blocks of rows in their order, of which none is empty.
 
     Parameters
@@ -99,7 +105,7 @@ def blocks_of(X):
             yield block
 
 
-def _raw_blocks(X):
+def _raw_blocks(X: Any) -> Iterator[Any]:
     if isinstance(X, np.ndarray):
         for start in range(0, len(X), _BLOCK_SIZE):
             yield np.asarray(X[start : start + _BLOCK_SIZE])
@@ -115,11 +121,11 @@ def _raw_blocks(X):
         yield from X
 
 
-def _is_dask(X):
+def _is_dask(X: object) -> bool:
     return hasattr(X, "__dask_graph__") and hasattr(X, "rechunk")
 
 
-def _check_order(loader):
+def _check_order(loader: data.DataLoader[Any]) -> None:
     if isinstance(loader.sampler, _RANDOM):
         raise ValueError(
             "A DataLoader must go through its rows in their order, so that a position tells which "
@@ -129,7 +135,7 @@ def _check_order(loader):
         raise ValueError("A DataLoader with drop_last=True leaves rows out. Use drop_last=False.")
 
 
-def in_blocks(method):
+def in_blocks(method: Method) -> Method:
     """Make a method of an estimator take inputs that come in blocks, one block at a time.
 
     Parameters
@@ -152,7 +158,7 @@ def in_blocks(method):
     """
 
     @functools.wraps(method)
-    def over_blocks(self, X):
+    def over_blocks(self: Any, X: Any) -> Any:
         if not comes_in_blocks(X):
             return method(self, X)
         answers = (method(self, block) for block in blocks_of(X))
@@ -161,10 +167,10 @@ def in_blocks(method):
             raise ValueError(f"X has no rows: {type(X).__name__} gave no block. Is it used up?")
         return joined
 
-    return over_blocks
+    return cast(Method, over_blocks)
 
 
-def _joined(answers):
+def _joined(answers: Iterable[_Answer]) -> _Answer | None:
     answers = list(answers)
     if not answers:
         return None
@@ -173,12 +179,13 @@ def _joined(answers):
     return np.concatenate(answers)
 
 
-def _filled(answers, n_rows):
+def _filled(answers: Iterable[_Answer], n_rows: int) -> _Answer:
     """Answers joined in an array whose length is known before: they are never held twice."""
-    whole, start = None, 0
+    whole: tuple[NDArray[Any], ...] = ()
+    start = 0
     for answer in answers:
         parts = answer if isinstance(answer, tuple) else (answer,)
-        if whole is None:
+        if not whole:
             whole = tuple(np.empty((n_rows, *part.shape[1:]), part.dtype) for part in parts)
         stop = start + len(parts[0])
         for array, part in zip(whole, parts, strict=True):
@@ -187,7 +194,7 @@ def _filled(answers, n_rows):
     return whole if isinstance(answer, tuple) else whole[0]
 
 
-def concatenated(parts):
+def concatenated(parts: Sequence[Any]) -> Any:
     """Rows of several blocks, one after the other.
 
     Parameters

@@ -2,17 +2,19 @@
 
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from laplace_al.leave_one_out import LeftOut
-from laplace_al.likelihoods import Bernoulli, Categorical
+from laplace_al.likelihoods import Likelihood
+from laplace_al.typing import Link
 
-_LOG_TEMPERATURES = 0.2 * np.arange(-20, 21)
+_LOG_TEMPERATURES = 0.2 * np.arange(-20, 21, dtype=np.float64)
 _SCALES = (1.0, 0.3, 3.0, 0.1, 10.0, 0.03)  # the first of equals
 _NUMBERS_AT_ONCE = 2**16  # which stay in the cache
 # Standard deviation of log T before any label: one label moves it, ten overrule it.
@@ -35,8 +37,8 @@ class Observation(NamedTuple):
         s.
     """
 
-    link: Callable
-    likelihood: Bernoulli | Categorical
+    link: Link
+    likelihood: Likelihood
     predicted: LeftOut
     targets: torch.Tensor
     weights: torch.Tensor
@@ -65,15 +67,15 @@ class Calibration:
     1.0
     """
 
-    read: np.ndarray = field(default_factory=lambda: np.zeros(len(_LOG_TEMPERATURES)))
+    read: NDArray[np.float64] = field(default_factory=lambda: np.zeros(len(_LOG_TEMPERATURES)))
     variance_scale: float = 1.0
-    unread: tuple = ()
+    unread: tuple[Observation, ...] = ()
 
-    def __deepcopy__(self, memo):
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self  # a value
 
     @classmethod
-    def fit(cls, observation):
+    def fit(cls, observation: Observation) -> Self:
         """Temperature and scale of the largest log-likelihood of the labels.
 
         Parameters
@@ -102,14 +104,14 @@ class Calibration:
             return cls()
         coarse = _LOG_TEMPERATURES[::2]
 
-        def quality(scale):
+        def quality(scale: float) -> float:
             return (_summed_scores(observation, scale, coarse) + _log_prior(coarse)).max()
 
         best = max(_SCALES, key=quality)
         return cls(_summed_scores(observation, best, _LOG_TEMPERATURES), best)
 
     @classmethod
-    def of_scores(cls, scores, is_informed):
+    def of_scores(cls, scores: NDArray[np.float64], is_informed: bool) -> Self:
         """What :meth:`fit` finds, from sums over the instances.
 
         Parameters
@@ -135,7 +137,7 @@ class Calibration:
         return cls(scores[best], _SCALES[best])
 
     @functools.cached_property
-    def scores(self):
+    def scores(self) -> NDArray[np.float64]:
         """Sum of s log p(y) of all labels at each temperature, (n_temperatures,)."""
         scores = self.read
         for joined, sizes in self._joined():
@@ -145,21 +147,21 @@ class Calibration:
         return scores
 
     @property
-    def is_informed(self):
+    def is_informed(self) -> bool:
         """Whether any label was seen."""
         return bool(self.scores.any())
 
     @property
-    def _penalised(self):
+    def _penalised(self) -> NDArray[np.float64]:
         return self.scores + _log_prior(_LOG_TEMPERATURES)  # eq-calibration
 
     @property
-    def objective(self):
+    def objective(self) -> float:
         """Log-likelihood and log prior at the best temperature of the grid."""
         return float(self._penalised.max())
 
     @property
-    def temperature(self):
+    def temperature(self) -> float:
         """T: the top of the parabola through the best point of the grid and its neighbours."""
         values = self._penalised
         best = int(np.clip(values.argmax(), 1, len(values) - 2))
@@ -169,7 +171,7 @@ class Calibration:
         step = _LOG_TEMPERATURES[1] - _LOG_TEMPERATURES[0]
         return float(np.exp(_LOG_TEMPERATURES[best] + shift * step))
 
-    def observe(self, observation):
+    def observe(self, observation: Observation) -> Self:
         """With further labels.
 
         Parameters
@@ -196,7 +198,7 @@ class Calibration:
         is_little = max(len(more.unread), len(observation.weights)) < _MAX_UNREAD
         return more if is_little else more._all_read()
 
-    def merge(self, other, since):
+    def merge(self, other: Self, since: Self) -> Self:
         """With what two have seen apart from each other.
 
         Parameters
@@ -216,7 +218,7 @@ class Calibration:
         """
         return replace(self, read=self.scores + other.scores - since.scores, unread=())
 
-    def forget(self, share):
+    def forget(self, share: float) -> Self:
         """With all labels so far counting only a share.
 
         Parameters
@@ -235,10 +237,10 @@ class Calibration:
         """
         return replace(self, read=share * self.scores, unread=())
 
-    def _all_read(self):
+    def _all_read(self) -> Self:
         return replace(self, read=self.scores, unread=())
 
-    def _joined(self):
+    def _joined(self) -> Iterator[tuple[Observation, list[int]]]:
         """What is unread, in runs of the same link and number of outputs, and how many each."""
         runs = itertools.groupby(self.unread, lambda part: (part.link, part.targets.shape[1:]))
         for _, run in runs:
@@ -251,14 +253,14 @@ class Calibration:
             )
             yield joined, [len(part.weights) for part in parts]
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         return {
             "read": self.scores,
             "variance_scale": self.variance_scale,
             "unread": (),
         }
 
-    def apply(self, link, mean, variance):
+    def apply(self, link: Link, mean: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
         """Calibrated logits.
 
         Parameters
@@ -280,7 +282,7 @@ class Calibration:
         return link(mean / self.temperature, self.variance_scale * variance)
 
 
-def scores_of_scales(observation):
+def scores_of_scales(observation: Observation) -> NDArray[np.float64]:
     """Sum of s log p(y) at each scale of the variance and temperature of the grid.
 
     Parameters
@@ -293,6 +295,7 @@ def scores_of_scales(observation):
 
     Examples
     --------
+    >>> from laplace_al.likelihoods import Bernoulli
     >>> from laplace_al.links import plug_in
     >>> sure = LeftOut(torch.tensor([[9.0]]), torch.zeros(1, 1))
     >>> seen = Observation(plug_in, Bernoulli(), sure, torch.ones(1, 1), torch.ones(1))
@@ -302,7 +305,7 @@ def scores_of_scales(observation):
     return np.stack([_summed_scores(observation, scale, _LOG_TEMPERATURES) for scale in _SCALES])
 
 
-def weight_of_classes(targets, weights):
+def weight_of_classes(targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Weight of each class.
 
     Parameters
@@ -325,21 +328,28 @@ def weight_of_classes(targets, weights):
     return per_output
 
 
-def _says_anything(observation):
+def _says_anything(observation: Observation) -> bool:
     """Whether some class has more than one unit of weight."""
     return bool((weight_of_classes(observation.targets, observation.weights) > 1).any())
 
 
-def _log_prior(log_temperatures):
+def _log_prior(log_temperatures: NDArray[np.float64]) -> NDArray[np.float64]:
     return -((log_temperatures / _PRIOR) ** 2) / 2
 
 
-def _summed_scores(observation, scale, log_temperatures):
+def _summed_scores(
+    observation: Observation, scale: float, log_temperatures: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Sum of s log p(y) at each temperature, (n_t,)."""
     return _scores(observation, scale, log_temperatures, len(observation.weights))[0]
 
 
-def _scores(observation, scale, log_temperatures, sizes):
+def _scores(
+    observation: Observation,
+    scale: float,
+    log_temperatures: NDArray[np.float64],
+    sizes: int | list[int],
+) -> NDArray[np.float64]:
     """Sums of s log p(y) at each temperature, over so many labels at a time: (n_sums, n_t)."""
     link, likelihood, predicted, targets, weights = observation
     logits, variance = predicted.logits, scale * predicted.variance

@@ -1,5 +1,6 @@
 """What a fit finds out besides the mode: leave-one-out, evidence and the prior precision."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +9,8 @@ from scipy.optimize import minimize_scalar
 
 from laplace_al.curvatures import per_class_curvature, secant_stiffening
 from laplace_al.leave_one_out import LeftOut, leave_one_out, per_class_laplace
-from laplace_al.likelihoods import Bernoulli, Categorical
+from laplace_al.likelihoods import Likelihood
+from laplace_al.priors import IsotropicPrior
 from laplace_al.structures import STRUCTURES
 
 # Prior precisions that are tried, in units of the mean square of a row of features.
@@ -30,7 +32,7 @@ class Labelled(NamedTuple):
     features: torch.Tensor
     targets: torch.Tensor
     weights: torch.Tensor
-    likelihood: Bernoulli | Categorical
+    likelihood: Likelihood
 
 
 class Examined(NamedTuple):
@@ -66,7 +68,9 @@ class LooScore(NamedTuple):
     log_likelihood: float
 
 
-def examine(data, mean, prior, *, coupled=False):
+def examine(
+    data: Labelled, mean: torch.Tensor, prior: IsotropicPrior, *, coupled: bool = False
+) -> Examined:
     """Leave-one-out and evidence at a mode.
 
     The log evidence is log p(y | W) + log p(W) + D C / 2 log 2 pi - log det A / 2 at the mode W,
@@ -90,7 +94,7 @@ def examine(data, mean, prior, *, coupled=False):
 
     Examples
     --------
-    >>> from laplace_al.priors import IsotropicPrior
+    >>> from laplace_al.likelihoods import Bernoulli
     >>> one = torch.ones(1, 1)
     >>> data = Labelled(one, one, one[0], Bernoulli())
     >>> round(examine(data, 0 * one, IsotropicPrior(0 * one, 1.0)).log_evidence, 4)  # at W = 0
@@ -132,7 +136,9 @@ class Chosen(NamedTuple):
     bound: str | None
 
 
-def choose_prior_precision(score, features, weights):
+def choose_prior_precision(
+    score: Callable[[float], float], features: torch.Tensor, weights: torch.Tensor
+) -> Chosen:
     """Prior precision of the largest score: the best of nine decades, then a bounded search.
 
     Parameters

@@ -1,14 +1,23 @@
 """A pool of unlabelled instances whose predictions follow each label at the price of one pass."""
 
 import copy
+from collections.abc import Sequence
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional
 
+from laplace_al.calibration import Calibration
+from laplace_al.likelihoods import Likelihood
+from laplace_al.posterior import Posterior
 from laplace_al.predictive import sampled_probabilities
 from laplace_al.transaction import all_or_nothing, on_one_state
-from laplace_al.updates import ExpectedUpdate, Recording
+from laplace_al.typing import Link
+from laplace_al.updates import ExpectedUpdate, Recording, Rule
+
+_Rows: TypeAlias = slice | Sequence[int] | NDArray[np.integer] | torch.Tensor
 
 
 class PoolState:
@@ -60,17 +69,17 @@ class PoolState:
 
     def __init__(
         self,
-        posterior,
-        features,
-        likelihood,
-        update,
-        calibration,
-        link,
-        classes,
+        posterior: Posterior,
+        features: torch.Tensor,
+        likelihood: Likelihood,
+        update: Rule,
+        calibration: Calibration,
+        link: Link,
+        classes: NDArray[Any],
         *,
-        fit_intercept,
-        random_seed=0,
-    ):
+        fit_intercept: bool,
+        random_seed: int = 0,
+    ) -> None:
         self.posterior = posterior
         self.features = features
         self.likelihood = likelihood
@@ -83,10 +92,10 @@ class PoolState:
         self.logits = self.project(posterior.mean)
         self.variance = self._fresh_variance()
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.features)
 
-    def copy(self):
+    def copy(self) -> Self:
         """A state that can observe other labels; the features are shared.
 
         Returns
@@ -104,7 +113,7 @@ class PoolState:
         """
         return copy.copy(self)  # what it holds is replaced, never changed
 
-    def part(self, positions):
+    def part(self, positions: NDArray[np.integer]) -> Self:
         """The state of some instances of the pool.
 
         Parameters
@@ -127,7 +136,7 @@ class PoolState:
         twin.logits, twin.variance = self.logits[positions], self.variance[positions]
         return twin
 
-    def elsewhere(self, features):
+    def elsewhere(self, features: torch.Tensor) -> Self:
         """The same posterior on other instances.
 
         Parameters
@@ -153,7 +162,7 @@ class PoolState:
         return twin
 
     @all_or_nothing
-    def observe(self, index, target, weight=1.0):
+    def observe(self, index: int, target: Any, weight: float = 1.0) -> Self:
         """Learn the label of one instance of the pool, and rescore all others.
 
         Parameters
@@ -195,7 +204,7 @@ class PoolState:
         self.posterior, self.logits, self.variance = posterior, logits, variance
         return self
 
-    def rows(self, positions):
+    def rows(self, positions: _Rows) -> torch.Tensor:
         """Features with the constant 1, in the dtype of the posterior.
 
         Parameters
@@ -208,7 +217,7 @@ class PoolState:
         """
         return self._completed(self.features[positions])
 
-    def project(self, matrix):
+    def project(self, matrix: torch.Tensor) -> torch.Tensor:
         """Phi times a matrix (D, m), computed in the dtype of the features: (n_pool, m).
 
         Parameters
@@ -225,7 +234,7 @@ class PoolState:
         return product if constant is None else product.add_(constant)
 
     @on_one_state
-    def predict_proba(self, rows=slice(None)):
+    def predict_proba(self, rows: _Rows = slice(None)) -> NDArray[np.floating]:
         """Calibrated probabilities of the pool.
 
         Parameters
@@ -248,7 +257,7 @@ class PoolState:
         return self.likelihood.probabilities(logits).numpy(force=True)
 
     @on_one_state
-    def sample_proba(self, n_samples):
+    def sample_proba(self, n_samples: int) -> NDArray[np.floating]:
         """Calibrated probabilities under weights drawn from the posterior.
 
         Parameters
@@ -276,18 +285,18 @@ class PoolState:
         )
         return torch.cat(list(draws)).numpy(force=True)
 
-    def _fresh_variance(self):
+    def _fresh_variance(self) -> torch.Tensor:
         """Chunks of features in the posterior's dtype: a large pool is never copied whole."""
         parts = []
         for rows in self.features.split(_ROWS_AT_ONCE):
             parts.append(self.posterior.variance(self._completed(rows)))
         return torch.cat(parts)
 
-    def _completed(self, features):
+    def _completed(self, features: torch.Tensor) -> torch.Tensor:
         features = features.to(self.posterior.base)
         return functional.pad(features, (0, 1), value=1.0) if self.fit_intercept else features
 
-    def _encoded(self, target):
+    def _encoded(self, target: Any) -> torch.Tensor:
         """Targets (1, C) of a label; of any one for None."""
         place = np.array([0]) if target is None else np.flatnonzero(self.classes_ == target)
         if len(place) != 1:

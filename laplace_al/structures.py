@@ -9,12 +9,12 @@ import torch
 from laplace_al.curvatures import full_curvature_root, per_class_curvature, shared_curvature
 from laplace_al.likelihoods import Likelihood
 from laplace_al.posterior import FullPosterior, PerClassPosterior, Posterior, SharedPosterior
-from laplace_al.typing import UpdateRule
 from laplace_al.updates import (
     CoupledMapUpdate,
     CoupledNewtonUpdate,
     MapUpdate,
     NewtonUpdate,
+    Rule,
 )
 
 AUTO_LIMIT = 2**25
@@ -44,8 +44,8 @@ class Structure(NamedTuple):
 
     posterior: type[Posterior]
     curvatures: dict[str, Callable[[Any], Any]]
-    newton: Callable[..., UpdateRule]
-    map: Callable[..., UpdateRule]
+    newton: Callable[..., Rule]
+    map: Callable[..., Rule]
 
     def update(
         self,
@@ -54,7 +54,7 @@ class Structure(NamedTuple):
         update: UpdateName,
         curvature: CurvatureName,
         step_size: float,
-    ) -> UpdateRule:
+    ) -> Rule:
         """The update rule of the parameters.
 
         Parameters

@@ -1,13 +1,16 @@
 """Tensors in, tensors out, where scikit-learn is told to dispatch by the kind of array."""
 
 import functools
+from typing import Any, cast
 
 import numpy as np
 import torch
 from sklearn import config_context, get_config
 
+from laplace_al.typing import Method
 
-def like_tensors(method):
+
+def like_tensors(method: Method) -> Method:
     """Make a method of an estimator answer tensors with tensors under ``array_api_dispatch``.
 
     Without ``sklearn.set_config(array_api_dispatch=True)`` nothing changes. With it, numbers come
@@ -35,7 +38,7 @@ def like_tensors(method):
     """
 
     @functools.wraps(method)
-    def follows(self, X, *args, **kwargs):
+    def follows(self: Any, X: Any, *args: Any, **kwargs: Any) -> Any:
         if not (isinstance(X, torch.Tensor) and get_config()["array_api_dispatch"]):
             return method(self, X, *args, **kwargs)
         args = [_on_the_host(value) for value in (X, *args)]
@@ -46,14 +49,14 @@ def like_tensors(method):
             return tuple(_like(X, part) for part in answer)
         return _like(X, answer)
 
-    return follows
+    return cast(Method, follows)
 
 
-def _on_the_host(value):
+def _on_the_host(value: Any) -> Any:
     return value.detach().cpu() if isinstance(value, torch.Tensor) else value
 
 
-def _like(X, answer):
+def _like(X: torch.Tensor, answer: Any) -> Any:
     if not isinstance(answer, np.ndarray) or answer.dtype.kind not in "biuf":
         return answer
     tensor = torch.as_tensor(answer, device=X.device)

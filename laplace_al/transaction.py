@@ -5,9 +5,14 @@ that fails, or is interrupted, has changed nothing, and other threads see no mix
 """
 
 import functools
+from typing import Any, TypeVar, cast
+
+from laplace_al.typing import Method
+
+_Made = TypeVar("_Made")
 
 
-def all_or_nothing(method):
+def all_or_nothing(method: Method) -> Method:
     """Make a method work on a draft of its object, whose attributes become the object's at the end.
 
     Methods must rebind values rather than change them in place. Every exception counts,
@@ -42,7 +47,7 @@ def all_or_nothing(method):
     """
 
     @functools.wraps(method)
-    def guarded(self, *args, **kwargs):
+    def guarded(self: Any, *args: Any, **kwargs: Any) -> Any:
         published = vars(self)
         draft = _object_of(type(self), dict(published))
         result = method(draft, *args, **kwargs)
@@ -54,10 +59,10 @@ def all_or_nothing(method):
         self.__dict__ = vars(draft)
         return self if result is draft else result
 
-    return guarded
+    return cast(Method, guarded)
 
 
-def on_one_state(method):
+def on_one_state(method: Method) -> Method:
     """Make a method see its object as it is now, whatever is published while it runs.
 
     Parameters
@@ -87,13 +92,13 @@ def on_one_state(method):
     """
 
     @functools.wraps(method)
-    def reading(self, *args, **kwargs):
+    def reading(self: Any, *args: Any, **kwargs: Any) -> Any:
         return method(_object_of(type(self), vars(self)), *args, **kwargs)
 
-    return reading
+    return cast(Method, reading)
 
 
-def _object_of(kind, attributes):
+def _object_of(kind: type[_Made], attributes: dict[str, Any]) -> _Made:
     """An object of a class with such attributes."""
     made = object.__new__(kind)
     made.__dict__ = attributes

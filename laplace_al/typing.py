@@ -29,6 +29,9 @@ Path: TypeAlias = str | os.PathLike[str]
 Vector: TypeAlias = NDArray[np.float64]
 """The few numbers of one instance, in NumPy wherever the features live."""
 
+Method = TypeVar("Method", bound=Callable[..., Any])
+"""A method that a decorator gives back with its signature."""
+
 Numbers = TypeVar("Numbers", Vector, torch.Tensor)
 """Numbers of one instance, or of many, by functions that take either."""
 

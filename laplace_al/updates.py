@@ -12,7 +12,7 @@ their covariance V (C, C) and the curvature is given by a root B (C, C), H = B B
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 
@@ -190,6 +190,9 @@ class CoupledMapUpdate(NamedTuple):
         return coefficients, weights.sqrt() * self.curvature_root(self.likelihood.mean(shifted))
 
 
+Rule: TypeAlias = NewtonUpdate | MapUpdate | CoupledNewtonUpdate | CoupledMapUpdate
+
+
 class ExpectedUpdate(NamedTuple):
     """What a label does on average over the prediction: the mean stays, the variance shrinks.
 
@@ -207,7 +210,7 @@ class ExpectedUpdate(NamedTuple):
     (array([0.]), array([2.]))
     """
 
-    update: NewtonUpdate | MapUpdate | CoupledNewtonUpdate | CoupledMapUpdate
+    update: Rule
 
     def __call__(self, logits: Any, variance: Any, target: Any, weight: Any) -> tuple[Any, Any]:
         """Zero and the curvature; the target is not looked at."""

@@ -373,8 +373,9 @@ class ExpectedGain(StoppingRule):
             )
         points = view.state if self.X_eval is None else view.state_of(self.X_eval)
         candidates = self._most_uncertain(view.state, candidates)
+        nothing_to_draw = np.random.RandomState(0)  # all candidates are scored
         utilities = ExpectedErrorReduction(self.X_eval, loss=self.loss).candidate_utilities(
-            view, candidates, rng=None
+            view, candidates, nothing_to_draw
         )
         now = _LOSSES[self.loss](points.predict_proba()).mean()
         n_predictions = len(points) if self.n_predictions is None else self.n_predictions

@@ -35,6 +35,9 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 Numbers = TypeVar("Numbers", Vector, torch.Tensor)
 """Numbers of one instance, or of many, by functions that take either."""
 
+Choice: TypeAlias = tuple[NDArray[np.int64], NDArray[np.float64]]
+"""Positions in a pool, best first, and the utilities of the whole pool."""
+
 Link: TypeAlias = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Means and variances of logits to the logits of a prediction, see :mod:`laplace_al.links`."""
 

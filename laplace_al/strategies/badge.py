@@ -1,9 +1,12 @@
 """Diverse and uncertain batches by the gradients of the last layer."""
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from laplace_al.strategies.base import QueryStrategy
 from laplace_al.strategies.ranking import best
+from laplace_al.strategies.view import PoolView
+from laplace_al.typing import Choice
 
 
 class BADGE(QueryStrategy):
@@ -44,11 +47,17 @@ class BADGE(QueryStrategy):
     array([1, 0])
     """
 
-    def utilities(self, view, rng):
+    def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.float64]:
         """Squared norm of the gradient, (n_pool,)."""
         return squared_norms(residuals(view.predict_proba())) * squared_norms(view.features)
 
-    def choose(self, view, n_instances, candidates, rng):
+    def choose(
+        self,
+        view: PoolView,
+        n_instances: int,
+        candidates: NDArray[np.bool_],
+        rng: np.random.RandomState,
+    ) -> Choice:
         """Centres of k-means++ in the space of the gradients."""
         utilities = self.candidate_utilities(view, candidates, rng)
         coefficients, features = residuals(view.predict_proba()), view.features
@@ -69,7 +78,7 @@ class BADGE(QueryStrategy):
         return positions, utilities
 
 
-def residuals(probabilities):
+def residuals(probabilities: ArrayLike) -> NDArray[np.floating]:
     """Probabilities minus the indicator of the largest, ``a = p - e``.
 
     Parameters
@@ -90,7 +99,7 @@ def residuals(probabilities):
     return a
 
 
-def squared_norms(rows):
+def squared_norms(rows: NDArray[np.floating]) -> NDArray[np.float64]:
     """Squared Euclidean norm of each row.
 
     Parameters
@@ -109,7 +118,9 @@ def squared_norms(rows):
     return np.einsum("nd,nd->n", rows, rows).astype(np.float64)
 
 
-def squared_gradient_distances(coefficients, features, centre):
+def squared_gradient_distances(
+    coefficients: NDArray[np.floating], features: NDArray[np.floating], centre: int
+) -> NDArray[np.float64]:
     """Squared distances of the matrices ``a_i φ_iᵀ`` to that of one instance.
 
     Parameters

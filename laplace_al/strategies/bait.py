@@ -1,15 +1,21 @@
 """Batches that leave the least of the pool's Fisher information unknown."""
 
 import math
+from collections.abc import Iterable, Iterator
 from numbers import Real
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.utils._param_validation import Interval
 
 from laplace_al.curvatures import per_class_curvature
+from laplace_al.pool import PoolState
 from laplace_al.strategies.base import QueryStrategy
 from laplace_al.strategies.ranking import best
+from laplace_al.strategies.view import PoolView
+from laplace_al.typing import Choice, Projection, RandomState
 
 
 class BAIT(QueryStrategy):
@@ -52,22 +58,28 @@ class BAIT(QueryStrategy):
     array([0, 2])
     """
 
-    _parameter_constraints: dict = {
+    _parameter_constraints: dict[str, Any] = {
         **QueryStrategy._parameter_constraints,
         "oversample": [Interval(Real, 1, None, closed="left")],
     }
 
-    def __init__(self, *, oversample=2, random_state=None):
+    def __init__(self, *, oversample: float = 2, random_state: RandomState = None) -> None:
         super().__init__(random_state=random_state)
         self.oversample = oversample
 
-    def utilities(self, view, rng):
+    def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.float64]:
         """How much each instance alone would lessen the trace, (n_pool,)."""
-        return self._design(view)[0].gains()
+        return self._design(view)[1].gains()
 
-    def choose(self, view, n_instances, candidates, rng):
+    def choose(
+        self,
+        view: PoolView,
+        n_instances: int,
+        candidates: NDArray[np.bool_],
+        rng: np.random.RandomState,
+    ) -> Choice:
         """Greedy forward, then backward."""
-        design, curvature = self._design(view)
+        blocks, design, curvature = self._design(view)
         precision = design.precision
         utilities = np.where(candidates, design.gains(), -np.inf)
         n_added = min(math.ceil(self.oversample * n_instances), int(candidates.sum()))
@@ -75,13 +87,13 @@ class BAIT(QueryStrategy):
         for i in range(n_added):
             added[i] = best(np.where(free, design.gains(), -np.inf), 1, rng)[0]
             free[added[i]] = False
-            rows.append(design.blocks.row(added[i]))
+            rows.append(blocks.row(added[i]))
             design.add(added[i], rows[i][0])
         kept = prune(torch.cat(rows), curvature[added], precision, design.pool, n_instances, rng)
         return added[kept], utilities
 
-    def _design(self, view):
-        """Design of the pool before any choice, and the curvature of the pool, (n_pool,)."""
+    def _design(self, view: PoolView) -> tuple["Blocks", "Design", torch.Tensor]:
+        """The pool, its design before any choice, and its curvature, (n_pool,)."""
         state = view.posterior_state(self)
         curvature = curvature_of(state, state.logits)
         pool = Blocks(state, state.features)
@@ -91,7 +103,8 @@ class BAIT(QueryStrategy):
         target = information(pool, curvature.split(_ROWS_AT_ONCE), len(mean))
         precision = information(labelled, seen, len(mean)).to(target)
         precision.diagonal().add_(state.posterior.prior_precision)
-        return Design(pool, state.project, curvature, precision, target), curvature
+        design = Design(pool, state.project, curvature, precision, target)
+        return pool, design, curvature
 
 
 class Design:
@@ -118,7 +131,14 @@ class Design:
     array([1. , 1.6])
     """
 
-    def __init__(self, blocks, project, curvature, precision, pool):
+    def __init__(
+        self,
+        blocks: Iterable[torch.Tensor],
+        project: Projection,
+        curvature: torch.Tensor,
+        precision: torch.Tensor,
+        pool: torch.Tensor,
+    ) -> None:
         self.blocks = blocks
         self.project = project
         self.curvature = curvature
@@ -133,18 +153,18 @@ class Design:
         self.variance = torch.cat(variance)  # v = φᵀA⁻¹φ
         self.influence = torch.cat(influence)  # q = φᵀA⁻¹FA⁻¹φ
 
-    def gains(self):
+    def gains(self) -> NDArray[np.float64]:
         """What the trace loses by an instance more, ``h q / (1 + h v)``, ndarray (n,)."""
         h = self.curvature
         return (h * self.influence / (1 + h * self.variance)).numpy(force=True)
 
-    def losses(self):
+    def losses(self) -> NDArray[np.float64]:
         """What the trace gains by an instance less, ``h q / (1 - h v)``, ndarray (n,)."""
         h = self.curvature
         rest = (1 - h * self.variance).clamp(min=torch.finfo(h.dtype).eps)
         return (h * self.influence / rest).numpy(force=True)
 
-    def add(self, position, row, sign=1):
+    def add(self, position: int, row: torch.Tensor, sign: int = 1) -> None:
         """Let A have an instance more, or one less with the sign -1.
 
         With u = A⁻¹φ and s = h / (1 + h φᵀu), h signed, A⁻¹ becomes A⁻¹ - s u uᵀ; c = Φu and
@@ -186,19 +206,19 @@ class Blocks:
     [tensor([[3., 1.]], dtype=torch.float64)]
     """
 
-    def __init__(self, state, features):
+    def __init__(self, state: PoolState, features: torch.Tensor | NDArray[np.floating]) -> None:
         self.state = state
         self.features = features
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[torch.Tensor]:
         for start in range(0, len(self.features), _ROWS_AT_ONCE):
             yield self._prepared(self.features[start : start + _ROWS_AT_ONCE])
 
-    def row(self, position):
+    def row(self, position: int) -> torch.Tensor:
         """One row, (1, D)."""
         return self._prepared(self.features[position : position + 1])
 
-    def _prepared(self, rows):
+    def _prepared(self, rows: torch.Tensor | NDArray[np.floating]) -> torch.Tensor:
         if isinstance(rows, np.ndarray):
             rows = torch.from_numpy(rows.astype(np.float64))  # a copy, which is writeable
         rows = rows.to(self.state.posterior.base.device, torch.float64)
@@ -206,7 +226,7 @@ class Blocks:
         return torch.nn.functional.pad(rows, (0, 1), value=1.0) if fit_intercept else rows
 
 
-def curvature_of(state, logits):
+def curvature_of(state: PoolState, logits: torch.Tensor) -> torch.Tensor:
     """Curvature that all outputs share, ``h = Σ_k p_k (1 - p_k)``; p (1 - p) for one logit.
 
     Parameters
@@ -228,7 +248,9 @@ def curvature_of(state, logits):
     return per_class_curvature(state.likelihood.mean(logits.double())).sum(dim=1)
 
 
-def information(blocks, curvatures, n_features):
+def information(
+    blocks: Iterable[torch.Tensor], curvatures: Iterable[torch.Tensor], n_features: int
+) -> torch.Tensor:
     """Fisher information ``Σ h φφᵀ`` of rows that come in blocks.
 
     Parameters
@@ -253,7 +275,14 @@ def information(blocks, curvatures, n_features):
     return total
 
 
-def prune(rows, curvature, precision, pool, n_kept, rng):
+def prune(
+    rows: torch.Tensor,
+    curvature: torch.Tensor,
+    precision: torch.Tensor,
+    pool: torch.Tensor,
+    n_kept: int,
+    rng: np.random.RandomState,
+) -> NDArray[np.int64]:
     """Drop instances, one by one, without which ``tr(A⁻¹ F)`` grows least.
 
     Parameters

@@ -1,11 +1,16 @@
 """What a label would tell about the weights."""
 
 from numbers import Integral
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from sklearn.utils._param_validation import Interval
 
 from laplace_al import scores
 from laplace_al.strategies.base import QueryStrategy
+from laplace_al.strategies.view import PoolView
+from laplace_al.typing import RandomState
 
 
 class BALD(QueryStrategy):
@@ -43,17 +48,17 @@ class BALD(QueryStrategy):
     array([1, 2])
     """
 
-    _parameter_constraints: dict = {
+    _parameter_constraints: dict[str, Any] = {
         **QueryStrategy._parameter_constraints,
         "n_samples": [Interval(Integral, 1, None, closed="left")],
     }
 
     is_pointwise = True
 
-    def __init__(self, *, n_samples=100, random_state=None):
+    def __init__(self, *, n_samples: int = 100, random_state: RandomState = None) -> None:
         self.n_samples = n_samples
         self.random_state = random_state
 
-    def utilities(self, view, rng):
+    def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.float64]:
         """Mutual information of label and weights, (n_pool,)."""
         return scores.mutual_information(view.posterior_state(self).sample_proba(self.n_samples))

@@ -2,8 +2,11 @@
 
 import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, cast, overload
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils.validation import _num_samples
@@ -12,6 +15,7 @@ from laplace_al.strategies.checks import check_candidates, check_n_instances
 from laplace_al.strategies.passes import choose_from_blocks, reads_in_blocks
 from laplace_al.strategies.ranking import Leaders, draw_seed, tie_breakers
 from laplace_al.strategies.view import PoolView
+from laplace_al.typing import Choice, Instances, RandomState
 
 
 class QueryStrategy(ABC, BaseEstimator):
@@ -35,19 +39,49 @@ class QueryStrategy(ABC, BaseEstimator):
     MarginSampling(random_state=0)
     """
 
-    _parameter_constraints: dict = {"random_state": ["random_state"]}
+    _parameter_constraints: dict[str, Any] = {"random_state": ["random_state"]}
 
-    def __init__(self, *, random_state=None):
+    def __init__(self, *, random_state: RandomState = None) -> None:
         self.random_state = random_state
 
     is_pointwise = False
 
     @property
-    def reads_blocks(self):
+    def reads_blocks(self) -> bool:
         """Whether the pool may come in blocks."""
         return self.is_pointwise
 
-    def query(self, learner, X_pool, n_instances=1, *, candidates=None, return_utilities=False):
+    @overload
+    def query(
+        self,
+        learner: Any,
+        X_pool: Instances | Iterable[Any],
+        n_instances: int = 1,
+        *,
+        candidates: ArrayLike | None = None,
+        return_utilities: Literal[False] = False,
+    ) -> NDArray[np.int64]: ...
+
+    @overload
+    def query(
+        self,
+        learner: Any,
+        X_pool: Instances | Iterable[Any],
+        n_instances: int = 1,
+        *,
+        candidates: ArrayLike | None = None,
+        return_utilities: Literal[True],
+    ) -> Choice: ...
+
+    def query(
+        self,
+        learner: Any,
+        X_pool: Instances | Iterable[Any],
+        n_instances: int = 1,
+        *,
+        candidates: ArrayLike | None = None,
+        return_utilities: bool = False,
+    ) -> NDArray[np.int64] | Choice:
         """Choose instances of the pool.
 
         Parameters
@@ -96,15 +130,17 @@ class QueryStrategy(ABC, BaseEstimator):
             positions, utilities = choose_from_blocks(
                 self, learner, X_pool, n_instances, candidates, return_utilities
             )
-            return (positions, utilities) if return_utilities else positions
+            return positions if utilities is None else (positions, utilities)
         candidates = check_candidates(candidates, _num_samples(X_pool))
         n_instances = check_n_instances(n_instances, int(candidates.sum()))
         rng = check_random_state(self.random_state)
-        view = PoolView(learner, X_pool)
+        view = PoolView(learner, cast(Instances, X_pool))
         positions, utilities = self.choose(view, n_instances, candidates, rng)
         return (positions, utilities) if return_utilities else positions
 
-    def __call__(self, learner, X_pool, n_instances=1):
+    def __call__(
+        self, learner: Any, X_pool: Instances | Iterable[Any], n_instances: int = 1
+    ) -> NDArray[np.int64] | Choice:
         """Call as a modAL query strategy, see :meth:`query`.
 
         Returns
@@ -119,7 +155,13 @@ class QueryStrategy(ABC, BaseEstimator):
             return positions, utilities[positions]
         return positions
 
-    def choose(self, view, n_instances, candidates, rng):
+    def choose(
+        self,
+        view: PoolView,
+        n_instances: int,
+        candidates: NDArray[np.bool_],
+        rng: np.random.RandomState,
+    ) -> Choice:
         """Choose from what is seen of a pool: the candidates of the largest utilities.
 
         Parameters
@@ -147,7 +189,16 @@ class QueryStrategy(ABC, BaseEstimator):
         leaders = self.leaders(utilities, candidates, n_instances, draw_seed(rng))
         return leaders.positions, utilities
 
-    def leaders(self, utilities, candidates, limit, seed, *, start=0, rows=None):
+    def leaders(
+        self,
+        utilities: NDArray[np.float64],
+        candidates: NDArray[np.bool_],
+        limit: int,
+        seed: int,
+        *,
+        start: int = 0,
+        rows: Any = None,
+    ) -> Leaders:
         """Candidates that come first in a pool or a block of it.
 
         Parameters
@@ -181,7 +232,9 @@ class QueryStrategy(ABC, BaseEstimator):
             rows = _safe_indexing(rows, places)
         return Leaders.of(limit, first[places], second[places], start + places, rows)
 
-    def priorities(self, utilities, noise):
+    def priorities(
+        self, utilities: NDArray[np.float64], noise: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """What instances are ranked by, two arrays (n,): the second where the first is equal.
 
         Parameters
@@ -197,7 +250,7 @@ class QueryStrategy(ABC, BaseEstimator):
         """
         return utilities, noise
 
-    def shortlist(self, n_instances):
+    def shortlist(self, n_instances: int) -> tuple["QueryStrategy", int, bool]:
         """What a pass over a pool in blocks must find.
 
         Parameters
@@ -233,7 +286,9 @@ class QueryStrategy(ABC, BaseEstimator):
             )
         return self, n_instances, False
 
-    def settle(self, learner, leaders, n_instances, rng):
+    def settle(
+        self, learner: Any, leaders: Leaders, n_instances: int, rng: np.random.RandomState
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64] | None]:
         """Choose from what a pass over a pool in blocks has found.
 
         Parameters
@@ -252,7 +307,9 @@ class QueryStrategy(ABC, BaseEstimator):
         """
         return leaders.positions, None
 
-    def candidate_utilities(self, view, candidates, rng):
+    def candidate_utilities(
+        self, view: PoolView, candidates: NDArray[np.bool_], rng: np.random.RandomState
+    ) -> NDArray[np.float64]:
         """Utilities of the pool, checked: -inf for what is no candidate.
 
         Parameters
@@ -287,7 +344,7 @@ class QueryStrategy(ABC, BaseEstimator):
         return utilities
 
     @abstractmethod
-    def utilities(self, view, rng):
+    def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.floating]:
         """Utility of each instance of the pool on its own, (n_pool,), larger is better."""
 
 
@@ -310,8 +367,8 @@ class ProbabilityStrategy(QueryStrategy):
     """
 
     is_pointwise = True
-    score = None
+    score: Callable[..., Any]
 
-    def utilities(self, view, rng):
+    def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.floating]:
         """The score of the probabilities, (n_pool,)."""
         return type(self).score(view.predict_proba())

@@ -1,13 +1,17 @@
 """What the labels of a batch would tell about the weights together."""
 
 from numbers import Integral
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.utils._param_validation import Interval
 
 from laplace_al import scores
 from laplace_al.strategies.base import QueryStrategy
 from laplace_al.strategies.ranking import best
+from laplace_al.strategies.view import PoolView
+from laplace_al.typing import Choice, RandomState
 
 
 class BatchBALD(QueryStrategy):
@@ -52,22 +56,34 @@ class BatchBALD(QueryStrategy):
     array([0, 2])
     """
 
-    _parameter_constraints: dict = {
+    _parameter_constraints: dict[str, Any] = {
         **QueryStrategy._parameter_constraints,
         "n_samples": [Interval(Integral, 1, None, closed="left")],
         "max_configurations": [Interval(Integral, 1, None, closed="left")],
     }
 
-    def __init__(self, *, n_samples=100, max_configurations=10_000, random_state=None):
+    def __init__(
+        self,
+        *,
+        n_samples: int = 100,
+        max_configurations: int = 10_000,
+        random_state: RandomState = None,
+    ) -> None:
         self.n_samples = n_samples
         self.max_configurations = max_configurations
         self.random_state = random_state
 
-    def utilities(self, view, rng):
+    def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.float64]:
         """Mutual information of the label alone and the weights, (n_pool,)."""
         return scores.mutual_information(view.posterior_state(self).sample_proba(self.n_samples))
 
-    def choose(self, view, n_instances, candidates, rng):
+    def choose(
+        self,
+        view: PoolView,
+        n_instances: int,
+        candidates: NDArray[np.bool_],
+        rng: np.random.RandomState,
+    ) -> Choice:
         """See :meth:`QueryStrategy.choose`: each given those before it."""
         utilities = self.candidate_utilities(view, candidates, rng)
         positions = best(utilities, 1, rng)
@@ -113,14 +129,14 @@ class Configurations:
            [0.  , 1.  ]])
     """
 
-    def __init__(self, n_draws, max_configurations):
+    def __init__(self, n_draws: int, max_configurations: int) -> None:
         self.max_configurations = max_configurations
         self.is_exact = True
         self.probability = np.ones(1)
         self.weights = np.full((1, n_draws), 1 / n_draws)
-        self._chosen = []
+        self._chosen: list[NDArray[np.floating]] = []
 
-    def add(self, draws, rng):
+    def add(self, draws: NDArray[np.floating], rng: np.random.RandomState) -> None:
         """Take an instance into the batch.
 
         Parameters
@@ -151,7 +167,7 @@ class Configurations:
         self.probability = probability[possible]
         self.weights = _normalised(joint.reshape(n_configurations, -1)[possible])
 
-    def expected_entropy(self, draws):
+    def expected_entropy(self, draws: NDArray[np.floating]) -> NDArray[np.float64]:
         """Entropy of the label of others given those of the batch, sum_c p(c) H(y | c).
 
         Parameters
@@ -181,7 +197,7 @@ class Configurations:
             expected[start : start + at_once] = entropies.reshape(-1, n_classes).sum(axis=1)
         return expected
 
-    def _start_drawing(self, rng):
+    def _start_drawing(self, rng: np.random.RandomState) -> None:
         n_draws, size = self.weights.shape[1], self.max_configurations
         self.is_exact = False
         self.probability = np.full(size, 1 / size)
@@ -191,7 +207,7 @@ class Configurations:
         for draws in self._chosen:
             self._draw(draws, rng)
 
-    def _draw(self, draws, rng):
+    def _draw(self, draws: NDArray[np.floating], rng: np.random.RandomState) -> None:
         """A label of the instance for each configuration, y ~ p_s of its own s."""
         cumulative = draws.cumsum(axis=1)[self._source]  # (M, K)
         at = rng.random_sample((len(cumulative), 1)) * cumulative[:, -1:]
@@ -199,7 +215,7 @@ class Configurations:
         self.weights = _normalised(self.weights * draws.T[labels])
 
 
-def _normalised(weights):
+def _normalised(weights: NDArray[np.floating]) -> NDArray[np.floating]:
     return weights / weights.sum(axis=1, keepdims=True)
 
 

@@ -3,9 +3,10 @@
 import numbers
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 
-def check_candidates(candidates, n_pool):
+def check_candidates(candidates: ArrayLike | None, n_pool: int) -> NDArray[np.bool_]:
     """Which instances may be chosen, as a mask over the pool.
 
     Parameters
@@ -39,7 +40,7 @@ def check_candidates(candidates, n_pool):
     return candidates
 
 
-def candidates_of_block(candidates, start, n_rows):
+def candidates_of_block(candidates: ArrayLike | None, start: int, n_rows: int) -> NDArray[np.bool_]:
     """Which rows of a block may be chosen.
 
     Parameters
@@ -72,7 +73,7 @@ def candidates_of_block(candidates, start, n_rows):
     return candidates[start : start + n_rows]
 
 
-def check_n_instances(n_instances, n_pool):
+def check_n_instances(n_instances: int, n_pool: float) -> int:
     """Number of instances to query as an int between 1 and the size of the pool.
 
     Parameters

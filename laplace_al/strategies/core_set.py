@@ -1,11 +1,14 @@
 """Cover the pool with the features of what is labelled."""
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.metrics import pairwise_distances_argmin
 
 from laplace_al.strategies.base import QueryStrategy
 from laplace_al.strategies.distances import paired_distances
 from laplace_al.strategies.ranking import best
+from laplace_al.strategies.view import PoolView
+from laplace_al.typing import Choice
 
 
 class CoreSet(QueryStrategy):
@@ -41,7 +44,7 @@ class CoreSet(QueryStrategy):
     array([3, 1])
     """
 
-    def utilities(self, view, rng):
+    def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.float64]:
         """Distance to the nearest labelled instance, (n_pool,); 0 if there is none."""
         if not len(view.labelled):
             return np.zeros(len(view.features))
@@ -49,7 +52,13 @@ class CoreSet(QueryStrategy):
         nearest = pairwise_distances_argmin(view.features, labelled)
         return paired_distances(view.features, labelled, nearest)
 
-    def choose(self, view, n_instances, candidates, rng):
+    def choose(
+        self,
+        view: PoolView,
+        n_instances: int,
+        candidates: NDArray[np.bool_],
+        rng: np.random.RandomState,
+    ) -> Choice:
         """Farthest first."""
         utilities = self.candidate_utilities(view, candidates, rng)
         features, positions = view.features, np.empty(n_instances, dtype=np.int64)

@@ -1,12 +1,16 @@
 """Distances between the rows of a matrix, in blocks: never all pairs at once."""
 
 import functools
+from collections.abc import Iterator
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 
-def paired_distances(rows, others, pairs):
+def paired_distances(
+    rows: NDArray[np.floating], others: NDArray[np.floating], pairs: NDArray[np.integer]
+) -> NDArray[np.float64]:
     """Distance of each row to the one of other rows that it is paired with.
 
     Taken from the differences, so that equal rows are exactly 0 apart.
@@ -54,15 +58,17 @@ class Neighborhoods:
            [2., 3.]])
     """
 
-    def __init__(self, features):
+    def __init__(self, features: NDArray[np.floating]) -> None:
         self.features = features
         self._single = _LowerBounds(features, np.float32)
 
     @functools.cached_property
-    def _double(self):
+    def _double(self) -> "_LowerBounds":
         return _LowerBounds(self.features, np.float64)
 
-    def nearest_distances(self, n_neighbors, rows=None):
+    def nearest_distances(
+        self, n_neighbors: int, rows: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float64]:
         """Distances of rows to their nearest others.
 
         Parameters
@@ -87,7 +93,9 @@ class Neighborhoods:
                 nearest[unsure], _ = self._nearest(rows[unsure], n_neighbors, self._double)
         return nearest
 
-    def pairs_within(self, radius, rows=None):
+    def pairs_within(
+        self, radius: float, rows: NDArray[np.int64] | None = None
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """Pairs of different rows that are at most a radius apart.
 
         Parameters
@@ -107,7 +115,7 @@ class Neighborhoods:
         [(array([0]), array([1]))]
         """
         is_each_once = rows is None
-        rows = np.arange(len(self.features)) if is_each_once else rows
+        rows = np.arange(len(self.features)) if rows is None else rows
         for block in self._blocks(len(rows)):
             start = block.start if is_each_once else 0
             first, second, is_sure = self._single.within(rows[block], radius, start)
@@ -116,7 +124,9 @@ class Neighborhoods:
             is_pair[unsure] = self._distances(first[unsure], second[unsure]) <= radius
             yield first[is_pair], second[is_pair]
 
-    def _nearest(self, rows, n_neighbors, bounds):
+    def _nearest(
+        self, rows: NDArray[np.int64], n_neighbors: int, bounds: "_LowerBounds"
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """Distances, ascending, and for which rows no other can be among these neighbours."""
         n_found = min(n_neighbors + _SPARE, len(self.features) - 1)
         found, others = bounds.lowest(rows, n_found)
@@ -125,7 +135,9 @@ class Neighborhoods:
         is_sure = distances[:, :n_neighbors].max(axis=1, initial=0) <= others
         return distances[:, :n_neighbors], is_sure | (n_found == len(self.features) - 1)
 
-    def _distances(self, first, second):
+    def _distances(
+        self, first: NDArray[np.int64], second: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
         distances = np.empty(len(first))
         for start in range(0, len(first), _ROWS_AT_ONCE):
             block = slice(start, start + _ROWS_AT_ONCE)
@@ -134,7 +146,7 @@ class Neighborhoods:
             )
         return distances
 
-    def _blocks(self, n_rows):
+    def _blocks(self, n_rows: int) -> list[slice]:
         step = max(1, _NUMBERS_AT_ONCE // len(self.features))
         return [slice(start, start + step) for start in range(0, n_rows, step)]
 
@@ -147,7 +159,7 @@ class _LowerBounds:
     overflow.
     """
 
-    def __init__(self, features, dtype):
+    def __init__(self, features: NDArray[np.floating], dtype: type[np.floating]) -> None:
         centred = features.astype(np.result_type(features, dtype))
         centred -= features.mean(axis=0, dtype=np.float64).astype(centred.dtype)
         largest = max(centred.max(initial=0), -centred.min(initial=0))
@@ -157,7 +169,9 @@ class _LowerBounds:
         self.slack = (features.shape[1] + 8) * float(np.finfo(dtype).eps)  # e
         self.norms = np.einsum("nd,nd->n", self.rows, self.rows) * dtype(1 - self.slack)
 
-    def lowest(self, rows, n_lowest):
+    def lowest(
+        self, rows: NDArray[np.int64], n_lowest: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Others of the lowest bounds, (m, n_lowest), and a bound of the distance of the rest."""
         squared = self._squared(rows, 0)
         squared[np.arange(len(rows)), rows] = np.inf
@@ -165,7 +179,9 @@ class _LowerBounds:
         rest = values[:, -1:].numpy().max(axis=1, initial=-np.inf) + self.norms[rows]
         return others.numpy(), self.scale * np.sqrt(np.maximum(rest, 0, dtype=np.float64))
 
-    def within(self, rows, radius, start):
+    def within(
+        self, rows: NDArray[np.int64], radius: float, start: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
         """Pairs with rows from a start on that may be within a radius, and which surely are."""
         limit = min(radius / self.scale, 4.0) ** 2  # no two are farther than 2
         squared = self._squared(rows, start)  # (m, n - start), without the norms of the rows
@@ -177,7 +193,7 @@ class _LowerBounds:
         is_sure = lower + self.norms[first] + 3 * self.slack * norms <= limit
         return first, second, is_sure
 
-    def _squared(self, rows, start):
+    def _squared(self, rows: NDArray[np.int64], start: int) -> NDArray[np.floating]:
         squared = (-2 * self.rows[rows]) @ self.rows[start:].T
         squared += self.norms[start:]
         return squared

@@ -1,11 +1,16 @@
 """What a label would tell about the labels of inputs that matter."""
 
 from numbers import Integral
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from sklearn.utils._param_validation import Interval
 
 from laplace_al import scores
 from laplace_al.strategies.base import QueryStrategy
+from laplace_al.strategies.view import PoolView
+from laplace_al.typing import Instances, RandomState
 
 
 class EPIG(QueryStrategy):
@@ -46,7 +51,7 @@ class EPIG(QueryStrategy):
     array([1])
     """
 
-    _parameter_constraints: dict = {
+    _parameter_constraints: dict[str, Any] = {
         **QueryStrategy._parameter_constraints,
         "X_target": "no_validation",  # whatever the extractor takes
         "n_samples": [Interval(Integral, 1, None, closed="left")],
@@ -54,12 +59,14 @@ class EPIG(QueryStrategy):
 
     is_pointwise = True
 
-    def __init__(self, X_target, *, n_samples=100, random_state=None):
+    def __init__(
+        self, X_target: Instances, *, n_samples: int = 100, random_state: RandomState = None
+    ) -> None:
         self.X_target = X_target
         self.n_samples = n_samples
         self.random_state = random_state
 
-    def utilities(self, view, rng):
+    def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.float64]:
         """Mean mutual information with the label of a target, (n_pool,)."""
         state = view.posterior_state(self)
         return scores.expected_information_gain_of_predictions(

@@ -1,12 +1,21 @@
 """How well the classifier would predict after a label, without learning it."""
 
+from collections.abc import Callable
 from numbers import Integral
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from laplace_al.pool import PoolState
 from laplace_al.strategies.base import QueryStrategy
+from laplace_al.strategies.view import PoolView
+from laplace_al.typing import Instances, RandomState
+from laplace_al.updates import MapUpdate, NewtonUpdate
+
+_Loss: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 
 
 class ExpectedErrorReduction(QueryStrategy):
@@ -52,29 +61,38 @@ class ExpectedErrorReduction(QueryStrategy):
     array([1])
     """
 
-    _parameter_constraints: dict = {
+    _parameter_constraints: dict[str, Any] = {
         **QueryStrategy._parameter_constraints,
         "X_eval": "no_validation",  # whatever the extractor takes
         "loss": [StrOptions({"log_loss", "zero_one"})],
         "max_candidates": [Interval(Integral, 1, None, closed="left"), None],
     }
 
-    def __init__(self, X_eval=None, *, loss="log_loss", max_candidates=None, random_state=None):
+    def __init__(
+        self,
+        X_eval: Instances | None = None,
+        *,
+        loss: Literal["log_loss", "zero_one"] = "log_loss",
+        max_candidates: int | None = None,
+        random_state: RandomState = None,
+    ) -> None:
         self.X_eval = X_eval
         self.loss = loss
         self.max_candidates = max_candidates
         self.random_state = random_state
 
     @property
-    def is_pointwise(self):
+    def is_pointwise(self) -> bool:  # type: ignore[override]  # the others' is a constant
         """Whether the points are not the pool and no candidates are drawn from it."""
         return self.X_eval is not None and self.max_candidates is None
 
-    def utilities(self, view, rng):
+    def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.float64]:
         """Minus the expected loss, (n_pool,)."""
         return self.candidate_utilities(view, np.ones(len(view), dtype=bool), rng)
 
-    def candidate_utilities(self, view, candidates, rng):
+    def candidate_utilities(
+        self, view: PoolView, candidates: NDArray[np.bool_], rng: np.random.RandomState
+    ) -> NDArray[np.float64]:
         """See :meth:`QueryStrategy.candidate_utilities`; only candidates are scored."""
         state = view.posterior_state(self)
         if not hasattr(state.update, "at_once"):
@@ -94,7 +112,9 @@ class ExpectedErrorReduction(QueryStrategy):
         return utilities
 
 
-def expected_losses(state, points, positions, loss):
+def expected_losses(
+    state: PoolState, points: PoolState, positions: NDArray[np.int64], loss: _Loss
+) -> NDArray[np.floating]:
     """Loss expected at some points after learning the label of each of some instances of a pool.
 
     Parameters
@@ -133,8 +153,9 @@ def expected_losses(state, points, positions, loss):
     return torch.cat(expected).numpy(force=True)
 
 
-def _learnt(state, positions):
+def _learnt(state: PoolState, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """a (n, K, C) and h / (1 + h v) (n, K, 1|C) of each instance and label."""
+    assert isinstance(state.update, NewtonUpdate | MapUpdate)  # logits that do not covary
     n, n_classes = len(positions), len(state.classes_)
     logits = state.logits[positions].repeat_interleave(n_classes, dim=0)  # (n K, C)
     variance = state.variance[positions].reshape(n, -1).repeat_interleave(n_classes, dim=0)
@@ -145,14 +166,20 @@ def _learnt(state, positions):
     return coefficients.reshape(n, n_classes, -1), shrinkage.reshape(n, n_classes, -1)
 
 
-def _moved(state, points, positions):
+def _moved(state: PoolState, points: PoolState, positions: torch.Tensor) -> torch.Tensor:
     """c_im = phi_i^T Sigma_g phi_m of instances i and points m, (G, n, m)."""
     rows = state.rows(positions)
     directions = [root @ (rows @ root).T for root in state.posterior.root]  # G times (D, n)
     return torch.stack([points.project(direction).T for direction in directions])
 
 
-def _mean_losses(points, moved, coefficients, shrinkage, loss):
+def _mean_losses(
+    points: PoolState,
+    moved: torch.Tensor,
+    coefficients: torch.Tensor,
+    shrinkage: torch.Tensor,
+    loss: _Loss,
+) -> torch.Tensor:
     """Mean loss at the points after learning each instance and label, (n, K)."""
     (n, n_classes, n_outputs), n_points = coefficients.shape, len(points)
     width = max(1, _NUMBERS_AT_ONCE // (n_classes * n_outputs))
@@ -180,7 +207,7 @@ def _mean_losses(points, moved, coefficients, shrinkage, loss):
     return total / n_points
 
 
-def entropy_loss(logits):
+def entropy_loss(logits: torch.Tensor) -> torch.Tensor:
     """Log loss that a prediction expects of itself, its entropy in nats.
 
     Parameters
@@ -202,7 +229,7 @@ def entropy_loss(logits):
     return total.log() - exponentials.mul_(shifted).sum(dim=1) / total
 
 
-def zero_one_loss(logits):
+def zero_one_loss(logits: torch.Tensor) -> torch.Tensor:
     """Share of errors that a prediction expects of itself, 1 - max_k p_k.
 
     Parameters

@@ -1,15 +1,21 @@
 """The batch that would help most, if its labels were known: an upper baseline."""
 
 import numbers
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _num_samples, check_consistent_length
 
 from laplace_al import scores
+from laplace_al.pool import PoolState
 from laplace_al.strategies.base import QueryStrategy
+from laplace_al.strategies.view import PoolView
+from laplace_al.typing import Choice, Instances, RandomState
+from laplace_al.updates import MapUpdate, NewtonUpdate
 
 _NUMBERS_AT_ONCE = 2**23
 
@@ -58,7 +64,7 @@ class LookAhead(QueryStrategy):
     True
     """
 
-    _parameter_constraints: dict = {
+    _parameter_constraints: dict[str, Any] = {
         **QueryStrategy._parameter_constraints,
         "X_eval": "no_validation",
         "y_eval": ["array-like"],
@@ -68,8 +74,15 @@ class LookAhead(QueryStrategy):
     }
 
     def __init__(
-        self, X_eval, y_eval, y_pool, *, n_batches=100, loss="log_loss", random_state=None
-    ):
+        self,
+        X_eval: Instances,
+        y_eval: ArrayLike,
+        y_pool: ArrayLike,
+        *,
+        n_batches: int = 100,
+        loss: Literal["log_loss", "zero_one"] = "log_loss",
+        random_state: RandomState = None,
+    ) -> None:
         super().__init__(random_state=random_state)
         self.X_eval = X_eval
         self.y_eval = y_eval
@@ -77,11 +90,17 @@ class LookAhead(QueryStrategy):
         self.n_batches = n_batches
         self.loss = loss
 
-    def utilities(self, view, rng):
+    def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.float64]:
         """Minus the loss after each instance of the pool alone, (n_pool,)."""
         return -self.losses(view, np.arange(len(view))[:, None])
 
-    def choose(self, view, n_instances, candidates, rng):
+    def choose(
+        self,
+        view: PoolView,
+        n_instances: int,
+        candidates: NDArray[np.bool_],
+        rng: np.random.RandomState,
+    ) -> Choice:
         """See :meth:`QueryStrategy.choose`.
 
         The utility of an instance is minus the lowest loss of the batches that it is in, and
@@ -95,7 +114,7 @@ class LookAhead(QueryStrategy):
         ties = np.flatnonzero(losses == losses.min())
         return batches[rng.choice(ties)], utilities
 
-    def losses(self, view, batches):
+    def losses(self, view: PoolView, batches: NDArray[np.int64]) -> NDArray[np.float64]:
         """Loss on the evaluation set after learning each batch with its true labels.
 
         Parameters
@@ -142,7 +161,15 @@ class LookAhead(QueryStrategy):
             ]
         )
 
-    def _losses(self, state, evaluation, batches, targets, eval_targets):
+    def _losses(
+        self,
+        state: PoolState,
+        evaluation: PoolState,
+        batches: NDArray[np.int64],
+        targets: torch.Tensor,
+        eval_targets: torch.Tensor,
+    ) -> NDArray[np.float64]:
+        assert isinstance(state.update, NewtonUpdate | MapUpdate)  # logits that do not covary
         (n_batches, size), root = batches.shape, state.posterior.root  # (G, D, D)
         rows = state.rows(batches.ravel())
         eval_rows = evaluation.rows(slice(None))
@@ -163,14 +190,18 @@ class LookAhead(QueryStrategy):
             ]
         )
 
-    def _loss(self, state, logits, variance, targets):
+    def _loss(
+        self, state: PoolState, logits: torch.Tensor, variance: torch.Tensor, targets: torch.Tensor
+    ) -> float:
         logits = state.calibration.apply(state.link, logits, variance)
         if self.loss == "log_loss":
             return float(state.likelihood.negative_log_likelihood(logits, targets).mean())
         predicted = state.likelihood.log_probabilities(logits).argmax(dim=1)
         return float((predicted != state.likelihood.labels(targets)).double().mean())
 
-    def _batches(self, view, size, candidates, rng):
+    def _batches(
+        self, view: PoolView, size: int, candidates: NDArray[np.bool_], rng: np.random.RandomState
+    ) -> NDArray[np.int64]:
         """Positions (n_batches, size): random, diverse and uncertain ones."""
         places = np.flatnonzero(candidates)
         n_random, n_diverse = -(-self.n_batches // 3), self.n_batches // 3
@@ -188,7 +219,12 @@ class LookAhead(QueryStrategy):
         return np.stack(batches)
 
 
-def _learn_together(update, kernel, logits, targets):
+def _learn_together(
+    update: NewtonUpdate | MapUpdate,
+    kernel: torch.Tensor,
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """alpha (M, b, C) and G (G, M, b, b) after the labels of each batch, one after the other.
 
     Takes kernels (G, M, b, b), logits (M, b, C) before the first label and targets (M, b, C).
@@ -211,12 +247,12 @@ def _learn_together(update, kernel, logits, targets):
     return alpha, shrunk
 
 
-def _grouped(outputs, n_groups):
+def _grouped(outputs: torch.Tensor, n_groups: int) -> torch.Tensor:
     """(..., C) as (..., G, C / G)."""
     return outputs.reshape(*outputs.shape[:-1], n_groups, -1)
 
 
-def _encoded(state, labels, name):
+def _encoded(state: PoolState, labels: ArrayLike, name: str) -> torch.Tensor:
     """Targets (n, C) of labels."""
     labels = np.asarray(labels)
     places = np.searchsorted(state.classes_, labels).clip(max=len(state.classes_) - 1)
@@ -229,13 +265,17 @@ def _encoded(state, labels, name):
     return state.likelihood.encode(torch.from_numpy(places).to(state.logits))
 
 
-def _clusters(features, n_clusters, rng):
+def _clusters(
+    features: NDArray[np.floating], n_clusters: int, rng: np.random.RandomState
+) -> NDArray[np.integer]:
     seed = rng.randint(2**31)
     n_clusters = min(n_clusters, len(np.unique(features, axis=0)))
     return MiniBatchKMeans(n_clusters, n_init=1, random_state=seed).fit_predict(features)
 
 
-def _one_of_each(places, clusters, size, rng):
+def _one_of_each(
+    places: NDArray[np.int64], clusters: NDArray[np.integer], size: int, rng: np.random.RandomState
+) -> NDArray[np.int64]:
     """A random instance of each cluster, filled up at random."""
     order = rng.permutation(len(places))
     _, first = np.unique(clusters[order], return_index=True)

@@ -1,8 +1,10 @@
 """One pass over a pool that comes in blocks, which keeps the first ones of what it has seen."""
 
 import math
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _num_samples
 
@@ -12,11 +14,14 @@ from laplace_al.strategies.checks import (
     check_candidates,
     check_n_instances,
 )
-from laplace_al.strategies.ranking import draw_seed
+from laplace_al.strategies.ranking import Leaders, draw_seed
 from laplace_al.strategies.view import PoolView
 
+if TYPE_CHECKING:
+    from laplace_al.strategies.base import QueryStrategy
 
-def reads_in_blocks(strategy, learner, X_pool):
+
+def reads_in_blocks(strategy: "QueryStrategy", learner: Any, X_pool: Any) -> bool:
     """Whether a strategy is to read a pool block by block.
 
     Parameters
@@ -42,7 +47,14 @@ def reads_in_blocks(strategy, learner, X_pool):
     return isinstance(X_pool, np.memmap) and strategy.reads_blocks and not is_kept
 
 
-def choose_from_blocks(strategy, learner, X_pool, n_instances, candidates, with_utilities):
+def choose_from_blocks(
+    strategy: "QueryStrategy",
+    learner: Any,
+    X_pool: Any,
+    n_instances: int,
+    candidates: ArrayLike | None,
+    with_utilities: bool,
+) -> tuple[NDArray[np.int64], NDArray[np.float64] | None]:
     """See :meth:`QueryStrategy.query`.
 
     Parameters
@@ -74,7 +86,8 @@ def choose_from_blocks(strategy, learner, X_pool, n_instances, candidates, with_
         check_n_instances(n_instances, int(is_open.sum()))
     rng = check_random_state(strategy.random_state)
     seed = draw_seed(rng)
-    leaders, n_pool, n_candidates, parts = None, 0, 0, []
+    leaders: Leaders | None = None
+    n_pool, n_candidates, parts = 0, 0, []
     for block in blocks_of(X_pool):
         is_open = candidates_of_block(candidates, n_pool, _num_samples(block))
         some, utilities = leaders_of_block(
@@ -87,6 +100,7 @@ def choose_from_blocks(strategy, learner, X_pool, n_instances, candidates, with_
             parts.append(utilities)
     n_instances = check_n_instances(n_instances, n_candidates)
     check_candidates(candidates, n_pool)
+    assert leaders is not None  # there are candidates, so there was a block
     positions, own = strategy.settle(learner, leaders, n_instances, rng)
     if not with_utilities:
         return positions, None
@@ -97,7 +111,17 @@ def choose_from_blocks(strategy, learner, X_pool, n_instances, candidates, with_
     return positions, utilities
 
 
-def leaders_of_block(ranking, learner, block, candidates, limit, seed, *, start, with_rows):
+def leaders_of_block(
+    ranking: "QueryStrategy",
+    learner: Any,
+    block: Any,
+    candidates: NDArray[np.bool_],
+    limit: int,
+    seed: int,
+    *,
+    start: int,
+    with_rows: bool,
+) -> tuple[Leaders, NDArray[np.float64]]:
     """The first ones of a block, and the utilities of its rows.
 
     Parameters

@@ -1,11 +1,15 @@
 """Batches drawn at random, useful instances more often."""
 
 from numbers import Real
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.utils._param_validation import Interval
 
 from laplace_al.strategies.base import QueryStrategy
+from laplace_al.strategies.view import PoolView
+from laplace_al.typing import RandomState
 
 
 class PowerSampling(QueryStrategy):
@@ -42,32 +46,38 @@ class PowerSampling(QueryStrategy):
     array([1, 0])
     """
 
-    _parameter_constraints: dict = {
+    _parameter_constraints: dict[str, Any] = {
         **QueryStrategy._parameter_constraints,
         "strategy": [QueryStrategy],
         "exponent": [Interval(Real, 0, None, closed="left")],
     }
 
-    def __init__(self, strategy, *, exponent=1.0, random_state=None):
+    def __init__(
+        self, strategy: QueryStrategy, *, exponent: float = 1.0, random_state: RandomState = None
+    ) -> None:
         self.strategy = strategy
         self.exponent = exponent
         self.random_state = random_state
 
     @property
-    def is_pointwise(self):
+    def is_pointwise(self) -> bool:  # type: ignore[override]  # the others' is a constant
         """Whether the strategy scores each instance on its own."""
         return self.strategy.is_pointwise
 
-    def utilities(self, view, rng):
+    def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.floating]:
         """Those of the strategy, (n_pool,)."""
         return self.strategy.utilities(view, rng)
 
-    def candidate_utilities(self, view, candidates, rng):
+    def candidate_utilities(
+        self, view: PoolView, candidates: NDArray[np.bool_], rng: np.random.RandomState
+    ) -> NDArray[np.float64]:
         """See :meth:`QueryStrategy.candidate_utilities`: those of the strategy."""
         self.strategy._validate_params()
         return self.strategy.candidate_utilities(view, candidates, rng)
 
-    def priorities(self, utilities, noise):
+    def priorities(
+        self, utilities: NDArray[np.float64], noise: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """See :meth:`QueryStrategy.priorities`: drawn, best first only on average."""
         useful = utilities > 0
         gumbel = -np.log(-np.log(np.maximum(noise[useful], 2.0**-54)))

@@ -1,14 +1,18 @@
 """Candidates that fit in memory, for strategies that compare instances with each other."""
 
 from numbers import Integral
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval
 
 from laplace_al.strategies.base import QueryStrategy
 from laplace_al.strategies.random import RandomSampling
+from laplace_al.strategies.ranking import Leaders
 from laplace_al.strategies.view import PoolView
+from laplace_al.typing import Choice, RandomState
 
 
 class Preselection(QueryStrategy):
@@ -49,7 +53,7 @@ class Preselection(QueryStrategy):
     [1, 2]
     """
 
-    _parameter_constraints: dict = {
+    _parameter_constraints: dict[str, Any] = {
         **QueryStrategy._parameter_constraints,
         "strategy": [QueryStrategy],
         "by": [QueryStrategy, None],
@@ -57,17 +61,30 @@ class Preselection(QueryStrategy):
     }
     reads_blocks = True
 
-    def __init__(self, strategy, by=None, *, n_candidates=10_000, random_state=None):
+    def __init__(
+        self,
+        strategy: QueryStrategy,
+        by: QueryStrategy | None = None,
+        *,
+        n_candidates: int = 10_000,
+        random_state: RandomState = None,
+    ) -> None:
         super().__init__(random_state=random_state)
         self.strategy = strategy
         self.by = by
         self.n_candidates = n_candidates
 
-    def utilities(self, view, rng):
+    def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.floating]:
         """Those of the wrapped strategy if all instances were candidates, (n_pool,)."""
         return self.strategy.utilities(view, rng)
 
-    def choose(self, view, n_instances, candidates, rng):
+    def choose(
+        self,
+        view: PoolView,
+        n_instances: int,
+        candidates: NDArray[np.bool_],
+        rng: np.random.RandomState,
+    ) -> Choice:
         """See :meth:`QueryStrategy.choose`."""
         ranking, limit, _ = self.shortlist(n_instances)
         ranking._validate_params()
@@ -78,7 +95,7 @@ class Preselection(QueryStrategy):
         utilities[kept] = own
         return kept[positions], utilities
 
-    def shortlist(self, n_instances):
+    def shortlist(self, n_instances: int) -> tuple[QueryStrategy, int, bool]:
         """See :meth:`QueryStrategy.shortlist`.
 
         Parameters
@@ -104,7 +121,9 @@ class Preselection(QueryStrategy):
             )
         return by, max(self.n_candidates, n_instances), True
 
-    def settle(self, learner, leaders, n_instances, rng):
+    def settle(
+        self, learner: Any, leaders: Leaders, n_instances: int, rng: np.random.RandomState
+    ) -> Choice:
         """See :meth:`QueryStrategy.settle`: the wrapped strategy chooses among the leaders."""
         order = np.argsort(leaders.positions)
         view = PoolView(learner, _safe_indexing(leaders.rows, order))
@@ -113,6 +132,6 @@ class Preselection(QueryStrategy):
         utilities[order] = own
         return leaders.positions[order][positions], utilities
 
-    def _chosen(self, view, n_instances, rng):
+    def _chosen(self, view: PoolView, n_instances: int, rng: np.random.RandomState) -> Choice:
         self.strategy._validate_params()
         return self.strategy.choose(view, n_instances, np.ones(len(view), dtype=bool), rng)

@@ -1,8 +1,10 @@
 """Cover as much of the pool as possible with balls around labelled instances."""
 
 from numbers import Real
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from sklearn.metrics import pairwise_distances_argmin
 from sklearn.utils._param_validation import Interval
@@ -10,6 +12,8 @@ from sklearn.utils._param_validation import Interval
 from laplace_al.strategies.base import QueryStrategy
 from laplace_al.strategies.distances import Neighborhoods, paired_distances
 from laplace_al.strategies.ranking import best
+from laplace_al.strategies.view import PoolView
+from laplace_al.typing import Choice, RandomState
 
 
 class ProbCover(QueryStrategy):
@@ -56,20 +60,26 @@ class ProbCover(QueryStrategy):
     (array([1]), array([2., 3., 2., 2., 2.]))
     """
 
-    _parameter_constraints: dict = {
+    _parameter_constraints: dict[str, Any] = {
         **QueryStrategy._parameter_constraints,
         "radius": [Interval(Real, 0, None, closed="neither"), None],
     }
 
-    def __init__(self, *, radius=None, random_state=None):
+    def __init__(self, *, radius: float | None = None, random_state: RandomState = None) -> None:
         super().__init__(random_state=random_state)
         self.radius = radius
 
-    def utilities(self, view, rng):
+    def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.float64]:
         """Number of instances that each would newly cover, (n_pool,)."""
         return self._balls(view).gains
 
-    def choose(self, view, n_instances, candidates, rng):
+    def choose(
+        self,
+        view: PoolView,
+        n_instances: int,
+        candidates: NDArray[np.bool_],
+        rng: np.random.RandomState,
+    ) -> Choice:
         """Greedy maximum coverage."""
         balls = self._balls(view)
         utilities = np.where(candidates, balls.gains, -np.inf)
@@ -80,7 +90,7 @@ class ProbCover(QueryStrategy):
             balls.cover(chosen)
         return positions, utilities
 
-    def _balls(self, view):
+    def _balls(self, view: PoolView) -> "Balls":
         features = view.features
         neighborhoods = Neighborhoods(features)
         radius = median_distance(neighborhoods) if self.radius is None else self.radius
@@ -116,7 +126,9 @@ class Balls:
     array([0., 0., 1.])
     """
 
-    def __init__(self, neighborhoods, radius, covered):
+    def __init__(
+        self, neighborhoods: Neighborhoods, radius: float, covered: NDArray[np.bool_]
+    ) -> None:
         self.neighborhoods, self.radius, self.covered = neighborhoods, radius, covered
         n, free = len(covered), (~covered).astype(np.float64)
         self.gains, pairs, n_left = free.copy(), [], neighborhoods.features.size // 4
@@ -129,7 +141,7 @@ class Balls:
                 pairs.clear()
         self._graph = _symmetric(pairs, n) if n_left >= 0 else None
 
-    def cover(self, chosen):
+    def cover(self, chosen: int) -> Self:
         """Cover all in the ball of an instance.
 
         Parameters
@@ -147,7 +159,7 @@ class Balls:
             self.gains -= self._n_holding(new)
         return self
 
-    def _n_holding(self, rows):
+    def _n_holding(self, rows: NDArray[np.int64]) -> NDArray[np.integer]:
         """How many of some instances each ball holds, (n,)."""
         if self._graph is not None:
             return self._graph[rows].sum(axis=0)
@@ -157,7 +169,7 @@ class Balls:
         return held
 
 
-def _symmetric(pairs, n):
+def _symmetric(pairs: list[tuple[NDArray[np.int64], NDArray[np.int64]]], n: int) -> csr_array:
     """Graph of pairs, in both orders, and of each node with itself, sparse (n, n)."""
     nodes = np.arange(n)
     first = np.concatenate([nodes, *(pair[0] for pair in pairs)]).astype(np.int32)
@@ -166,7 +178,7 @@ def _symmetric(pairs, n):
     return csr_array((np.ones(len(first), dtype=np.int32), (first, second)), shape=(n, n))
 
 
-def median_distance(neighborhoods):
+def median_distance(neighborhoods: Neighborhoods) -> float:
     """Median distance to the k-th nearest neighbour, ``k = max(1, min(5, n // 20))``.
 
     Parameters

@@ -1,12 +1,16 @@
 """Disagreement of weights drawn from the posterior."""
 
 from numbers import Integral
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from laplace_al import scores
 from laplace_al.strategies.base import QueryStrategy
+from laplace_al.strategies.view import PoolView
+from laplace_al.typing import RandomState
 
 
 class QueryByCommittee(QueryStrategy):
@@ -43,7 +47,7 @@ class QueryByCommittee(QueryStrategy):
     array([1])
     """
 
-    _parameter_constraints: dict = {
+    _parameter_constraints: dict[str, Any] = {
         **QueryStrategy._parameter_constraints,
         "n_members": [Interval(Integral, 2, None, closed="left")],
         "disagreement": [StrOptions({"vote_entropy", "kl_divergence"})],
@@ -51,12 +55,18 @@ class QueryByCommittee(QueryStrategy):
 
     is_pointwise = True
 
-    def __init__(self, *, n_members=10, disagreement="vote_entropy", random_state=None):
+    def __init__(
+        self,
+        *,
+        n_members: int = 10,
+        disagreement: Literal["vote_entropy", "kl_divergence"] = "vote_entropy",
+        random_state: RandomState = None,
+    ) -> None:
         self.n_members = n_members
         self.disagreement = disagreement
         self.random_state = random_state
 
-    def utilities(self, view, rng):
+    def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.float64]:
         """Disagreement of the members in nats, (n_pool,)."""
         draws = view.posterior_state(self).sample_proba(self.n_members)
         if self.disagreement == "kl_divergence":

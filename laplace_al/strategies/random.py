@@ -1,8 +1,10 @@
 """The baseline that every strategy must beat."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from laplace_al.strategies.base import QueryStrategy
+from laplace_al.strategies.view import PoolView
 
 
 class RandomSampling(QueryStrategy):
@@ -22,6 +24,6 @@ class RandomSampling(QueryStrategy):
 
     is_pointwise = True
 
-    def utilities(self, view, rng):
+    def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.float64]:
         """Zero for each, (n_pool,)."""
         return np.zeros(len(view))  # all tied, and ties are broken at random

@@ -1,8 +1,9 @@
 """Who comes first: the largest utilities, ties in an order that belongs to the positions."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.utils import _safe_indexing
 
 from laplace_al.blocks import concatenated
@@ -33,13 +34,20 @@ class Leaders(NamedTuple):
     """
 
     limit: int
-    first: np.ndarray
-    second: np.ndarray
-    positions: np.ndarray
-    rows: object = None
+    first: NDArray[np.float64]
+    second: NDArray[np.float64]
+    positions: NDArray[np.int64]
+    rows: Any = None
 
     @classmethod
-    def of(cls, limit, first, second, positions, rows=None):
+    def of(
+        cls,
+        limit: int,
+        first: NDArray[np.float64],
+        second: NDArray[np.float64],
+        positions: NDArray[np.int64],
+        rows: Any = None,
+    ) -> "Leaders":
         """Leaders of instances in any order.
 
         Parameters
@@ -58,13 +66,18 @@ class Leaders(NamedTuple):
             rows = _safe_indexing(rows, chosen)
         return cls(limit, first[chosen], second[chosen], positions[chosen], rows)
 
-    def __add__(self, other):
+    def __add__(self, other: "Leaders") -> "Leaders":  # type: ignore[override]  # no concatenation
         rows = None if self.rows is None else concatenated([self.rows, other.rows])
-        pairs = zip(self[1:4], other[1:4], strict=True)
-        return Leaders.of(self.limit, *map(np.concatenate, pairs), rows)
+        return Leaders.of(
+            self.limit,
+            np.concatenate([self.first, other.first]),
+            np.concatenate([self.second, other.second]),
+            np.concatenate([self.positions, other.positions]),
+            rows,
+        )
 
 
-def leading(first, second, n):
+def leading(first: NDArray[np.floating], second: NDArray[np.floating], n: int) -> NDArray[np.int64]:
     """Places of the n largest, best first.
 
     Parameters
@@ -94,7 +107,7 @@ def leading(first, second, n):
     return chosen[np.lexsort((chosen, -second[chosen], -first[chosen]))]
 
 
-def draw_seed(rng):
+def draw_seed(rng: np.random.RandomState) -> int:
     """Seed of :func:`tie_breakers`.
 
     Parameters
@@ -113,7 +126,7 @@ def draw_seed(rng):
     return int(rng.randint(np.iinfo(np.int64).max))
 
 
-def tie_breakers(seed, start, stop):
+def tie_breakers(seed: int, start: int, stop: int) -> NDArray[np.float64]:
     """Uniform numbers in [0, 1) that belong to positions of a pool, whoever asks for them.
 
     Position i always has the i-th number of one stream, so that ties break alike in memory, block
@@ -141,7 +154,9 @@ def tie_breakers(seed, start, stop):
     return np.random.Generator(source).random(stop - start + skipped)[skipped:]
 
 
-def best(utilities, n_instances, rng):
+def best(
+    utilities: NDArray[np.floating], n_instances: int, rng: np.random.RandomState
+) -> NDArray[np.int64]:
     """Positions of the largest utilities, best first, ties in random order.
 
     Parameters

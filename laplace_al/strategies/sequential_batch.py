@@ -1,11 +1,16 @@
 """Batches built label by label, before any of their labels is known."""
 
 import numbers
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from laplace_al.pool import PoolState
 from laplace_al.strategies.base import QueryStrategy
+from laplace_al.strategies.view import PoolView
+from laplace_al.typing import Choice, RandomState
 
 
 class SequentialBatch(QueryStrategy):
@@ -45,33 +50,46 @@ class SequentialBatch(QueryStrategy):
     True
     """
 
-    _parameter_constraints: dict = {
+    _parameter_constraints: dict[str, Any] = {
         **QueryStrategy._parameter_constraints,
         "strategy": [QueryStrategy],
         "labels": [StrOptions({"sampled", "predicted", "expected"})],
         "update_every": [Interval(numbers.Integral, 1, None, closed="left")],
     }
 
-    def __init__(self, strategy, *, labels="sampled", update_every=1, random_state=None):
+    def __init__(
+        self,
+        strategy: QueryStrategy,
+        *,
+        labels: Literal["sampled", "predicted", "expected"] = "sampled",
+        update_every: int = 1,
+        random_state: RandomState = None,
+    ) -> None:
         super().__init__(random_state=random_state)
         self.strategy = strategy
         self.labels = labels
         self.update_every = update_every
 
-    def utilities(self, view, rng):
+    def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.floating]:
         """Those of the wrapped strategy before any choice, (n_pool,)."""
         return self.strategy.utilities(view, rng)
 
-    def choose(self, view, n_instances, candidates, rng):
+    def choose(
+        self,
+        view: PoolView,
+        n_instances: int,
+        candidates: NDArray[np.bool_],
+        rng: np.random.RandomState,
+    ) -> Choice:
         """See :meth:`QueryStrategy.choose`."""
         self.strategy._validate_params()
         state = view.posterior_state(self).copy()
         is_open = candidates.copy()
-        positions, utilities = np.empty(0, dtype=np.int64), None
+        positions, utilities = np.empty(0, dtype=np.int64), np.empty(0)
         while len(positions) < n_instances:
             n_more = min(self.update_every, n_instances - len(positions))
             chosen, found = self.strategy.choose(view, n_more, is_open, rng)
-            utilities = found if utilities is None else utilities
+            utilities = utilities if len(positions) else found  # before any choice
             positions = np.concatenate([positions, chosen])
             is_open[chosen] = False
             if len(positions) < n_instances:
@@ -80,7 +98,7 @@ class SequentialBatch(QueryStrategy):
                     view = view.after(position, state)
         return positions, utilities
 
-    def _imagined(self, state, position, rng):
+    def _imagined(self, state: PoolState, position: int, rng: np.random.RandomState) -> Any:
         if self.labels == "expected":
             return None
         probabilities = state.predict_proba([position])[0]

@@ -2,9 +2,10 @@
 
 import warnings
 from numbers import Integral
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval
@@ -12,6 +13,8 @@ from sklearn.utils._param_validation import Interval
 from laplace_al.strategies.base import QueryStrategy
 from laplace_al.strategies.distances import Neighborhoods
 from laplace_al.strategies.ranking import best
+from laplace_al.strategies.view import PoolView
+from laplace_al.typing import Choice, RandomState
 
 
 class TypiClust(QueryStrategy):
@@ -55,20 +58,26 @@ class TypiClust(QueryStrategy):
     array([7, 2])
     """
 
-    _parameter_constraints: dict = {
+    _parameter_constraints: dict[str, Any] = {
         **QueryStrategy._parameter_constraints,
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
     }
 
-    def __init__(self, *, n_neighbors=20, random_state=None):
+    def __init__(self, *, n_neighbors: int = 20, random_state: RandomState = None) -> None:
         super().__init__(random_state=random_state)
         self.n_neighbors = n_neighbors
 
-    def utilities(self, view, rng):
+    def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.float64]:
         """Typicality within its own cluster, (n_pool,), where one label more is asked for."""
         return self._clustering(view, 1, rng).typicality[: len(view.features)]
 
-    def choose(self, view, n_instances, candidates, rng):
+    def choose(
+        self,
+        view: PoolView,
+        n_instances: int,
+        candidates: NDArray[np.bool_],
+        rng: np.random.RandomState,
+    ) -> Choice:
         """The most typical instance of the largest cluster with the fewest labels, repeatedly."""
         cluster, typicality, size, n_labels = self._clustering(view, n_instances, rng)
         cluster, typicality = cluster[: len(candidates)], typicality[: len(candidates)]
@@ -84,7 +93,9 @@ class TypiClust(QueryStrategy):
             n_free[order[0]] -= 1
         return positions, np.where(candidates, typicality, -np.inf)
 
-    def _clustering(self, view, n_instances, rng):
+    def _clustering(
+        self, view: PoolView, n_instances: int, rng: np.random.RandomState
+    ) -> "_Clustering":
         """Clusters of the pool and, behind it, of the labelled instances that are not in it."""
         is_outside = view.labelled_positions < 0
         outside = view.labelled[is_outside].astype(view.features.dtype, copy=False)
@@ -108,13 +119,15 @@ class TypiClust(QueryStrategy):
 
 
 class _Clustering(NamedTuple):
-    cluster: np.ndarray  # (n,)
-    typicality: np.ndarray  # (n,), within the cluster
-    size: np.ndarray  # (n_clusters,)
-    n_labels: np.ndarray  # (n_clusters,)
+    cluster: NDArray[np.integer]  # (n,)
+    typicality: NDArray[np.float64]  # (n,), within the cluster
+    size: NDArray[np.integer]  # (n_clusters,)
+    n_labels: NDArray[np.integer]  # (n_clusters,)
 
 
-def clusters(features, n_clusters, rng):
+def clusters(
+    features: NDArray[np.floating], n_clusters: int, rng: np.random.RandomState
+) -> NDArray[np.integer]:
     """Cluster of each row by k-means; in mini-batches where there are more than 50.
 
     Parameters
@@ -141,7 +154,7 @@ def clusters(features, n_clusters, rng):
         return method(n_clusters, n_init=1, random_state=rng).fit_predict(features)
 
 
-def typicality(features, n_neighbors):
+def typicality(features: NDArray[np.floating], n_neighbors: int) -> NDArray[np.float64]:
     """Inverse mean distance to the nearest neighbours, ``1 / mean_j |φ_i - φ_j|``.
 
     Parameters

@@ -1,6 +1,10 @@
 """Uncertainty of the weights about an instance, whatever its classes."""
 
+import numpy as np
+from numpy.typing import NDArray
+
 from laplace_al.strategies.base import QueryStrategy
+from laplace_al.strategies.view import PoolView
 
 
 class VarianceSampling(QueryStrategy):
@@ -32,7 +36,7 @@ class VarianceSampling(QueryStrategy):
 
     is_pointwise = True
 
-    def utilities(self, view, rng):
+    def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.floating]:
         """Variance of the logits, (n_pool,)."""
         variance = view.posterior_state(self).variance.numpy(force=True)
         return variance if variance.ndim == 1 else variance.mean(axis=1)

@@ -2,11 +2,19 @@
 
 import copy
 import functools
+from collections.abc import Callable
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples, check_array
+
+from laplace_al.classifier import LaplaceUpdateClassifier
+from laplace_al.pool import PoolState
+from laplace_al.scored_pool import ScoredPool
+from laplace_al.typing import Instances
 
 
 class PoolView:
@@ -28,15 +36,15 @@ class PoolView:
     array([0.5, 0.5])
     """
 
-    def __init__(self, learner, X):
+    def __init__(self, learner: Any, X: Instances) -> None:
         self.learner = learner
         self.X = X
 
-    def __len__(self):
+    def __len__(self) -> int:
         return _num_samples(self.X)
 
     @functools.cached_property
-    def _laplace(self):
+    def _laplace(self) -> tuple[LaplaceUpdateClassifier, Callable[[Any], Any]] | None:
         """The fitted LaplaceUpdateClassifier behind the learner, what goes before it, or None."""
         estimators = [self.learner]
         if hasattr(self.learner, "query"):  # the estimator of a meta-estimator is never fitted
@@ -49,14 +57,14 @@ class PoolView:
         return None
 
     @property
-    def _kept(self):
+    def _kept(self) -> ScoredPool | None:
         """The pool as the learner keeps it, if it is this one and nothing goes before it."""
         pool = getattr(self.learner, "pool_", None)
         is_this = pool is not None and pool.X is self.X
         return pool if is_this and not isinstance(self.learner.estimator_, Pipeline) else None
 
     @functools.cached_property
-    def state(self):
+    def state(self) -> PoolState | None:
         """PoolState, or None if the learner is not a LaplaceUpdateClassifier."""
         if self._laplace is None:
             return None
@@ -65,7 +73,7 @@ class PoolView:
             return self._kept.state_under(classifier)
         return classifier.pool_state(before(self.X))
 
-    def posterior_state(self, strategy):
+    def posterior_state(self, strategy: object) -> PoolState:
         """PoolState, for a strategy that cannot do without.
 
         Parameters
@@ -96,7 +104,7 @@ class PoolView:
             )
         return self.state
 
-    def state_of(self, X):
+    def state_of(self, X: Instances) -> PoolState:
         """State of other inputs under the posterior of this view, supposed labels included.
 
         Parameters
@@ -118,9 +126,12 @@ class PoolView:
         >>> bool(view.state_of([[1.0]]).logits < later.state_of([[1.0]]).logits)
         True
         """
-        return self.state.elsewhere(PoolView(self.learner, X).state.features)
+        state, other = self.state, PoolView(self.learner, X).state
+        assert state is not None  # see posterior_state
+        assert other is not None
+        return state.elsewhere(other.features)
 
-    def predict_proba(self):
+    def predict_proba(self) -> NDArray[np.floating]:
         """Probabilities of the pool, (n_pool, n_classes), calibrated if the learner is.
 
         Returns
@@ -141,7 +152,7 @@ class PoolView:
         return self._probabilities
 
     @functools.cached_property
-    def _probabilities(self):
+    def _probabilities(self) -> NDArray[np.floating]:
         if self.state is not None and (self._is_hypothetical or self._sees_itself):
             return self.state.predict_proba()
         if not hasattr(self.learner, "predict_proba"):
@@ -153,15 +164,16 @@ class PoolView:
         return self.learner.predict_proba(self.X)
 
     _is_hypothetical = False
-    _whole = None  # the view that this one is a part of, and where
+    # the view that this one is a part of, and where
+    _whole: "tuple[PoolView, NDArray[np.int64]] | None" = None
 
     @property
-    def _sees_itself(self):
+    def _sees_itself(self) -> bool:
         """Whether the state predicts what the classifier predicts."""
-        return self._laplace[0].predictive != "monte_carlo"
+        return self._laplace is not None and self._laplace[0].predictive != "monte_carlo"
 
     @functools.cached_property
-    def features(self):
+    def features(self) -> NDArray[np.floating]:
         """Features of the pool, (n_pool, n_features): those of the extractor, or X itself."""
         if self._kept is not None and self._laplace is not None:
             return self._kept.features_under(self._laplace[0])
@@ -170,7 +182,7 @@ class PoolView:
         return check_array(self.X, dtype=(np.float64, np.float32))
 
     @functools.cached_property
-    def labelled(self):
+    def labelled(self) -> NDArray[np.floating]:
         """Features of the instances that have a label, (n_labelled, n_features); maybe none."""
         if self._whole is not None:
             return self._whole[0].labelled
@@ -186,7 +198,7 @@ class PoolView:
         return labelled
 
     @functools.cached_property
-    def labelled_positions(self):
+    def labelled_positions(self) -> NDArray[np.int64]:
         """Where in the pool the labelled instances are, (n_labelled,); -1 outside it."""
         if self._whole is not None:
             whole, kept = self._whole
@@ -201,11 +213,11 @@ class PoolView:
         return positions
 
     @functools.cached_property
-    def _instances(self):
+    def _instances(self) -> Any:
         X = getattr(self.learner, "instances_", None)
         return getattr(self.learner, "X_training", None) if X is None else X  # modAL's
 
-    def part(self, positions):
+    def part(self, positions: NDArray[np.int64]) -> Self:
         """The view of some instances of the pool, as if there were no others.
 
         Parameters
@@ -233,7 +245,7 @@ class PoolView:
             part.features, part.state = self.features[positions], self.state.part(positions)
         return part
 
-    def after(self, position, state):
+    def after(self, position: int, state: PoolState | None) -> Self:
         """The view when an instance of the pool has a label.
 
         Parameters

@@ -3,10 +3,13 @@
 import numbers
 import operator
 import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import (
     BaseEstimator,
     ClassifierMixin,
@@ -24,8 +27,9 @@ from laplace_al.block_fitting import find_mode_in_blocks, fit_at_mode
 from laplace_al.blocks import in_blocks
 from laplace_al.calibration import Calibration, Observation
 from laplace_al.features import Extracted, SharedExtractorMixin, TorchFeatures, share
-from laplace_al.fitting import Labelled, LooScore, choose_prior_precision, examine
+from laplace_al.fitting import Examined, Labelled, LooScore, choose_prior_precision, examine
 from laplace_al.labels import (
+    ClassWeight,
     check_labels,
     class_indices,
     class_weights,
@@ -33,18 +37,30 @@ from laplace_al.labels import (
     widened_classes,
 )
 from laplace_al.leave_one_out import LeftOut
-from laplace_al.likelihoods import likelihood_of
+from laplace_al.likelihoods import Likelihood, likelihood_of
 from laplace_al.memory import Memory
-from laplace_al.mode import find_mode
+from laplace_al.mode import Mode, find_mode
 from laplace_al.networks import as_array
 from laplace_al.persistence import SaveLoadMixin
 from laplace_al.pool import PoolState
+from laplace_al.posterior import Posterior
 from laplace_al.predictive import averaged, sampled_probabilities
 from laplace_al.priors import IsotropicPrior
-from laplace_al.structures import STRUCTURES, available_device, choose_structure
+from laplace_al.structures import (
+    STRUCTURES,
+    CovarianceName,
+    CurvatureName,
+    UpdateName,
+    available_device,
+    choose_structure,
+)
 from laplace_al.tensors import like_tensors
 from laplace_al.transaction import all_or_nothing, on_one_state
-from laplace_al.updates import Recording
+from laplace_al.typing import Inputs, Instances, RandomState, UpdateRule
+from laplace_al.updates import Recording, Rule
+
+_Known: TypeAlias = Instances | Extracted
+_Inputs: TypeAlias = Inputs | Extracted
 
 _LINKS = {
     "mean_field": links.mean_field,
@@ -226,7 +242,7 @@ class LaplaceUpdateClassifier(
     array([0, 1, 2])
     """
 
-    _parameter_constraints: dict = {
+    _parameter_constraints: dict[str, Any] = {
         "feature_extractor": "no_validation",
         "prior_precision": [
             Interval(numbers.Real, 0, None, closed="neither"),
@@ -258,32 +274,32 @@ class LaplaceUpdateClassifier(
 
     def __init__(
         self,
-        feature_extractor=None,
+        feature_extractor: Any = None,
         *,
-        prior_precision=1.0,
-        covariance="auto",
-        curvature="secant",
-        update="map",
-        step_size=1.0,
-        n_passes=1,
-        predictive="mean_field",
-        calibration="loo",
-        n_samples=1000,
-        fit_intercept=True,
-        head="fit",
-        classes=None,
-        class_weight=None,
-        memory_size=0,
-        forgetting=1.0,
-        dtype="float64",
-        max_iter=100,
-        tol=1e-8,
-        warm_start=False,
-        batch_size=256,
-        device="cpu",
-        random_state=None,
-        verbose=0,
-    ):
+        prior_precision: float | Literal["loo", "evidence"] = 1.0,
+        covariance: CovarianceName = "auto",
+        curvature: CurvatureName = "secant",
+        update: UpdateName = "map",
+        step_size: float = 1.0,
+        n_passes: int = 1,
+        predictive: Literal["mean_field", "plug_in", "bridge", "monte_carlo"] = "mean_field",
+        calibration: Literal["loo"] | None = "loo",
+        n_samples: int = 1000,
+        fit_intercept: bool = True,
+        head: Literal["fit", "pretrained"] = "fit",
+        classes: ArrayLike | None = None,
+        class_weight: ClassWeight = None,
+        memory_size: int | None = 0,
+        forgetting: float = 1.0,
+        dtype: Literal["float64", "float32"] = "float64",
+        max_iter: int = 100,
+        tol: float = 1e-8,
+        warm_start: bool = False,
+        batch_size: int = 256,
+        device: str | torch.device = "cpu",
+        random_state: RandomState = None,
+        verbose: int = 0,
+    ) -> None:
         self.feature_extractor = feature_extractor
         self.prior_precision = prior_precision
         self.covariance = covariance
@@ -311,7 +327,7 @@ class LaplaceUpdateClassifier(
 
     @all_or_nothing
     @like_tensors
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X: _Known, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Find the MAP of the last layer and its posterior.
 
         Parameters
@@ -357,11 +373,13 @@ class LaplaceUpdateClassifier(
             start = previous.mean.to(start)
         self.prior_precision_ = self._choose_prior_precision(data, prior_mean, start)
         prior = IsotropicPrior(prior_mean, self.prior_precision_)
-        vars(self).pop("n_iter_", None)
+        self.__dict__.pop("n_iter_", None)
         self._forget_evaluation()
         mean = self._find_mode(data, prior, start) if self.head == "fit" else prior_mean
         examined = self._examine(data, mean, prior)
-        stiffening = examined.stiffening if self.curvature == "secant" else None
+        stiffening = None
+        if examined is not None and self.curvature == "secant":
+            stiffening = examined.stiffening
         structure = STRUCTURES[self.covariance_]
         self.posterior_ = structure.at_mode(
             mean,
@@ -384,7 +402,13 @@ class LaplaceUpdateClassifier(
         return self
 
     @all_or_nothing
-    def _fit_in_blocks(self, first, y, sample_weight, distribute):
+    def _fit_in_blocks(
+        self,
+        first: Any,
+        y: NDArray[Any],
+        sample_weight: NDArray[Any] | None,
+        distribute: Callable[..., Callable[..., Any]],
+    ) -> Self:
         """:meth:`fit` on data that is elsewhere: see :mod:`laplace_al.block_fitting`.
 
         ``first`` are some rows of X, and ``distribute(self, indices, weights)`` gives the ``total``
@@ -404,12 +428,14 @@ class LaplaceUpdateClassifier(
         self.covariance_ = self._structure(prior_mean)
         self.prior_precision_ = float(self.prior_precision)
         prior = IsotropicPrior(prior_mean, self.prior_precision_)
-        vars(self).pop("n_iter_", None)
+        self.__dict__.pop("n_iter_", None)
         self._forget_evaluation()
         total, mean = distribute(self, indices, weights), prior_mean
         if self.head == "fit":
-            limits = {"max_iter": self.max_iter, "tol": self.tol}
-            mean = self._checked(find_mode_in_blocks(total, likelihood, prior, mean, **limits))
+            mode = find_mode_in_blocks(
+                total, likelihood, prior, mean, max_iter=self.max_iter, tol=self.tol
+            )
+            mean = self._checked(mode)
         fitted = fit_at_mode(
             total,
             mean,
@@ -423,12 +449,14 @@ class LaplaceUpdateClassifier(
         self.posterior_, self._calibration, self._memory = fitted[0], fitted[1], None
         if fitted.log_evidence is not None:
             self.log_marginal_likelihood_value_ = fitted.log_evidence
-        if fitted.accuracy is not None:
+        if fitted.accuracy is not None and fitted.log_likelihood is not None:
             self.loo_score_ = LooScore(fitted.accuracy, fitted.log_likelihood)
         self._draw_seed()
         return self
 
-    def _labelled_block(self, X, indices, weights):
+    def _labelled_block(
+        self, X: _Known, indices: NDArray[np.int64], weights: NDArray[np.float64]
+    ) -> Labelled:
         """Labelled instances of a block, for a fit whose first rows are known."""
         device = available_device(self.device)
         features = self._phi(self._extract(X, reset=False), getattr(torch, self.dtype), device)
@@ -436,7 +464,9 @@ class LaplaceUpdateClassifier(
         indices, weights = features.new_tensor(indices), features.new_tensor(weights)
         return Labelled(features, likelihood.encode(indices), weights, likelihood)
 
-    def _encode(self, y, sample_weight, n_samples):
+    def _encode(
+        self, y: ArrayLike, sample_weight: ArrayLike | None, n_samples: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Class indices and weights of the labels of a fit, which fix the classes."""
         y, sample_weight = check_labels(y, sample_weight, n_samples)
         seen = np.unique(y[sample_weight > 0])
@@ -451,7 +481,13 @@ class LaplaceUpdateClassifier(
 
     @all_or_nothing
     @like_tensors
-    def partial_fit(self, X, y, classes=None, sample_weight=None):
+    def partial_fit(
+        self,
+        X: _Known,
+        y: ArrayLike,
+        classes: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
         """Learn new labels by a Bayesian update in closed form; old data is not needed.
 
         The first call without ``fit`` starts from the prior.
@@ -504,7 +540,7 @@ class LaplaceUpdateClassifier(
         if first:
             self._start_from_the_prior(data)
         memory = self._current_memory(data)
-        vars(self).pop("log_marginal_likelihood_value_", None)
+        self.__dict__.pop("log_marginal_likelihood_value_", None)
         if self.forgetting < 1:
             # each label fades what came before it, the earlier ones of this call included
             n_later = torch.arange(len(weights) - 1, -1, -1, device=weights.device)
@@ -524,7 +560,7 @@ class LaplaceUpdateClassifier(
         return self
 
     @all_or_nothing
-    def add_classes(self, labels):
+    def add_classes(self, labels: ArrayLike) -> Self:
         """Open new classes from the prior, without refitting.
 
         Their logits start at 0, and the classes so far keep theirs. With two classes the one
@@ -580,7 +616,7 @@ class LaplaceUpdateClassifier(
     @like_tensors
     @on_one_state
     @in_blocks
-    def decision_function(self, X):
+    def decision_function(self, X: _Inputs) -> NDArray[np.floating]:
         """Logits of the prediction: :meth:`predict_proba` is their sigmoid or softmax.
 
         Parameters
@@ -604,7 +640,7 @@ class LaplaceUpdateClassifier(
     @like_tensors
     @on_one_state
     @in_blocks
-    def predict(self, X):
+    def predict(self, X: _Inputs) -> NDArray[Any]:
         """The most probable class of each input.
 
         Parameters
@@ -628,7 +664,7 @@ class LaplaceUpdateClassifier(
     @like_tensors
     @on_one_state
     @in_blocks
-    def predict_proba(self, X):
+    def predict_proba(self, X: _Inputs) -> NDArray[np.floating]:
         """Probabilities of the classes, uncertainty about the weights included.
 
         Parameters
@@ -652,7 +688,7 @@ class LaplaceUpdateClassifier(
     @like_tensors
     @on_one_state
     @in_blocks
-    def predict_log_proba(self, X):
+    def predict_log_proba(self, X: _Inputs) -> NDArray[np.floating]:
         """Logarithm of :meth:`predict_proba`, exact for tiny probabilities.
 
         Parameters
@@ -675,7 +711,9 @@ class LaplaceUpdateClassifier(
     @like_tensors
     @on_one_state
     @in_blocks
-    def latent_mean_and_variance(self, X):
+    def latent_mean_and_variance(
+        self, X: _Inputs
+    ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
         """Gaussian over the logits, before it is made into probabilities.
 
         Parameters
@@ -705,7 +743,9 @@ class LaplaceUpdateClassifier(
         return mean.numpy(force=True), variance.numpy(force=True)
 
     @on_one_state
-    def sample_proba(self, X, n_samples=None, random_state=None):
+    def sample_proba(
+        self, X: _Known, n_samples: int | None = None, random_state: RandomState = None
+    ) -> NDArray[np.floating]:
         """Class probabilities under weights drawn from the posterior.
 
         Parameters
@@ -744,7 +784,9 @@ class LaplaceUpdateClassifier(
     @like_tensors
     @on_one_state
     @in_blocks
-    def predict_uncertainty(self, X):
+    def predict_uncertainty(
+        self, X: _Inputs
+    ) -> tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.floating]]:
         """How uncertain each prediction is, and why.
 
         The entropy of the prediction averaged over drawn weights (total) is the mean entropy
@@ -776,11 +818,13 @@ class LaplaceUpdateClassifier(
         probabilities, aleatoric = averaged(self._draws(features, self.n_samples))
         total = torch.special.entr(probabilities).sum(dim=1)
         aleatoric = torch.minimum(aleatoric, total)  # Jensen, up to rounding
-        parts = total, aleatoric, total - aleatoric  # eq-uncertainty
-        return tuple(part.numpy(force=True) for part in parts)
+        epistemic = total - aleatoric  # eq-uncertainty
+        return total.numpy(force=True), aleatoric.numpy(force=True), epistemic.numpy(force=True)
 
     @on_one_state
-    def log_marginal_likelihood(self, prior_precision=None):
+    def log_marginal_likelihood(
+        self, prior_precision: float | torch.Tensor | None = None
+    ) -> float | torch.Tensor:
         """Log evidence: the probability of all labels under the prior, by Laplace's method.
 
         With the curvature p_k (1 - p_k) of each class on its own, whatever ``curvature`` is, and
@@ -817,7 +861,8 @@ class LaplaceUpdateClassifier(
             if prior_precision is None and hasattr(self, "log_marginal_likelihood_value_"):
                 return self.log_marginal_likelihood_value_
             value = self.prior_precision_ if prior_precision is None else float(prior_precision)
-            memory = replace(memory, prior=memory.prior._replace(precision=value))
+            prior = memory.prior._replace(precision=value)
+            memory = replace(memory, prior=prior)
             likelihood = likelihood_of(len(self.classes_))
             mode = memory.find_mode(
                 likelihood, self.posterior_.mean, max_iter=self.max_iter, tol=self.tol
@@ -826,7 +871,7 @@ class LaplaceUpdateClassifier(
                 memory.features, likelihood.encode(memory.indices), memory.weights, likelihood
             )
             coupled = self.covariance_ == "full"
-            return examine(data, mode.mean, memory.prior, coupled=coupled).log_evidence
+            return examine(data, mode.mean, prior, coupled=coupled).log_evidence
         if not hasattr(self, "log_marginal_likelihood_value_"):
             raise ValueError(
                 "log_marginal_likelihood needs the data, which is gone after partial_fit or "
@@ -841,7 +886,9 @@ class LaplaceUpdateClassifier(
         return value if isinstance(prior_precision, torch.Tensor) else float(value)
 
     @on_one_state
-    def newton_decrement(self, X, y, sample_weight=None):
+    def newton_decrement(
+        self, X: _Known, y: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> float:
         """How far the posterior mean is from the MAP of these labels, in standard deviations.
 
         sqrt(<g, Sigma g>) with the gradient g of ``sum s CE(y, W^T phi) + lambda / 2 |W - W_0|^2``
@@ -888,7 +935,7 @@ class LaplaceUpdateClassifier(
         return float(self.posterior_.norm(gradient))  # eq-decrement
 
     @on_one_state
-    def pool_state(self, X):
+    def pool_state(self, X: _Known) -> PoolState:
         """Predictions of a pool that follow each label at the price of one pass over its features.
 
         Parameters
@@ -931,7 +978,7 @@ class LaplaceUpdateClassifier(
     @like_tensors
     @on_one_state
     @in_blocks
-    def transform(self, X):
+    def transform(self, X: _Inputs) -> NDArray[np.floating]:
         """The features of X, without the intercept's constant: pays for the extractor once.
 
         Parameters
@@ -954,32 +1001,32 @@ class LaplaceUpdateClassifier(
         return features.copy() if self.extractor_ is None else features  # X stays the caller's
 
     @property
-    def coef_(self):
+    def coef_(self) -> NDArray[np.floating]:
         """Posterior mean of the weights, (n_outputs, n_features)."""
         mean = self.posterior_.mean.T.numpy(force=True)
         return mean[:, :-1].copy() if self.fit_intercept else mean.copy()
 
     @property
-    def intercept_(self):
+    def intercept_(self) -> NDArray[np.floating]:
         """Posterior mean of the intercepts, (n_outputs,); zero without them."""
         mean = self.posterior_.mean.numpy(force=True)
         return mean[-1].copy() if self.fit_intercept else np.zeros(mean.shape[1])
 
     @property
-    def calibration_(self):
+    def calibration_(self) -> Calibration:
         """Temperature of the mean logits and scale of their variances."""
         return self._calibration
 
     @property
-    def temperature_(self):
+    def temperature_(self) -> float:
         """What mean logits are divided by."""
         return self._calibration.temperature
 
     @property
-    def _n_features_out(self):
+    def _n_features_out(self) -> int:
         return len(self.posterior_.mean) - int(self.fit_intercept)
 
-    def _extract(self, X, *, reset, dtype=np.float64):
+    def _extract(self, X: Any, *, reset: bool, dtype: Any = np.float64) -> Any:
         """Validated features (n, D) as an array."""
         if isinstance(X, Extracted):
             return X.features
@@ -995,7 +1042,7 @@ class LaplaceUpdateClassifier(
             self.extractor_.probe(X)
         return self.extractor_.extract(X)
 
-    def _is_valid(self, X):
+    def _is_valid(self, X: object) -> bool:
         """Whether validation would find nothing to do, told in a fraction of its time."""
         return (
             type(X) is np.ndarray
@@ -1007,13 +1054,13 @@ class LaplaceUpdateClassifier(
             and bool(np.isfinite(X).all())
         )
 
-    def _make_extractor(self):
+    def _make_extractor(self) -> TorchFeatures | None:
         extractor = self.feature_extractor
         if extractor is None or isinstance(extractor, TorchFeatures):
             return share(extractor)
         return TorchFeatures(extractor, batch_size=self.batch_size, verbose=self.verbose)
 
-    def _features(self, X, *, reset):
+    def _features(self, X: _Inputs, *, reset: bool) -> torch.Tensor:
         """phi: features as a tensor (n, D), with the constant 1."""
         features = self._extract(X, reset=reset)
         if reset:
@@ -1022,12 +1069,12 @@ class LaplaceUpdateClassifier(
             dtype, device = self.posterior_.base.dtype, self.posterior_.base.device
         return self._phi(features, dtype, device)
 
-    def _phi(self, features, dtype, device):
+    def _phi(self, features: Any, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
         features = torch.tensor(features, dtype=dtype, device=device)
         _check_size(features, dtype)
         return functional.pad(features, (0, 1), value=1.0) if self.fit_intercept else features
 
-    def _check_params(self):
+    def _check_params(self) -> tuple[Any, ...]:
         """Validate the parameters, unless they are the very objects that last passed."""
         params = tuple(vars(self)[name] for name in self._parameter_constraints)
         passed = vars(self).get("_passed_params", ())
@@ -1035,30 +1082,32 @@ class LaplaceUpdateClassifier(
             self._validate_params()
         return params
 
-    def _known_classes(self, classes):
+    def _known_classes(self, classes: ArrayLike | None) -> NDArray[Any]:
         """Classes of a call of partial_fit, which are fixed by the first."""
         is_fitted = hasattr(self, "posterior_")
         if is_fitted and classes is None:
             return self.classes_
         fixed = self.classes_ if is_fitted else self.classes
-        if fixed is None and classes is None:
+        fixed = classes if fixed is None else fixed
+        if fixed is None:
             raise ValueError(
                 "classes must be passed on the first call to partial_fit: all labels that may "
                 "ever occur. Pass partial_fit(X, y, classes=...), set the parameter classes, "
                 "or call fit first."
             )
-        known = distinct_classes(classes if fixed is None else fixed)
+        known = distinct_classes(fixed)
         if classes is not None and not np.array_equal(distinct_classes(classes), known):
             raise ValueError(
-                f"`classes={list(classes)}` is not the same as on last call to partial_fit or as "
-                f"the parameter classes, was: {known.tolist()}. Leave it out, or fit anew."
+                f"`classes={np.asarray(classes).tolist()}` is not the same as on last call to "
+                f"partial_fit or as the parameter classes, was: {known.tolist()}. Leave it out, or "
+                "fit anew."
             )
         return known
 
-    def _structure(self, mean):
+    def _structure(self, mean: torch.Tensor) -> str:
         return choose_structure(self.covariance, *mean.shape, dtype=mean.dtype, device=mean.device)
 
-    def _prior_mean(self, features, n_outputs):
+    def _prior_mean(self, features: torch.Tensor, n_outputs: int) -> torch.Tensor:
         """Where W (D, n_outputs) starts: zero, or the trained last layer of the network."""
         if self.head == "fit":
             return features.new_zeros((features.shape[1], n_outputs))
@@ -1086,13 +1135,15 @@ class LaplaceUpdateClassifier(
             mean = torch.cat([mean, bias[None, :]])
         return mean[:, 1:] - mean[:, :1] if mean.shape[1] > n_outputs else mean.clone()
 
-    def _choose_prior_precision(self, data, prior_mean, start):
+    def _choose_prior_precision(
+        self, data: Labelled, prior_mean: torch.Tensor, start: torch.Tensor
+    ) -> float:
         """lambda: as it is, or what makes the labels most probable."""
         if not isinstance(self.prior_precision, str):
             return float(self.prior_precision)
         coupled = self.covariance_ == "full"
 
-        def score(prior_precision):
+        def score(prior_precision: float) -> float:
             nonlocal start
             prior = IsotropicPrior(prior_mean, prior_precision)
             if self.head == "fit":
@@ -1114,10 +1165,12 @@ class LaplaceUpdateClassifier(
             )
         return chosen.value
 
-    def _find_mode(self, data, prior, start):
+    def _find_mode(
+        self, data: Labelled, prior: IsotropicPrior, start: torch.Tensor
+    ) -> torch.Tensor:
         return self._checked(find_mode(*data, prior, start, max_iter=self.max_iter, tol=self.tol))
 
-    def _checked(self, mode):
+    def _checked(self, mode: Mode) -> torch.Tensor:
         self.n_iter_ = max(mode.n_iter, 1)
         if not mode.converged:
             warnings.warn(
@@ -1129,12 +1182,14 @@ class LaplaceUpdateClassifier(
             )
         return mode.mean
 
-    def _forget_evaluation(self):
+    def _forget_evaluation(self) -> None:
         """Drop what holds for other labels or classes."""
         for name in ("loo_proba_", "loo_score_", "log_marginal_likelihood_value_"):
-            vars(self).pop(name, None)
+            self.__dict__.pop(name, None)
 
-    def _examine(self, data, mean, prior):
+    def _examine(
+        self, data: Labelled, mean: torch.Tensor, prior: IsotropicPrior
+    ) -> Examined | None:
         """Leave-one-out and evidence, unless nothing asks for them and they cost much."""
         is_cheap = self.covariance_ != "shared" or data.likelihood.n_outputs == 1
         is_needed = self.calibration == "loo" or self.curvature == "secant"
@@ -1144,17 +1199,18 @@ class LaplaceUpdateClassifier(
         self.log_marginal_likelihood_value_ = examined.log_evidence
         return examined
 
-    def _fitted_calibration(self, data, examined):
+    def _fitted_calibration(self, data: Labelled, examined: Examined) -> Calibration:
         return Calibration.fit(self._observation(data, examined.left_out))
 
-    def _observation(self, data, predicted):
+    def _observation(self, data: Labelled, predicted: LeftOut) -> Observation:
         return Observation(
             _LINKS[self.predictive], data.likelihood, predicted, data.targets, data.weights
         )
 
-    def _calibrate(self, data, examined):
+    def _calibrate(self, data: Labelled, examined: Examined | None) -> None:
         self._calibration = Calibration()
         if self.calibration == "loo":
+            assert examined is not None  # it was needed
             self._calibration = self._fitted_calibration(data, examined)
             logits = self._calibration.apply(_LINKS[self.predictive], *examined.left_out)
             log_proba = data.likelihood.log_probabilities(logits)
@@ -1167,7 +1223,7 @@ class LaplaceUpdateClassifier(
                 float(data.weights @ right / total), -float(data.weights @ loss / total)
             )
 
-    def _start_from_the_prior(self, data):
+    def _start_from_the_prior(self, data: Labelled) -> None:
         mean = self._prior_mean(data.features, data.likelihood.n_outputs)
         self.covariance_ = self._structure(mean)
         self.prior_precision_ = self._choose_prior_precision(data, mean, mean)
@@ -1179,7 +1235,7 @@ class LaplaceUpdateClassifier(
             prior = IsotropicPrior(mean, self.prior_precision_)
             self._memory = Memory.empty(prior, data.features)
 
-    def _current_memory(self, data):
+    def _current_memory(self, data: Labelled) -> Memory | None:
         """What is remembered before an update; None if nothing is to be."""
         if self.memory_size == 0:
             return None
@@ -1194,21 +1250,23 @@ class LaplaceUpdateClassifier(
             )
         return memory
 
-    def _update(self, data):
+    def _update(self, data: Labelled) -> None:
         """Condition the posterior on new labels, each predicted before it is learnt."""
         update = self._update_rule(data.likelihood)
-        if self.calibration == "loo":
-            update = Recording(update)
+        recording = Recording(update) if self.calibration == "loo" else None
         labels = data.features, data.targets, data.weights
-        self.posterior_ = self._conditioned(labels, update)
-        if self.calibration == "loo":
-            predicted = LeftOut(*(data.weights.new_tensor(np.array(a)) for a in update.predicted))
+        self.posterior_ = self._conditioned(labels, recording or update)
+        if recording is not None:
+            predicted = LeftOut(
+                *(data.weights.new_tensor(np.array(a)) for a in recording.predicted)
+            )
             self._calibration = self._calibration.observe(self._observation(data, predicted))
-            update = update.update
         for _ in range(self.n_passes - 1):
             self.posterior_ = self._conditioned(labels, update)
 
-    def _conditioned(self, labels, update):
+    def _conditioned(
+        self, labels: tuple[torch.Tensor, torch.Tensor, torch.Tensor], update: UpdateRule
+    ) -> Posterior:
         try:
             return self.posterior_.condition(*labels, update)
         except (ArithmeticError, torch.linalg.LinAlgError) as error:
@@ -1217,12 +1275,12 @@ class LaplaceUpdateClassifier(
                 f"to be learnt: {error}. Scale the features, e.g. with StandardScaler."
             ) from error
 
-    def _update_rule(self, likelihood):
+    def _update_rule(self, likelihood: Likelihood) -> Rule:
         return STRUCTURES[self.covariance_].update(
             likelihood, update=self.update, curvature=self.curvature, step_size=self.step_size
         )
 
-    def _refit_on(self, memory, likelihood):
+    def _refit_on(self, memory: Memory, likelihood: Likelihood) -> Memory:
         """Move the mean to the mode of all that is remembered, and drop what is too much."""
         mode = memory.find_mode(
             likelihood, self.posterior_.mean, max_iter=self.max_iter, tol=_MEMORY_TOLERANCE
@@ -1230,11 +1288,13 @@ class LaplaceUpdateClassifier(
         self.posterior_ = self.posterior_.with_mean(mode.mean)
         return memory.keep(self.memory_size, mode.mean, likelihood, STRUCTURES[self.covariance_])
 
-    def _draw_seed(self):
+    def _draw_seed(self) -> None:
         """The last step of a call: a generator of the caller's is not drawn from in vain."""
         self._sampling_seed = 0 if self.random_state is None else _seed(self.random_state)
 
-    def _draws(self, features, n_samples, seed=None):
+    def _draws(
+        self, features: torch.Tensor, n_samples: int, seed: int | None = None
+    ) -> Iterator[torch.Tensor]:
         return sampled_probabilities(
             self.posterior_,
             features.mm,
@@ -1244,7 +1304,7 @@ class LaplaceUpdateClassifier(
             self._sampling_seed if seed is None else seed,
         )
 
-    def _predictive_logits(self, X):
+    def _predictive_logits(self, X: _Inputs) -> torch.Tensor:
         check_is_fitted(self)
         self._check_params()
         features = self._features(X, reset=False)
@@ -1256,7 +1316,7 @@ class LaplaceUpdateClassifier(
         return logits if logits.shape[1] > 2 else (logits[:, 1:] - logits[:, :1])
 
 
-def _check_size(features, dtype):
+def _check_size(features: torch.Tensor, dtype: torch.dtype) -> None:
     """Refuse numbers whose products would overflow, with a margin for variances."""
     if torch.linalg.vector_norm(features, ord=torch.inf) > torch.finfo(dtype).max ** 0.4:
         raise ValueError(
@@ -1265,5 +1325,5 @@ def _check_size(features, dtype):
         )
 
 
-def _seed(random_state):
+def _seed(random_state: RandomState) -> int:
     return int(check_random_state(random_state).randint(2**31))

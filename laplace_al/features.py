@@ -3,10 +3,13 @@
 import contextlib
 import copy
 import numbers
+from collections.abc import Callable, Iterator
 from itertools import pairwise
+from typing import Any, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval
@@ -25,6 +28,7 @@ from laplace_al.networks import (
     network_of,
 )
 from laplace_al.transaction import all_or_nothing
+from laplace_al.typing import Inputs, Instances
 
 
 class Extracted:
@@ -44,17 +48,19 @@ class Extracted:
     True
     """
 
-    def __init__(self, features):
+    def __init__(self, features: NDArray[np.floating] | torch.Tensor) -> None:
         self.features = features
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.features)
 
 
 class SharedExtractorMixin:
     """Copies of an estimator share its ``feature_extractor``: it is frozen and may be large."""
 
-    def __sklearn_clone__(self):
+    get_params: Callable[..., dict[str, Any]]
+
+    def __sklearn_clone__(self) -> Self:
         params = {
             name: share(value) if name == "feature_extractor" else clone(value, safe=False)
             for name, value in self.get_params(deep=False).items()
@@ -66,31 +72,31 @@ class SharedExtractorMixin:
         return fresh
 
     # Not by __deepcopy__, which wrappers that pass on attributes would find and take for their own.
-    def __getstate__(self):
-        state = super().__getstate__()
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]  # scikit-learn's
         extractor = state["feature_extractor"]
         if not isinstance(extractor, TorchFeatures):  # which shares its own
             state = state | {"feature_extractor": _Shared(extractor)}
         return state
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict[str, Any]) -> None:
         extractor = state["feature_extractor"]
         if isinstance(extractor, _Shared):
             state = state | {"feature_extractor": extractor.value}
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[misc]  # scikit-learn's
 
 
 class _Shared:
     """Something that copies have in common."""
 
-    def __init__(self, value):
+    def __init__(self, value: Any) -> None:
         self.value = value
 
-    def __deepcopy__(self, memo):
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self
 
 
-def features_of(feature_extractor, X, **params):
+def features_of(feature_extractor: Any, X: Any, **params: Any) -> NDArray[np.floating]:
     """Features of inputs, validated, before any classifier was fitted.
 
     Parameters
@@ -118,7 +124,7 @@ def features_of(feature_extractor, X, **params):
     return TorchFeatures(feature_extractor, **params).fit_transform(X)
 
 
-def share(extractor):
+def share(extractor: Any) -> Any:
     """The extractor itself; for a ``TorchFeatures`` a clone around the same network.
 
     Parameters
@@ -186,21 +192,28 @@ class TorchFeatures(
     (5, 2)
     """
 
-    _parameter_constraints: dict = {
+    _parameter_constraints: dict[str, Any] = {
         "feature_extractor": "no_validation",
         "layer": [str, None],
         "batch_size": [Interval(numbers.Integral, 1, None, closed="left")],
         "verbose": ["verbose"],
     }
 
-    def __init__(self, feature_extractor, *, layer=None, batch_size=256, verbose=0):
+    def __init__(
+        self,
+        feature_extractor: Any,
+        *,
+        layer: str | None = None,
+        batch_size: int = 256,
+        verbose: int = 0,
+    ) -> None:
         self.feature_extractor = feature_extractor
         self.layer = layer
         self.batch_size = batch_size
         self.verbose = verbose
 
     @all_or_nothing
-    def fit(self, X, y=None):
+    def fit(self, X: Instances, y: object = None) -> Self:
         """Find the layer and the number of features, on the first inputs. Nothing is trained.
 
         Parameters
@@ -232,7 +245,7 @@ class TorchFeatures(
         return self.probe(self.check_inputs(self, X, reset=True))
 
     @in_blocks
-    def transform(self, X):
+    def transform(self, X: Inputs) -> NDArray[np.floating]:
         """Features of X.
 
         Parameters
@@ -259,7 +272,7 @@ class TorchFeatures(
         check_is_fitted(self)
         return self.extract(self.check_inputs(self, X, reset=False))
 
-    def check_inputs(self, estimator, X, *, reset):
+    def check_inputs(self, estimator: BaseEstimator, X: Any, *, reset: bool) -> Any:
         """Validate X as input of this extractor, on behalf of an estimator.
 
         Parameters
@@ -290,7 +303,7 @@ class TorchFeatures(
             return X
         return validate_data(estimator, as_array(X), reset=reset, dtype="numeric", allow_nd=True)
 
-    def extract(self, X):
+    def extract(self, X: Any) -> NDArray[np.floating]:
         """Features of validated inputs, in batches.
 
         Parameters
@@ -317,7 +330,7 @@ class TorchFeatures(
             )
         return features
 
-    def pretrained_head(self):
+    def pretrained_head(self) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Weights of the network's last linear layer, which reads these features.
 
         Returns
@@ -349,11 +362,12 @@ class TorchFeatures(
                 f"input must be the features; got {got}. Pass the module with layer=None, or "
                 "head='fit'."
             )
-        head = network.get_submodule(self.layer_)
+        assert self.layer_ is not None  # of a network
+        head: Any = network.get_submodule(self.layer_)
         bias = None if head.bias is None else head.bias.detach()
         return head.weight.detach(), bias
 
-    def probe(self, X):
+    def probe(self, X: Any) -> Self:
         """Find the layer and the number of features, on the first of validated inputs.
 
         Parameters
@@ -392,7 +406,7 @@ class TorchFeatures(
         return self
 
     @torch.no_grad()
-    def _run(self, X):
+    def _run(self, X: Any) -> NDArray[np.floating]:
         n_samples = _num_samples(X)
         bounds = [*range(0, n_samples, self.batch_size), n_samples]
         progress = tqdm(
@@ -412,16 +426,17 @@ class TorchFeatures(
         return np.concatenate(blocks)
 
     @contextlib.contextmanager
-    def _extractor(self):
+    def _extractor(self) -> Iterator[Callable[[Any], Any]]:
         """A callable from inputs to features, while the network is held still."""
         network = network_of(self.feature_extractor)
         if network is None:
             yield getattr(self.feature_extractor, "transform", self.feature_extractor)
             return
+        assert self.layer_ is not None  # of a network
         before_head = self.layer is None
         with frozen(network), captured(network, [self.layer_], inputs=before_head) as seen:
 
-            def extract(batch):
+            def extract(batch: Any) -> Any:
                 seen.clear()
                 self._forward(batch)
                 if not seen:
@@ -433,8 +448,9 @@ class TorchFeatures(
 
             yield extract
 
-    def _forward(self, batch):
+    def _forward(self, batch: Any) -> Any:
         """Run the network on an array, cast to its own dtype and device."""
         network = network_of(self.feature_extractor)
+        assert network is not None  # else nothing runs here
         run = network if network is self.feature_extractor else self.feature_extractor.infer
         return run(as_input(network, batch))

@@ -5,23 +5,31 @@ import dataclasses
 import hashlib
 import math
 import warnings
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Self, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
+from torch import nn
 
 from laplace_al.archive import read_archive, write_archive
 from laplace_al.calibration import Calibration
+from laplace_al.features import TorchFeatures
 from laplace_al.fitting import LooScore
 from laplace_al.labels import distinct_classes
 from laplace_al.likelihoods import likelihood_of
 from laplace_al.memory import Memory
 from laplace_al.networks import check_layer, network_of
+from laplace_al.posterior import Posterior
 from laplace_al.posterior.per_class import Pending
 from laplace_al.priors import GaussianPrior, IsotropicPrior
 from laplace_al.structures import STRUCTURES, available_device
 from laplace_al.transaction import on_one_state
+from laplace_al.typing import Path
+
+_Tensors: TypeAlias = dict[str, torch.Tensor]
 
 _OTHERS = {"n_features_in_": int, "n_iter_": int, "log_marginal_likelihood_value_": float}
 # Kinds of NumPy dtypes that labels may have in a file, besides object: no longer than 8 bytes each.
@@ -31,8 +39,26 @@ _NUMERIC = "biuf"
 class SaveLoadMixin:
     """``save`` and ``load`` of a :class:`laplace_al.LaplaceUpdateClassifier`."""
 
+    # what that one has
+    classes_: NDArray[Any]
+    covariance_: str
+    device: str | torch.device
+    extractor_: TorchFeatures | None
+    feature_names_in_: NDArray[np.object_]
+    loo_score_: LooScore
+    memory_size: int | None
+    n_features_in_: int
+    posterior_: Posterior
+    prior_precision_: float
+    _calibration: Calibration
+    _check_params: Callable[[], tuple[Any, ...]]
+    _make_extractor: Callable[[], TorchFeatures | None]
+    _memory: Memory | None
+    _passed_params: tuple[Any, ...]
+    _sampling_seed: int
+
     @on_one_state
-    def save(self, path, *, with_memory=False):
+    def save(self, path: Path, *, with_memory: bool = False) -> None:
         """Write what was learnt to a file that can be read without running code from it.
 
         A safetensors file: posterior and calibration as arrays, parameters and classes as JSON. It
@@ -102,7 +128,9 @@ class SaveLoadMixin:
         write_archive(path, document, tensors)
 
     @classmethod
-    def load(cls, path, feature_extractor=None, *, device=None):
+    def load(
+        cls, path: Path, feature_extractor: Any = None, *, device: str | torch.device | None = None
+    ) -> Self:
         """The classifier in a file of :meth:`save`; nothing in the file is executed.
 
         It predicts and learns bit for bit as the one that was saved, on the same machine.
@@ -142,7 +170,8 @@ class SaveLoadMixin:
         """
         document, tensors = read_archive(path)
         with _read_from(path, cls):
-            classifier = cls(feature_extractor, **_params(document["params"]))
+            params = _params(document["params"])
+            classifier = cls(feature_extractor, **params)  # type: ignore[call-arg]  # of the subclass
             if device is not None:
                 classifier.device = device
             classifier._passed_params = classifier._check_params()
@@ -159,10 +188,17 @@ class SaveLoadMixin:
             )
         classifier.extractor_ = classifier._make_extractor()
         if described is not None:
+            assert classifier.extractor_ is not None  # made of the feature_extractor
             _attach(classifier.extractor_, described)
         return classifier
 
-    def _take_over(self, fitted, tensors, described, device):
+    def _take_over(
+        self,
+        fitted: dict[str, Any],
+        tensors: _Tensors,
+        described: "_Description | None",
+        device: torch.device,
+    ) -> None:
         """Set the fitted attributes from a file."""
         self.classes_ = _labels(fitted["classes"])
         _check("classes", np.array_equal(distinct_classes(self.classes_), self.classes_))
@@ -188,7 +224,8 @@ class SaveLoadMixin:
         if "memory.features" in tensors:
             self._memory = _memory(tensors, self.prior_precision_, len(self.classes_))
         width = self.n_features_in_ if described is None else described.n_features
-        _check("number of features", width == self._n_features_out)
+        n_features = self._n_features_out  # type: ignore[attr-defined]  # a property of the subclass
+        _check("number of features", width == n_features)
         if fitted["feature_names_in"]:
             names = np.array(fitted["feature_names_in"], dtype=object)
             _check("feature_names_in", names.shape == (self.n_features_in_,))
@@ -207,7 +244,7 @@ class _Description(NamedTuple):
 
 
 @contextlib.contextmanager
-def _read_from(path, cls):
+def _read_from(path: Path, cls: type) -> Iterator[None]:
     """Say of which file it is that something in it is not as it must be."""
     try:
         yield
@@ -218,18 +255,18 @@ def _read_from(path, cls):
         ) from error
 
 
-def _check(name, is_right):
+def _check(name: str, is_right: bool) -> None:
     if not is_right:
         raise ValueError(f"{name} is not what a fit gives")
 
 
-def _positive(fitted, name):
+def _positive(fitted: dict[str, Any], name: str) -> float:
     value = float(fitted[name])
     _check(name, 0 < value < math.inf)
     return value
 
 
-def _plain_params(classifier):
+def _plain_params(classifier: Any) -> dict[str, Any]:
     params = classifier.get_params(deep=False)
     del params["feature_extractor"]
     if isinstance(params["random_state"], np.random.RandomState):
@@ -253,7 +290,7 @@ def _plain_params(classifier):
     }
 
 
-def _params(plain):
+def _params(plain: dict[str, Any]) -> dict[str, Any]:
     params = dict(plain)
     if params.get("classes") is not None:
         params["classes"] = _labels(params["classes"])
@@ -263,7 +300,7 @@ def _params(plain):
     return params
 
 
-def _plain_labels(labels, name):
+def _plain_labels(labels: NDArray[Any], name: str) -> dict[str, Any]:
     """Labels as JSON holds them, with their dtype."""
     values = labels.tolist()
     if labels.dtype.kind == "S":
@@ -280,7 +317,7 @@ def _plain_labels(labels, name):
     return {"dtype": labels.dtype.str, "values": values}
 
 
-def _labels(plain):
+def _labels(plain: dict[str, Any]) -> NDArray[Any]:
     dtype, values = np.dtype(plain["dtype"]), plain["values"]
     if dtype.kind == "S":
         values = [value.encode("latin-1") for value in values]
@@ -291,7 +328,7 @@ def _labels(plain):
     return np.array(values, dtype=dtype)
 
 
-def _tensors(prefix, value):
+def _tensors(prefix: str, value: Any) -> _Tensors:
     """Fields of a dataclass or named tuple that are tensors or hold some, by dotted name."""
     if dataclasses.is_dataclass(value):
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
@@ -303,7 +340,7 @@ def _tensors(prefix, value):
     return found
 
 
-def _part(tensors, prefix):
+def _part(tensors: _Tensors, prefix: str) -> _Tensors:
     """Tensors by what follows the prefix in their names."""
     return {
         name.removeprefix(prefix + "."): tensor
@@ -312,7 +349,9 @@ def _part(tensors, prefix):
     }
 
 
-def _posterior(kind, parts, prior_precision, n_outputs):
+def _posterior(
+    kind: type[Posterior], parts: _Tensors, prior_precision: float, n_outputs: int
+) -> Posterior:
     """A posterior from its tensors, if these are what its structure has."""
     pending = _part(parts, "pending")
     mean = parts["base_mean"]
@@ -335,7 +374,7 @@ def _posterior(kind, parts, prior_precision, n_outputs):
     return kind(mean, parts["base"], prior_precision, parts["prior_mean"], **optional)
 
 
-def _memory(tensors, prior_precision, n_classes):
+def _memory(tensors: _Tensors, prior_precision: float, n_classes: int) -> Memory:
     """What is remembered, from its tensors."""
     memory, prior = _part(tensors, "memory"), _part(tensors, "memory.prior")
     base_mean = tensors["posterior.base_mean"]
@@ -358,7 +397,9 @@ def _memory(tensors, prior_precision, n_classes):
     return Memory(memory["features"], memory["indices"], memory["weights"], prior)
 
 
-def _check_tensors(tensors, shapes, dtype):
+def _check_tensors(
+    tensors: _Tensors, shapes: dict[str, tuple[int, ...]], dtype: torch.dtype
+) -> None:
     """Refuse other names, shapes or dtypes, and numbers that are not finite."""
     if tensors.keys() != shapes.keys() or dtype not in (torch.float32, torch.float64):
         raise ValueError(f"arrays {sorted(tensors)} of {dtype}, expected {sorted(shapes)}")
@@ -371,7 +412,7 @@ def _check_tensors(tensors, shapes, dtype):
             )
 
 
-def _described(extractor):
+def _described(extractor: TorchFeatures) -> "_Description":
     network = network_of(extractor.feature_extractor)
     return _Description(
         type(extractor.feature_extractor).__name__,
@@ -382,7 +423,7 @@ def _described(extractor):
     )
 
 
-def _attach(extractor, described):
+def _attach(extractor: TorchFeatures, described: "_Description") -> None:
     """Make an extractor ready, if it is like the one that was described."""
     network = network_of(extractor.feature_extractor)
     if (network is None) != (described.weights is None) or extractor.layer != described.layer:
@@ -392,7 +433,7 @@ def _attach(extractor, described):
             f"{type(extractor.feature_extractor).__name__} with layer={extractor.layer!r}. Another "
             "layer is named by TorchFeatures(module, layer=...)."
         )
-    if described.layer_in_use:
+    if network is not None and described.layer_in_use:
         check_layer(network, described.layer_in_use)
     if network is not None and _digest_of_weights(network) != described.weights:
         warnings.warn(
@@ -406,11 +447,13 @@ def _attach(extractor, described):
     extractor._n_features_out = described.n_features
 
 
-def _digest_of_weights(network):
+def _digest_of_weights(network: nn.Module) -> str:
     """SHA-256 of all parameters and buffers of a module."""
     digest = hashlib.sha256()
     for name, value in network.state_dict().items():
         if isinstance(value, torch.Tensor):
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+            digest.update(
+                value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+            )
     return digest.hexdigest()

@@ -1,7 +1,7 @@
 """Names for the types that many signatures share; the shapes stand in the docstrings."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
@@ -19,6 +19,9 @@ class SupportsShape(Protocol):
 
 Instances: TypeAlias = ArrayLike | Sequence[Any] | SupportsShape
 """Inputs of a learner, a row each: an array, a frame, a sparse matrix, a list of whatever."""
+
+Inputs: TypeAlias = Instances | Iterable[Any]
+"""Instances, or blocks of them: an iterator, a ``DataLoader``, a Dask array."""
 
 RandomState: TypeAlias = int | np.random.RandomState | None
 """What :func:`sklearn.utils.check_random_state` takes."""

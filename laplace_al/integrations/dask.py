@@ -13,23 +13,30 @@ computed, Dask computes again, with the same result.
 import functools
 import math
 import operator
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import dask
 import dask.array as da
 import numpy as np
+from dask.delayed import Delayed
+from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 
+from laplace_al.classifier import LaplaceUpdateClassifier
 from laplace_al.features import TorchFeatures, share
+from laplace_al.fitting import Labelled
+from laplace_al.strategies.base import QueryStrategy
 from laplace_al.strategies.checks import check_candidates, check_n_instances
 from laplace_al.strategies.passes import leaders_of_block
-from laplace_al.strategies.ranking import draw_seed
+from laplace_al.strategies.ranking import Leaders, draw_seed
 
 _AT_ONCE = 8  # parts that one task adds up
 # What every task needs is sent once, whatever its size: no reason to warn.
 _CONFIG = {"distributed.admin.large-graph-warning-threshold": "1 TiB"}
 
 
-def features(X, feature_extractor, *, batch_size=256):
+def features(X: da.Array, feature_extractor: Any, *, batch_size: int = 256) -> da.Array:
     """Features of the rows of an array, from a frozen network that goes to each worker once.
 
     Parameters
@@ -63,7 +70,7 @@ def features(X, feature_extractor, *, batch_size=256):
     return _mapped(X, extractor, "transform", some)
 
 
-def predict_proba(classifier, X):
+def predict_proba(classifier: Any, X: da.Array) -> da.Array:
     """Probabilities of the classes for the rows of an array.
 
     Parameters
@@ -91,7 +98,12 @@ def predict_proba(classifier, X):
     return _mapped(X, classifier, "predict_proba", classifier.predict_proba(_first_rows(X)))
 
 
-def fit(classifier, X, y, sample_weight=None):
+def fit(
+    classifier: LaplaceUpdateClassifier,
+    X: da.Array,
+    y: ArrayLike | da.Array,
+    sample_weight: ArrayLike | da.Array | None = None,
+) -> LaplaceUpdateClassifier:
     """Fit a classifier on the rows of an array, which stay where they are.
 
     The MAP is found by Newton steps whose losses, gradients and products with the Hessian are
@@ -132,7 +144,9 @@ def fit(classifier, X, y, sample_weight=None):
     X = _with_sizes(_in_rows(X))
     y, sample_weight = _labels(X, y, sample_weight)
 
-    def distribute(begun, indices, weights):
+    def distribute(
+        begun: LaplaceUpdateClassifier, indices: NDArray[np.int64], weights: NDArray[np.float64]
+    ) -> Callable[..., Any]:
         shipped = _shipped(_without_posterior(begun))
         blocks = [
             dask.delayed(_labelled)(shipped, block, indices[rows], weights[rows])
@@ -144,7 +158,13 @@ def fit(classifier, X, y, sample_weight=None):
     return classifier._fit_in_blocks(_first_rows(X), y, sample_weight, distribute)
 
 
-def partial_fit(classifier, X, y, classes=None, sample_weight=None):
+def partial_fit(
+    classifier: LaplaceUpdateClassifier,
+    X: da.Array,
+    y: ArrayLike | da.Array,
+    classes: ArrayLike | None = None,
+    sample_weight: ArrayLike | da.Array | None = None,
+) -> LaplaceUpdateClassifier:
     """Update a classifier with labels that are learnt block by block, apart from each other.
 
     Each block is learnt by ``partial_fit`` from the classifier as it is, and the posteriors are
@@ -203,7 +223,14 @@ def partial_fit(classifier, X, y, classes=None, sample_weight=None):
     return classifier
 
 
-def query(strategy, learner, X_pool, n_instances=1, *, candidates=None):
+def query(
+    strategy: QueryStrategy,
+    learner: Any,
+    X_pool: da.Array,
+    n_instances: int = 1,
+    *,
+    candidates: ArrayLike | None = None,
+) -> NDArray[np.int64]:
     """Choose instances of a pool whose blocks are scored where they are.
 
     Parameters
@@ -261,7 +288,7 @@ def query(strategy, learner, X_pool, n_instances=1, *, candidates=None):
     return strategy.settle(learner, leaders, n_instances, rng)[0]
 
 
-def _in_rows(X):
+def _in_rows(X: da.Array) -> da.Array:
     """The array cut along its first axis only."""
     if not isinstance(X, da.Array) or X.ndim == 0:
         raise TypeError(
@@ -271,11 +298,11 @@ def _in_rows(X):
     return X.rechunk(dict.fromkeys(range(1, X.ndim), -1))
 
 
-def _with_sizes(X):
+def _with_sizes(X: da.Array) -> da.Array:
     return X.compute_chunk_sizes() if np.isnan(X.shape[0]) else X
 
 
-def _blocks(X):
+def _blocks(X: da.Array) -> list[tuple[Delayed, slice]]:
     """Blocks that have rows, and which rows these are."""
     stops = np.cumsum(X.chunks[0]).tolist()
     rows = (slice(a, b) for a, b in zip([0, *stops], stops, strict=False))
@@ -283,7 +310,7 @@ def _blocks(X):
     return [(block, some) for block, some in pairs if some.stop > some.start]
 
 
-def _first_rows(X):
+def _first_rows(X: da.Array) -> Any:
     """Two rows of the first block that has any."""
     for i in range(X.numblocks[0]):
         rows = X.partitions[i][:2].compute()
@@ -292,7 +319,9 @@ def _first_rows(X):
     raise ValueError("X has 0 samples; a minimum of 1 is required.")
 
 
-def _labels(X, y, sample_weight):
+def _labels(
+    X: da.Array, y: ArrayLike | da.Array, sample_weight: ArrayLike | da.Array | None
+) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """Labels and weights, which are small beside X, here."""
     y, sample_weight = dask.compute(y, sample_weight)
     y = np.asarray(y)
@@ -301,19 +330,19 @@ def _labels(X, y, sample_weight):
     return y, None if sample_weight is None else np.asarray(sample_weight)
 
 
-def _shipped(thing):
+def _shipped(thing: Any) -> Delayed:
     """A node of the graph, as it is: it goes to each worker once."""
     return dask.delayed(thing, traverse=False, pure=False)
 
 
-def _without_posterior(classifier):
+def _without_posterior(classifier: LaplaceUpdateClassifier) -> LaplaceUpdateClassifier:
     twin = classifier.__class__.__new__(classifier.__class__)
     left = {"posterior_", "_memory", "_calibration"}
-    vars(twin).update({k: v for k, v in vars(classifier).items() if k not in left})
+    twin.__dict__.update({k: v for k, v in vars(classifier).items() if k not in left})
     return twin
 
 
-def _mapped(X, thing, method, example):
+def _mapped(X: da.Array, thing: Any, method: str, example: NDArray[Any]) -> da.Array:
     """A method that gives a row for each row, of all blocks."""
     shipped, call = _shipped(thing), dask.delayed(_called)
     parts = [
@@ -324,12 +353,12 @@ def _mapped(X, thing, method, example):
     return da.concatenate(parts, allow_unknown_chunksizes=True)
 
 
-def _computed(node):
+def _computed(node: Delayed) -> Any:
     with dask.config.set(_CONFIG):
         return node.compute()
 
 
-def _reduced(parts, reduce, *common):
+def _reduced(parts: list[Delayed], reduce: Callable[..., Any], *common: Delayed) -> Delayed:
     """A tree, so that nobody holds more than a few parts."""
     while len(parts) > 1:
         groups = [parts[i : i + _AT_ONCE] for i in range(0, len(parts), _AT_ONCE)]
@@ -337,7 +366,7 @@ def _reduced(parts, reduce, *common):
     return parts[0]
 
 
-def _total(blocks, function, *args):
+def _total(blocks: Sequence[Delayed], function: Callable[..., Any], *args: Any) -> Any:
     shipped, apply = _shipped(args), dask.delayed(_applied)
     return _computed(_reduced([apply(function, block, shipped) for block in blocks], _added))
 
@@ -345,27 +374,40 @@ def _total(blocks, function, *args):
 # What follows runs on the workers.
 
 
-def _called(thing, method, block):
+def _called(thing: Any, method: str, block: Any) -> Any:
     return getattr(thing, method)(block)
 
 
-def _labelled(classifier, block, indices, weights):
+def _labelled(
+    classifier: LaplaceUpdateClassifier,
+    block: Any,
+    indices: NDArray[np.int64],
+    weights: NDArray[np.float64],
+) -> Labelled:
     return classifier._labelled_block(block, indices, weights)
 
 
-def _applied(function, block, args):
+def _applied(function: Callable[..., Any], block: Any, args: tuple[Any, ...]) -> Any:
     return function(block, *args)
 
 
-def _added(*parts):
+def _added(*parts: Any) -> Any:
     return functools.reduce(operator.add, parts)
 
 
-def _learnt(classifier, block, y, classes, sample_weight):
+def _learnt(
+    classifier: LaplaceUpdateClassifier,
+    block: Any,
+    y: NDArray[Any],
+    classes: ArrayLike | None,
+    sample_weight: NDArray[np.float64],
+) -> LaplaceUpdateClassifier:
     return _copied(classifier).partial_fit(block, y, classes=classes, sample_weight=sample_weight)
 
 
-def _merged(start, *learnt):
+def _merged(
+    start: LaplaceUpdateClassifier, *learnt: LaplaceUpdateClassifier
+) -> LaplaceUpdateClassifier:
     merged = _copied(learnt[0])
     begun = hasattr(start, "posterior_")
     for other in learnt[1:]:
@@ -376,13 +418,22 @@ def _merged(start, *learnt):
     return merged
 
 
-def _copied(classifier):
+def _copied(classifier: LaplaceUpdateClassifier) -> LaplaceUpdateClassifier:
     twin = classifier.__class__.__new__(classifier.__class__)
-    vars(twin).update(vars(classifier))
+    twin.__dict__.update(vars(classifier))
     return twin
 
 
-def _leaders(ranking, learner, block, candidates, limit, seed, start, with_rows):
+def _leaders(
+    ranking: QueryStrategy,
+    learner: Any,
+    block: Any,
+    candidates: NDArray[np.bool_],
+    limit: int,
+    seed: int,
+    start: int,
+    with_rows: bool,
+) -> Leaders:
     return leaders_of_block(
         ranking, learner, block, candidates, limit, seed, start=start, with_rows=with_rows
     )[0]

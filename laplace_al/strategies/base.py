@@ -2,7 +2,7 @@
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Literal, cast, overload
 
 import numpy as np
@@ -15,7 +15,7 @@ from laplace_al.strategies.checks import check_candidates, check_n_instances
 from laplace_al.strategies.passes import choose_from_blocks, reads_in_blocks
 from laplace_al.strategies.ranking import Leaders, draw_seed, tie_breakers
 from laplace_al.strategies.view import PoolView
-from laplace_al.typing import Choice, Instances, RandomState
+from laplace_al.typing import Choice, Inputs, Instances, RandomState
 
 
 class QueryStrategy(ABC, BaseEstimator):
@@ -55,7 +55,7 @@ class QueryStrategy(ABC, BaseEstimator):
     def query(
         self,
         learner: Any,
-        X_pool: Instances | Iterable[Any],
+        X_pool: Inputs,
         n_instances: int = 1,
         *,
         candidates: ArrayLike | None = None,
@@ -66,7 +66,7 @@ class QueryStrategy(ABC, BaseEstimator):
     def query(
         self,
         learner: Any,
-        X_pool: Instances | Iterable[Any],
+        X_pool: Inputs,
         n_instances: int = 1,
         *,
         candidates: ArrayLike | None = None,
@@ -76,7 +76,7 @@ class QueryStrategy(ABC, BaseEstimator):
     def query(
         self,
         learner: Any,
-        X_pool: Instances | Iterable[Any],
+        X_pool: Inputs,
         n_instances: int = 1,
         *,
         candidates: ArrayLike | None = None,
@@ -139,7 +139,7 @@ class QueryStrategy(ABC, BaseEstimator):
         return (positions, utilities) if return_utilities else positions
 
     def __call__(
-        self, learner: Any, X_pool: Instances | Iterable[Any], n_instances: int = 1
+        self, learner: Any, X_pool: Inputs, n_instances: int = 1
     ) -> NDArray[np.int64] | Choice:
         """Call as a modAL query strategy, see :meth:`query`.
 

@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -73,6 +74,13 @@ def modules():
 
 def test_every_module_has_a_layer():
     assert {layer for layer, _ in modules()} == set(LAYERS)
+
+
+def test_the_pages_list_the_layers():
+    page = (ROOT.parent / "docs" / "contributing.rst").read_text()
+    table = page.split("Imports point down")[1].split("\n\n")[1]
+    cells = [line.split("  ")[0] for line in table.splitlines()]
+    assert re.findall(r"``(\w+)``", "".join(cells)) == LAYERS
 
 
 def test_imports_point_down():

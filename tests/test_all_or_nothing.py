@@ -160,7 +160,7 @@ class LearnerMachine(RuleBasedStateMachine):
         try:
             with fault:
                 call(self.learner)
-        except (KeyboardInterrupt, MemoryError, RuntimeError, OSError):
+        except (KeyboardInterrupt, MemoryError, RuntimeError, OSError, ValueError):
             assert fault.where is not None
         else:
             assert fault.where is None

@@ -118,12 +118,14 @@ _PAGES_OF_THEIR_OWN = [
     "start",
     "user_guide",
     "strategies",
+    "beyond_one_machine",
     "theory",
     "coming_from",
     "changelog",
     "contributing",
+    "security",
 ]
-html_sidebars = {page: [] for page in [*_PAGES_OF_THEIR_OWN, "auto_examples/*"]}
+html_sidebars = {page: [] for page in [*_PAGES_OF_THEIR_OWN, "auto_examples/*", "study/*"]}
 
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True

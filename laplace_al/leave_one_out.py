@@ -73,15 +73,19 @@ def per_class_laplace(
     Laplace(variance=tensor([[0.2500]]), log_determinant=tensor(1.3863))
     """
     n, n_features = features.shape
+    n_classes = curvature.shape[1]
+    variance = torch.empty_like(curvature)
+    log_determinants = curvature.new_empty(n_classes)
+    constant = 0.0
     if n < n_features:
         gram = features @ features.T / prior_precision
-        parts = [_in_space_of_instances(gram, h) for h in curvature.T]
-        constant = curvature.shape[1] * n_features * math.log(prior_precision)
-    else:
-        parts = [_in_space_of_weights(features, h, prior_precision) for h in curvature.T]
-        constant = 0.0
-    variances, log_determinants = zip(*parts, strict=True)
-    return Laplace(torch.stack(variances, dim=1), torch.stack(log_determinants).sum() + constant)
+        constant = n_classes * n_features * math.log(prior_precision)
+    for k, h in enumerate(curvature.T):
+        if n < n_features:
+            variance[:, k], log_determinants[k] = _in_space_of_instances(gram, h)
+        else:
+            variance[:, k], log_determinants[k] = _in_space_of_weights(features, h, prior_precision)
+    return Laplace(variance, log_determinants.sum() + constant)
 
 
 def _in_space_of_weights(

@@ -211,7 +211,7 @@ PATHS = iter(())
 QUICK = settings(
     max_examples=12, stateful_step_count=6, deadline=None, suppress_health_check=[*HealthCheck]
 )
-LONG = settings(QUICK, max_examples=60, stateful_step_count=12)
+LONG = settings(QUICK, max_examples=40, stateful_step_count=12)
 
 
 @pytest.mark.parametrize("effort", [QUICK, pytest.param(LONG, marks=pytest.mark.slow)])

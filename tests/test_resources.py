@@ -76,12 +76,12 @@ def test_few_updates_and_fits_leak_nothing():
     ("call", "covariance", "n", "size", "n_classes"),
     [
         ("fit", "shared", 20_000, 500, 3),
-        ("fit", "per_class", 20_000, 500, 3),
         ("fit", "per_class", 300, 800, 20),
         ("fit", "shared", 300, 2000, 3),
         ("partial_fit", "shared", 20_000, 500, 3),
-        ("partial_fit", "per_class", 20_000, 500, 3),
         ("predict_proba", "shared", 20_000, 500, 3),
+        ("fit", "per_class", 30_000, 100, 50),
+        ("partial_fit", "per_class", 30_000, 100, 50),
         ("predict_proba", "per_class", 30_000, 100, 50),
     ],
 )
@@ -89,8 +89,8 @@ def test_the_peak_is_what_the_docstring_says(call, covariance, n, size, n_classe
     roots = size**2 * (n_classes if covariance == "per_class" else 1)
     features, outputs = n * size, n * n_classes
     numbers = {
-        "fit": 4 * features + 6 * roots + 10 * outputs,
-        "partial_fit": 2 * features + 3 * roots + 10 * outputs,
+        "fit": 4 * features + 6 * roots + 20 * outputs,
+        "partial_fit": 2 * features + 3 * roots + 30 * outputs,
         "predict_proba": 4 * features + roots + 6 * outputs,
     }[call]
     task = call, covariance, n, size, n_classes

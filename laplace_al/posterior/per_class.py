@@ -131,7 +131,13 @@ class PerClassPosterior(GroupedPosterior):
         if self.pending is not None and len(features) <= _MAX_PENDING:
             whitened, _ = self._whitened_and_logits(features)  # cheaper than to multiply out
             return whitened.square().sum(dim=2).T
-        return torch.stack([(features @ root).square().sum(dim=1) for root in self.root], dim=1)
+        # one (n, D) for all classes: freed and taken again, such blocks would pile up in the heap
+        whitened = torch.empty_like(features)
+        variance = features.new_empty(len(features), len(self.root))
+        for k, root in enumerate(self.root):
+            torch.mm(features, root, out=whitened)
+            variance[:, k] = whitened.square_().sum(dim=1)
+        return variance
 
     def sample(self, n_samples: int, generator: torch.Generator) -> torch.Tensor:
         """Weights drawn from the posterior, given that those of the classes add up to the mean's.

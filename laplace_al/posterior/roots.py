@@ -75,9 +75,11 @@ def root_of_sum(
     >>> root_of_sum(torch.ones(1, 1), torch.full((1, 1), 3.0), 1.0)
     tensor([[[0.5000]]])
     """
-    return torch.stack(
-        [_inverse_transpose(factor_of_sum(features, h, prior_precision)) for h in curvature.T]
-    )
+    # made first: results between what is freed would keep the heap from giving it out again
+    roots = features.new_empty(curvature.shape[1], features.shape[1], features.shape[1])
+    for root, h in zip(roots, curvature.T, strict=True):
+        root.copy_(_inverse_transpose(factor_of_sum(features, h, prior_precision)))
+    return roots
 
 
 def factor_of_sum(
@@ -164,7 +166,7 @@ def _factor_of_rows(
     identity = torch.eye(n_dimensions, dtype=like.dtype, device=like.device)
     precision = prior_precision * identity
     for block in rows():
-        precision = torch.addmm(precision, block.T, block)
+        precision.addmm_(block.T, block)
     if not torch.isfinite(precision).all():
         raise ValueError(
             "X is too large: products of the features overflow. Scale the features, e.g. with "

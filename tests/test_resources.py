@@ -5,7 +5,6 @@ import multiprocessing
 import pathlib
 import signal
 import sys
-import threading
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
@@ -14,11 +13,11 @@ import torch
 from faults import state_of
 from workers import peak_of_a_call
 
-from laplace_al import LaplaceUpdateClassifier
+from laplace_al import LaplaceUpdateClassifier, classifier, mode
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(400, 8))
-y = np.arange(400) % 3
+y = (X[:, 0] > 0).astype(int) + (X[:, 1] > 0)
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
@@ -96,24 +95,26 @@ def test_the_peak_is_what_the_docstring_says(call, covariance, n, size, n_classe
     task = call, covariance, n, size, n_classes
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         peak = pool.submit(peak_of_a_call, *task).result(timeout=300)
-    assert 0.2 * 8 * numbers < peak < 8 * numbers + 16 * 2**20
+    assert 0.2 < peak / (8 * numbers) < 1.5
 
 
-@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="sends a signal")
 @pytest.mark.parametrize("is_fitted", [False, True])
-def test_an_interrupt_ends_a_long_fit_and_leaves_the_object(is_fitted):
+def test_an_interrupt_ends_a_long_fit_and_leaves_the_object(is_fitted, monkeypatch):
     """A real SIGINT, while labels are searched for the best of many prior precisions."""
-    A, b = rng.normal(size=(3000, 60)), np.arange(3000) % 40
+    modes = iter(range(100))
+
+    def find_mode(*args, **kwargs):
+        if next(modes) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return mode.find_mode(*args, **kwargs)
+
     clf = LaplaceUpdateClassifier(prior_precision="evidence")
     if is_fitted:
-        clf.set_params(prior_precision=1.0).fit(A[:80], b[:80])
-        clf.set_params(prior_precision="evidence")
+        clf.fit(X[:80], y[:80])
     before = state_of(vars(clf))
-    main = threading.main_thread().ident
-    timer = threading.Timer(0.3, signal.pthread_kill, (main, signal.SIGINT))
-    timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        clf.fit(A, b)
-    timer.join()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # noqa: PT012
+        patch.setattr(classifier, "find_mode", find_mode)
+        clf.fit(X, y)
+    assert next(modes) == 4
     assert state_of(vars(clf)) == before
-    clf.set_params(prior_precision=1.0).fit(A[:80], b[:80]).predict(A[:5])
+    clf.fit(X[:80], y[:80]).predict(X[:5])

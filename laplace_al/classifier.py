@@ -220,7 +220,7 @@ class LaplaceUpdateClassifier(
     Notes
     -----
     Memory beside X, in numbers of ``dtype``, for n instances, D features, K classes and G roots (1
-    if shared, else one for each output) at most: ``fit`` takes 4 n D + 6 G D^2 + 20 n K,
+    if shared, else one for each output): ``fit`` takes about 4 n D + 6 G D^2 + 20 n K,
     ``partial_fit`` 2 n D + 3 G D^2 + 30 n K, and ``predict_proba`` 4 n D + G D^2 + 6 n K.
     Interrupted by Ctrl-C, a call leaves the object as it was.
 

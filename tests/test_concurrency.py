@@ -122,7 +122,9 @@ def test_a_grid_search_finds_what_it_finds_alone(backend):
 def test_workers_of_both_kinds_learn_the_same(method, make):
     clf = LaplaceUpdateClassifier(make()).fit(X[:100], y[:100])
     task = clf, X[100:105], y[100:105], X[:50]
-    with ProcessPoolExecutor(1, multiprocessing.get_context(method)) as pool:
+    context = multiprocessing.get_context(method)
+    # torch's threads do not outlive a fork, and it waits for them unless it is told to use one
+    with ProcessPoolExecutor(1, context, torch.set_num_threads, (1,)) as pool:
         probabilities = pool.submit(learn_and_predict, *task).result(timeout=120)
     np.testing.assert_allclose(probabilities, learn_and_predict(*task), rtol=1e-10)
 

@@ -13,7 +13,6 @@ from laplace_al import LaplaceUpdateClassifier
 
 def learn_and_predict(clf, X, y, X_test):
     """Probabilities after further labels, computed where this runs."""
-    torch.set_num_threads(1)  # the threads of the parent are not there after a fork
     return clf.partial_fit(X, y).predict_proba(X_test)
 
 

@@ -1,32 +1,20 @@
-"""The estimator: validates, encodes classes and delegates to the posterior."""
+"""The estimator: validates labels, encodes classes and delegates to the posterior."""
 
 import numbers
-import operator
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import (
-    BaseEstimator,
-    ClassifierMixin,
-    ClassNamePrefixFeaturesOutMixin,
-    TransformerMixin,
-)
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state, check_scalar
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, validate_data
-from torch.nn import functional
+from sklearn.utils.validation import check_is_fitted
 
-from laplace_al import links
 from laplace_al.block_fitting import find_mode_in_blocks, fit_at_mode
-from laplace_al.blocks import in_blocks
 from laplace_al.calibration import Calibration, Observation
-from laplace_al.features import Extracted, SharedExtractorMixin, TorchFeatures, share
 from laplace_al.fitting import Examined, Labelled, LooScore, choose_prior_precision, examine
 from laplace_al.labels import (
     ClassWeight,
@@ -36,15 +24,13 @@ from laplace_al.labels import (
     distinct_classes,
     widened_classes,
 )
+from laplace_al.last_layer import LINKS, KnownInputs, LastLayer, drawn_seed
 from laplace_al.leave_one_out import LeftOut
 from laplace_al.likelihoods import Likelihood, likelihood_of
 from laplace_al.memory import Memory
 from laplace_al.mode import Mode, find_mode
-from laplace_al.networks import as_array
 from laplace_al.persistence import SaveLoadMixin
-from laplace_al.pool import PoolState
 from laplace_al.posterior import Posterior
-from laplace_al.predictive import averaged, sampled_probabilities
 from laplace_al.priors import IsotropicPrior
 from laplace_al.structures import (
     STRUCTURES,
@@ -56,18 +42,9 @@ from laplace_al.structures import (
 )
 from laplace_al.tensors import like_tensors
 from laplace_al.transaction import all_or_nothing, on_one_state
-from laplace_al.typing import Inputs, Instances, RandomState, UpdateRule
-from laplace_al.updates import Recording, Rule
+from laplace_al.typing import RandomState, UpdateRule
+from laplace_al.updates import Recording
 
-_Known: TypeAlias = Instances | Extracted
-_Inputs: TypeAlias = Inputs | Extracted
-
-_LINKS = {
-    "mean_field": links.mean_field,
-    "plug_in": links.plug_in,
-    "bridge": links.bridge,
-    "monte_carlo": links.mean_field,  # of the same Gaussian, where nothing can be drawn
-}
 _AT_BOUND = {
     "smallest": "the labels ask for no prior, as those that are told apart without an error do.",
     "largest": "the features say no more of the labels than the prior mean.",
@@ -76,14 +53,7 @@ _AT_BOUND = {
 _MEMORY_TOLERANCE = 0.01
 
 
-class LaplaceUpdateClassifier(
-    SaveLoadMixin,
-    SharedExtractorMixin,
-    ClassifierMixin,
-    ClassNamePrefixFeaturesOutMixin,
-    TransformerMixin,
-    BaseEstimator,
-):
+class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
     """A frozen network with a Bayesian last layer that learns new labels in closed form.
 
     The last layer gets a Gaussian posterior (Laplace approximation at the MAP). ``partial_fit``
@@ -253,7 +223,7 @@ class LaplaceUpdateClassifier(
         "update": [StrOptions({"map", "newton"})],
         "step_size": [Interval(numbers.Real, 0, None, closed="neither")],
         "n_passes": [Interval(numbers.Integral, 1, None, closed="left")],
-        "predictive": [StrOptions(set(_LINKS))],
+        "predictive": [StrOptions(set(LINKS))],
         "calibration": [StrOptions({"loo"}), None],
         "n_samples": [Interval(numbers.Integral, 1, None, closed="left")],
         "fit_intercept": ["boolean"],
@@ -327,7 +297,7 @@ class LaplaceUpdateClassifier(
 
     @all_or_nothing
     @like_tensors
-    def fit(self, X: _Known, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+    def fit(self, X: KnownInputs, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Find the MAP of the last layer and its posterior.
 
         Parameters
@@ -441,7 +411,7 @@ class LaplaceUpdateClassifier(
             mean,
             prior,
             likelihood,
-            _LINKS[self.predictive],
+            LINKS[self.predictive],
             covariance=self.covariance_,
             curvature=self.curvature,
             calibration=self.calibration,
@@ -455,7 +425,7 @@ class LaplaceUpdateClassifier(
         return self
 
     def _labelled_block(
-        self, X: _Known, indices: NDArray[np.int64], weights: NDArray[np.float64]
+        self, X: KnownInputs, indices: NDArray[np.int64], weights: NDArray[np.float64]
     ) -> Labelled:
         """Labelled instances of a block, for a fit whose first rows are known."""
         device = available_device(self.device)
@@ -483,7 +453,7 @@ class LaplaceUpdateClassifier(
     @like_tensors
     def partial_fit(
         self,
-        X: _Known,
+        X: KnownInputs,
         y: ArrayLike,
         classes: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
@@ -613,214 +583,6 @@ class LaplaceUpdateClassifier(
         self.classes_ = classes
         return self
 
-    @like_tensors
-    @on_one_state
-    @in_blocks
-    def decision_function(self, X: _Inputs) -> NDArray[np.floating]:
-        """Logits of the prediction: :meth:`predict_proba` is their sigmoid or softmax.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features), or what the extractor takes
-
-        Returns
-        -------
-        ndarray of shape (n_samples,) or (n_samples, n_classes)
-            For two classes the logit of ``classes_[1]``.
-
-        Examples
-        --------
-        >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1])
-        >>> bool(clf.decision_function([[3.0]])[0] > 0)
-        True
-        """
-        logits = self._predictive_logits(X).numpy(force=True)
-        return logits[:, 0] if logits.shape[1] == 1 else logits
-
-    @like_tensors
-    @on_one_state
-    @in_blocks
-    def predict(self, X: _Inputs) -> NDArray[Any]:
-        """The most probable class of each input.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features), or what the extractor takes
-
-        Returns
-        -------
-        ndarray of shape (n_samples,)
-
-        Examples
-        --------
-        >>> LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1]).predict([[3.0], [-3.0]])
-        array([1, 0])
-        """
-        logits = self.decision_function(X)
-        return self.classes_[
-            logits.argmax(axis=1) if logits.ndim == 2 else (logits > 0).astype(int)
-        ]
-
-    @like_tensors
-    @on_one_state
-    @in_blocks
-    def predict_proba(self, X: _Inputs) -> NDArray[np.floating]:
-        """Probabilities of the classes, uncertainty about the weights included.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features), or what the extractor takes
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_classes)
-            In the order of ``classes_``.
-
-        Examples
-        --------
-        >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1])
-        >>> clf.predict_proba([[0.0]])
-        array([[0.5, 0.5]])
-        """
-        logits = self._predictive_logits(X)
-        return likelihood_of(len(self.classes_)).probabilities(logits).numpy(force=True)
-
-    @like_tensors
-    @on_one_state
-    @in_blocks
-    def predict_log_proba(self, X: _Inputs) -> NDArray[np.floating]:
-        """Logarithm of :meth:`predict_proba`, exact for tiny probabilities.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features), or what the extractor takes
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_classes)
-
-        Examples
-        --------
-        >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1])
-        >>> clf.predict_log_proba([[0.0]]).round(3)
-        array([[-0.693, -0.693]])
-        """
-        logits = self._predictive_logits(X)
-        return likelihood_of(len(self.classes_)).log_probabilities(logits).numpy(force=True)
-
-    @like_tensors
-    @on_one_state
-    @in_blocks
-    def latent_mean_and_variance(
-        self, X: _Inputs
-    ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-        """Gaussian over the logits, before it is made into probabilities.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features), or what the extractor takes
-
-        Returns
-        -------
-        mean : ndarray of shape (n_samples,) or (n_samples, n_classes)
-            One logit for two classes.
-        variance : ndarray of shape (n_samples,) or (n_samples, n_classes)
-            One for all logits of a row with ``covariance="shared"`` and for two classes, else one
-            for each logit.
-
-        Examples
-        --------
-        >>> clf = LaplaceUpdateClassifier().partial_fit([[1.0]], [0], classes=[0, 1, 2])
-        >>> mean, variance = clf.latent_mean_and_variance([[1.0], [2.0]])
-        >>> mean.shape, variance.shape
-        ((2, 3), (2, 3))
-        """
-        check_is_fitted(self)
-        features = self._features(X, reset=False)
-        mean, variance = self.posterior_.logits(features), self.posterior_.variance(features)
-        if mean.shape[1] == 1:
-            mean, variance = mean[:, 0], variance.reshape(-1)
-        return mean.numpy(force=True), variance.numpy(force=True)
-
-    @on_one_state
-    def sample_proba(
-        self, X: _Known, n_samples: int | None = None, random_state: RandomState = None
-    ) -> NDArray[np.floating]:
-        """Class probabilities under weights drawn from the posterior.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_inputs, n_features), or what the extractor takes
-        n_samples : int, default=None
-            Number of draws; None takes the parameter ``n_samples``.
-        random_state : int, RandomState instance or None, default=None
-            None takes the parameter ``random_state``.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_inputs, n_classes)
-
-        Raises
-        ------
-        TypeError, ValueError
-            If ``n_samples`` is not an integer >= 1.
-
-        Examples
-        --------
-        >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1])
-        >>> clf.sample_proba([[0.0], [1.0]], n_samples=5, random_state=0).shape
-        (5, 2, 2)
-        """
-        check_is_fitted(self)
-        self._check_params()
-        features = self._features(X, reset=False)
-        n_samples = self.n_samples if n_samples is None else n_samples
-        check_scalar(n_samples, "n_samples", numbers.Integral, min_val=1)
-        draws = self._draws(
-            features, n_samples, None if random_state is None else _seed(random_state)
-        )
-        return torch.cat(list(draws)).numpy(force=True)
-
-    @like_tensors
-    @on_one_state
-    @in_blocks
-    def predict_uncertainty(
-        self, X: _Inputs
-    ) -> tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.floating]]:
-        """How uncertain each prediction is, and why.
-
-        The entropy of the prediction averaged over drawn weights (total) is the mean entropy
-        under each of them (aleatoric: the classes overlap) plus what the weights disagree on
-        (epistemic, their mutual information with the label: a label would help).
-
-        Depeweg et al., *Decomposition of uncertainty in Bayesian deep learning for efficient and
-        risk-sensitive learning*, ICML 2018.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features), or what the extractor takes
-
-        Returns
-        -------
-        total, aleatoric, epistemic : ndarray of shape (n_samples,)
-            In nats; ``total = aleatoric + epistemic``.
-
-        Examples
-        --------
-        >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]] * 2, [0, 1] * 2)
-        >>> total, aleatoric, epistemic = clf.predict_uncertainty([[0.5], [50.0]])
-        >>> bool((epistemic >= 0).all()), bool((total <= 0.6932).all())
-        (True, True)
-        """
-        check_is_fitted(self)
-        self._check_params()
-        features = self._features(X, reset=False)
-        probabilities, aleatoric = averaged(self._draws(features, self.n_samples))
-        total = torch.special.entr(probabilities).sum(dim=1)
-        aleatoric = torch.minimum(aleatoric, total)  # Jensen, up to rounding
-        epistemic = total - aleatoric  # eq-uncertainty
-        return total.numpy(force=True), aleatoric.numpy(force=True), epistemic.numpy(force=True)
-
     @on_one_state
     def log_marginal_likelihood(
         self, prior_precision: float | torch.Tensor | None = None
@@ -887,7 +649,7 @@ class LaplaceUpdateClassifier(
 
     @on_one_state
     def newton_decrement(
-        self, X: _Known, y: ArrayLike, sample_weight: ArrayLike | None = None
+        self, X: KnownInputs, y: ArrayLike, sample_weight: ArrayLike | None = None
     ) -> float:
         """How far the posterior mean is from the MAP of these labels, in standard deviations.
 
@@ -933,154 +695,6 @@ class LaplaceUpdateClassifier(
         prior = IsotropicPrior(self.posterior_.prior_mean, self.prior_precision_)
         gradient = prior.gradient(self.posterior_.mean) - features.T @ (weights[:, None] * residual)
         return float(self.posterior_.norm(gradient))  # eq-decrement
-
-    @on_one_state
-    def pool_state(self, X: _Known) -> PoolState:
-        """Predictions of a pool that follow each label at the price of one pass over its features.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_pool, n_features), or what the extractor takes
-
-        Returns
-        -------
-        PoolState
-            What it observes does not change this object. It learns as ``partial_fit`` does with
-            ``n_passes=1``, ``forgetting=1`` and no memory, under the calibration as it is. With
-            ``predictive="monte_carlo"`` its probabilities are those of ``"mean_field"``.
-
-        Examples
-        --------
-        >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1])
-        >>> clf.pool_state([[0.5], [2.0]]).observe(0, 1).predict_proba().shape
-        (2, 2)
-        """
-        check_is_fitted(self)
-        self._check_params()
-        features = self._extract(X, reset=False, dtype=(np.float64, np.float32))
-        with warnings.catch_warnings():  # that nobody may write to it, which nobody does
-            warnings.filterwarnings("ignore", "The given NumPy array is not writ", UserWarning)
-            features = torch.as_tensor(features, device=self.posterior_.base.device)
-        _check_size(features, self.posterior_.base.dtype)
-        likelihood = likelihood_of(len(self.classes_))
-        return PoolState(
-            self.posterior_,
-            features,
-            likelihood,
-            self._update_rule(likelihood),
-            self._calibration,
-            _LINKS[self.predictive],
-            self.classes_,
-            fit_intercept=self.fit_intercept,
-            random_seed=self._sampling_seed,
-        )
-
-    @like_tensors
-    @on_one_state
-    @in_blocks
-    def transform(self, X: _Inputs) -> NDArray[np.floating]:
-        """The features of X, without the intercept's constant: pays for the extractor once.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features), or what the extractor takes
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_extracted_features)
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> clf = LaplaceUpdateClassifier(np.square).fit([[0.0], [1.0]], [0, 1])
-        >>> clf.transform([[3.0]])
-        array([[9.]])
-        """
-        check_is_fitted(self)
-        features = self._extract(X, reset=False)
-        return features.copy() if self.extractor_ is None else features  # X stays the caller's
-
-    @property
-    def coef_(self) -> NDArray[np.floating]:
-        """Posterior mean of the weights, (n_outputs, n_features)."""
-        mean = self.posterior_.mean.T.numpy(force=True)
-        return mean[:, :-1].copy() if self.fit_intercept else mean.copy()
-
-    @property
-    def intercept_(self) -> NDArray[np.floating]:
-        """Posterior mean of the intercepts, (n_outputs,); zero without them."""
-        mean = self.posterior_.mean.numpy(force=True)
-        return mean[-1].copy() if self.fit_intercept else np.zeros(mean.shape[1])
-
-    @property
-    def calibration_(self) -> Calibration:
-        """Temperature of the mean logits and scale of their variances."""
-        return self._calibration
-
-    @property
-    def temperature_(self) -> float:
-        """What mean logits are divided by."""
-        return self._calibration.temperature
-
-    @property
-    def _n_features_out(self) -> int:
-        return len(self.posterior_.mean) - int(self.fit_intercept)
-
-    def _extract(self, X: Any, *, reset: bool, dtype: Any = np.float64) -> Any:
-        """Validated features (n, D) as an array."""
-        if isinstance(X, Extracted):
-            return X.features
-        if reset:
-            self.extractor_ = self._make_extractor()
-        if self.extractor_ is None:
-            if reset or not self._is_valid(X):
-                X = validate_data(self, as_array(X), reset=reset, dtype=dtype)
-            # torch takes no array that is read backwards
-            return np.ascontiguousarray(X) if min(X.strides) < 0 else X
-        X = self.extractor_.check_inputs(self, X, reset=reset)
-        if reset:
-            self.extractor_.probe(X)
-        return self.extractor_.extract(X)
-
-    def _is_valid(self, X: object) -> bool:
-        """Whether validation would find nothing to do, told in a fraction of its time."""
-        return (
-            type(X) is np.ndarray
-            and X.dtype == np.float64
-            and X.ndim == 2
-            and X.shape[1] == self.n_features_in_
-            and len(X) > 0
-            and not hasattr(self, "feature_names_in_")
-            and bool(np.isfinite(X).all())
-        )
-
-    def _make_extractor(self) -> TorchFeatures | None:
-        extractor = self.feature_extractor
-        if extractor is None or isinstance(extractor, TorchFeatures):
-            return share(extractor)
-        return TorchFeatures(extractor, batch_size=self.batch_size, verbose=self.verbose)
-
-    def _features(self, X: _Inputs, *, reset: bool) -> torch.Tensor:
-        """phi: features as a tensor (n, D), with the constant 1."""
-        features = self._extract(X, reset=reset)
-        if reset:
-            dtype, device = getattr(torch, self.dtype), available_device(self.device)
-        else:
-            dtype, device = self.posterior_.base.dtype, self.posterior_.base.device
-        return self._phi(features, dtype, device)
-
-    def _phi(self, features: Any, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-        features = torch.tensor(features, dtype=dtype, device=device)
-        _check_size(features, dtype)
-        return functional.pad(features, (0, 1), value=1.0) if self.fit_intercept else features
-
-    def _check_params(self) -> tuple[Any, ...]:
-        """Validate the parameters, unless they are the very objects that last passed."""
-        params = tuple(vars(self)[name] for name in self._parameter_constraints)
-        passed = vars(self).get("_passed_params", ())
-        if not (passed and all(map(operator.is_, params, passed))):
-            self._validate_params()
-        return params
 
     def _known_classes(self, classes: ArrayLike | None) -> NDArray[Any]:
         """Classes of a call of partial_fit, which are fixed by the first."""
@@ -1204,7 +818,7 @@ class LaplaceUpdateClassifier(
 
     def _observation(self, data: Labelled, predicted: LeftOut) -> Observation:
         return Observation(
-            _LINKS[self.predictive], data.likelihood, predicted, data.targets, data.weights
+            LINKS[self.predictive], data.likelihood, predicted, data.targets, data.weights
         )
 
     def _calibrate(self, data: Labelled, examined: Examined | None) -> None:
@@ -1212,7 +826,7 @@ class LaplaceUpdateClassifier(
         if self.calibration == "loo":
             assert examined is not None  # it was needed
             self._calibration = self._fitted_calibration(data, examined)
-            logits = self._calibration.apply(_LINKS[self.predictive], *examined.left_out)
+            logits = self._calibration.apply(LINKS[self.predictive], *examined.left_out)
             log_proba = data.likelihood.log_probabilities(logits)
             loss = data.likelihood.negative_log_likelihood(logits, data.targets)
             labels = data.likelihood.labels(data.targets)
@@ -1275,11 +889,6 @@ class LaplaceUpdateClassifier(
                 f"to be learnt: {error}. Scale the features, e.g. with StandardScaler."
             ) from error
 
-    def _update_rule(self, likelihood: Likelihood) -> Rule:
-        return STRUCTURES[self.covariance_].update(
-            likelihood, update=self.update, curvature=self.curvature, step_size=self.step_size
-        )
-
     def _refit_on(self, memory: Memory, likelihood: Likelihood) -> Memory:
         """Move the mean to the mode of all that is remembered, and drop what is too much."""
         mode = memory.find_mode(
@@ -1290,40 +899,4 @@ class LaplaceUpdateClassifier(
 
     def _draw_seed(self) -> None:
         """The last step of a call: a generator of the caller's is not drawn from in vain."""
-        self._sampling_seed = 0 if self.random_state is None else _seed(self.random_state)
-
-    def _draws(
-        self, features: torch.Tensor, n_samples: int, seed: int | None = None
-    ) -> Iterator[torch.Tensor]:
-        return sampled_probabilities(
-            self.posterior_,
-            features.mm,
-            likelihood_of(len(self.classes_)),
-            self._calibration,
-            n_samples,
-            self._sampling_seed if seed is None else seed,
-        )
-
-    def _predictive_logits(self, X: _Inputs) -> torch.Tensor:
-        check_is_fitted(self)
-        self._check_params()
-        features = self._features(X, reset=False)
-        if self.predictive != "monte_carlo":
-            latent = self.posterior_.logits(features), self.posterior_.variance(features)
-            return self._calibration.apply(_LINKS[self.predictive], *latent)
-        probabilities, _ = averaged(self._draws(features, self.n_samples))
-        logits = probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
-        return logits if logits.shape[1] > 2 else (logits[:, 1:] - logits[:, :1])
-
-
-def _check_size(features: torch.Tensor, dtype: torch.dtype) -> None:
-    """Refuse numbers whose products would overflow, with a margin for variances."""
-    if torch.linalg.vector_norm(features, ord=torch.inf) > torch.finfo(dtype).max ** 0.4:
-        raise ValueError(
-            f"X is too large: products of the features overflow in {dtype}. Scale the features, "
-            "e.g. with StandardScaler."
-        )
-
-
-def _seed(random_state: RandomState) -> int:
-    return int(check_random_state(random_state).randint(2**31))
+        self._sampling_seed = 0 if self.random_state is None else drawn_seed(self.random_state)

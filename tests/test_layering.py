@@ -22,6 +22,7 @@ LAYERS = [
     "strategies",
     "scored_pool",
     "classifier",
+    "last_layer",
     "persistence",
     "archive",
     "features",

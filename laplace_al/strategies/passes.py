@@ -1,7 +1,7 @@
 """One pass over a pool that comes in blocks, which keeps the first ones of what it has seen."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,12 +16,47 @@ from laplace_al.strategies.checks import (
 )
 from laplace_al.strategies.ranking import Leaders, draw_seed
 from laplace_al.strategies.view import PoolView
-
-if TYPE_CHECKING:
-    from laplace_al.strategies.base import QueryStrategy
+from laplace_al.typing import RandomState
 
 
-def reads_in_blocks(strategy: "QueryStrategy", learner: Any, X_pool: Any) -> bool:
+class BlockReader(Protocol):
+    """What a pass asks of a strategy, see :class:`QueryStrategy`."""
+
+    random_state: RandomState
+
+    @property
+    def reads_blocks(self) -> bool:
+        """Whether the pool may come in blocks."""
+
+    def shortlist(self, n_instances: int) -> tuple["BlockReader", int, bool]:
+        """Who ranks the instances, how many of the first to find, and whether with their rows."""
+
+    def settle(
+        self, learner: Any, leaders: Leaders, n_instances: int, rng: np.random.RandomState
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64] | None]:
+        """Positions (n_instances,), and utilities of the leaders where they are others."""
+
+    def candidate_utilities(
+        self, view: PoolView, candidates: NDArray[np.bool_], rng: np.random.RandomState
+    ) -> NDArray[np.float64]:
+        """Utilities of the rows, (n,), -inf for what is no candidate."""
+
+    def leaders(
+        self,
+        utilities: NDArray[np.float64],
+        candidates: NDArray[np.bool_],
+        limit: int,
+        seed: int,
+        *,
+        start: int = 0,
+        rows: Any = None,
+    ) -> Leaders:
+        """The candidates that come first."""
+
+    def _validate_params(self) -> None: ...
+
+
+def reads_in_blocks(strategy: BlockReader, learner: Any, X_pool: Any) -> bool:
     """Whether a strategy is to read a pool block by block.
 
     Parameters
@@ -48,7 +83,7 @@ def reads_in_blocks(strategy: "QueryStrategy", learner: Any, X_pool: Any) -> boo
 
 
 def choose_from_blocks(
-    strategy: "QueryStrategy",
+    strategy: BlockReader,
     learner: Any,
     X_pool: Any,
     n_instances: int,
@@ -112,7 +147,7 @@ def choose_from_blocks(
 
 
 def leaders_of_block(
-    ranking: "QueryStrategy",
+    ranking: BlockReader,
     learner: Any,
     block: Any,
     candidates: NDArray[np.bool_],

@@ -1,0 +1,487 @@
+"""What a last layer says of inputs, once it has learnt: validates, makes features, predicts."""
+
+import numbers
+import operator
+import warnings
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import (
+    BaseEstimator,
+    ClassifierMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+)
+from sklearn.utils import check_random_state, check_scalar
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch.nn import functional
+
+from laplace_al import links
+from laplace_al.blocks import in_blocks
+from laplace_al.calibration import Calibration
+from laplace_al.features import Extracted, SharedExtractorMixin, TorchFeatures, share
+from laplace_al.likelihoods import Likelihood, likelihood_of
+from laplace_al.networks import as_array
+from laplace_al.pool import PoolState
+from laplace_al.posterior import Posterior
+from laplace_al.predictive import averaged, sampled_probabilities
+from laplace_al.structures import STRUCTURES, available_device
+from laplace_al.tensors import like_tensors
+from laplace_al.transaction import on_one_state
+from laplace_al.typing import Inputs, Instances, RandomState
+from laplace_al.updates import Rule
+
+KnownInputs: TypeAlias = Instances | Extracted
+AnyInputs: TypeAlias = Inputs | Extracted
+
+LINKS = {
+    "mean_field": links.mean_field,
+    "plug_in": links.plug_in,
+    "bridge": links.bridge,
+    "monte_carlo": links.mean_field,  # of the same Gaussian, where nothing can be drawn
+}
+
+
+class LastLayer(
+    SharedExtractorMixin,
+    ClassifierMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    BaseEstimator,
+):
+    """A Gaussian last layer on frozen features, as it is: it changes nothing.
+
+    A subclass has the parameters of :class:`laplace_al.LaplaceUpdateClassifier` and learns what is
+    named here.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+    posterior_ : Posterior
+    covariance_ : str
+        Structure of the posterior.
+    extractor_ : TorchFeatures or None
+    """
+
+    classes_: NDArray[Any]
+    posterior_: Posterior
+    covariance_: str
+    extractor_: TorchFeatures | None
+    _calibration: Calibration
+    _sampling_seed: int
+    _parameter_constraints: dict[str, Any]
+
+    @like_tensors
+    @on_one_state
+    @in_blocks
+    def decision_function(self, X: AnyInputs) -> NDArray[np.floating]:
+        """Logits of the prediction: :meth:`predict_proba` is their sigmoid or softmax.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), or what the extractor takes
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_classes)
+            For two classes the logit of ``classes_[1]``.
+
+        Examples
+        --------
+        >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1])
+        >>> bool(clf.decision_function([[3.0]])[0] > 0)
+        True
+        """
+        logits = self._predictive_logits(X).numpy(force=True)
+        return logits[:, 0] if logits.shape[1] == 1 else logits
+
+    @like_tensors
+    @on_one_state
+    @in_blocks
+    def predict(self, X: AnyInputs) -> NDArray[Any]:
+        """The most probable class of each input.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), or what the extractor takes
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+
+        Examples
+        --------
+        >>> LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1]).predict([[3.0], [-3.0]])
+        array([1, 0])
+        """
+        logits = self.decision_function(X)
+        return self.classes_[
+            logits.argmax(axis=1) if logits.ndim == 2 else (logits > 0).astype(int)
+        ]
+
+    @like_tensors
+    @on_one_state
+    @in_blocks
+    def predict_proba(self, X: AnyInputs) -> NDArray[np.floating]:
+        """Probabilities of the classes, uncertainty about the weights included.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), or what the extractor takes
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            In the order of ``classes_``.
+
+        Examples
+        --------
+        >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1])
+        >>> clf.predict_proba([[0.0]])
+        array([[0.5, 0.5]])
+        """
+        logits = self._predictive_logits(X)
+        return likelihood_of(len(self.classes_)).probabilities(logits).numpy(force=True)
+
+    @like_tensors
+    @on_one_state
+    @in_blocks
+    def predict_log_proba(self, X: AnyInputs) -> NDArray[np.floating]:
+        """Logarithm of :meth:`predict_proba`, exact for tiny probabilities.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), or what the extractor takes
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+
+        Examples
+        --------
+        >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1])
+        >>> clf.predict_log_proba([[0.0]]).round(3)
+        array([[-0.693, -0.693]])
+        """
+        logits = self._predictive_logits(X)
+        return likelihood_of(len(self.classes_)).log_probabilities(logits).numpy(force=True)
+
+    @like_tensors
+    @on_one_state
+    @in_blocks
+    def latent_mean_and_variance(
+        self, X: AnyInputs
+    ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+        """Gaussian over the logits, before it is made into probabilities.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), or what the extractor takes
+
+        Returns
+        -------
+        mean : ndarray of shape (n_samples,) or (n_samples, n_classes)
+            One logit for two classes.
+        variance : ndarray of shape (n_samples,) or (n_samples, n_classes)
+            One for all logits of a row with ``covariance="shared"`` and for two classes, else one
+            for each logit.
+
+        Examples
+        --------
+        >>> clf = LaplaceUpdateClassifier().partial_fit([[1.0]], [0], classes=[0, 1, 2])
+        >>> mean, variance = clf.latent_mean_and_variance([[1.0], [2.0]])
+        >>> mean.shape, variance.shape
+        ((2, 3), (2, 3))
+        """
+        check_is_fitted(self)
+        features = self._features(X, reset=False)
+        mean, variance = self.posterior_.logits(features), self.posterior_.variance(features)
+        if mean.shape[1] == 1:
+            mean, variance = mean[:, 0], variance.reshape(-1)
+        return mean.numpy(force=True), variance.numpy(force=True)
+
+    @on_one_state
+    def sample_proba(
+        self, X: KnownInputs, n_samples: int | None = None, random_state: RandomState = None
+    ) -> NDArray[np.floating]:
+        """Class probabilities under weights drawn from the posterior.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_inputs, n_features), or what the extractor takes
+        n_samples : int, default=None
+            Number of draws; None takes the parameter ``n_samples``.
+        random_state : int, RandomState instance or None, default=None
+            None takes the parameter ``random_state``.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_inputs, n_classes)
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``n_samples`` is not an integer >= 1.
+
+        Examples
+        --------
+        >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1])
+        >>> clf.sample_proba([[0.0], [1.0]], n_samples=5, random_state=0).shape
+        (5, 2, 2)
+        """
+        check_is_fitted(self)
+        self._check_params()
+        features = self._features(X, reset=False)
+        n_samples = self.n_samples if n_samples is None else n_samples
+        check_scalar(n_samples, "n_samples", numbers.Integral, min_val=1)
+        draws = self._draws(
+            features, n_samples, None if random_state is None else drawn_seed(random_state)
+        )
+        return torch.cat(list(draws)).numpy(force=True)
+
+    @like_tensors
+    @on_one_state
+    @in_blocks
+    def predict_uncertainty(
+        self, X: AnyInputs
+    ) -> tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.floating]]:
+        """How uncertain each prediction is, and why.
+
+        The entropy of the prediction averaged over drawn weights (total) is the mean entropy
+        under each of them (aleatoric: the classes overlap) plus what the weights disagree on
+        (epistemic, their mutual information with the label: a label would help).
+
+        Depeweg et al., *Decomposition of uncertainty in Bayesian deep learning for efficient and
+        risk-sensitive learning*, ICML 2018.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), or what the extractor takes
+
+        Returns
+        -------
+        total, aleatoric, epistemic : ndarray of shape (n_samples,)
+            In nats; ``total = aleatoric + epistemic``.
+
+        Examples
+        --------
+        >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]] * 2, [0, 1] * 2)
+        >>> total, aleatoric, epistemic = clf.predict_uncertainty([[0.5], [50.0]])
+        >>> bool((epistemic >= 0).all()), bool((total <= 0.6932).all())
+        (True, True)
+        """
+        check_is_fitted(self)
+        self._check_params()
+        features = self._features(X, reset=False)
+        probabilities, aleatoric = averaged(self._draws(features, self.n_samples))
+        total = torch.special.entr(probabilities).sum(dim=1)
+        aleatoric = torch.minimum(aleatoric, total)  # Jensen, up to rounding
+        epistemic = total - aleatoric  # eq-uncertainty
+        return total.numpy(force=True), aleatoric.numpy(force=True), epistemic.numpy(force=True)
+
+    @on_one_state
+    def pool_state(self, X: KnownInputs) -> PoolState:
+        """Predictions of a pool that follow each label at the price of one pass over its features.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_pool, n_features), or what the extractor takes
+
+        Returns
+        -------
+        PoolState
+            What it observes does not change this object. It learns as ``partial_fit`` does with
+            ``n_passes=1``, ``forgetting=1`` and no memory, under the calibration as it is. With
+            ``predictive="monte_carlo"`` its probabilities are those of ``"mean_field"``.
+
+        Examples
+        --------
+        >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1])
+        >>> clf.pool_state([[0.5], [2.0]]).observe(0, 1).predict_proba().shape
+        (2, 2)
+        """
+        check_is_fitted(self)
+        self._check_params()
+        features = self._extract(X, reset=False, dtype=(np.float64, np.float32))
+        with warnings.catch_warnings():  # that nobody may write to it, which nobody does
+            warnings.filterwarnings("ignore", "The given NumPy array is not writ", UserWarning)
+            features = torch.as_tensor(features, device=self.posterior_.base.device)
+        _check_size(features, self.posterior_.base.dtype)
+        likelihood = likelihood_of(len(self.classes_))
+        return PoolState(
+            self.posterior_,
+            features,
+            likelihood,
+            self._update_rule(likelihood),
+            self._calibration,
+            LINKS[self.predictive],
+            self.classes_,
+            fit_intercept=self.fit_intercept,
+            random_seed=self._sampling_seed,
+        )
+
+    @like_tensors
+    @on_one_state
+    @in_blocks
+    def transform(self, X: AnyInputs) -> NDArray[np.floating]:
+        """The features of X, without the intercept's constant: pays for the extractor once.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), or what the extractor takes
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_extracted_features)
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> clf = LaplaceUpdateClassifier(np.square).fit([[0.0], [1.0]], [0, 1])
+        >>> clf.transform([[3.0]])
+        array([[9.]])
+        """
+        check_is_fitted(self)
+        features = self._extract(X, reset=False)
+        return features.copy() if self.extractor_ is None else features  # X stays the caller's
+
+    @property
+    def coef_(self) -> NDArray[np.floating]:
+        """Posterior mean of the weights, (n_outputs, n_features)."""
+        mean = self.posterior_.mean.T.numpy(force=True)
+        return mean[:, :-1].copy() if self.fit_intercept else mean.copy()
+
+    @property
+    def intercept_(self) -> NDArray[np.floating]:
+        """Posterior mean of the intercepts, (n_outputs,); zero without them."""
+        mean = self.posterior_.mean.numpy(force=True)
+        return mean[-1].copy() if self.fit_intercept else np.zeros(mean.shape[1])
+
+    @property
+    def calibration_(self) -> Calibration:
+        """Temperature of the mean logits and scale of their variances."""
+        return self._calibration
+
+    @property
+    def temperature_(self) -> float:
+        """What mean logits are divided by."""
+        return self._calibration.temperature
+
+    @property
+    def _n_features_out(self) -> int:
+        return len(self.posterior_.mean) - int(self.fit_intercept)
+
+    def _extract(self, X: Any, *, reset: bool, dtype: Any = np.float64) -> Any:
+        """Validated features (n, D) as an array."""
+        if isinstance(X, Extracted):
+            return X.features
+        if reset:
+            self.extractor_ = self._make_extractor()
+        if self.extractor_ is None:
+            if reset or not self._is_valid(X):
+                X = validate_data(self, as_array(X), reset=reset, dtype=dtype)
+            # torch takes no array that is read backwards
+            return np.ascontiguousarray(X) if min(X.strides) < 0 else X
+        X = self.extractor_.check_inputs(self, X, reset=reset)
+        if reset:
+            self.extractor_.probe(X)
+        return self.extractor_.extract(X)
+
+    def _is_valid(self, X: object) -> bool:
+        """Whether validation would find nothing to do, told in a fraction of its time."""
+        return (
+            type(X) is np.ndarray
+            and X.dtype == np.float64
+            and X.ndim == 2
+            and X.shape[1] == self.n_features_in_
+            and len(X) > 0
+            and not hasattr(self, "feature_names_in_")
+            and bool(np.isfinite(X).all())
+        )
+
+    def _make_extractor(self) -> TorchFeatures | None:
+        extractor = self.feature_extractor
+        if extractor is None or isinstance(extractor, TorchFeatures):
+            return share(extractor)
+        return TorchFeatures(extractor, batch_size=self.batch_size, verbose=self.verbose)
+
+    def _features(self, X: AnyInputs, *, reset: bool) -> torch.Tensor:
+        """phi: features as a tensor (n, D), with the constant 1."""
+        features = self._extract(X, reset=reset)
+        if reset:
+            dtype, device = getattr(torch, self.dtype), available_device(self.device)
+        else:
+            dtype, device = self.posterior_.base.dtype, self.posterior_.base.device
+        return self._phi(features, dtype, device)
+
+    def _phi(self, features: Any, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+        features = torch.tensor(features, dtype=dtype, device=device)
+        _check_size(features, dtype)
+        return functional.pad(features, (0, 1), value=1.0) if self.fit_intercept else features
+
+    def _check_params(self) -> tuple[Any, ...]:
+        """Validate the parameters, unless they are the very objects that last passed."""
+        params = tuple(vars(self)[name] for name in self._parameter_constraints)
+        passed = vars(self).get("_passed_params", ())
+        if not (passed and all(map(operator.is_, params, passed))):
+            self._validate_params()
+        return params
+
+    def _update_rule(self, likelihood: Likelihood) -> Rule:
+        return STRUCTURES[self.covariance_].update(
+            likelihood, update=self.update, curvature=self.curvature, step_size=self.step_size
+        )
+
+    def _draws(
+        self, features: torch.Tensor, n_samples: int, seed: int | None = None
+    ) -> Iterator[torch.Tensor]:
+        return sampled_probabilities(
+            self.posterior_,
+            features.mm,
+            likelihood_of(len(self.classes_)),
+            self._calibration,
+            n_samples,
+            self._sampling_seed if seed is None else seed,
+        )
+
+    def _predictive_logits(self, X: AnyInputs) -> torch.Tensor:
+        check_is_fitted(self)
+        self._check_params()
+        features = self._features(X, reset=False)
+        if self.predictive != "monte_carlo":
+            latent = self.posterior_.logits(features), self.posterior_.variance(features)
+            return self._calibration.apply(LINKS[self.predictive], *latent)
+        probabilities, _ = averaged(self._draws(features, self.n_samples))
+        logits = probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
+        return logits if logits.shape[1] > 2 else (logits[:, 1:] - logits[:, :1])
+
+
+def _check_size(features: torch.Tensor, dtype: torch.dtype) -> None:
+    """Refuse numbers whose products would overflow, with a margin for variances."""
+    if torch.linalg.vector_norm(features, ord=torch.inf) > torch.finfo(dtype).max ** 0.4:
+        raise ValueError(
+            f"X is too large: products of the features overflow in {dtype}. Scale the features, "
+            "e.g. with StandardScaler."
+        )
+
+
+def drawn_seed(random_state: RandomState) -> int:
+    """An integer from a seed or generator, as a parameter ``random_state`` may be.
+
+    Parameters
+    ----------
+    random_state : int, RandomState instance or None
+
+    Returns
+    -------
+    int
+
+    Examples
+    --------
+    >>> drawn_seed(0) == drawn_seed(0)
+    True
+    """
+    return int(check_random_state(random_state).randint(2**31))

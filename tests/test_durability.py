@@ -14,7 +14,7 @@ from laplace_al.strategies import MarginSampling
 
 N_KILLS = 200
 rng = np.random.default_rng(0)
-X_pool = rng.normal(size=(4000, 4))
+X_pool = rng.normal(size=(20_000, 4))
 y_pool = (X_pool[:, 0] > 0).astype(int)
 
 
@@ -34,7 +34,7 @@ def teach_until_killed(path, acknowledged):
     torch.set_num_threads(1)  # the threads of the parent are not there after a fork
     learner = make(path)
     os.write(acknowledged, b"ready\n")
-    for n_instances in [1, 3, 1, 2] * 1000:
+    for n_instances in [1, 3, 1, 2] * 1000:  # more than the time before the kill allows
         positions = learner.query(n_instances)
         learner.teach(positions, y_pool[positions])
         os.write(acknowledged, "".join(f"{position}\n" for position in positions).encode())
@@ -55,7 +55,7 @@ def killed(path, delay):
         time.sleep(delay)
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
-        assert os.WIFSIGNALED(status)
+        assert os.WIFSIGNALED(status), "the child ended by itself: is X_pool used up?"
         return [int(line) for line in lines.read().splitlines()]
 
 

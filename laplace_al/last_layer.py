@@ -91,6 +91,7 @@ class LastLayer(
 
         Examples
         --------
+        >>> from laplace_al import LaplaceUpdateClassifier
         >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1])
         >>> bool(clf.decision_function([[3.0]])[0] > 0)
         True
@@ -114,6 +115,7 @@ class LastLayer(
 
         Examples
         --------
+        >>> from laplace_al import LaplaceUpdateClassifier
         >>> LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1]).predict([[3.0], [-3.0]])
         array([1, 0])
         """
@@ -139,6 +141,7 @@ class LastLayer(
 
         Examples
         --------
+        >>> from laplace_al import LaplaceUpdateClassifier
         >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1])
         >>> clf.predict_proba([[0.0]])
         array([[0.5, 0.5]])
@@ -162,6 +165,7 @@ class LastLayer(
 
         Examples
         --------
+        >>> from laplace_al import LaplaceUpdateClassifier
         >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1])
         >>> clf.predict_log_proba([[0.0]]).round(3)
         array([[-0.693, -0.693]])
@@ -191,6 +195,7 @@ class LastLayer(
 
         Examples
         --------
+        >>> from laplace_al import LaplaceUpdateClassifier
         >>> clf = LaplaceUpdateClassifier().partial_fit([[1.0]], [0], classes=[0, 1, 2])
         >>> mean, variance = clf.latent_mean_and_variance([[1.0], [2.0]])
         >>> mean.shape, variance.shape
@@ -228,6 +233,7 @@ class LastLayer(
 
         Examples
         --------
+        >>> from laplace_al import LaplaceUpdateClassifier
         >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1])
         >>> clf.sample_proba([[0.0], [1.0]], n_samples=5, random_state=0).shape
         (5, 2, 2)
@@ -268,6 +274,7 @@ class LastLayer(
 
         Examples
         --------
+        >>> from laplace_al import LaplaceUpdateClassifier
         >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]] * 2, [0, 1] * 2)
         >>> total, aleatoric, epistemic = clf.predict_uncertainty([[0.5], [50.0]])
         >>> bool((epistemic >= 0).all()), bool((total <= 0.6932).all())
@@ -299,6 +306,7 @@ class LastLayer(
 
         Examples
         --------
+        >>> from laplace_al import LaplaceUpdateClassifier
         >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1])
         >>> clf.pool_state([[0.5], [2.0]]).observe(0, 1).predict_proba().shape
         (2, 2)
@@ -339,6 +347,7 @@ class LastLayer(
 
         Examples
         --------
+        >>> from laplace_al import LaplaceUpdateClassifier
         >>> import numpy as np
         >>> clf = LaplaceUpdateClassifier(np.square).fit([[0.0], [1.0]], [0, 1])
         >>> clf.transform([[3.0]])

@@ -22,6 +22,11 @@ from laplace_al.strategies import MarginSampling
 
 BLOCK = 4096
 WORKER_ITEMS, WORKER_FEATURES = 400_000, 256
+# glibc keeps freed memory up to these sizes, in bytes, instead of asking for new pages again.
+KEEPING = {
+    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 2**28,
+    "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 2**25,
+}
 
 
 def problem(n_features, n_classes, covariance):
@@ -106,35 +111,55 @@ def rescoring(quick):
 
 
 def workers(quick):
-    """The same query over a Dask array on one process and on two, each of one thread."""
+    """The same query over blocks: without Dask, on one and on two processes of one thread each.
+
+    Once with Dask's own setting of the workers' malloc, which hands freed memory back to the system
+    at once, and once with ``KEEPING``.
+    """
+    import dask
     import dask.array as da
     from dask.distributed import Client, LocalCluster, wait
 
     from laplace_al.integrations import dask as on_cluster
 
     clf, _ = problem(WORKER_FEATURES, 10, "shared")
-    n, repeats = WORKER_ITEMS // (4 if quick else 1), 3
-    print()
-    for n_workers in (1, 2):
-        with (
-            LocalCluster(
-                n_workers=n_workers, threads_per_worker=1, dashboard_address="127.0.0.1:0"
-            ) as cluster,
-            Client(cluster),
-        ):
-            random = da.random.default_rng(0)
-            pool = random.normal(size=(n, WORKER_FEATURES), chunks=(10_000, -1))
-            pool = pool.astype(np.float32).persist()
-            wait(pool)
-            seconds = []
-            for _ in range(repeats + 1):  # the first imports
-                begun = time.perf_counter()
-                on_cluster.query(MarginSampling(random_state=0), clf, pool, 10)
-                seconds.append(time.perf_counter() - begun)
-        print(
-            f"workers {n_workers}: {n} items in blocks of 10,000, {WORKER_FEATURES} features, "
-            f"10 classes, shared {np.median(seconds[1:]):8.3f} s"
-        )
+    n = WORKER_ITEMS // (4 if quick else 1)
+    blocks = np.random.default_rng(0).standard_normal(
+        (n // 10_000, 10_000, WORKER_FEATURES), dtype=np.float32
+    )
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    seconds = median_seconds(lambda: MarginSampling(random_state=0).query(clf, iter(blocks), 10))
+    torch.set_num_threads(n_threads)
+    print(
+        f"\n{n} items in blocks of 10,000, {WORKER_FEATURES} features, 10 classes, shared\n"
+        f"without Dask, one thread {seconds:8.3f} s"
+    )
+    for name, environment in (("Dask's malloc", {}), ("memory kept", KEEPING)):
+        for n_workers in (1, 2):
+            with (
+                dask.config.set(environment),
+                LocalCluster(
+                    n_workers=n_workers, threads_per_worker=1, dashboard_address="127.0.0.1:0"
+                ) as cluster,
+                Client(cluster),
+            ):
+                pool = da.from_array(blocks.reshape(n, -1), chunks=(10_000, -1)).persist()
+                wait(pool)
+                seconds = median_seconds(
+                    lambda: on_cluster.query(MarginSampling(random_state=0), clf, pool, 10)
+                )
+            print(f"{name}, workers {n_workers} {seconds:8.3f} s")
+
+
+def median_seconds(act, repeats=5):
+    """Of so many calls after a first, which imports."""
+    seconds = []
+    for _ in range(repeats + 1):
+        begun = time.perf_counter()
+        act()
+        seconds.append(time.perf_counter() - begun)
+    return float(np.median(seconds[1:]))
 
 
 def main():

@@ -64,7 +64,7 @@ class SharedPosterior(GroupedPosterior):
         >>> SharedPosterior.prior(torch.ones(2, 1), 4.0).variance(torch.eye(2))
         tensor([0.2500, 0.2500])
         """
-        return (features @ self.base[0]).square().sum(dim=1)  # eq-latent
+        return (features @ self.base[0]).square_().sum(dim=1)  # eq-latent
 
     def rescore(
         self,

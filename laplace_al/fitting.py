@@ -16,6 +16,7 @@ from laplace_al.structures import STRUCTURES
 # Prior precisions that are tried, in units of the mean square of a row of features.
 _RANGE = np.logspace(-6, 2, 9)
 _SEARCH_TOLERANCE = 0.1  # of log lambda
+_SHARE_OF_SPREAD = 0.03  # near the best on images, text and tables with 10 to 1000 labels
 
 
 class Labelled(NamedTuple):
@@ -178,3 +179,32 @@ def choose_prior_precision(
     bound = "smallest" if place < grid[0] + near else None
     bound = "largest" if place > grid[-1] - near else bound
     return Chosen(float(np.exp(place)), bound)
+
+
+def prior_precision_by_scale(features: torch.Tensor, weights: torch.Tensor) -> float:
+    """Prior precision that goes with the scale of the features: 0.03 of their total variance.
+
+    Over the data, a logit then varies a priori by a standard deviation of about 6, whatever the
+    units and the number of features. Offsets, and so an intercept, do not count. Features that do
+    not vary give 0.03 of their mean square |phi|^2, or 0.03.
+
+    Parameters
+    ----------
+    features : Tensor of shape (n, D)
+    weights : Tensor of shape (n,)
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    >>> X = torch.tensor([[-1.0, 5.0], [1.0, 5.0]])
+    >>> prior_precision_by_scale(X, torch.ones(2)), prior_precision_by_scale(10 * X, torch.ones(2))
+    (0.03, 3.0)
+    """
+    share = weights / weights.sum()
+    square = float(share @ features.square().sum(dim=1))
+    variance = float(share @ (features - share @ features).square().sum(dim=1))
+    is_constant = variance <= torch.finfo(features.dtype).eps * square
+    return _SHARE_OF_SPREAD * ((square or 1.0) if is_constant else variance)

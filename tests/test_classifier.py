@@ -721,6 +721,31 @@ class TestPriorPrecision:
         )
         assert by_loo.prior_precision_ == by_evidence.prior_precision_
 
+    def test_scale_makes_units_immaterial(self):
+        A, b = data(3)
+        clf = LaplaceUpdateClassifier(prior_precision="scale", fit_intercept=False)
+        plain, scaled = clone(clf).fit(A[:60], b[:60]), clone(clf).fit(1000 * A[:60], b[:60])
+        for model, unit in ((plain, 1), (scaled, 1000)):
+            model.partial_fit(unit * A[60:70], b[60:70])
+        assert scaled.prior_precision_ == pytest.approx(1e6 * plain.prior_precision_)
+        expected = plain.predict_proba(A[70:])
+        np.testing.assert_allclose(scaled.predict_proba(1000 * A[70:]), expected, atol=1e-6)
+
+    def test_scale_chooses_once(self):
+        clf = LaplaceUpdateClassifier(prior_precision="scale", classes=range(10))
+        fitted = clone(clf).fit(X[:50], y[:50])
+        clf.partial_fit(X[:50], y[:50])
+        assert clf.prior_precision_ == fitted.prior_precision_
+        assert clf.partial_fit(3 * X[50:60], y[50:60]).prior_precision_ == clf.prior_precision_
+        again = LaplaceUpdateClassifier(prior_precision=fitted.prior_precision_, classes=range(10))
+        assert same(arrays(again.fit(X[:50], y[:50])), arrays(fitted))
+
+    def test_scale_from_one_label(self):
+        clf = LaplaceUpdateClassifier(prior_precision="scale", classes=range(10))
+        clf.partial_fit(X[:1], y[:1])
+        assert clf.prior_precision_ == pytest.approx(0.03 * ((X[0] ** 2).sum() + 1))
+        assert clf.predict(X[:1]) == y[:1]
+
     @pytest.mark.filterwarnings(AT_A_BOUND)
     def test_a_trained_head(self):
         clf = LaplaceUpdateClassifier(module(), head="pretrained", prior_precision="evidence")

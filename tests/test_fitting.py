@@ -4,7 +4,12 @@ import torch
 from scipy.integrate import dblquad
 from scipy.special import expit, log_expit
 
-from laplace_al.fitting import Labelled, choose_prior_precision, examine
+from laplace_al.fitting import (
+    Labelled,
+    choose_prior_precision,
+    examine,
+    prior_precision_by_scale,
+)
 from laplace_al.likelihoods import likelihood_of
 from laplace_al.mode import find_mode
 from laplace_al.priors import IsotropicPrior
@@ -102,3 +107,27 @@ def test_the_search_is_bounded():
     value, bound = choose_prior_precision(lambda x: -x, features, ONES)
     assert (value >= 4e-6 * (1 - 1e-9), bound) == (True, "smallest")
     assert choose_prior_precision(expit, 0 * features, ONES).value <= 100 * (1 + 1e-9)
+
+
+class TestPriorPrecisionByScale:
+    features = torch.from_numpy(np.random.default_rng(0).normal(size=(50, 6)))
+    weights = torch.from_numpy(np.random.default_rng(1).integers(0, 4, size=50).astype(float))
+
+    def test_it_is_a_share_of_the_total_variance(self):
+        repeated = self.features.repeat_interleave(self.weights.long(), dim=0)
+        expected = 0.03 * np.var(repeated.numpy(), axis=0).sum()
+        assert prior_precision_by_scale(self.features, self.weights) == pytest.approx(expected)
+
+    @pytest.mark.parametrize("unit", [1e-6, 3.0, 1e6])
+    @pytest.mark.parametrize("offset", [0.0, 100.0])
+    def test_it_goes_with_the_unit_and_not_with_the_offset(self, unit, offset):
+        plain = prior_precision_by_scale(self.features, self.weights)
+        moved = prior_precision_by_scale(unit * (self.features + offset), self.weights)
+        assert moved == pytest.approx(unit**2 * plain)
+
+    def test_features_that_do_not_vary(self):
+        one = torch.tensor([[3.0, 4.0]], dtype=torch.float64)
+        assert prior_precision_by_scale(one, one.new_ones(1)) == pytest.approx(0.03 * 25)
+        same = torch.full((7, 1), 0.1, dtype=torch.float64)  # whose mean is rounded
+        assert prior_precision_by_scale(same, same.new_ones(7)) == pytest.approx(0.03 * 0.01)
+        assert prior_precision_by_scale(0 * one, one.new_ones(1)) == 0.03

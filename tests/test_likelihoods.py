@@ -43,6 +43,16 @@ def test_derivatives_of_the_log_likelihood(likelihood):
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_labels_come_back_from_their_targets(likelihood):
+    indices = torch.tensor([1, 0, 1, max(likelihood.n_outputs - 1, 1), 0], dtype=torch.float64)
+    targets = likelihood.encode(indices)
+    first = 1 if likelihood.n_outputs == 1 else 0  # a single output is that of the second class
+    columns = torch.arange(first, first + likelihood.n_outputs)
+    assert torch.equal(targets, (indices[:, None] == columns).double())
+    assert torch.equal(likelihood.labels(targets), indices.long())
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_log_probabilities_are_those_of_the_label(likelihood):
     logits, targets, _ = instances(likelihood)
     log_probabilities = likelihood.log_probabilities(logits)

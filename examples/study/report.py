@@ -2,8 +2,8 @@
 
 ``python examples/study/report.py [--results docs/study] [--out docs/study]``
 
-Reads the CSV files that ``updates.py``, ``active_learning.py``, ``speed.py`` and ``calibration.py``
-have written, as far as they are there, and writes ``tables/*.csv`` and ``figures/*.png``.
+Reads the CSV files that the other scripts of this folder have written, as far as they are there,
+and writes ``tables/*.csv`` and ``figures/*.png``.
 """
 
 import argparse
@@ -315,6 +315,61 @@ def draw_reliability(table, path):
 # --- files --------------------------------------------------------------------------------------
 
 
+# --- prior --------------------------------------------------------------------------------------
+
+RULES = ("1.0", "scale", "evidence", "loo")
+
+
+def prior_by_rule(table):
+    """Accuracy in per cent and log loss of each rule; hindsight is the best share of a cell."""
+    rows = []
+    for (data, labels), cell in table.groupby(["data", "labels"]):
+        accuracy = 100 * cell.pivot(index="seed", columns="arm", values="accuracy")
+        nll = cell.pivot(index="seed", columns="arm", values="nll").mean()
+        shares = [arm for arm in accuracy if arm.startswith("share")]
+        row = {"data": data, "labels": labels} | accuracy[list(RULES)].mean().to_dict()
+        row["hindsight"] = accuracy[shares].mean().max()
+        difference = accuracy["scale"] - accuracy["evidence"]
+        row["scale less evidence"] = difference.mean()
+        row["se"] = standard_error(difference)
+        row |= {f"log loss, {rule}": nll[rule] for rule in ("1.0", "scale", "evidence")}
+        rows.append(row | {"log loss, hindsight": nll[shares].min()})
+    return pd.DataFrame(rows).rename(columns=lambda name: name.replace("1.0", "1"))
+
+
+def prior_over_all(by_rule):
+    """How far each rule is below hindsight over all cells, with the Wilcoxon test of "scale"."""
+    below = by_rule[["1", *RULES[1:]]].rsub(by_rule["hindsight"], axis=0)
+    frame = pd.DataFrame({"mean": below.mean(), "worst": below.max()})
+    frame["p against scale"] = [
+        np.nan if rule == "scale" else wilcoxon_p(below[rule] - below["scale"]) for rule in below
+    ]
+    return frame.rename_axis("prior precision").reset_index()
+
+
+def draw_prior(table, path):
+    """How far each share of the total variance is below the best of its cell."""
+    shares = table[table.arm.str.startswith("share")]
+    shares = shares.assign(share=shares.arm.str.removeprefix("share ").astype(float))
+    means = shares.groupby(["data", "labels", "share"]).accuracy.mean().unstack()
+    below = 100 * means.sub(means.max(axis=1), axis=0)
+    figure, axes = plt.subplots(figsize=(7, 3.4), layout="constrained")
+    few = below.index.get_level_values("labels") < 100
+    for i, (data, lines) in enumerate(below.groupby("data")):
+        for cell, is_few in zip(lines.index, few[below.index.get_locs([data])], strict=True):
+            style = "--" if is_few else "-"
+            axes.plot(below.columns, below.loc[cell], style, color=f"C{i}", lw=1, alpha=0.8)
+        axes.plot([], [], color=f"C{i}", label=data)
+    axes.plot([], [], "--", color="grey", label="10 or 30 labels")
+    axes.axvline(0.03, color="black", lw=1, ls=":")
+    axes.text(0.031, -9.7, '"scale"', fontsize=9)
+    axes.set(xscale="log", ylim=(-10, 0.3), ylabel="Points below the best")
+    axes.set_xlabel("Prior precision, as a share of the total variance of the features")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="lower left")
+    save(figure, path)
+
+
 def save(figure, path):
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
@@ -329,7 +384,9 @@ def write(frame, path):
     for column in frame.select_dtypes("float"):
         values = frame[column].replace(np.inf, np.nan)
         if column == "p" or column.startswith("p "):
-            frame[column] = ["< 0.001" if v < 0.001 else f"{v:.3f}" for v in values]
+            frame[column] = [
+                "" if np.isnan(v) else "< 0.001" if v < 0.001 else f"{v:.3f}" for v in values
+            ]
         else:
             frame[column] = ["" if np.isnan(v) else readable(v) for v in values]
     frame.to_csv(path, index=False, lineterminator="\n")
@@ -361,6 +418,12 @@ def main():
         write(updates_against_refits(runs), tables / "equivalence.csv")
         write(strategies_against_random(runs), tables / "strategies.csv")
         draw_modes(modes, figures / "modes.png")
+    prior = rows_of(args.results, "prior_*.csv")
+    if len(prior):
+        by_rule = prior_by_rule(prior)
+        write(by_rule, tables / "prior.csv")
+        write(prior_over_all(by_rule), tables / "prior_over_all.csv")
+        draw_prior(prior, figures / "prior.png")
     if (args.results / "speed.csv").exists():
         speed = pd.read_csv(args.results / "speed.csv")
         write(speed_ratios(speed), tables / "speed.csv")

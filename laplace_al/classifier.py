@@ -81,7 +81,7 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
     prior_precision : float, "scale", "loo" or "evidence", default=1.0
         Precision lambda > 0 of the Gaussian prior on the weights, intercept included; one and
         the same for the MAP and the posterior. ``LogisticRegression``'s ``1 / C``. ``"scale"``
-        is 0.03 of the sum of the features' variances, whatever their units: near the best in
+        is 0.01 of the sum of the features' variances, whatever their units: near the best in
         our study, from the first labels on. ``"loo"``
         and ``"evidence"`` make ``fit`` choose it, without a validation set: by the log-likelihood
         of the labels left out, or by the marginal likelihood. That takes about 15 fits, and some

@@ -16,7 +16,7 @@ from laplace_al.structures import STRUCTURES
 # Prior precisions that are tried, in units of the mean square of a row of features.
 _RANGE = np.logspace(-6, 2, 9)
 _SEARCH_TOLERANCE = 0.1  # of log lambda
-_SHARE_OF_SPREAD = 0.03  # near the best on images, text and tables with 10 to 1000 labels
+_SHARE_OF_SPREAD = 0.01  # near the best on images, text and tables with 10 to 1000 labels
 
 
 class Labelled(NamedTuple):
@@ -182,11 +182,11 @@ def choose_prior_precision(
 
 
 def prior_precision_by_scale(features: torch.Tensor, weights: torch.Tensor) -> float:
-    """Prior precision that goes with the scale of the features: 0.03 of their total variance.
+    """Prior precision that goes with the scale of the features: 0.01 of their total variance.
 
-    Over the data, a logit then varies a priori by a standard deviation of about 6, whatever the
+    Over the data, a logit then varies a priori by a standard deviation of about 10, whatever the
     units and the number of features. Offsets, and so an intercept, do not count. Features that do
-    not vary give 0.03 of their mean square |phi|^2, or 0.03.
+    not vary give 0.01 of their mean square |phi|^2, or 0.01.
 
     Parameters
     ----------
@@ -201,7 +201,7 @@ def prior_precision_by_scale(features: torch.Tensor, weights: torch.Tensor) -> f
     --------
     >>> X = torch.tensor([[-1.0, 5.0], [1.0, 5.0]])
     >>> prior_precision_by_scale(X, torch.ones(2)), prior_precision_by_scale(10 * X, torch.ones(2))
-    (0.03, 3.0)
+    (0.01, 1.0)
     """
     share = weights / weights.sum()
     square = float(share @ features.square().sum(dim=1))

@@ -115,7 +115,7 @@ class TestPriorPrecisionByScale:
 
     def test_it_is_a_share_of_the_total_variance(self):
         repeated = self.features.repeat_interleave(self.weights.long(), dim=0)
-        expected = 0.03 * np.var(repeated.numpy(), axis=0).sum()
+        expected = 0.01 * np.var(repeated.numpy(), axis=0).sum()
         assert prior_precision_by_scale(self.features, self.weights) == pytest.approx(expected)
 
     @pytest.mark.parametrize("unit", [1e-6, 3.0, 1e6])
@@ -127,7 +127,7 @@ class TestPriorPrecisionByScale:
 
     def test_features_that_do_not_vary(self):
         one = torch.tensor([[3.0, 4.0]], dtype=torch.float64)
-        assert prior_precision_by_scale(one, one.new_ones(1)) == pytest.approx(0.03 * 25)
+        assert prior_precision_by_scale(one, one.new_ones(1)) == pytest.approx(0.01 * 25)
         same = torch.full((7, 1), 0.1, dtype=torch.float64)  # whose mean is rounded
-        assert prior_precision_by_scale(same, same.new_ones(7)) == pytest.approx(0.03 * 0.01)
-        assert prior_precision_by_scale(0 * one, one.new_ones(1)) == 0.03
+        assert prior_precision_by_scale(same, same.new_ones(7)) == pytest.approx(0.01 * 0.01)
+        assert prior_precision_by_scale(0 * one, one.new_ones(1)) == 0.01

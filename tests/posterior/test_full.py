@@ -1,3 +1,4 @@
+import numpy as np
 import torch
 
 from laplace_al.curvatures import full_curvature_root
@@ -26,3 +27,16 @@ def test_the_root_of_the_curvature():
     p = torch.tensor([[0.7, 0.2, 0.1]]).double()
     root = full_curvature_root(p)
     torch.testing.assert_close(root @ root.T, torch.diag(p[0]) - torch.outer(p[0], p[0]))
+
+
+def test_information_is_the_sum_over_instances():
+    rng = np.random.default_rng(0)
+    features, roots = rng.normal(size=(70, 2)), rng.normal(size=(70, 3, 3))  # more than one chunk
+    found = FullPosterior.information(
+        torch.from_numpy(features), lambda i: torch.from_numpy(roots[i])
+    )
+    expected = sum(
+        np.kron(np.outer(phi, phi), root @ root.T)
+        for phi, root in zip(features, roots, strict=True)
+    )
+    np.testing.assert_allclose(found[0], expected, atol=1e-12)

@@ -61,3 +61,13 @@ def test_a_pickle_holds_no_root_twice():
     root = posterior.root
     assert len(pickle.dumps(posterior)) == before
     torch.testing.assert_close(pickle.loads(pickle.dumps(posterior)).root, root)
+
+
+def test_draws_of_a_single_output_have_its_covariance():
+    """There is no other class whose deviations they could cancel."""
+    features = torch.randn(30, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    mean = torch.tensor([[1.0], [-2.0]], dtype=torch.float64)
+    posterior = PerClassPosterior.at_mode(mean, features, torch.full((30, 1), 0.2).double(), 1.0)
+    draws = posterior.sample(20_000, torch.Generator().manual_seed(1))[:, :, 0]
+    torch.testing.assert_close(draws.mean(dim=0), mean[:, 0], atol=0.02, rtol=0)
+    torch.testing.assert_close(draws.T.cov(), posterior.covariance, atol=0.01, rtol=0)

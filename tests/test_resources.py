@@ -101,6 +101,7 @@ def test_the_peak_is_what_the_docstring_says(call, covariance, n, size, n_classe
 @pytest.mark.parametrize("is_fitted", [False, True])
 def test_an_interrupt_ends_a_long_fit_and_leaves_the_object(is_fitted, monkeypatch):
     """A real SIGINT, while labels are searched for the best of many prior precisions."""
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have muted it
     modes = iter(range(100))
 
     def find_mode(*args, **kwargs):
@@ -112,9 +113,12 @@ def test_an_interrupt_ends_a_long_fit_and_leaves_the_object(is_fitted, monkeypat
     if is_fitted:
         clf.fit(X[:80], y[:80])
     before = state_of(vars(clf))
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # noqa: PT012
-        patch.setattr(classifier, "find_mode", find_mode)
-        clf.fit(X, y)
+    try:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # noqa: PT012
+            patch.setattr(classifier, "find_mode", find_mode)
+            clf.fit(X, y)
+    finally:
+        signal.signal(signal.SIGINT, heard)
     assert next(modes) == 4
     assert state_of(vars(clf)) == before
     clf.fit(X[:80], y[:80]).predict(X[:5])

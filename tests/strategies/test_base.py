@@ -7,6 +7,7 @@ from sklearn.svm import LinearSVC
 
 from laplace_al import LaplaceUpdateClassifier, strategies
 from laplace_al.strategies import CoreSet, MarginSampling, SequentialBatch
+from laplace_al.strategies.view import PoolView
 
 X = np.random.default_rng(0).normal(size=(60, 4))
 y = (X[:, 0] > 0).astype(int) + (X[:, 1] > 0.5)
@@ -226,6 +227,18 @@ def test_one_class(name):
 def test_nan_probabilities_are_refused(name):
     with pytest.raises(ValueError, match="NaN utilities for 1 of 2 instances"):
         make(name).query(Probabilities(), [[0.5, 0.5], [np.nan, 0.5]])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_utilities_are_those_of_a_single_choice(name):
+    learner = LaplaceUpdateClassifier().fit(X[:30], y[:30])
+    strategy = make(name, random_state=0)
+    _, expected = strategy.query(learner, X, 1, return_utilities=True)
+    found = strategy.utilities(PoolView(learner, X), np.random.RandomState(0))
+    tried = np.isfinite(expected)  # look-ahead tries some batches only
+    assert found.shape == (60,)
+    assert tried.any()
+    np.testing.assert_allclose(found[tried], expected[tried])
 
 
 def test_a_random_state_object_advances():

@@ -17,8 +17,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from laplace_al.label.items import Items, Table
 from laplace_al.typing import Path
 
-# Of features around their mean: under prior_precision=1 logits are then a priori of size 5.
-_SQUARED_LENGTH = 25.0
+# Of features around their mean: prior_precision=1 is then prior_precision="scale".
+_SQUARED_LENGTH = 100.0
 _N_PIXELS = 16  # in height and width
 _N_TOPICS = 100
 
@@ -394,13 +394,13 @@ def scaled(features: NDArray[Any]) -> NDArray[np.floating]:
     Returns
     -------
     ndarray of shape (n_items, n_features), float32 or float64
-        Their mean squared length is 25; directions keep their proportions.
+        Their mean squared length is 100; directions keep their proportions.
 
     Examples
     --------
     >>> scaled(np.array([[1.0], [3.0]]))
-    array([[-5.],
-           [ 5.]])
+    array([[-10.],
+           [ 10.]])
     """
     dtype = np.float32 if features.dtype == np.float32 else np.float64
     centred = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)

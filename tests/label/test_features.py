@@ -2,8 +2,10 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from laplace_al.fitting import prior_precision_by_scale
 from laplace_al.label.features import (
     EmbeddingError,
     cached,
@@ -239,11 +241,14 @@ class TestWords:
 
 
 class TestScaled:
-    def test_mean_zero_and_squared_length_25(self):
+    def test_mean_zero_and_squared_length_100(self):
         features = np.random.default_rng(0).normal(3, [1, 10, 0.1], size=(50, 3))
         got = scaled(features)
         np.testing.assert_allclose(got.mean(axis=0), 0, atol=1e-12)
-        np.testing.assert_allclose(np.square(got).sum(axis=1).mean(), 25)
+        np.testing.assert_allclose(np.square(got).sum(axis=1).mean(), 100)
+        assert prior_precision_by_scale(torch.from_numpy(got), torch.ones(len(got)).double()) == (
+            pytest.approx(1)
+        )
         ratio = got.std(axis=0) / features.std(axis=0)
         np.testing.assert_allclose(ratio, ratio[0])
 

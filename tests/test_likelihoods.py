@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from laplace_al import likelihoods
 from laplace_al.curvatures import full_curvature_root
 from laplace_al.likelihoods import (
     Bernoulli,
@@ -159,6 +160,13 @@ def test_the_hessian_of_one_instance(likelihood):
     torch.testing.assert_close(root @ root.T, direct)
 
 
+def test_curvature_far_in_the_tail_keeps_its_digits():
+    hessian = Categorical(3).hessian(torch.tensor([[0.0, -50.0, -60.0]]).double())
+    p, q = np.exp(-50.0), np.exp(-60.0)
+    expected = [[p + q, -p, -q], [-p, p, -p * q], [-q, -p * q, q]]
+    torch.testing.assert_close(hessian, torch.tensor(expected).double(), rtol=1e-12, atol=0)
+
+
 @given(
     n_classes=st.integers(2, 30),
     log_logit=st.floats(-3, 3),
@@ -207,3 +215,86 @@ def test_many_modes_are_those_of_each(n_classes, width):
         expected = mode_coefficients(likelihood, logits[i], variance[i], targets[i].numpy(), 1.0)
         for some, others in zip(found, expected, strict=True):
             np.testing.assert_allclose(some[i], others, rtol=1e-9, atol=1e-9)
+
+
+def extreme_problems(n_classes, width, n=60):
+    """Logits up to 1e8 and variances from 1e-6 to 1e8: (n, C), (n, 1 or C), targets (n, C)."""
+    likelihood = likelihood_of(n_classes)
+    rng = np.random.default_rng(n_classes)
+    logits = rng.normal(size=(n, likelihood.n_outputs)) * 10 ** rng.uniform(-2, 8, size=(n, 1))
+    n_variances = likelihood.n_outputs if width == "each" else 1
+    variance = 10 ** rng.uniform(-6, 8, size=(n, n_variances))
+    targets = likelihood.encode(torch.from_numpy(rng.integers(n_classes, size=n)).double())
+    return likelihood, torch.from_numpy(logits), torch.from_numpy(variance), targets
+
+
+def counted(likelihood, name):
+    """How often the likelihood is evaluated from now on, as a list of one number."""
+    count, evaluate = [0], getattr(likelihood, name)
+
+    def counting(*args):
+        count[0] += 1
+        return evaluate(*args)
+
+    setattr(likelihood, name, counting)
+    return count
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 10])
+@pytest.mark.parametrize("width", ["one", "each"])
+def test_a_mode_takes_few_evaluations_at_any_scale(n_classes, width):
+    """Seven to thirty on average; at worst the halvings of a step across 1e8 again and again."""
+    likelihood, *problem = extreme_problems(n_classes, width)
+    count = counted(likelihood, "learn")
+    each = []
+    for z, v, y in zip(*(tensor.numpy() for tensor in problem), strict=True):
+        before = count[0]
+        mode_coefficients(likelihood, z, v, y, 1.0)
+        each.append(count[0] - before)
+    assert np.mean(each) < 35
+    assert max(each) < 450
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 10])
+@pytest.mark.parametrize("width", ["one", "each"])
+def test_many_modes_at_once_take_the_evaluations_of_the_hardest(n_classes, width):
+    likelihood, *problem = extreme_problems(n_classes, width)
+    count = counted(likelihood, "loss_and_derivatives")
+    mode_coefficients_at_once(likelihood, *problem)
+    assert 20 < count[0] < 500
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 10])
+def test_a_coupled_mode_takes_few_evaluations_at_any_scale(n_classes):
+    likelihood, logits, _, targets = extreme_problems(n_classes, "one")
+    rng = np.random.default_rng(7)
+    count = counted(likelihood, "loss_and_derivatives")
+    each = []
+    for z, y in zip(logits, targets, strict=True):
+        root = rng.normal(size=(len(z), len(z)))
+        covariance = torch.from_numpy(10 ** rng.uniform(-4, 4) * root @ root.T)
+        before = count[0]
+        coupled_mode_coefficients(likelihood, z[None], covariance, y[None], torch.ones(1).double())
+        each.append(count[0] - before)
+    assert np.mean(each) < 12
+    assert max(each) < 150
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_a_mode_that_is_not_reached_is_an_error(n_classes, monkeypatch):
+    """Never met with finite input; all the same it must not pass for a solution."""
+    monkeypatch.setattr(likelihoods, "_MAX_NEWTON_STEPS", 0)
+    likelihood = likelihood_of(n_classes)
+    n_steps = 2 * likelihood.n_outputs
+    targets = likelihood.encode(torch.ones(1).double())
+    logits = 100 * (1 - 2 * targets)  # far on the wrong side
+    variance, weight = torch.full((1, 1), 1e6).double(), torch.ones(1).double()
+    with pytest.raises(ArithmeticError, match=f"not solved in {n_steps} steps"):
+        mode_coefficients(
+            likelihood, logits[0].numpy(), variance[0].numpy(), targets[0].numpy(), 1.0
+        )
+    with pytest.raises(ArithmeticError, match=f"not solved in {n_steps} steps"):
+        mode_coefficients_at_once(likelihood, logits, variance, targets)
+    covariance = torch.eye(likelihood.n_outputs).double()
+    with pytest.raises(ArithmeticError, match="not solved in 0 steps"):
+        coupled_mode_coefficients(likelihood, logits, covariance, targets, weight)

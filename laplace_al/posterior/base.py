@@ -276,7 +276,7 @@ class Posterior(StoredState, ABC):
         >>> SharedPosterior.prior(torch.zeros(1, 3), 4.0).log_determinant()  # 3 log 4
         tensor(4.1589)
         """
-        n_columns = self.mean.numel() // (self.base.shape[0] * self.base.shape[1])
+        n_columns = self._grouped(self.mean).shape[2]
         return -2 * n_columns * torch.linalg.slogdet(self.root).logabsdet.sum()
 
     def log_evidence(self, prior_precision: float | torch.Tensor) -> torch.Tensor:

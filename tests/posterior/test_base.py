@@ -221,6 +221,17 @@ def test_samples_have_the_mean_and_covariance_of_the_posterior(structure):
 
 
 @pytest.mark.parametrize("structure", STRUCTURES)
+def test_a_draw_is_the_mean_and_the_root_times_noise(structure):
+    """W + R n, with n of the standard normal distribution from the very generator."""
+    posterior = Problem(structure, "categorical", "map", n_classes=2).learn()
+    draws = posterior.sample(6, torch.Generator().manual_seed(3))
+    generator = torch.Generator().manual_seed(3)
+    noise = torch.randn(4, 6, generator=generator, dtype=torch.float64)
+    expected = posterior.mean[:, 0] + (posterior.root.reshape(4, 4) @ noise).T
+    torch.testing.assert_close(draws[:, :, 0], expected)
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
 def test_log_determinant_is_that_of_all_weights(structure):
     posterior = Problem(structure, "categorical", "map").posterior
     direct = np.linalg.slogdet(dense_of(posterior, "precision")).logabsdet

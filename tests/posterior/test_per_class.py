@@ -71,3 +71,23 @@ def test_draws_of_a_single_output_have_its_covariance():
     draws = posterior.sample(20_000, torch.Generator().manual_seed(1))[:, :, 0]
     torch.testing.assert_close(draws.mean(dim=0), mean[:, 0], atol=0.02, rtol=0)
     torch.testing.assert_close(draws.T.cov(), posterior.covariance, atol=0.01, rtol=0)
+
+
+def test_the_variance_of_a_few_instances_does_not_multiply_out_what_is_pending(monkeypatch):
+    """64 rows at most: for more the product with the root is the cheaper way."""
+    posterior, _ = learnt(3)
+    rows = torch.randn(65, 5, generator=torch.Generator().manual_seed(1)).double()
+    expected = torch.einsum("nd,kde,ne->nk", rows, posterior.covariance, rows)
+    asked, whitened = [], PerClassPosterior._whitened_and_logits
+
+    def recorded(self, features):
+        asked.append(len(features))
+        return whitened(self, features)
+
+    monkeypatch.setattr(PerClassPosterior, "_whitened_and_logits", recorded)
+    torch.testing.assert_close(posterior.variance(rows[:64]), expected[:64])
+    assert asked == [64]
+    torch.testing.assert_close(posterior.variance(rows), expected)
+    multiplied_out = PerClassPosterior.prior(torch.zeros(5, 3).double(), 1.0)
+    multiplied_out.variance(rows[:64])
+    assert asked == [64]

@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from scipy.linalg import LinAlgWarning
 
-# Below this share of the largest pivot, a Cholesky factor has lost half of its digits.
-_SMALLEST_PIVOT = 1e-8
 _CHUNK = 4096
 
 
@@ -174,13 +172,15 @@ def _factor_of_rows(
         )
     factor, failed = torch.linalg.cholesky_ex(precision)
     pivots = factor.diagonal()
-    if failed or not pivots.min() > _SMALLEST_PIVOT * pivots.max():
+    epsilon = torch.finfo(pivots.dtype).eps
+    # the sum holds squares: at this share of the largest pivot half of the digits are lost
+    if failed or not pivots.min() > epsilon**0.25 * pivots.max():
         upper = prior_precision**0.5 * identity
         for block in rows():
             upper = torch.linalg.qr(torch.cat([upper, block]), mode="r").R
         factor = upper.T
         pivots = factor.diagonal().abs()
-        if not pivots.min() > torch.finfo(pivots.dtype).eps * pivots.max():
+        if not pivots.min() > epsilon * pivots.max():
             warnings.warn(
                 "prior_precision is lost beside the features even among their square roots: what "
                 "is uncertain where there are no data is off. Scale the features, e.g. with "

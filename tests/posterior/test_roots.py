@@ -44,6 +44,18 @@ def test_a_prior_far_below_the_features_is_not_lost():
     assert 0 <= float((root.T @ seen).square().sum()) < 1e-6
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_half_of_the_digits_remain_until_the_prior_is_lost(dtype):
+    """Variance 1 / lambda where there are no data, for data 1 to 10^(7/8 of all digits) lambda."""
+    epsilon = torch.finfo(dtype).eps
+    unseen = torch.tensor([1.0, -1.0, 0.0], dtype=dtype)
+    for share in epsilon ** torch.linspace(0, 7 / 8, 40):  # of the prior in the roots
+        features = torch.tensor([[1.0, 1.0, 0.3]], dtype=dtype) / share
+        root = root_of_sum(features, torch.ones(1, 1, dtype=dtype), 1.0)[0]
+        error = float((root.T @ unseen).square().sum()) / 2 - 1
+        assert abs(error) < 4 * max(epsilon**0.5, epsilon / share)
+
+
 def test_precision_of_root_inverts():
     precision = torch.tensor([[[4.0, 1.0], [1.0, 3.0]]]).double()
     torch.testing.assert_close(precision_of_root(root_of_precision(precision)), precision)

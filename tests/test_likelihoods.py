@@ -228,6 +228,17 @@ def extreme_problems(n_classes, width, n=60):
     return likelihood, torch.from_numpy(logits), torch.from_numpy(variance), targets
 
 
+@pytest.mark.parametrize("n_classes", [2, 3, 10])
+def test_a_mode_does_not_depend_on_those_solved_beside_it(n_classes):
+    """Logits of 1e8 in one row leave the tolerance of the others as it is."""
+    likelihood, *problem = extreme_problems(n_classes, "one")
+    together = mode_coefficients_at_once(likelihood, *problem)
+    for i in range(len(problem[0])):
+        alone = mode_coefficients_at_once(likelihood, *(part[i : i + 1] for part in problem))
+        for some, others in zip(together, alone, strict=True):
+            torch.testing.assert_close(some[i : i + 1], others, rtol=1e-11, atol=1e-13)
+
+
 def counted(likelihood, name):
     """How often the likelihood is evaluated from now on, as a list of one number."""
     count, evaluate = [0], getattr(likelihood, name)

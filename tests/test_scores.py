@@ -30,6 +30,14 @@ def test_a_single_class_is_certain():
         np.testing.assert_array_equal(score(np.ones((3, 1))), np.zeros(3))
 
 
+def test_entropy_is_of_double_precision_whatever_it_is_given():
+    probabilities = np.array([[0.5, 0.25, 0.25], [1.0, 0.0, 0.0]])
+    for dtype in ("float16", "float32"):
+        found = scores.entropy(probabilities.astype(dtype))  # which holds them exactly
+        np.testing.assert_array_equal(found, scores.entropy(probabilities), strict=True)
+    np.testing.assert_array_equal(scores.entropy(np.eye(2, dtype=int)), np.zeros(2))
+
+
 def draws(n_draws, n, n_classes, seed=0):
     """Probabilities (S, n, K) of draws, some of them certain."""
     rng = np.random.default_rng(seed)

@@ -307,14 +307,23 @@ def test_forgetting_fades_the_data_and_not_the_prior(structure):
     np.testing.assert_allclose(gone.mean, 0, atol=1e-14)
 
 
+def with_prior_mean(posterior):
+    """The same with a mean of the prior that is not 0."""
+    prior_mean = torch.linspace(-1, 1, posterior.mean.numel()).double().view_as(posterior.mean)
+    return type(posterior)(posterior.mean, posterior.root, posterior.prior_precision, prior_mean)
+
+
 @pytest.mark.parametrize("structure", STRUCTURES)
 def test_more_outputs_leave_those_so_far(structure):
     problem = Problem(structure, "categorical", "map")
-    posterior = problem.posterior
+    posterior = with_prior_mean(problem.posterior)
     wide = posterior.with_outputs(torch.tensor([0, 2, 3]), 5)
     assert wide.mean.shape == (4, 5)
     torch.testing.assert_close(wide.mean[:, [0, 2, 3]], posterior.mean)
     assert not wide.mean[:, [1, 4]].any()
+    assert wide.prior_precision == posterior.prior_precision
+    torch.testing.assert_close(wide.prior_mean[:, [0, 2, 3]], posterior.prior_mean)
+    assert not wide.prior_mean[:, [1, 4]].any()
     if structure != "shared":  # whose new outputs have the covariance of all
         variance = wide.variance(problem.features)
         torch.testing.assert_close(variance[:, [0, 2, 3]], posterior.variance(problem.features))
@@ -325,7 +334,10 @@ def test_more_outputs_leave_those_so_far(structure):
 @pytest.mark.parametrize("structure", STRUCTURES)
 def test_one_logit_as_two_predicts_the_same(structure):
     problem = Problem(structure, "categorical", "map", 2)
-    two = problem.posterior.as_two_outputs()
+    one = with_prior_mean(problem.posterior)
+    two = one.as_two_outputs()
+    assert two.prior_precision == one.prior_precision
+    torch.testing.assert_close(two.prior_mean[:, 1:] - two.prior_mean[:, :1], one.prior_mean)
     logits = two.logits(problem.features)
     torch.testing.assert_close(
         logits[:, 1:] - logits[:, :1], problem.posterior.logits(problem.features)
@@ -478,7 +490,16 @@ def test_of_sums_is_at_mode(posterior):
     curvature = torch.tensor(rng.random(size=(30, posterior.shape_of_root(4, 3)[0])))
     mean = torch.tensor(rng.normal(size=(4, 3)))
     information = posterior.information(features, curvature)
-    summed = posterior.of_sums(mean, information, 0.5, 0 * mean)
+    summed = posterior.of_sums(mean, information, 0.5, 2 * mean)
     expected = posterior.at_mode(mean, features, curvature, 0.5)
     assert torch.allclose(summed.precision, expected.precision)
     assert summed.mean is mean
+    assert summed.prior_precision == 0.5
+    assert torch.equal(summed.prior_mean, 2 * mean)
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_a_posterior_says_what_it_is(structure):
+    posterior = Problem(structure, "categorical", "map").posterior
+    shape = "n_features=4, n_outputs=3, prior_precision=2"
+    assert repr(posterior) == f"{type(posterior).__name__}({shape})"

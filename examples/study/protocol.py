@@ -105,7 +105,10 @@ def wilcoxon_p(differences):
 
 
 def equivalence(differences, bound):
-    """Of a mean to zero within a bound: p-value of two one-sided t tests, and the 90 % interval.
+    """Of a mean to zero within a bound: p-values of two one-sided t tests, and the 90 % interval.
+
+    The first is for a mean above -bound (not worse), the second, never smaller, for one that is
+    below bound too.
 
     Schuirmann, *A comparison of the two one-sided tests procedure and the power approach for
     assessing the equivalence of average bioavailability*, 1987.
@@ -114,7 +117,8 @@ def equivalence(differences, bound):
     above = ttest_1samp(differences, -bound, alternative="greater").pvalue
     below = ttest_1samp(differences, bound, alternative="less").pvalue
     half = student.ppf(0.95, len(differences) - 1) * standard_error(differences)
-    return max(above, below), differences.mean() - half, differences.mean() + half
+    mean = differences.mean()
+    return above, max(above, below), mean - half, mean + half
 
 
 def holm(p):

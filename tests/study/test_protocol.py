@@ -60,10 +60,11 @@ def test_strata_of_different_means_do_not_widen_the_error():
     assert protocol.standard_error(values, [0, 0, 1, 1]) == pytest.approx(np.sqrt(1 / 2 / 4))
 
 
-@pytest.mark.parametrize("mean", [0.0, 0.4, 2.0])
+@pytest.mark.parametrize("mean", [0.0, 0.4, 2.0, -2.0])
 def test_equivalence_and_its_interval_agree(mean):
     values = mean + np.random.default_rng(0).normal(scale=0.3, size=20)
-    p, low, high = protocol.equivalence(values, 0.5)
+    not_worse, p, low, high = protocol.equivalence(values, 0.5)
+    assert (not_worse < 0.05) == (low > -0.5)
     assert (p < 0.05) == (low > -0.5 and high < 0.5)
 
 

@@ -333,6 +333,9 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         ConvergenceWarning
             If the MAP was not reached in ``max_iter`` steps, or the prior precision that was chosen
             is at a bound of the search.
+        LinAlgWarning
+            Of scipy, if the features are so large beside the prior precision that it is lost to
+            rounding.
 
         Examples
         --------

@@ -181,13 +181,7 @@ def _factor_of_rows(
         factor = upper.T
         pivots = factor.diagonal().abs()
         if not pivots.min() > epsilon * pivots.max():
-            warnings.warn(
-                "prior_precision is lost beside the features even among their square roots: what "
-                "is uncertain where there are no data is off. Scale the features, e.g. with "
-                "StandardScaler, or raise prior_precision.",
-                LinAlgWarning,
-                stacklevel=2,
-            )
+            _warn_of_a_lost_prior("even among their square roots")
     return factor
 
 
@@ -207,6 +201,11 @@ def root_of_precision(precision: torch.Tensor) -> torch.Tensor:
     ValueError
         If one is not positive definite in its dtype.
 
+    Warns
+    -----
+    LinAlgWarning
+        If fewer than two digits are left of its smallest eigenvalue.
+
     Examples
     --------
     >>> root_of_precision(torch.tensor([[[4.0]]]))
@@ -219,7 +218,19 @@ def root_of_precision(precision: torch.Tensor) -> torch.Tensor:
             f"working accuracy (its diagonal reaches {float(precision.abs().max()):.3g}). Scale "
             "the features, e.g. with StandardScaler, or raise prior_precision."
         )
+    squares = factor.diagonal(dim1=-2, dim2=-1).square()
+    if (squares.amin(dim=-1) < 100 * torch.finfo(squares.dtype).eps * squares.amax(dim=-1)).any():
+        _warn_of_a_lost_prior("in sums of squares")
     return _inverse_transpose(factor)
+
+
+def _warn_of_a_lost_prior(where: str) -> None:
+    warnings.warn(
+        f"prior_precision is lost beside the features {where}: what is uncertain where there are "
+        "no data is off. Scale the features, e.g. with StandardScaler, or raise prior_precision.",
+        LinAlgWarning,
+        stacklevel=3,
+    )
 
 
 def precision_of_root(root: torch.Tensor) -> torch.Tensor:

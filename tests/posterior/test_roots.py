@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -77,3 +79,28 @@ def test_a_prior_that_is_lost_is_reported():
     features = torch.tensor([[1e12, 1e12, 0.0]]).double()
     with pytest.warns(LinAlgWarning, match="prior_precision is lost beside the features"):
         root_of_sum(features, torch.ones(1, 1).double(), 1e-10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_root_of_a_precision_is_right_or_reports(dtype):
+    """Variance 1 where there are no data, for data 1 to beyond all digits of the precision."""
+    epsilon = torch.finfo(dtype).eps
+    unseen = torch.tensor([1.0, -1.0, 0.0], dtype=dtype)
+    is_reported = []
+    for scale in epsilon ** -torch.linspace(0, 0.6, 200, dtype=dtype):
+        features = scale * torch.tensor([[1.0, 1.0, 0.3]], dtype=dtype)
+        precision = torch.eye(3, dtype=dtype) + features.T @ features
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            try:
+                root = root_of_precision(precision[None])[0]
+            except ValueError:
+                is_reported.append(True)
+                continue
+        is_reported.append(bool(seen))
+        if seen:
+            assert seen[0].category is LinAlgWarning
+        else:
+            assert abs(float((root.T @ unseen).square().sum()) / 2 - 1) < 0.05
+    assert not any(is_reported[:110])
+    assert all(is_reported[-20:])

@@ -34,6 +34,13 @@ class SequentialBatch(QueryStrategy):
     random_state : int, RandomState instance or None, default=None
         Draws labels and breaks ties.
 
+    Notes
+    -----
+    In our study (batches of 10 and 50, four data sets, 30 seeds) it improves entropy, least
+    confident, variance sampling, BALD and EPIG, by up to three points. Margin sampling and BAIT
+    gain nothing, and BADGE, whose batches are diverse already, loses. ``labels="predicted"`` was as
+    good as ``"sampled"`` or better.
+
     References
     ----------
     Huseljic et al., *Efficient Bayesian Updates for Deep (Active) Learning via Laplace

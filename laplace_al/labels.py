@@ -185,8 +185,8 @@ def class_indices(y: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.int64]:
     if unknown.any():
         raise ValueError(
             f"y has labels that are not among the classes: {np.unique(y[unknown]).tolist()}; "
-            f"known are {classes.tolist()}. Declare every label that may occur with classes=, or "
-            "fit again."
+            f"known are {classes.tolist()}. Declare every label that may occur with classes=, open "
+            "new ones with add_classes, or fit again."
         )
     return indices if same_kind else np.searchsorted(classes, y)
 

@@ -183,6 +183,25 @@ def updates_against_refits(table):
     return pd.DataFrame(rows)
 
 
+def predicted_against_sampled(table):
+    """Points of area with predicted labels less those with sampled ones."""
+    rows = []
+    for data, batch, areas, _ in areas_of(table):
+        for strategy in areas.columns.get_level_values(0).unique():
+            if (strategy, "predicted") not in areas or (strategy, "sampled") not in areas:
+                continue
+            difference = 100 * (areas[strategy, "predicted"] - areas[strategy, "sampled"]).dropna()
+            if len(difference) >= fewest(table):
+                rows.append(
+                    {"data": data, "batch": batch, "strategy": strategy, "seeds": len(difference)}
+                    | {"predicted less sampled": difference.mean()}
+                    | {"se": standard_error(difference), "p": wilcoxon_p(difference)}
+                )
+    frame = pd.DataFrame(rows)
+    frame["p corrected"] = frame.groupby("data")["p"].transform(lambda p: holm(p.to_numpy()))
+    return frame
+
+
 def strategies_against_random(table):
     """Of batches at once: areas, differences to random labels, labels for 90 % of all labels."""
     rows = []
@@ -212,18 +231,17 @@ def strategies_against_random(table):
 def draw_modes(modes, path):
     shown = modes[modes.strategy.isin(["margin", "least confident", "entropy"])]
     data_sets = list(shown.data.unique())
-    figure, axes = plt.subplots(
-        1, len(data_sets), figsize=(2.4 * len(data_sets), 3.6), sharey=True, layout="constrained"
-    )
+    names = sorted(set(zip(shown.strategy, shown.batch, strict=True)))
+    size = (2 * len(data_sets) + 1.6, 3.6)
+    figure, axes = plt.subplots(1, len(data_sets), figsize=size, sharey=True, layout="constrained")
     for ax, data in zip(np.atleast_1d(axes), data_sets, strict=True):
-        of_data = shown[shown.data == data]
-        names = list(dict.fromkeys(zip(of_data.strategy, of_data.batch, strict=True)))
-        for place, name in enumerate(names):
-            arms = of_data[(of_data.strategy == name[0]) & (of_data.batch == name[1])]
-            for arm in arms.itertuples():
-                colour = MODES.index(arm.mode)
+        for place, (strategy, batch) in enumerate(names):
+            chosen = (shown.data == data) & (shown.strategy == strategy) & (shown.batch == batch)
+            arms = shown[chosen]
+            for mode, mean, error in zip(arms["mode"], arms["less top-b"], arms.se, strict=True):
+                colour = MODES.index(mode)
                 ax.errorbar(
-                    arm[7], place + 0.15 * (colour - 1.5), xerr=2 * arm.se, fmt="o", ms=3,
+                    mean, place + 0.15 * (colour - 1.5), xerr=2 * error, fmt="o", ms=3,
                     color=f"C{colour}",
                 )  # fmt: skip
         ax.axvline(0, color="black", lw=0.8)
@@ -313,9 +331,6 @@ def draw_reliability(table, path):
     save(figure, path)
 
 
-# --- files --------------------------------------------------------------------------------------
-
-
 # --- prior --------------------------------------------------------------------------------------
 
 RULES = ("1.0", "scale", "evidence", "loo")
@@ -371,6 +386,9 @@ def draw_prior(table, path):
     save(figure, path)
 
 
+# --- files --------------------------------------------------------------------------------------
+
+
 def save(figure, path):
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
@@ -416,6 +434,7 @@ def main():
     if len(runs):
         modes = modes_against_top_b(runs)
         write(modes, tables / "modes.csv")
+        write(predicted_against_sampled(runs), tables / "predicted.csv")
         write(updates_against_refits(runs), tables / "equivalence.csv")
         write(strategies_against_random(runs), tables / "strategies.csv")
         draw_modes(modes, figures / "modes.png")

@@ -166,6 +166,8 @@ class PoolView:
     _is_hypothetical = False
     # the view that this one is a part of, and where
     _whole: "tuple[PoolView, NDArray[np.int64]] | None" = None
+    # the view before any label was supposed, and where they have been since
+    _first: "tuple[PoolView, NDArray[np.int64]] | None" = None
 
     @property
     def _sees_itself(self) -> bool:
@@ -175,6 +177,8 @@ class PoolView:
     @functools.cached_property
     def features(self) -> NDArray[np.floating]:
         """Features of the pool, (n_pool, n_features): those of the extractor, or X itself."""
+        if self._first is not None:
+            return self._first[0].features
         if self._kept is not None and self._laplace is not None:
             return self._kept.features_under(self._laplace[0])
         if self.state is not None:
@@ -184,6 +188,9 @@ class PoolView:
     @functools.cached_property
     def labelled(self) -> NDArray[np.floating]:
         """Features of the instances that have a label, (n_labelled, n_features); maybe none."""
+        if self._first is not None:
+            first, supposed = self._first
+            return np.concatenate([first.labelled, first.features[supposed]])
         if self._whole is not None:
             return self._whole[0].labelled
         labelled = self.features[self.labelled_positions]
@@ -200,6 +207,9 @@ class PoolView:
     @functools.cached_property
     def labelled_positions(self) -> NDArray[np.int64]:
         """Where in the pool the labelled instances are, (n_labelled,); -1 outside it."""
+        if self._first is not None:
+            first, supposed = self._first
+            return np.concatenate([first.labelled_positions, supposed])
         if self._whole is not None:
             whole, kept = self._whole
             places = np.full(len(whole) + 1, -1)  # the last stands for what is outside
@@ -240,9 +250,10 @@ class PoolView:
         part = copy.copy(self)
         for name in ("_probabilities", "features", "labelled", "labelled_positions"):
             vars(part).pop(name, None)
-        part.X, part._whole = _safe_indexing(self.X, positions), (self, positions)
+        part.X = _safe_indexing(self.X, positions)
+        part._whole, part._first = (self, positions), None
         if self.state is not None:
-            part.features, part.state = self.features[positions], self.state.part(positions)
+            part.state = self.state.part(positions)
         return part
 
     def after(self, position: int, state: PoolState | None) -> Self:
@@ -267,10 +278,11 @@ class PoolView:
         array([[2.]])
         """
         later = copy.copy(self)
-        vars(later).pop("_probabilities", None)
-        later.features, later.state, later._is_hypothetical = self.features, state, True
-        later.labelled = np.concatenate([self.labelled, self.features[position : position + 1]])
-        later.labelled_positions = np.append(self.labelled_positions, position)
+        for name in ("_probabilities", "labelled", "labelled_positions"):
+            vars(later).pop(name, None)
+        first, supposed = self._first or (self, np.empty(0, dtype=np.int64))
+        later.state, later._is_hypothetical = state, True
+        later._first = first, np.append(supposed, position)
         return later
 
 

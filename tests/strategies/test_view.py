@@ -95,6 +95,16 @@ def test_after_a_label():
     np.testing.assert_allclose(later.predict_proba(), later.state.predict_proba())
 
 
+def test_after_many_labels():
+    view = PoolView(LaplaceUpdateClassifier().fit(X, y), X)
+    later = view
+    for position in range(3000):  # more than Python lets functions nest
+        later = later.after(position % len(X), view.state)
+    np.testing.assert_array_equal(later.labelled_positions, np.arange(3000) % len(X))
+    np.testing.assert_array_equal(later.labelled, X[later.labelled_positions])
+    assert later.features is view.features
+
+
 def test_features_are_computed_once():
     calls = []
 

@@ -255,7 +255,7 @@ class Recording:
     def __call__(self, logits: Any, variance: Any, target: Any, weight: Any) -> tuple[Any, Any]:
         """What the rule says of it."""
         if isinstance(logits, torch.Tensor):  # of one instance whose logits are correlated
-            seen = logits[0].numpy(force=True), variance.diagonal().numpy(force=True)
+            seen = logits[0].numpy(), variance.diagonal().numpy()
         else:
             seen = logits, variance
         for parts, part in zip(self.predicted, seen, strict=True):

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import simulated_device
 import torch
+from simulated_device import SimulatedDevice
 from torch import nn
 
 from laplace_al import ActiveLearner, LaplaceUpdateClassifier
@@ -20,15 +22,6 @@ from laplace_al.strategies import (
     VarianceSampling,
 )
 
-DEVICES = [
-    "cpu",
-    pytest.param(
-        "cuda",
-        marks=pytest.mark.skipif(
-            not torch.cuda.is_available(), reason="torch.cuda.is_available() is False"
-        ),
-    ),
-]
 X = np.random.default_rng(0).normal(size=(200, 6))
 y = (X[:, 0] > 0).astype(int) + (X[:, 1] > 0.5)
 SETTINGS = [
@@ -56,9 +49,37 @@ STRATEGIES = [
 ]
 
 
-@pytest.fixture(params=DEVICES)
+@pytest.fixture(
+    params=[
+        pytest.param(
+            simulated_device.NAME,
+            marks=pytest.mark.skipif(
+                not simulated_device.IS_SUPPORTED, reason="this torch has no devices in Python"
+            ),
+        ),
+        pytest.param(
+            "cuda",
+            marks=pytest.mark.skipif(
+                not torch.cuda.is_available(), reason="torch.cuda.is_available() is False"
+            ),
+        ),
+    ]
+)
 def device(request):
-    return request.param
+    """A device that is not the CPU, by name."""
+    if request.param == "cuda":
+        yield request.param
+        return
+    with SimulatedDevice():
+        yield request.param
+
+
+@pytest.fixture
+def simulated():
+    if not simulated_device.IS_SUPPORTED:
+        pytest.skip("this torch has no devices in Python")
+    with SimulatedDevice() as device:
+        yield device
 
 
 def tolerance(dtype):
@@ -129,6 +150,52 @@ def test_a_loop_with_a_network(device):
             learner.teach(position, y[position])
         answers.append(learner.predict_proba(X))
     np.testing.assert_allclose(answers[1], answers[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("update", ["newton", "map"])
+@pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
+def test_a_label_lets_the_host_wait_once(simulated, covariance, update):
+    clf = LaplaceUpdateClassifier(covariance=covariance, update=update, device="simulated")
+    pool = clf.fit(X[:60], y[:60]).pool_state(X)
+    for label in (y[60], None):
+        simulated.waits.clear()
+        pool.observe(60, label)
+        (wait,) = simulated.waits
+        assert wait.size < 50
+
+
+@pytest.mark.parametrize("covariance", ["shared", "per_class"])
+def test_a_block_of_labels_lets_the_host_wait_twice(simulated, covariance):
+    clf = LaplaceUpdateClassifier(covariance=covariance, device="simulated").fit(X[:60], y[:60])
+    simulated.waits.clear()
+    clf.partial_fit(X[60:90], y[60:90])
+    checked, _ = simulated.waits
+    assert checked.size == 1  # whether the features are too large
+
+
+def test_a_batch_label_by_label_leaves_the_features_on_the_device(simulated):
+    wide = np.random.default_rng(0).normal(size=(200, 50))
+    clf = LaplaceUpdateClassifier(device="simulated").fit(wide[:60], y[:60])
+    simulated.waits.clear()
+    SequentialBatch(MarginSampling(), random_state=0).query(clf, wide, 5)
+    assert max(wait.size for wait in simulated.waits) == 200 * 3  # the probabilities
+
+
+def test_the_simulated_device_is_as_strict_as_a_gpu(simulated):
+    here = torch.zeros(3, 2, device="simulated")
+    assert here.device.type == "simulated"
+    with pytest.raises(RuntimeError, match="same device"):
+        here + torch.ones(3, 2)
+    with pytest.raises(TypeError, match="numpy"):
+        np.asarray(here)
+    here[1].add_(1.0)  # a view
+    assert not simulated.waits
+    np.testing.assert_array_equal(here.cpu().numpy(), [[0, 0], [1, 1], [0, 0]])
+    assert bool((here > 2).any()) is False
+    assert len(here[here > 0]) == 2
+    with pytest.raises(torch.linalg.LinAlgError):
+        torch.linalg.cholesky(here[:2])
+    assert [wait.size for wait in simulated.waits] == [6, 1, 2]
 
 
 def test_a_device_that_is_not_there_is_refused():

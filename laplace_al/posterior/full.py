@@ -7,6 +7,7 @@ import torch
 
 from laplace_al.posterior.base import Posterior
 from laplace_al.posterior.roots import (
+    on_host,
     precision_of_root,
     prior_root,
     root_of_precision,
@@ -161,7 +162,9 @@ class FullPosterior(Posterior):
         root = self.base[0]
         whitened = (features @ root.reshape(size, -1)).reshape(n_outputs, -1)  # (C, N), F
         logits = features @ self.mean
-        coefficients, curvature_root = update(logits, whitened @ whitened.T, targets, weights)
+        # Newton's steps on C x C numbers, each of which decides whether there is another
+        learnt = update(*on_host(logits, whitened @ whitened.T, targets, weights))
+        coefficients, curvature_root = (part.to(root) for part in learnt)
         mean = self.mean + (root @ (whitened.T @ coefficients[0])).reshape(size, n_outputs)
         basis, coordinates = torch.linalg.qr(whitened.T @ curvature_root)  # E = Q X
         identity = torch.eye(coordinates.shape[0], dtype=root.dtype, device=root.device)
@@ -185,10 +188,11 @@ class FullPosterior(Posterior):
         root = self.base[0]
         whitened = (features @ root.reshape(size, -1)).reshape(n_outputs, -1)  # (C, N), F
         span = (root @ whitened.T).reshape(size, n_outputs, n_outputs)  # Sigma (phi (x) I)
+        coefficients, curvature = coefficients.to(root), curvature.to(root)
         logits += project(span @ coefficients[0])
         scaled = whitened.T @ curvature  # (N, C), F^T B
         precision = torch.eye(n_outputs).to(scaled) + scaled.T @ scaled
-        factor = torch.linalg.cholesky(precision)
+        factor = torch.linalg.cholesky_ex(precision).L  # of I + E^T E: it does not fail
         shrinking = torch.linalg.solve_triangular(factor, curvature.T, upper=False)  # rows e_j
         for row in shrinking:
             variance.view(logits.shape).sub_(project(span @ row).square())

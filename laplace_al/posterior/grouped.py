@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from laplace_al.posterior.base import Posterior
-from laplace_al.posterior.roots import root_of_sum
+from laplace_al.posterior.roots import on_host, root_of_sum
 from laplace_al.typing import UpdateRule, Vector
 
 # Rows learnt at once: bounds the (b, b) numbers of the recursion, whatever the input.
@@ -110,7 +110,8 @@ class GroupedPosterior(Posterior):
     ) -> Self:
         whitened, logits = self._whitened_and_logits(features)
         basis, coordinates = _orthonormal(whitened.mT)  # (G, D, k), (G, k, b)
-        factor, shift = _recursion(update, *map(_host, (coordinates, logits, targets, weights)))
+        block = on_host(coordinates, logits, targets, weights)
+        factor, shift = _recursion(update, *(part.double().numpy() for part in block))
         removed = np.eye(factor.shape[1]) - factor  # I - T
         return self._absorb(basis, *(torch.from_numpy(a).to(basis) for a in (removed, shift)))
 
@@ -152,7 +153,3 @@ def _recursion(
         direction *= (h / (scale * (1.0 + scale)))[:, None, None]  # beta of eq-root
         factor -= direction * whitened
     return factor, shift
-
-
-def _host(tensor: torch.Tensor) -> Vector:
-    return tensor.double().numpy(force=True)

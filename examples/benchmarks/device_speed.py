@@ -1,0 +1,113 @@
+"""What do learning and rescoring cost on a device, against what the device can do?
+
+``python examples/benchmarks/device_speed.py [--device cuda] [--quick]``
+
+The limits are measured on the same device, in turn with our side, in one process: a sum over all
+features is one pass at the bandwidth of its memory, the square of a root is a matrix product at its
+rate. Features are synthetic and float32, as the posterior is. Printed are our time, the limit, what
+the limit was measured as, and ours over the limit.
+"""
+
+import argparse
+import time
+
+import numpy as np
+import torch
+
+from laplace_al import LaplaceUpdateClassifier
+from laplace_al.likelihoods import likelihood_of
+from laplace_al.posterior import SharedPosterior
+from laplace_al.structures import STRUCTURES
+
+N_CLASSES = 10
+
+
+def finished(device):
+    """Wait until a device has done all that it was told."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def interleaved(functions, device, *, repeats):
+    """Median seconds of functions that are called in turn; the first turn does not count."""
+    times = np.empty((repeats + 1, len(functions)))
+    for turn in times:
+        for column, function in enumerate(functions):
+            finished(device)
+            start = time.perf_counter()
+            function()
+            finished(device)
+            turn[column] = time.perf_counter() - start
+    return np.median(times[1:], axis=0)
+
+
+def report(what, ours, limit, rate, goal):
+    print(
+        f"{what:<44} {1000 * ours:9.3f} ms {1000 * limit:9.3f} ms  {rate:<12} {ours / limit:6.1f}x"
+        f"   goal <= {goal}x",
+        flush=True,
+    )
+
+
+def rescoring(device, n_pool, n_features, repeats):
+    """A label observed by a pool, and one pass over the features."""
+    X = np.random.default_rng(0).standard_normal((n_pool, n_features), dtype=np.float32)
+    X /= n_features**0.5
+    y = np.arange(500) % N_CLASSES
+    for covariance in ("shared", "per_class"):
+        clf = LaplaceUpdateClassifier(covariance=covariance, device=device, dtype="float32")
+        pool = clf.fit(X[:500], y).pool_state(X)
+        places = iter(range(n_pool))
+
+        def observe(pool=pool, places=places):
+            place = next(places)
+            pool.observe(place, place % N_CLASSES)
+
+        ours, limit = interleaved((observe, pool.features.sum), device, repeats=repeats)
+        rate = f"{X.nbytes / limit / 1e9:.0f} GB/s"
+        report(f"a label, {covariance}, {n_pool} x {n_features}", ours, limit, rate, 2)
+
+
+def block_updates(device, n_features, repeats):
+    """Labels learnt at once by a shared covariance, and its products at the rate of R @ R."""
+    likelihood = likelihood_of(N_CLASSES)
+    rule = STRUCTURES["shared"].update(likelihood, update="map", curvature="secant", step_size=1.0)
+    prior = SharedPosterior.prior(torch.zeros(n_features, N_CLASSES, device=device), 1.0)
+    for n_labels in (64, 256, 1024):
+        generator = torch.Generator(device).manual_seed(0)
+        features = torch.randn(n_labels, n_features, generator=generator, device=device)
+        features /= n_features**0.5
+        targets = likelihood.encode(torch.arange(n_labels, device=device) % N_CLASSES).to(features)
+        weights = torch.ones(n_labels, device=device)
+        ours, square = interleaved(
+            (
+                lambda features=features, targets=targets, weights=weights: prior.condition(
+                    features, targets, weights, rule
+                ),
+                lambda: prior.base[0] @ prior.base[0],
+            ),
+            device,
+            repeats=repeats,
+        )
+        rate = 2 * n_features**3 / square
+        # F = Phi R, R Q and (R Q (I - T)) Q^T: 2 b D^2 each
+        limit = 6 * n_labels * n_features**2 / rate
+        what = f"{n_labels} labels at once, D = {n_features}"
+        report(what, ours, limit, f"{rate / 1e9:.0f} GFLOP/s", 3)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--quick", action="store_true", help="small, to see it run")
+    arguments = parser.parse_args()
+    device = arguments.device
+    name = torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else device
+    print(f"torch {torch.__version__}, {name}, {torch.get_num_threads()} threads")
+    repeats = 3 if arguments.quick else 20
+    rescoring(device, 20_000 if arguments.quick else 1_000_000, 1024, repeats)
+    block_updates(device, 512 if arguments.quick else 4096, repeats)
+
+
+if __name__ == "__main__":
+    main()

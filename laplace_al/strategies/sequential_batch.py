@@ -39,7 +39,7 @@ class SequentialBatch(QueryStrategy):
     In our study (batches of 10 and 50, four data sets, 30 seeds) it improves entropy, least
     confident, variance sampling, BALD and EPIG, by up to three points. Margin sampling and BAIT
     gain nothing, and BADGE, whose batches are diverse already, loses. ``labels="predicted"`` was as
-    good as ``"sampled"`` or better.
+    good as ``"sampled"`` or better, but for variance sampling on one data set.
 
     References
     ----------

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from laplace_al.block_fitting import find_mode_in_blocks, fit_at_mode
 from laplace_al.calibration import Calibration, Observation
+from laplace_al.devices import available_device
 from laplace_al.fitting import (
     Examined,
     Labelled,
@@ -44,7 +45,6 @@ from laplace_al.structures import (
     CovarianceName,
     CurvatureName,
     UpdateName,
-    available_device,
     choose_structure,
 )
 from laplace_al.tensors import like_tensors

@@ -16,6 +16,7 @@ from torch import nn
 
 from laplace_al.archive import read_archive, write_archive
 from laplace_al.calibration import Calibration
+from laplace_al.devices import available_device
 from laplace_al.features import TorchFeatures
 from laplace_al.fitting import LooScore
 from laplace_al.labels import distinct_classes
@@ -25,7 +26,7 @@ from laplace_al.networks import check_layer, network_of
 from laplace_al.posterior import Posterior
 from laplace_al.posterior.per_class import Pending
 from laplace_al.priors import GaussianPrior, IsotropicPrior
-from laplace_al.structures import STRUCTURES, available_device
+from laplace_al.structures import STRUCTURES
 from laplace_al.transaction import on_one_state
 from laplace_al.typing import Path
 

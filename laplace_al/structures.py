@@ -1,12 +1,12 @@
 """Which structure a posterior has: its class, curvature and updates, and whether it fits."""
 
-import os
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 
 from laplace_al.curvatures import full_curvature_root, per_class_curvature, shared_curvature
+from laplace_al.devices import available_memory
 from laplace_al.likelihoods import Likelihood
 from laplace_al.posterior import FullPosterior, PerClassPosterior, Posterior, SharedPosterior
 from laplace_al.updates import (
@@ -257,59 +257,3 @@ def choose_structure(
 def _numbers(name: str, n_features: int, n_outputs: int) -> int:
     n_roots, size = STRUCTURES[name].posterior.shape_of_root(n_features, n_outputs)
     return n_roots * size**2
-
-
-def available_memory(device: torch.device) -> float:
-    """Bytes that can be allocated on a device.
-
-    Parameters
-    ----------
-    device : torch.device
-
-    Returns
-    -------
-    float
-        Infinity where the system does not tell.
-
-    Examples
-    --------
-    >>> available_memory(torch.device("cpu")) > 0
-    True
-    """
-    if device.type == "cuda":
-        return float(torch.cuda.mem_get_info(device)[0])
-    if os.path.exists("/proc/meminfo"):
-        with open("/proc/meminfo") as lines:
-            for line in lines:
-                if line.startswith("MemAvailable:"):
-                    return 1024.0 * int(line.split()[1])
-    return float("inf")
-
-
-def available_device(device: str | torch.device) -> torch.device:
-    """A device that tensors can be made on.
-
-    Parameters
-    ----------
-    device : str or torch.device
-
-    Returns
-    -------
-    torch.device
-
-    Raises
-    ------
-    ValueError
-        If there is no such device.
-
-    Examples
-    --------
-    >>> available_device("cpu")
-    device(type='cpu')
-    """
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f"device={str(device)!r} is not available: {error}. Use device='cpu'."
-        ) from error

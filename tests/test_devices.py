@@ -8,6 +8,7 @@ from simulated_device import SimulatedDevice
 from torch import nn
 
 from laplace_al import ActiveLearner, LaplaceUpdateClassifier
+from laplace_al.devices import available_device, available_memory, on_host
 from laplace_al.strategies import (
     BADGE,
     BAIT,
@@ -173,11 +174,19 @@ def test_a_block_of_labels_lets_the_host_wait_twice(simulated, covariance):
     assert checked.size == 1  # whether the features are too large
 
 
-def test_a_batch_label_by_label_leaves_the_features_on_the_device(simulated):
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        SequentialBatch(MarginSampling(), random_state=0),
+        Preselection(MarginSampling(), MarginSampling(), n_candidates=50, random_state=0),
+    ],
+    ids=lambda strategy: type(strategy).__name__,
+)
+def test_a_wrapped_strategy_leaves_the_features_on_the_device(simulated, strategy):
     wide = np.random.default_rng(0).normal(size=(200, 50))
     clf = LaplaceUpdateClassifier(device="simulated").fit(wide[:60], y[:60])
     simulated.waits.clear()
-    SequentialBatch(MarginSampling(), random_state=0).query(clf, wide, 5)
+    strategy.query(clf, wide, 5)
     assert max(wait.size for wait in simulated.waits) == 200 * 3  # the probabilities
 
 
@@ -201,3 +210,26 @@ def test_the_simulated_device_is_as_strict_as_a_gpu(simulated):
 def test_a_device_that_is_not_there_is_refused():
     with pytest.raises(ValueError, match=r"device=.cuda:99. is not available.*Use device='cpu'"):
         LaplaceUpdateClassifier(device="cuda:99").fit(X, y)
+
+
+def test_a_device_that_is_not_there():
+    assert available_device(torch.device("cpu")) == torch.device("cpu")
+    with pytest.raises(ValueError, match=r"device='cuda:99' is not available.*Use device='cpu'"):
+        available_device("cuda:99")
+
+
+def test_available_memory_is_that_of_the_machine():
+    assert 2**20 < available_memory(torch.device("cpu")) < 2**60
+
+
+def test_tensors_move_to_the_host_at_once():
+    tensors = torch.ones(2, 3), torch.zeros(0), torch.tensor(5.0)
+    for found, tensor in zip(on_host(*tensors), tensors, strict=True):
+        assert found is tensor
+    if not simulated_device.IS_SUPPORTED:
+        pytest.skip("this torch has no devices in Python")
+    with simulated_device.SimulatedDevice() as device:
+        moved = on_host(*(tensor.to("simulated") for tensor in tensors))
+    assert [wait.size for wait in device.waits] == [7]
+    for found, tensor in zip(moved, tensors, strict=True):
+        torch.testing.assert_close(found, tensor, rtol=0, atol=0)

@@ -46,6 +46,7 @@ LAYERS = [
     "curvatures",
     "likelihoods",
     "posterior",
+    "devices",
     "stored",
     "transaction",
     "typing",

@@ -4,8 +4,6 @@ import torch
 from laplace_al import structures
 from laplace_al.structures import (
     STRUCTURES,
-    available_device,
-    available_memory,
     choose_structure,
 )
 
@@ -55,10 +53,6 @@ def test_a_full_posterior_of_a_wide_head_is_refused_on_any_machine():
         choose_structure("full", 1024, 1000, **CPU)
 
 
-def test_available_memory_is_that_of_the_machine():
-    assert 2**20 < available_memory(torch.device("cpu")) < 2**60
-
-
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_a_secant_stiffens_the_curvature_of_the_softmax(name):
     generator = torch.Generator().manual_seed(0)
@@ -89,9 +83,3 @@ def test_information_is_what_data_adds_to_the_precision(name):
     information = structure.posterior.information(features, curvature)
     precision = posterior.precision.reshape(posterior.base.shape)
     torch.testing.assert_close(information + 2 * torch.eye(information.shape[1]), precision)
-
-
-def test_a_device_that_is_not_there():
-    assert available_device(torch.device("cpu")) == torch.device("cpu")
-    with pytest.raises(ValueError, match=r"device='cuda:99' is not available.*Use device='cpu'"):
-        available_device("cuda:99")

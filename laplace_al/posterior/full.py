@@ -5,9 +5,9 @@ from typing import Self
 
 import torch
 
+from laplace_al.devices import on_host
 from laplace_al.posterior.base import Posterior
 from laplace_al.posterior.roots import (
-    on_host,
     precision_of_root,
     prior_root,
     root_of_precision,

@@ -6,8 +6,9 @@ from typing import Self
 import numpy as np
 import torch
 
+from laplace_al.devices import on_host
 from laplace_al.posterior.base import Posterior
-from laplace_al.posterior.roots import on_host, root_of_sum
+from laplace_al.posterior.roots import root_of_sum
 from laplace_al.typing import UpdateRule, Vector
 
 # Rows learnt at once: bounds the (b, b) numbers of the recursion, whatever the input.

@@ -253,31 +253,6 @@ def precision_of_root(root: torch.Tensor) -> torch.Tensor:
     return inverse.mT @ inverse
 
 
-def on_host(*tensors: torch.Tensor) -> list[torch.Tensor]:
-    """Tensors on the CPU, moved there in one go: the host waits for the device once.
-
-    Parameters
-    ----------
-    *tensors : Tensor
-        Of one device and dtype.
-
-    Returns
-    -------
-    list of Tensor
-        The very same ones if that device is the CPU.
-
-    Examples
-    --------
-    >>> on_host(torch.ones(1), torch.zeros(1, 2))
-    [tensor([1.]), tensor([[0., 0.]])]
-    """
-    if tensors[0].device.type == "cpu":
-        return list(tensors)
-    numbers = torch.cat([tensor.flatten() for tensor in tensors]).cpu()
-    parts = numbers.split([tensor.numel() for tensor in tensors])
-    return [part.reshape(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
-
-
 def _inverse_transpose(factor: torch.Tensor) -> torch.Tensor:
     """L^-T, a root of (L L^T)^-1."""
     identity = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)

@@ -2,12 +2,10 @@ import warnings
 
 import numpy as np
 import pytest
-import simulated_device
 import torch
 from scipy.linalg import LinAlgWarning
 
 from laplace_al.posterior.roots import (
-    on_host,
     precision_of_root,
     prior_root,
     root_of_precision,
@@ -58,19 +56,6 @@ def test_half_of_the_digits_remain_until_the_prior_is_lost(dtype):
         root = root_of_sum(features, torch.ones(1, 1, dtype=dtype), 1.0)[0]
         error = float((root.T @ unseen).square().sum()) / 2 - 1
         assert abs(error) < 4 * max(epsilon**0.5, epsilon / share)
-
-
-def test_tensors_move_to_the_host_at_once():
-    tensors = torch.ones(2, 3), torch.zeros(0), torch.tensor(5.0)
-    for found, tensor in zip(on_host(*tensors), tensors, strict=True):
-        assert found is tensor
-    if not simulated_device.IS_SUPPORTED:
-        pytest.skip("this torch has no devices in Python")
-    with simulated_device.SimulatedDevice() as device:
-        moved = on_host(*(tensor.to("simulated") for tensor in tensors))
-    assert [wait.size for wait in device.waits] == [7]
-    for found, tensor in zip(moved, tensors, strict=True):
-        torch.testing.assert_close(found, tensor, rtol=0, atol=0)
 
 
 def test_precision_of_root_inverts():

@@ -1,0 +1,86 @@
+"""Devices that tensors live on: whether they are there, their memory, the way to the host."""
+
+import os
+
+import torch
+
+
+def available_memory(device: torch.device) -> float:
+    """Bytes that can be allocated on a device.
+
+    Parameters
+    ----------
+    device : torch.device
+
+    Returns
+    -------
+    float
+        Infinity where the system does not tell.
+
+    Examples
+    --------
+    >>> available_memory(torch.device("cpu")) > 0
+    True
+    """
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[0])
+    if os.path.exists("/proc/meminfo"):
+        with open("/proc/meminfo") as lines:
+            for line in lines:
+                if line.startswith("MemAvailable:"):
+                    return 1024.0 * int(line.split()[1])
+    return float("inf")
+
+
+def available_device(device: str | torch.device) -> torch.device:
+    """A device that tensors can be made on.
+
+    Parameters
+    ----------
+    device : str or torch.device
+
+    Returns
+    -------
+    torch.device
+
+    Raises
+    ------
+    ValueError
+        If there is no such device.
+
+    Examples
+    --------
+    >>> available_device("cpu")
+    device(type='cpu')
+    """
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"device={str(device)!r} is not available: {error}. Use device='cpu'."
+        ) from error
+
+
+def on_host(*tensors: torch.Tensor) -> list[torch.Tensor]:
+    """Tensors on the CPU, moved there in one go: the host waits for the device once.
+
+    Parameters
+    ----------
+    *tensors : Tensor
+        Of one device and dtype.
+
+    Returns
+    -------
+    list of Tensor
+        The very same ones if that device is the CPU.
+
+    Examples
+    --------
+    >>> on_host(torch.ones(1), torch.zeros(1, 2))
+    [tensor([1.]), tensor([[0., 0.]])]
+    """
+    if tensors[0].device.type == "cpu":
+        return list(tensors)
+    numbers = torch.cat([tensor.flatten() for tensor in tensors]).cpu()
+    parts = numbers.split([tensor.numel() for tensor in tensors])
+    return [part.reshape(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]

@@ -4,15 +4,15 @@
 
 The limits are measured on the same device, in turn with our side, in one process: a sum over all
 features is one pass at the bandwidth of its memory, the square of a root is a matrix product at its
-rate. Features are synthetic and float32, as the posterior is. Printed are our time, the limit, what
-the limit was measured as, and ours over the limit.
+rate. Features are synthetic and float32, as the posterior is. Every row prints the medians of our
+side and of the limit, and their ratio, limit over ours.
 """
 
 import argparse
-import time
 
 import numpy as np
 import torch
+from update_speed import interleaved, report
 
 from laplace_al import LaplaceUpdateClassifier
 from laplace_al.likelihoods import likelihood_of
@@ -22,31 +22,19 @@ from laplace_al.structures import STRUCTURES
 N_CLASSES = 10
 
 
-def finished(device):
-    """Wait until a device has done all that it was told."""
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize(device)
+def waited_for(function, device):
+    """The function, done when the device is."""
+
+    def call():
+        function()
+        if torch.device(device).type == "cuda":
+            torch.cuda.synchronize(device)
+
+    return call
 
 
-def interleaved(functions, device, *, repeats):
-    """Median seconds of functions that are called in turn; the first turn does not count."""
-    times = np.empty((repeats + 1, len(functions)))
-    for turn in times:
-        for column, function in enumerate(functions):
-            finished(device)
-            start = time.perf_counter()
-            function()
-            finished(device)
-            turn[column] = time.perf_counter() - start
-    return np.median(times[1:], axis=0)
-
-
-def report(what, ours, limit, rate, goal):
-    print(
-        f"{what:<44} {1000 * ours:9.3f} ms {1000 * limit:9.3f} ms  {rate:<12} {ours / limit:6.1f}x"
-        f"   goal <= {goal}x",
-        flush=True,
-    )
+def timed(ours, limit, device, repeats):
+    return interleaved(waited_for(ours, device), waited_for(limit, device), repeats=repeats)
 
 
 def rescoring(device, n_pool, n_features, repeats):
@@ -63,9 +51,13 @@ def rescoring(device, n_pool, n_features, repeats):
             place = next(places)
             pool.observe(place, place % N_CLASSES)
 
-        ours, limit = interleaved((observe, pool.features.sum), device, repeats=repeats)
-        rate = f"{X.nbytes / limit / 1e9:.0f} GB/s"
-        report(f"a label, {covariance}, {n_pool} x {n_features}", ours, limit, rate, 2)
+        seconds = timed(observe, pool.features.sum, device, repeats)
+        report(
+            f"a label, {covariance}, {n_pool} x {n_features}: a pass over the features",
+            seconds,
+            ">= 1/2",
+            f"({seconds[0] / seconds[1]:.1f}x of it, at {X.nbytes / seconds[1] / 1e9:.0f} GB/s)",
+        )
 
 
 def block_updates(device, n_features, repeats):
@@ -79,21 +71,20 @@ def block_updates(device, n_features, repeats):
         features /= n_features**0.5
         targets = likelihood.encode(torch.arange(n_labels, device=device) % N_CLASSES).to(features)
         weights = torch.ones(n_labels, device=device)
-        ours, square = interleaved(
-            (
-                lambda features=features, targets=targets, weights=weights: prior.condition(
-                    features, targets, weights, rule
-                ),
-                lambda: prior.base[0] @ prior.base[0],
-            ),
-            device,
-            repeats=repeats,
-        )
-        rate = 2 * n_features**3 / square
+
+        def learn(features=features, targets=targets, weights=weights):
+            prior.condition(features, targets, weights, rule)
+
+        seconds = timed(learn, lambda: prior.base[0] @ prior.base[0], device, repeats)
+        rate = 2 * n_features**3 / seconds[1]
         # F = Phi R, R Q and (R Q (I - T)) Q^T: 2 b D^2 each
-        limit = 6 * n_labels * n_features**2 / rate
-        what = f"{n_labels} labels at once, D = {n_features}"
-        report(what, ours, limit, f"{rate / 1e9:.0f} GFLOP/s", 3)
+        seconds[1] = 6 * n_labels * n_features**2 / rate
+        report(
+            f"{n_labels} labels at once, D = {n_features}: the products",
+            seconds,
+            ">= 1/3",
+            f"({seconds[0] / seconds[1]:.1f}x of them, at {rate / 1e9:.0f} GFLOP/s)",
+        )
 
 
 def main():

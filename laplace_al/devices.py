@@ -1,8 +1,11 @@
 """Devices that tensors live on: whether they are there, their memory, the way to the host."""
 
 import os
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 
 def available_memory(device: torch.device) -> float:
@@ -84,3 +87,23 @@ def on_host(*tensors: torch.Tensor) -> list[torch.Tensor]:
     numbers = torch.cat([tensor.flatten() for tensor in tensors]).cpu()
     parts = numbers.split([tensor.numel() for tensor in tensors])
     return [part.reshape(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+
+
+def as_array(values: torch.Tensor | NDArray[Any]) -> NDArray[Any]:
+    """Numbers on the host.
+
+    Parameters
+    ----------
+    values : Tensor or ndarray
+
+    Returns
+    -------
+    ndarray
+        The very same numbers, not a copy of them, if they are there.
+
+    Examples
+    --------
+    >>> as_array(torch.ones(2))
+    array([1., 1.], dtype=float32)
+    """
+    return values if isinstance(values, np.ndarray) else values.numpy(force=True)

@@ -1,18 +1,16 @@
 """The pool of a learner: features extracted once, predictions that follow each label."""
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from laplace_al.classifier import LaplaceUpdateClassifier
+from laplace_al.devices import as_array
 from laplace_al.features import Extracted, features_of
 from laplace_al.pool import PoolState
-from laplace_al.typing import Instances
-
-_Features: TypeAlias = torch.Tensor | NDArray[np.floating]
+from laplace_al.typing import Features, Instances
 
 # Up to so many labels at once, a pass over the pool for each beats scoring it anew.
 _MAX_PASSES = 16
@@ -42,7 +40,7 @@ class ScoredPool:
     """
 
     def __init__(
-        self, X: Instances, features: _Features | None = None, state: PoolState | None = None
+        self, X: Instances, features: Features | None = None, state: PoolState | None = None
     ) -> None:
         self.X = X
         self.features = features
@@ -66,7 +64,7 @@ class ScoredPool:
             self.features = self._state.features
         return self._state
 
-    def features_under(self, classifier: LaplaceUpdateClassifier) -> NDArray[np.floating]:
+    def features_under(self, classifier: LaplaceUpdateClassifier) -> Features:
         """Features of the pool, for which a classifier need not be fitted.
 
         Parameters
@@ -75,7 +73,8 @@ class ScoredPool:
 
         Returns
         -------
-        ndarray of shape (n_pool, n_features)
+        Tensor or ndarray of shape (n_pool, n_features)
+            Where they are kept.
         """
         if self.features is None:
             self.features = features_of(
@@ -84,7 +83,7 @@ class ScoredPool:
                 batch_size=classifier.batch_size,
                 verbose=classifier.verbose,
             )
-        return _array(self.features)
+        return self.features
 
     def after_update(
         self,
@@ -133,13 +132,9 @@ class ScoredPool:
         -------
         ndarray of shape (n, n_features) or None
         """
-        return None if self.features is None else _array(self.features[positions])
+        return None if self.features is None else as_array(self.features[positions])
 
 
 def _only_updates(classifier: LaplaceUpdateClassifier) -> bool:
     """Whether ``partial_fit`` does just what a PoolState does."""
     return (classifier.n_passes, classifier.forgetting, classifier.memory_size) == (1, 1, 0)
-
-
-def _array(features: _Features) -> NDArray[np.floating]:
-    return features if isinstance(features, np.ndarray) else features.numpy(force=True)

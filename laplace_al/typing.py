@@ -23,6 +23,9 @@ Instances: TypeAlias = ArrayLike | Sequence[Any] | SupportsShape
 Inputs: TypeAlias = Instances | Iterable[Any]
 """Instances, or blocks of them: an iterator, a ``DataLoader``, a Dask array."""
 
+Features: TypeAlias = torch.Tensor | NDArray[np.floating]
+"""What an extractor has made of inputs, a row each, on the device or on the host."""
+
 RandomState: TypeAlias = int | np.random.RandomState | None
 """What :func:`sklearn.utils.check_random_state` takes."""
 

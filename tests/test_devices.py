@@ -190,6 +190,31 @@ def test_a_wrapped_strategy_leaves_the_features_on_the_device(simulated, strateg
     assert max(wait.size for wait in simulated.waits) == 200 * 3  # the probabilities
 
 
+def test_only_labelled_rows_of_bait_leave_the_device(simulated):
+    wide = np.random.default_rng(0).normal(size=(200, 50))
+    learner = ActiveLearner(
+        LaplaceUpdateClassifier(device="simulated"),
+        BAIT(),
+        wide,
+        X_initial=wide[:60],
+        y_initial=y[:60],
+        random_state=0,
+    )
+    learner.teach([70, 80], [0, 1])
+    simulated.waits.clear()
+    found = learner.query(5)
+    assert max(wait.size for wait in simulated.waits) == 62 * 50
+    on_cpu = ActiveLearner(
+        LaplaceUpdateClassifier(),
+        BAIT(),
+        wide,
+        X_initial=wide[:60],
+        y_initial=y[:60],
+        random_state=0,
+    )
+    np.testing.assert_array_equal(found, on_cpu.teach([70, 80], [0, 1]).query(5))
+
+
 def test_the_simulated_device_is_as_strict_as_a_gpu(simulated):
     here = torch.zeros(3, 2, device="simulated")
     assert here.device.type == "simulated"

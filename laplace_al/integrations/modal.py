@@ -539,7 +539,7 @@ class _ModalLearner:
         self._view, self._places, self._strategy = view, places, strategy
         self.not_fitted = None
         if strategy.on_transformed:
-            self.X = view.features[places]
+            self.X = view.rows(places)
             self.X_training = view.labelled if len(view.labelled) else None
         else:
             instances = getattr(view.learner, "instances_", None)

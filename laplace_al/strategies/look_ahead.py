@@ -207,7 +207,7 @@ class LookAhead(QueryStrategy):
         n_random, n_diverse = -(-self.n_batches // 3), self.n_batches // 3
         batches = [rng.permutation(places)[:size] for _ in range(n_random)]
         if n_diverse:
-            clusters = _clusters(view.features[places], size, rng)
+            clusters = _clusters(view.rows(places), size, rng)
             batches += [_one_of_each(places, clusters, size, rng) for _ in range(n_diverse)]
         margins = scores.margin(view.predict_proba()[places])
         n_uncertain = self.n_batches - len(batches)

@@ -12,9 +12,10 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples, check_array
 
 from laplace_al.classifier import LaplaceUpdateClassifier
+from laplace_al.devices import as_array
 from laplace_al.pool import PoolState
 from laplace_al.scored_pool import ScoredPool
-from laplace_al.typing import Instances
+from laplace_al.typing import Features, Instances
 
 
 class PoolView:
@@ -177,12 +178,38 @@ class PoolView:
     @functools.cached_property
     def features(self) -> NDArray[np.floating]:
         """Features of the pool, (n_pool, n_features): those of the extractor, or X itself."""
+        return as_array(self._features) if self._first is None else self._first[0].features
+
+    def rows(self, positions: NDArray[np.integer]) -> NDArray[np.floating]:
+        """Features of some instances, without a copy of the others on the host.
+
+        Parameters
+        ----------
+        positions : ndarray of int of shape (n,)
+            In the pool.
+
+        Returns
+        -------
+        ndarray of shape (n, n_features)
+
+        Examples
+        --------
+        >>> from laplace_al import LaplaceUpdateClassifier
+        >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1])
+        >>> PoolView(clf, [[0.0], [2.0]]).rows(np.array([1]))
+        array([[2.]])
+        """
+        return as_array(self._features[positions])
+
+    @functools.cached_property
+    def _features(self) -> Features:
+        """Features of the pool where they are kept."""
         if self._first is not None:
-            return self._first[0].features
+            return self._first[0]._features
         if self._kept is not None and self._laplace is not None:
             return self._kept.features_under(self._laplace[0])
         if self.state is not None:
-            return self.state.features.numpy(force=True)
+            return self.state.features
         return check_array(self.X, dtype=(np.float64, np.float32))
 
     @functools.cached_property
@@ -190,10 +217,10 @@ class PoolView:
         """Features of the instances that have a label, (n_labelled, n_features); maybe none."""
         if self._first is not None:
             first, supposed = self._first
-            return np.concatenate([first.labelled, first.features[supposed]])
+            return np.concatenate([first.labelled, first.rows(supposed)])
         if self._whole is not None:
             return self._whole[0].labelled
-        labelled = self.features[self.labelled_positions]
+        labelled = self.rows(self.labelled_positions)
         outside = np.flatnonzero(self.labelled_positions < 0)
         if len(outside):
             X = _safe_indexing(self._instances, outside)
@@ -248,7 +275,7 @@ class PoolView:
                [5.]])
         """
         part = copy.copy(self)
-        for name in ("_probabilities", "features", "labelled", "labelled_positions"):
+        for name in ("_probabilities", "features", "_features", "labelled", "labelled_positions"):
             vars(part).pop(name, None)
         part.X = _safe_indexing(self.X, positions)
         part._whole, part._first = (self, positions), None

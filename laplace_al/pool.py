@@ -12,6 +12,7 @@ from torch.nn import functional
 from laplace_al.calibration import Calibration
 from laplace_al.likelihoods import Likelihood
 from laplace_al.posterior import Posterior
+from laplace_al.posterior.effects import Effect
 from laplace_al.predictive import sampled_probabilities
 from laplace_al.transaction import all_or_nothing, on_one_state
 from laplace_al.typing import Link
@@ -161,7 +162,6 @@ class PoolState:
         twin.variance = twin._fresh_variance()
         return twin
 
-    @all_or_nothing
     def observe(self, index: int, target: Any, weight: float = 1.0) -> Self:
         """Learn the label of one instance of the pool, and rescore all others.
 
@@ -193,16 +193,60 @@ class PoolState:
         >>> bool((pool.observe(0, 1).variance < variance).all())
         True
         """
+        self.learn(index, target, weight)
+        return self
+
+    @all_or_nothing
+    def learn(self, index: int, target: Any, weight: float = 1.0) -> Sequence[Effect]:
+        """:meth:`observe`, and say what it does to instances that are not in this pool.
+
+        Parameters
+        ----------
+        index : int
+        target : label or None
+        weight : float, default=1.0
+
+        Returns
+        -------
+        sequence of Effect
+            For :meth:`affected` of other pools under the same posterior.
+
+        Examples
+        --------
+        >>> from laplace_al import LaplaceUpdateClassifier
+        >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1])
+        >>> labelled, others = clf.pool_state([[2.0]]), clf.pool_state([[3.0], [-1.0]])
+        >>> later = others.affected(labelled.learn(0, 1))
+        >>> (later.logits - others.logits).sign().T
+        tensor([[ 1., -1.]], dtype=torch.float64)
+        """
         features = self.rows([index])
         targets = self._encoded(target).to(features)
         recording = Recording(ExpectedUpdate(self.update) if target is None else self.update)
         weights = features.new_tensor([weight])
         posterior = self.posterior.condition(features, targets, weights, recording)
-        learnt = recording.learnt[0]
-        logits, variance = self.logits.clone(), self.variance.clone()
-        self.posterior.rescore(features, *learnt, self.project, logits, variance)
-        self.posterior, self.logits, self.variance = posterior, logits, variance
-        return self
+        effects = self.posterior.effects(features, *recording.learnt[0])
+        later = self.affected(effects)
+        self.posterior, self.logits, self.variance = posterior, later.logits, later.variance
+        return effects
+
+    def affected(self, effects: Sequence[Effect]) -> Self:
+        """The state when labels elsewhere had effects; its ``posterior`` is that of before.
+
+        Parameters
+        ----------
+        effects : sequence of Effect
+            See :meth:`learn`.
+
+        Returns
+        -------
+        PoolState
+        """
+        later = copy.copy(self)
+        later.logits, later.variance = self.logits.clone(), self.variance.clone()
+        for effect in effects:
+            effect.apply(self.project, later.logits, later.variance)
+        return later
 
     def rows(self, positions: _Rows) -> torch.Tensor:
         """Features with the constant 1, in the dtype of the posterior.

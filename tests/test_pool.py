@@ -112,6 +112,21 @@ def test_an_unknown_label_moves_no_mean(covariance):
     torch.testing.assert_close(pool.posterior.variance(rows), pool.variance)
 
 
+@pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
+def test_a_label_affects_pools_that_do_not_have_it(covariance):
+    clf, X, y = problem(3, covariance=covariance)
+    labelled, others = clf.pool_state(X[:5]), clf.pool_state(X[5:])
+    logits = others.logits.clone()
+    effects = [effect for i in range(5) for effect in labelled.learn(i, y[i])]
+    later = others.affected(effects)
+    assert torch.equal(others.logits, logits)
+    whole = clf.pool_state(X)
+    for i in range(5):
+        whole.observe(i, y[i])
+    torch.testing.assert_close(later.logits, whole.logits[5:])
+    torch.testing.assert_close(later.variance, whole.variance[5:])
+
+
 def test_a_weight_counts_as_often():
     clf, X, y = problem(3, update="newton", curvature="gaussian")
     pool = clf.pool_state(X).observe(0, y[0], weight=2.0)

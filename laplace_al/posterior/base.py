@@ -1,18 +1,20 @@
 """What the structures share: a mean and the root of a covariance, conditioned on labels."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
 
+from laplace_al.posterior.effects import Effect
 from laplace_al.posterior.roots import (
     precision_of_root,
     prior_root,
     root_of_precision,
 )
 from laplace_al.stored import StoredState
-from laplace_al.typing import Projection, UpdateRule
+from laplace_al.typing import UpdateRule
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,16 +214,10 @@ class Posterior(StoredState, ABC):
         """
 
     @abstractmethod
-    def rescore(
-        self,
-        features: torch.Tensor,
-        coefficients: Any,
-        curvature: Any,
-        project: Projection,
-        logits: torch.Tensor,
-        variance: torch.Tensor,
-    ) -> None:
-        """What learning an instance does to the logits and variances of others, in place.
+    def effects(
+        self, features: torch.Tensor, coefficients: Any, curvature: Any
+    ) -> Sequence[Effect]:
+        """What learning an instance does to the logits and variances of others.
 
         Parameters
         ----------
@@ -229,12 +225,11 @@ class Posterior(StoredState, ABC):
             Of the instance, not learnt yet.
         coefficients, curvature : ndarray or Tensor
             a and h that the update rule gave for it.
-        project : callable
-            Product of the others' features with a matrix: (D, m) to (n, m).
-        logits : Tensor of shape (n, C)
-            Of the others; changed.
-        variance : Tensor of shape (n,) or (n, C)
-            Of the others; changed.
+
+        Returns
+        -------
+        sequence of Effect
+            To be applied one after the other.
         """
 
     def sample(self, n_samples: int, generator: torch.Generator) -> torch.Tensor:

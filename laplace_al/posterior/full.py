@@ -7,13 +7,14 @@ import torch
 
 from laplace_al.devices import on_host
 from laplace_al.posterior.base import Posterior
+from laplace_al.posterior.effects import Effect
 from laplace_al.posterior.roots import (
     precision_of_root,
     prior_root,
     root_of_precision,
     root_of_rows,
 )
-from laplace_al.typing import Projection, UpdateRule
+from laplace_al.typing import UpdateRule
 
 _INSTANCES_AT_ONCE = 64
 
@@ -174,28 +175,25 @@ class FullPosterior(Posterior):
         root = torch.addmm(root, span @ (identity - factor), basis.T, alpha=-1)
         return self._moved(mean, root[None])
 
-    def rescore(
-        self,
-        features: torch.Tensor,
-        coefficients: torch.Tensor,
-        curvature: torch.Tensor,
-        project: Projection,
-        logits: torch.Tensor,
-        variance: torch.Tensor,
-    ) -> None:
-        """See :meth:`Posterior.rescore`; curvature is a root B of H, S = B (I + B^T V B)^-1 B^T."""
+    def effects(
+        self, features: torch.Tensor, coefficients: torch.Tensor, curvature: torch.Tensor
+    ) -> list[Effect]:
+        """See :meth:`Posterior.effects`; curvature is a root B of H, S = B (I + B^T V B)^-1 B^T.
+
+        The variances shrink once for each row e_j of a root of S: v - (Phi Sigma (phi (x) e_j))^2.
+        """
         size, n_outputs = self.mean.shape
         root = self.base[0]
         whitened = (features @ root.reshape(size, -1)).reshape(n_outputs, -1)  # (C, N), F
         span = (root @ whitened.T).reshape(size, n_outputs, n_outputs)  # Sigma (phi (x) I)
         coefficients, curvature = coefficients.to(root), curvature.to(root)
-        logits += project(span @ coefficients[0])
         scaled = whitened.T @ curvature  # (N, C), F^T B
         precision = torch.eye(n_outputs).to(scaled) + scaled.T @ scaled
         factor = torch.linalg.cholesky_ex(precision).L  # of I + E^T E: it does not fail
         shrinking = torch.linalg.solve_triangular(factor, curvature.T, upper=False)  # rows e_j
-        for row in shrinking:
-            variance.view(logits.shape).sub_(project(span @ row).square())
+        one = root.new_ones(1)
+        shrunk = [Effect(span @ row, None, one) for row in shrinking]
+        return [Effect(span @ coefficients[0], one, None), *shrunk]
 
     def _root_of_more(self, positions: torch.Tensor, n_outputs: int) -> torch.Tensor:
         wide = prior_root(1, len(self.mean) * n_outputs, self.prior_precision, self.mean)

@@ -6,9 +6,10 @@ from typing import NamedTuple, Self
 
 import torch
 
+from laplace_al.posterior.effects import Effect
 from laplace_al.posterior.grouped import GroupedPosterior
 from laplace_al.posterior.roots import prior_root
-from laplace_al.typing import Projection, Vector
+from laplace_al.typing import Vector
 
 # Columns of a pending product, after which it is multiplied out.
 _MAX_PENDING = 64
@@ -170,27 +171,19 @@ class PerClassPosterior(GroupedPosterior):
         excess = self.root @ (self.root.mT @ common)  # (C, D, n_samples), eq-sum-zero
         return self.mean + deviations - excess.permute(2, 1, 0)
 
-    def rescore(
-        self,
-        features: torch.Tensor,
-        coefficients: Vector,
-        curvature: Vector,
-        project: Projection,
-        logits: torch.Tensor,
-        variance: torch.Tensor,
-    ) -> None:
-        """See :meth:`Posterior.rescore`: for each class its own direction."""
+    def effects(
+        self, features: torch.Tensor, coefficients: Vector, curvature: Vector
+    ) -> tuple[Effect]:
+        """See :meth:`Posterior.effects`: for each class its own direction."""
         whitened, _ = self._whitened_and_logits(features)  # (C, 1, D)
         if self.pending is None:
             directions = self.base @ whitened.mT
         else:
             directions = self.base @ self.pending.of_columns(whitened.mT)
         directions = directions[:, :, 0].T  # (D, C), u_k
-        moved = project(directions)  # c of eq-pool
-        logits.addcmul_(moved, logits.new_tensor(coefficients))
-        h = logits.new_tensor(curvature)
+        h = directions.new_tensor(curvature)
         shrinkage = h / (1 + h * (features @ directions)[0])
-        variance.view(logits.shape).sub_(moved.square_().mul_(shrinkage))
+        return (Effect(directions, directions.new_tensor(coefficients), shrinkage),)
 
     def with_mean(self, mean: torch.Tensor) -> Self:
         """See :meth:`Posterior.with_mean`; what is pending of the root stays so."""

@@ -4,8 +4,9 @@ from typing import Self
 
 import torch
 
+from laplace_al.posterior.effects import Effect
 from laplace_al.posterior.grouped import GroupedPosterior
-from laplace_al.typing import Projection, Vector
+from laplace_al.typing import Vector
 
 
 class SharedPosterior(GroupedPosterior):
@@ -66,22 +67,15 @@ class SharedPosterior(GroupedPosterior):
         """
         return (features @ self.base[0]).square_().sum(dim=1)  # eq-latent
 
-    def rescore(
-        self,
-        features: torch.Tensor,
-        coefficients: Vector,
-        curvature: Vector,
-        project: Projection,
-        logits: torch.Tensor,
-        variance: torch.Tensor,
-    ) -> None:
-        """See :meth:`Posterior.rescore`: Z + c a^T and v - h / (1 + h v_i) c^2 with c = Phi u."""
+    def effects(
+        self, features: torch.Tensor, coefficients: Vector, curvature: Vector
+    ) -> tuple[Effect]:
+        """See :meth:`Posterior.effects`: one direction for all outputs."""
         root = self.base[0]
         direction = root @ (features @ root).T  # (D, 1), u
-        moved = project(direction)[:, 0]  # c of eq-pool
-        logits.addr_(moved, logits.new_tensor(coefficients))
-        h, own = float(curvature[0]), (features @ direction)[0]  # stays on its device
-        variance.addcmul_(moved * (h / (1 + h * own)), moved, value=-1)
+        h = direction.new_tensor(curvature)
+        shrinkage = h / (1 + h * (features @ direction)[0])
+        return (Effect(direction, direction.new_tensor(coefficients), shrinkage),)
 
     def _absorb(self, basis: torch.Tensor, removed: torch.Tensor, shift: torch.Tensor) -> Self:
         basis, removed = basis[0], removed[0]

@@ -1,0 +1,55 @@
+"""What a label does to the predictions of other instances: the update of a pool."""
+
+from typing import NamedTuple
+
+import torch
+
+from laplace_al.typing import Projection
+
+
+class Effect(NamedTuple):
+    """What learning an instance does to the logits and variances of any others (eq-pool).
+
+    With C = Phi U, Phi the features of the others: Z + C a and v - C^2 s, number by number. It
+    knows nothing of Phi, and its few numbers can go wherever instances are.
+
+    Parameters
+    ----------
+    directions : Tensor of shape (D, 1) or (D, C)
+        U = Sigma_old phi, for all outputs or for each.
+    coefficients : Tensor of shape (C,) or None
+        a; None moves no logit.
+    shrinkage : Tensor of shape (1,) or (C,), or None
+        s = h / (1 + h v) of the instance; None leaves the variances.
+
+    Examples
+    --------
+    >>> one = torch.ones(1)
+    >>> effect = Effect(one[None], coefficients=3 * one, shrinkage=one / 2)
+    >>> logits, variance = torch.zeros(2, 1), torch.tensor([1.0, 4.0])
+    >>> effect.apply(torch.tensor([[1.0], [2.0]]).matmul, logits, variance)
+    >>> logits.T, variance
+    (tensor([[3., 6.]]), tensor([0.5000, 2.0000]))
+    """
+
+    directions: torch.Tensor
+    coefficients: torch.Tensor | None
+    shrinkage: torch.Tensor | None
+
+    def apply(self, project: Projection, logits: torch.Tensor, variance: torch.Tensor) -> None:
+        """Move logits and variances, in place.
+
+        Parameters
+        ----------
+        project : callable
+            Product of the others' features with a matrix: (D, m) to (n, m).
+        logits : Tensor of shape (n, C)
+            Of the others; changed.
+        variance : Tensor of shape (n,) or (n, C)
+            Of the others; changed.
+        """
+        moved = project(self.directions)  # c of eq-pool
+        if self.coefficients is not None:
+            logits.addcmul_(moved, self.coefficients)
+        if self.shrinkage is not None:
+            variance.view(len(logits), -1).sub_(moved.square_().mul_(self.shrinkage))

@@ -244,8 +244,14 @@ class PoolState:
         """
         later = copy.copy(self)
         later.logits, later.variance = self.logits.clone(), self.variance.clone()
-        for effect in effects:
-            effect.apply(self.project, later.logits, later.variance)
+        at_once = max(1, _COLUMNS_AT_ONCE // effects[0].directions.shape[1])
+        for start in range(0, len(effects), at_once):
+            some = effects[start : start + at_once]
+            directions = [effect.directions for effect in some]
+            moved = self.project(torch.cat(directions, dim=1))  # c of eq-pool
+            widths = [len(columns.T) for columns in directions]
+            for effect, columns in zip(some, moved.split(widths, dim=1), strict=True):
+                effect.apply(columns, later.logits, later.variance)
         return later
 
     def rows(self, positions: _Rows) -> torch.Tensor:
@@ -274,7 +280,9 @@ class PoolState:
             In the dtype of the matrix.
         """
         weights, constant = (matrix[:-1], matrix[-1]) if self.fit_intercept else (matrix, None)
-        product = (self.features @ weights.to(self.features)).to(matrix)
+        # columns that are contiguous: up to five times as fast where they are few
+        columns = weights.T.to(self.features).contiguous().T
+        product = (self.features @ columns).to(matrix)
         return product if constant is None else product.add_(constant)
 
     @on_one_state
@@ -351,3 +359,4 @@ class PoolState:
 
 
 _ROWS_AT_ONCE = 4096
+_COLUMNS_AT_ONCE = 16  # a pass over the features serves so many

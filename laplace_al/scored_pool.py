@@ -10,10 +10,8 @@ from laplace_al.classifier import LaplaceUpdateClassifier
 from laplace_al.devices import as_array
 from laplace_al.features import Extracted, features_of
 from laplace_al.pool import PoolState
+from laplace_al.posterior.effects import Effect
 from laplace_al.typing import Features, Instances
-
-# Up to so many labels at once, a pass over the pool for each beats scoring it anew.
-_MAX_PASSES = 16
 
 
 class ScoredPool:
@@ -104,11 +102,14 @@ class ScoredPool:
         -------
         ScoredPool
         """
-        if self._state is None or len(positions) > _MAX_PASSES or not _only_updates(classifier):
+        known = self._state
+        if known is None or not _only_updates(classifier) or not _pays(known, len(positions)):
             return self.after_fit()
-        state = self._state.copy()
-        for position, label in zip(positions, labels, strict=True):
-            state.observe(position, label)
+        labelled = known.part(np.asarray(positions, dtype=np.int64))
+        effects: list[Effect] = []
+        for i, label in enumerate(labels):
+            effects += labelled.learn(i, label)
+        state = known.affected(effects)
         state.posterior, state.calibration = classifier.posterior_, classifier.calibration_
         return ScoredPool(self.X, self.features, state)
 
@@ -138,3 +139,12 @@ class ScoredPool:
 def _only_updates(classifier: LaplaceUpdateClassifier) -> bool:
     """Whether ``partial_fit`` does just what a PoolState does."""
     return (classifier.n_passes, classifier.forgetting, classifier.memory_size) == (1, 1, 0)
+
+
+def _pays(state: PoolState, n_labels: int) -> bool:
+    """Whether so many updates, of numbers D^2 and n D each, are cheaper than products of n D^2.
+
+    The factors are measured: a product does 50 operations in the time that an update takes for one
+    on D^2, and two for one on n D.
+    """
+    return n_labels * (50 / len(state) + 2 / len(state.posterior.base_mean)) <= 1

@@ -47,6 +47,22 @@ def test_predictions_follow_updates(params, size):
         assert_up_to_date(pool, clf)
 
 
+@pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
+@pytest.mark.parametrize(("size", "is_followed"), [(5, True), (60, False)])
+def test_many_labels_are_followed_while_that_is_cheaper(covariance, size, is_followed):
+    rng = np.random.default_rng(0)
+    wide = rng.normal(size=(2000, 16))
+    labels = rng.integers(0, 3, size=2000)
+    clf = LaplaceUpdateClassifier(covariance=covariance).fit(wide[:30], labels[:30])
+    pool = ScoredPool(wide)
+    pool.state_under(clf)
+    some = np.arange(30, 30 + size)
+    clf.partial_fit(wide[some], labels[some])
+    pool = pool.after_update(clf, some.tolist(), labels[some])
+    assert (pool._state is not None) == is_followed
+    assert_up_to_date(pool, clf, wide)
+
+
 def test_the_pool_before_an_update_stays_as_it_was():
     clf = fitted()
     pool = ScoredPool(X)

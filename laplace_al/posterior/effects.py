@@ -4,8 +4,6 @@ from typing import NamedTuple
 
 import torch
 
-from laplace_al.typing import Projection
-
 
 class Effect(NamedTuple):
     """What learning an instance does to the logits and variances of any others (eq-pool).
@@ -27,7 +25,7 @@ class Effect(NamedTuple):
     >>> one = torch.ones(1)
     >>> effect = Effect(one[None], coefficients=3 * one, shrinkage=one / 2)
     >>> logits, variance = torch.zeros(2, 1), torch.tensor([1.0, 4.0])
-    >>> effect.apply(torch.tensor([[1.0], [2.0]]).matmul, logits, variance)
+    >>> effect.apply(torch.tensor([[1.0], [2.0]]) @ effect.directions, logits, variance)
     >>> logits.T, variance
     (tensor([[3., 6.]]), tensor([0.5000, 2.0000]))
     """
@@ -36,19 +34,18 @@ class Effect(NamedTuple):
     coefficients: torch.Tensor | None
     shrinkage: torch.Tensor | None
 
-    def apply(self, project: Projection, logits: torch.Tensor, variance: torch.Tensor) -> None:
+    def apply(self, moved: torch.Tensor, logits: torch.Tensor, variance: torch.Tensor) -> None:
         """Move logits and variances, in place.
 
         Parameters
         ----------
-        project : callable
-            Product of the others' features with a matrix: (D, m) to (n, m).
+        moved : Tensor of shape (n, 1) or (n, C)
+            C = Phi U of the others; used up.
         logits : Tensor of shape (n, C)
             Of the others; changed.
         variance : Tensor of shape (n,) or (n, C)
             Of the others; changed.
         """
-        moved = project(self.directions)  # c of eq-pool
         if self.coefficients is not None:
             logits.addcmul_(moved, self.coefficients)
         if self.shrinkage is not None:

@@ -1,7 +1,7 @@
 """A pool of unlabelled instances whose predictions follow each label at the price of one pass."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Self, TypeAlias
 
 import numpy as np
@@ -162,6 +162,7 @@ class PoolState:
         twin.variance = twin._fresh_variance()
         return twin
 
+    @all_or_nothing
     def observe(self, index: int, target: Any, weight: float = 1.0) -> Self:
         """Learn the label of one instance of the pool, and rescore all others.
 
@@ -193,41 +194,41 @@ class PoolState:
         >>> bool((pool.observe(0, 1).variance < variance).all())
         True
         """
-        self.learn(index, target, weight)
+        self._learn(index, target, weight)
         return self
 
     @all_or_nothing
-    def learn(self, index: int, target: Any, weight: float = 1.0) -> Sequence[Effect]:
-        """:meth:`observe`, and say what it does to instances that are not in this pool.
+    def learn(
+        self,
+        indices: Sequence[int] | NDArray[np.integer],
+        targets: Iterable[Any],
+        weights: Iterable[float],
+    ) -> list[Effect]:
+        """:meth:`observe` labels, and tell what they do to instances that are not in this pool.
 
         Parameters
         ----------
-        index : int
-        target : label or None
-        weight : float, default=1.0
+        indices : sequence of int of shape (n,)
+        targets : sequence of labels of shape (n,)
+        weights : sequence of float of shape (n,)
 
         Returns
         -------
-        sequence of Effect
-            For :meth:`affected` of other pools under the same posterior.
+        list of Effect
+            For :meth:`affected` of other pools that are under the posterior of before.
 
         Examples
         --------
         >>> from laplace_al import LaplaceUpdateClassifier
         >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1])
         >>> labelled, others = clf.pool_state([[2.0]]), clf.pool_state([[3.0], [-1.0]])
-        >>> later = others.affected(labelled.learn(0, 1))
+        >>> later = others.affected(labelled.learn([0], [1], [1.0]))
         >>> (later.logits - others.logits).sign().T
         tensor([[ 1., -1.]], dtype=torch.float64)
         """
-        features = self.rows([index])
-        targets = self._encoded(target).to(features)
-        recording = Recording(ExpectedUpdate(self.update) if target is None else self.update)
-        weights = features.new_tensor([weight])
-        posterior = self.posterior.condition(features, targets, weights, recording)
-        effects = self.posterior.effects(features, *recording.learnt[0])
-        later = self.affected(effects)
-        self.posterior, self.logits, self.variance = posterior, later.logits, later.variance
+        effects: list[Effect] = []
+        for index, target, weight in zip(indices, targets, weights, strict=True):
+            effects += self._learn(index, target, weight)
         return effects
 
     def affected(self, effects: Sequence[Effect]) -> Self:
@@ -253,6 +254,17 @@ class PoolState:
             for effect, columns in zip(some, moved.split(widths, dim=1), strict=True):
                 effect.apply(columns, later.logits, later.variance)
         return later
+
+    def _learn(self, index: int, target: Any, weight: float) -> Sequence[Effect]:
+        features = self.rows([index])
+        targets = self._encoded(target).to(features)
+        recording = Recording(ExpectedUpdate(self.update) if target is None else self.update)
+        weights = features.new_tensor([weight])
+        posterior = self.posterior.condition(features, targets, weights, recording)
+        effects = self.posterior.effects(features, *recording.learnt[0])
+        later = self.affected(effects)
+        self.posterior, self.logits, self.variance = posterior, later.logits, later.variance
+        return effects
 
     def rows(self, positions: _Rows) -> torch.Tensor:
         """Features with the constant 1, in the dtype of the posterior.

@@ -117,8 +117,7 @@ def test_a_label_affects_pools_that_do_not_have_it(covariance):
     clf, X, y = problem(3, covariance=covariance)
     labelled, others = clf.pool_state(X[:5]), clf.pool_state(X[5:])
     logits = others.logits.clone()
-    effects = [effect for i in range(5) for effect in labelled.learn(i, y[i])]
-    later = others.affected(effects)
+    later = others.affected(labelled.learn(range(5), y[:5], np.ones(5)))
     assert torch.equal(others.logits, logits)
     whole = clf.pool_state(X)
     for i in range(5):

@@ -109,3 +109,45 @@ def test_a_network_and_a_float32_pool():
         state = pool.after_update(clf, [20], y[[20]]).state_under(clf)
         assert state.features.dtype == torch.float32
         np.testing.assert_allclose(state.predict_proba(), clf.predict_proba(X32), rtol=1e-3)
+
+
+@pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
+def test_predictions_follow_weights_of_classes(covariance):
+    wide = np.random.default_rng(0).normal(size=(500, 5))
+    labels = (wide[:, 0] > 0).astype(int) + (wide[:, 1] > 0)
+    weights = {0: 10.0, 1: 0.1, 2: 1.0}
+    clf = LaplaceUpdateClassifier(covariance=covariance, class_weight=weights)
+    clf.fit(wide[:30], labels[:30])
+    pool = ScoredPool(wide)
+    pool.state_under(clf)
+    for i in range(30, 50):
+        clf.partial_fit(wide[[i]], labels[[i]])
+        pool = pool.after_update(clf, [i], labels[[i]])
+        assert pool._state is not None
+    assert_up_to_date(pool, clf, wide)
+
+
+@pytest.mark.parametrize("params", [{"predictive": "plug_in"}, {"update": "newton"}])
+def test_predictions_follow_parameters_that_change(params):
+    clf, pool = fitted(), ScoredPool(X)
+    pool.state_under(clf)
+    clf.set_params(**params).partial_fit(X[[20]], y[[20]])
+    assert_up_to_date(pool.after_update(clf, [20], y[[20]]), clf)
+
+
+@pytest.mark.parametrize("params", [{}, {"dtype": "float32"}])
+def test_variances_of_single_precision_do_not_drift(params):
+    rng = np.random.default_rng(0)
+    wide = (10 * rng.normal(size=(500, 20))).astype(np.float32)
+    labels = (wide[:, 0] > 0).astype(int)
+    clf = LaplaceUpdateClassifier(
+        covariance="shared", prior_precision=1e-3, curvature="gaussian", **params
+    )
+    clf.fit(wide[:4], [0, 1, 0, 1])
+    pool = ScoredPool(wide)
+    pool.state_under(clf)
+    for i in range(4, 300):
+        clf.partial_fit(wide[[i]], labels[[i]])
+        pool = pool.after_update(clf, [i], labels[[i]])
+    state, anew = pool.state_under(clf), clf.pool_state(wide)
+    np.testing.assert_allclose(state.variance, anew.variance, rtol=0.1)

@@ -49,4 +49,5 @@ class Effect(NamedTuple):
         if self.coefficients is not None:
             logits.addcmul_(moved, self.coefficients)
         if self.shrinkage is not None:
-            variance.view(len(logits), -1).sub_(moved.square_().mul_(self.shrinkage))
+            shrunk = variance.view(len(logits), -1).sub_(moved.square_().mul_(self.shrinkage))
+            shrunk.clamp_min_(0)  # below which rounding may carry it

@@ -336,6 +336,9 @@ class QueryStrategy(ABC, BaseEstimator):
         """
         utilities = np.array(self.utilities(view, rng), dtype=np.float64)
         utilities[~candidates] = -np.inf
+        return self._without_nan(utilities)
+
+    def _without_nan(self, utilities: NDArray[np.float64]) -> NDArray[np.float64]:
         if np.isnan(utilities).any():
             raise ValueError(
                 f"{type(self).__name__} got NaN utilities for {np.isnan(utilities).sum()} of "

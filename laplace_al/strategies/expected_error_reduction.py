@@ -109,7 +109,7 @@ class ExpectedErrorReduction(QueryStrategy):
             utilities[positions] = -worst
             positions = rng.choice(positions, self.max_candidates, replace=False)
         utilities[positions] = -expected_losses(state, points, positions, _LOSSES[self.loss])
-        return utilities
+        return self._without_nan(utilities)
 
 
 def expected_losses(
@@ -198,7 +198,7 @@ def _mean_losses(
             # eq-look-ahead
             logits = torch.addcmul(mean[..., here], c, coefficients[:, rows])  # (C, n, K, m)
             shrunk = torch.addcmul(variance[..., here], c.square(), shrinkage[:, rows], value=-1)
-            shrunk = shrunk.flatten(start_dim=1)
+            shrunk = shrunk.clamp_min_(0).flatten(start_dim=1)  # rounding may carry it below
             shrunk = shrunk[0] if points.variance.ndim == 1 else shrunk.T
             calibrated = points.calibration.apply(points.link, logits.flatten(1).T, shrunk)
             if n_outputs == 1:  # as the second of two, the first being 0

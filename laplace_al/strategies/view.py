@@ -13,6 +13,7 @@ from sklearn.utils.validation import _num_samples, check_array
 
 from laplace_al.classifier import LaplaceUpdateClassifier
 from laplace_al.devices import as_array
+from laplace_al.features import Extracted
 from laplace_al.pool import PoolState
 from laplace_al.scored_pool import ScoredPool
 from laplace_al.typing import Features, Instances
@@ -67,6 +68,9 @@ class PoolView:
     @functools.cached_property
     def state(self) -> PoolState | None:
         """PoolState, or None if the learner is not a LaplaceUpdateClassifier."""
+        if self._whole is not None:
+            whole, kept = self._whole
+            return None if whole.state is None else whole.state.part(kept)
         if self._laplace is None:
             return None
         classifier, before = self._laplace
@@ -162,6 +166,8 @@ class PoolView:
                 f"{type(self.learner).__name__}. Wrap it in CalibratedClassifierCV, or use "
                 "RandomSampling."
             )
+        if self._laplace is not None:  # whose features are known
+            return self._laplace[0].predict_proba(Extracted(self.features))
         return self.learner.predict_proba(self.X)
 
     _is_hypothetical = False
@@ -206,6 +212,9 @@ class PoolView:
         """Features of the pool where they are kept."""
         if self._first is not None:
             return self._first[0]._features
+        if self._whole is not None:
+            whole, kept = self._whole
+            return whole._features[kept]
         if self._kept is not None and self._laplace is not None:
             return self._kept.features_under(self._laplace[0])
         if self.state is not None:
@@ -275,12 +284,10 @@ class PoolView:
                [5.]])
         """
         part = copy.copy(self)
-        for name in ("_probabilities", "features", "_features", "labelled", "labelled_positions"):
+        for name in ("state", *_OF_ROWS, "labelled", "labelled_positions"):
             vars(part).pop(name, None)
         part.X = _safe_indexing(self.X, positions)
         part._whole, part._first = (self, positions), None
-        if self.state is not None:
-            part.state = self.state.part(positions)
         return part
 
     def after(self, position: int, state: PoolState | None) -> Self:
@@ -315,3 +322,5 @@ class PoolView:
 
 # Where learners of ours and of modAL keep what they have fitted.
 _ESTIMATORS = ("estimator_", "estimator")
+# What a view computes for each of its rows.
+_OF_ROWS = ("_probabilities", "features", "_features")

@@ -22,18 +22,18 @@ def test_it_is_the_equation_number_by_number(n_directions):
 
 
 def test_one_variance_for_all_logits_has_no_axis():
-    logits, variance = torch.zeros(3, 2).double(), torch.ones(3).double()
+    logits, variance = torch.zeros(3, 2).double(), torch.full((3,), 90.0).double()
     Effect(U[:, :1], torch.ones(2).double(), torch.ones(1).double()).apply(
         PHI @ U[:, :1], logits, variance
     )
-    torch.testing.assert_close(variance, 1 - (PHI @ U[:, 0]) ** 2)
+    torch.testing.assert_close(variance, 90 - (PHI @ U[:, 0]) ** 2)
 
 
 def test_what_has_no_number_stays():
-    logits, variance = torch.zeros(3, 2).double(), torch.ones(3, 2).double()
+    logits, variance = torch.zeros(3, 2).double(), torch.full((3, 2), 90.0).double()
     Effect(U, None, torch.ones(1).double()).apply(PHI @ U, logits, variance)
     assert not logits.any()
-    torch.testing.assert_close(variance, 1 - (PHI @ U) ** 2)
+    torch.testing.assert_close(variance, 90 - (PHI @ U) ** 2)
     Effect(U, torch.ones(1).double(), None).apply(PHI @ U, logits, variance)
     torch.testing.assert_close(logits, PHI @ U)
-    torch.testing.assert_close(variance, 1 - (PHI @ U) ** 2)
+    torch.testing.assert_close(variance, 90 - (PHI @ U) ** 2)

@@ -88,3 +88,17 @@ def test_correlated_logits_are_refused():
     match = "covariance='full'. Use covariance='shared' or 'per_class'"
     with pytest.raises(TypeError, match=match):
         ExpectedErrorReduction().query(classifier(3, covariance="full"), POOL)
+
+
+def test_variances_that_rounding_carries_below_zero_are_zero():
+    wide = (3 * np.random.default_rng(0).normal(size=(200, 20))).astype(np.float32)
+    clf = LaplaceUpdateClassifier(prior_precision=1e-5, curvature="gaussian", calibration=None)
+    clf.fit(wide[:6], [0, 1, 0, 1, 0, 1])
+    assert len(ExpectedErrorReduction(random_state=0).query(clf, wide, 3)) == 3
+
+
+def test_nan_is_refused(monkeypatch):
+    nothing = lambda *args: np.full(len(args[2]), np.nan)  # noqa: E731
+    monkeypatch.setattr(expected_error_reduction, "expected_losses", nothing)
+    with pytest.raises(ValueError, match="ExpectedErrorReduction got NaN utilities for 7 of 7"):
+        ExpectedErrorReduction(random_state=0).query(classifier(3), POOL)

@@ -124,3 +124,11 @@ def test_by_must_be_pointwise():
 def test_wrong_parameters_are_refused(wrong):
     with pytest.raises(ValueError, match=f"'{next(iter(wrong))}' parameter of Preselection"):
         Preselection(CoreSet(), **wrong).query(CLASSIFIER, X)
+
+
+@pytest.mark.parametrize("strategy", [TypiClust(), CoreSet(), ProbCover(radius=0.5)])
+def test_what_needs_no_model_chooses_before_there_is_one(strategy):
+    wrapped = Preselection(strategy, n_candidates=600, random_state=0)
+    learner = ActiveLearner(LaplaceUpdateClassifier(), wrapped, X)
+    by_chance = ActiveLearner(LaplaceUpdateClassifier(), RandomSampling(random_state=0), X)
+    assert set(learner.query(8)) != set(by_chance.query(8))

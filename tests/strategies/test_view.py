@@ -6,7 +6,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from laplace_al import ActiveLearner, LaplaceUpdateClassifier
-from laplace_al.strategies import RandomSampling
+from laplace_al.strategies import MarginSampling, RandomSampling
 from laplace_al.strategies.view import PoolView
 
 X = np.random.default_rng(0).normal(size=(60, 4))
@@ -56,6 +56,21 @@ def test_the_posterior_is_found(name):
 def test_monte_carlo_probabilities_are_those_of_the_classifier():
     clf = LaplaceUpdateClassifier(predictive="monte_carlo", n_samples=20).fit(X, y)
     np.testing.assert_allclose(PoolView(clf, X).predict_proba(), clf.predict_proba(X))
+
+
+def test_monte_carlo_extracts_the_pool_once():
+    calls = []
+
+    def extract(rows):
+        calls.append(len(rows))
+        return np.asarray(rows)
+
+    clf = LaplaceUpdateClassifier(extract, predictive="monte_carlo", n_samples=20)
+    learner = ActiveLearner(clf, MarginSampling(), X, X_initial=X[:20], y_initial=y[:20])
+    for _ in range(2):
+        position = learner.query()
+        learner.teach(position, y[position])
+    assert calls.count(len(X)) == 1
 
 
 def test_any_classifier():

@@ -1,5 +1,6 @@
 """A journal of labels on disk: what was acknowledged survives whatever happens to the process."""
 
+import contextlib
 import datetime
 import hashlib
 import itertools
@@ -55,8 +56,8 @@ class Journal:
     The table ``events`` has a row for each event, ``id``, ``batch`` (what happened at once),
     ``action``, ``position`` in the pool, ``key`` (the index of its row, of a DataFrame), ``label``,
     ``time`` (UTC, ISO 8601), ``annotator`` and ``instance`` (values of an instance from outside
-    the pool, as JSON); the view ``labels`` has the valid labels only. Other programs may
-    read them at any time.
+    the pool, as JSON, with its columns or dtype where these are not the pool's); the view
+    ``labels`` has the valid labels only. Other programs may read them at any time.
 
     A second file, ``<path>.lock``, holds the lock that keeps a second learner out. It goes with the
     process that took it, however that ends, and may be deleted when nobody uses the journal.
@@ -255,7 +256,7 @@ class Journal:
         key = None
         if event.position is not None and isinstance(self._X_pool, pd.DataFrame):
             key = str(self._X_pool.index[event.position])
-        instance = None if event.instance is None else _as_json(event.instance)
+        instance = None if event.instance is None else _as_json(event.instance, self._X_pool)
         label = None if event.label is None else _plain(event.label)
         position = None if event.position is None else int(event.position)
         time = event.time.isoformat()  # type: ignore[union-attr]  # a learner's events have one
@@ -347,29 +348,57 @@ def _plain(label: Any) -> Any:
     return int(value) if isinstance(value, bool) else value
 
 
-def _as_json(instance: Any) -> str:
-    """The row of a container of one row."""
+def _as_json(instance: Any, X: Any) -> str:
+    """The row of a container of one row; with its kind where that is not the kind of X.
+
+    Raises ValueError if what would be read back is another instance.
+    """
     if isinstance(instance, list):
         row = instance[0]
     else:
         rows = instance.to_numpy() if hasattr(instance, "to_numpy") else np.asarray(instance)
-        row = rows[0].tolist()
-    row = row.tolist() if isinstance(row, np.ndarray) else row
-    try:
-        return json.dumps(row)
-    except TypeError as error:
-        raise ValueError(
-            f"A journal holds instances from outside the pool as JSON, which {row!r} has no form "
-            "in. Put it into the pool and teach it by position."
-        ) from error
+        row = rows[0]
+    row = row.tolist() if isinstance(row, np.ndarray | np.generic) else row
+    forms = [row]
+    if isinstance(instance, pd.DataFrame):
+        dtypes = [str(dtype) for dtype in instance.dtypes]
+        forms.append({"columns": list(instance.columns), "dtypes": dtypes, "row": row})
+    elif isinstance(instance, np.ndarray | list):
+        forms.append({"dtype": np.asarray(instance).dtype.str, "row": row})
+    for form in forms:
+        with contextlib.suppress(Exception):  # whatever JSON, or the library of X, makes of it
+            text = json.dumps(form)
+            if _is_same(_like(json.loads(text), X), instance):
+                return text
+    raise ValueError(
+        f"A journal holds instances from outside the pool as JSON, which {row!r} has no form "
+        "in. Put it into the pool and teach it by position."
+    )
 
 
 def _like(row: Any, X: Any) -> Any:
-    """A container of one row, of the kind of X."""
+    """A container of one row, of the kind of X or of its own."""
+    if isinstance(row, dict) and set(row) == {"columns", "dtypes", "row"}:
+        frame = pd.DataFrame([row["row"]], columns=row["columns"])
+        return frame.astype(dict(zip(row["columns"], row["dtypes"], strict=True)))
+    if isinstance(row, dict) and set(row) == {"dtype", "row"}:
+        return np.array([row["row"]], dtype=row["dtype"])
     if isinstance(X, pd.DataFrame):
         return pd.DataFrame([row], columns=X.columns).astype(X.dtypes)
+    if isinstance(X, pd.Series):
+        return pd.Series([row], dtype=X.dtype)
     if isinstance(X, list):
         return [row]
     if hasattr(X, "schema"):  # polars
         return type(X)([row], schema=X.schema, orient="row")
     return np.array([row], dtype=getattr(X, "dtype", None))
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether containers of one row have the same columns and values."""
+    if list(getattr(one, "columns", ())) != list(getattr(other, "columns", ())):
+        return False
+    values = [np.asarray(part, dtype=object).ravel().tolist() for part in (one, other)]
+    return len(values[0]) == len(values[1]) and all(
+        a == b or (a != a and b != b) for a, b in zip(*values, strict=True)
+    )

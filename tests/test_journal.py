@@ -56,6 +56,15 @@ def test_events_come_back_as_they_were(path, labels):
         (pl.DataFrame({"a": [1, 2], "b": ["x", "y"]}), pl.DataFrame({"a": [3], "b": ["z"]})),
         (["one text", "another"], ["a third"]),
         (np.zeros((2, 3, 2)), np.arange(6.0).reshape(1, 3, 2)),
+        # of another kind than the pool
+        (np.array([[0, 1]]), np.array([[0.6, 1.9]])),
+        (X.astype(np.float32), np.array([[0.1, 2.0]])),
+        (np.array(["one", "two"]), np.array(["a longer text"])),
+        (pd.DataFrame({"a": [1, 2]}), pd.DataFrame({"a": [0.6]})),
+        (pd.DataFrame({"a": [1], "b": [2]}), pd.DataFrame({"b": [3], "a": [4]})),
+        (pd.DataFrame({"a": [1]}), pd.DataFrame({"a": [1], "b": ["x"]})),
+        (pd.Series(["one", "two"]), pd.Series(["a third"])),
+        (np.array(["one", "two"], dtype=object), np.array(["a third"], dtype=object)),
     ],
 )
 def test_instances_from_outside_the_pool(path, pool, row):
@@ -70,6 +79,21 @@ def test_instances_from_outside_the_pool(path, pool, row):
         np.testing.assert_array_equal(instance, row)
     else:
         assert instance.equals(row)
+
+
+@pytest.mark.parametrize(
+    ("pool", "row"),
+    [
+        (pl.DataFrame({"a": [1]}), pl.DataFrame({"a": [1], "b": [2]})),
+        (X, np.array([[1j, 0.0]])),
+        ([{"a": 1}], [{"a": object()}]),
+    ],
+)
+def test_what_would_come_back_as_something_else_is_refused(path, pool, row):
+    journal = Journal(path, pool)
+    with pytest.raises(ValueError, match="Put it into the pool and teach it by position"):
+        journal.append([Event("label", None, "x", NOW, None, row)])
+    assert reopened(journal, pool).batches() == []
 
 
 def test_a_plain_table_that_others_read_while_it_is_open(path):

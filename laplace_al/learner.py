@@ -347,6 +347,8 @@ class ActiveLearner:
     def relabel(self, indices: ArrayLike, y: ArrayLike, *, annotator: str | None = None) -> Self:
         """Correct labels: the estimator is fitted anew, as if they had been right at once.
 
+        Where only one class is left and ``classes`` does not name more, it waits for a second one.
+
         Parameters
         ----------
         indices : int or array-like of shape (n_instances,)
@@ -518,7 +520,7 @@ class ActiveLearner:
         record = self._record.add(events)
         model = None if refit else self._updated(events, record)
         if refit or model is None:
-            model = self._refitted(record)
+            model = self._fitted_or_waiting(record) if events else self._refitted(record)
             events = [*events, self._event("refit", None)]
             record = self._record.add(events)
         before = self._model, self._record
@@ -541,7 +543,7 @@ class ActiveLearner:
         for i, batch in enumerate(batches, start=1):
             record = record.add(batch)
             if i == n_fitted:
-                self._install(self._refitted(record), record)
+                self._install(self._fitted_or_waiting(record), record)
             elif i > n_fitted:
                 self._install(self._conditioned(batch), record)
 
@@ -585,6 +587,12 @@ class ActiveLearner:
         else:
             pool = self.pool_.after_fit()
         return _Model(estimator, True, pool, self._n_since_refit + len(events))
+
+    def _fitted_or_waiting(self, record: Record) -> "_Model":
+        """Model fitted anew, or none where a correction has left too few classes for one."""
+        if self._given is None and self.X_initial is None and not self._can_fit(record):
+            return _Model(clone(self.estimator_), False, self.pool_.after_fit(), 0)
+        return self._refitted(record)
 
     def _refitted(self, record: Record) -> "_Model":
         """Model fitted anew on all labels."""

@@ -294,6 +294,48 @@ class TestSkipAndRelabel:
         np.testing.assert_array_equal(learner.predict_proba(X), twin.predict_proba(X))
 
 
+class TestTooFewClassesLeft:
+    """A correction may take the only label of the second class."""
+
+    def test_it_waits_for_a_second_class(self):
+        learner = ActiveLearner(LaplaceUpdateClassifier(), MarginSampling(), X_pool, random_state=0)
+        learner.teach([0, 1, 2], ["cat", "cat", "cta"])
+        assert learner.relabel(2, "cat") is learner
+        assert not learner.is_fitted
+        assert learner.labels_.label.tolist() == ["cat"] * 3
+        assert learner.query()[0] not in {0, 1, 2}
+        learner.teach([3], ["dog"])
+        anew = LaplaceUpdateClassifier().fit(X_pool[:4], ["cat", "cat", "cat", "dog"])
+        np.testing.assert_allclose(learner.predict_proba(X), anew.predict_proba(X))
+
+    @pytest.mark.parametrize("n_events", [2, 3])
+    def test_a_journal_goes_on_there(self, tmp_path, n_events):
+        settings = LaplaceUpdateClassifier(), MarginSampling(), X_pool
+        path = tmp_path / "labels.sqlite"
+        with ActiveLearner(*settings, journal=path) as learner:
+            learner.teach([0, 1], ["cat", "cta"]).relabel(1, "cat")
+            if n_events == 3:
+                learner.teach([2], ["dog"])
+        with ActiveLearner(*settings, journal=path) as again:
+            assert again.is_fitted == learner.is_fitted == (n_events == 3)
+            pd.testing.assert_frame_equal(again.history_, learner.history_)
+            if again.is_fitted:
+                np.testing.assert_array_equal(again.predict_proba(X), learner.predict_proba(X))
+
+    def test_a_refit_by_hand_says_what_is_missing(self):
+        learner = ActiveLearner(LaplaceUpdateClassifier(), MarginSampling(), X_pool)
+        learner.teach([0, 1], ["cat", "cta"]).relabel(1, "cat")
+        with pytest.raises(ValueError, match="at least 2 classes"):
+            learner.refit()
+
+    def test_declared_classes_need_no_second_one(self):
+        learner = ActiveLearner(
+            LaplaceUpdateClassifier(), MarginSampling(), X_pool, classes=["cat", "dog"]
+        )
+        learner.teach([0, 1], ["cat", "dog"]).relabel(1, "cat")
+        assert learner.is_fitted
+
+
 class TestColdStart:
     COLD = {"X_initial": None, "y_initial": None}
 

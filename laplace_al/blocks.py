@@ -18,7 +18,6 @@ _Answer: TypeAlias = NDArray[Any] | tuple[NDArray[Any], ...]
 
 # Rows of a memory map that are read at once.
 _BLOCK_SIZE = 4096
-_RANDOM = (data.RandomSampler, data.SubsetRandomSampler, data.WeightedRandomSampler)
 
 
 def is_stream(X: object) -> bool:
@@ -85,7 +84,8 @@ def blocks_of(X: Any) -> Iterator[Any]:
     TypeError
         If a block has no rows that could be counted.
     ValueError
-        If a ``DataLoader`` shuffles or drops rows, so that a position means nothing.
+        If a ``DataLoader`` shuffles or drops rows, so that a position means nothing: unless its
+        dataset is an iterable, its sampler must be a plain ``SequentialSampler``.
 
     Examples
     --------
@@ -126,13 +126,28 @@ def _is_dask(X: object) -> bool:
 
 
 def _check_order(loader: data.DataLoader[Any]) -> None:
-    if isinstance(loader.sampler, _RANDOM):
+    """Refuse whatever is not known to keep the order: there is no end of ways to shuffle."""
+    sampler = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
+    drops_rows = loader.drop_last
+    if type(sampler) is data.BatchSampler:
+        drops_rows, sampler = sampler.drop_last, sampler.sampler
+    # rows of an iterable are in the order in which it gives them
+    if not isinstance(loader.dataset, data.IterableDataset) and (
+        type(sampler) is not data.SequentialSampler
+    ):
         raise ValueError(
             "A DataLoader must go through its rows in their order, so that a position tells which "
-            f"row it is; this one draws by {type(loader.sampler).__name__}. Use shuffle=False."
+            f"row it is; this one draws by {type(sampler).__name__}. Use shuffle=False, without "
+            "sampler= and batch_sampler=; for some of the rows, load a "
+            "torch.utils.data.Subset."
         )
-    if loader.drop_last:
+    if drops_rows:
         raise ValueError("A DataLoader with drop_last=True leaves rows out. Use drop_last=False.")
+    if not getattr(loader, "in_order", True):  # torch < 2.6 has no such parameter
+        raise ValueError(
+            "A DataLoader with in_order=False gives batches as its workers finish them, so that "
+            "a position means nothing. Use in_order=True."
+        )
 
 
 def in_blocks(method: Method) -> Method:

@@ -1,3 +1,5 @@
+import inspect
+
 import dask.array as da
 import numpy as np
 import pandas as pd
@@ -5,7 +7,18 @@ import pytest
 import torch
 from scipy import sparse
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset, RandomSampler, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 from laplace_al import LaplaceUpdateClassifier, TorchFeatures
 from laplace_al.blocks import blocks_of, comes_in_blocks, concatenated, is_stream
@@ -110,17 +123,87 @@ def test_names_of_columns_are_checked_in_every_block():
         clf.predict_proba(iter([frame[:20], frame[20:].rename(columns={"a": "z"})]))
 
 
-def test_a_loader_that_shuffles_is_refused():
-    with pytest.raises(ValueError, match=r"draws by RandomSampler. Use shuffle=False"):
-        next(blocks_of(DataLoader(torch.tensor(X), shuffle=True)))
-    sampler = RandomSampler(torch.tensor(X))
-    with pytest.raises(ValueError, match="Use shuffle=False"):
-        next(blocks_of(DataLoader(torch.tensor(X), sampler=sampler)))
+class Backwards(Sampler):
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __iter__(self):
+        return iter(range(len(self.rows) - 1, -1, -1))
+
+    def __len__(self):
+        return len(self.rows)
 
 
-def test_a_loader_that_drops_rows_is_refused():
+class Pairs(BatchSampler):
+    """Batches of an order of its own, over a sampler that keeps the rows'."""
+
+    def __iter__(self):
+        return iter([[1, 0], [3, 2]])
+
+
+ROWS = torch.tensor(X[:20])
+IN_ORDER = SequentialSampler(ROWS)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "name"),
+    [
+        ({"shuffle": True}, "RandomSampler"),
+        ({"sampler": RandomSampler(ROWS)}, "RandomSampler"),
+        ({"sampler": RandomSampler(ROWS), "batch_size": None}, "RandomSampler"),
+        ({"sampler": Backwards(ROWS)}, "Backwards"),
+        ({"sampler": SubsetRandomSampler(range(9))}, "SubsetRandomSampler"),
+        ({"sampler": WeightedRandomSampler(torch.ones(20), 20)}, "WeightedRandomSampler"),
+        ({"sampler": DistributedSampler(ROWS, 2, 1, shuffle=False)}, "DistributedSampler"),
+        ({"sampler": [3, 1]}, "list"),
+        ({"batch_sampler": BatchSampler(RandomSampler(ROWS), 4, True)}, "RandomSampler"),
+        ({"batch_sampler": BatchSampler(Backwards(ROWS), 4, False)}, "Backwards"),
+        ({"batch_sampler": Pairs(IN_ORDER, 2, False)}, "Pairs"),
+        ({"batch_sampler": [[3, 1], [0]]}, "list"),
+    ],
+)
+def test_a_loader_that_shuffles_is_refused(kwargs, name):
+    with pytest.raises(ValueError, match=f"draws by {name}. Use shuffle=False"):
+        next(blocks_of(DataLoader(ROWS, **kwargs)))
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"sampler": IN_ORDER},
+        {"batch_sampler": BatchSampler(IN_ORDER, 7, False)},
+        {"sampler": BatchSampler(IN_ORDER, 7, False), "batch_size": None},
+    ],
+)
+def test_a_loader_in_order_is_read_however_it_is_made(kwargs):
+    blocks = list(blocks_of(DataLoader(ROWS, **kwargs)))
+    np.testing.assert_array_equal(np.concatenate(blocks), X[:20])
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"batch_size": 7, "drop_last": True},
+        {"batch_sampler": BatchSampler(IN_ORDER, 7, True)},
+        {"sampler": BatchSampler(IN_ORDER, 7, True), "batch_size": None},
+    ],
+)
+def test_a_loader_that_drops_rows_is_refused(kwargs):
     with pytest.raises(ValueError, match="drop_last=True leaves rows out"):
-        next(blocks_of(DataLoader(torch.tensor(X), 256, drop_last=True)))
+        next(blocks_of(DataLoader(ROWS, **kwargs)))
+
+
+def test_an_iterable_that_drops_rows_is_refused():
+    with pytest.raises(ValueError, match="drop_last=True leaves rows out"):
+        next(blocks_of(DataLoader(Rows(), 7, drop_last=True)))
+
+
+@pytest.mark.skipif(
+    "in_order" not in inspect.signature(DataLoader).parameters, reason="comes with torch 2.6"
+)
+def test_a_loader_that_does_not_wait_for_the_next_batch_is_refused():
+    with pytest.raises(ValueError, match="Use in_order=True"):
+        next(blocks_of(DataLoader(ROWS, num_workers=2, in_order=False)))
 
 
 @pytest.mark.parametrize("block", [{"pixels": X}, 1.0])

@@ -11,6 +11,13 @@ from sklearn.utils.multiclass import check_classification_targets
 
 # Kinds of NumPy dtypes that hold nothing but labels: boolean, integer, text.
 _DISCRETE = "biuUS"
+# Kinds of labels that compare with each other; a boolean is a number, too, and so comes first.
+_KINDS = (
+    ("text", str),
+    ("bytes", bytes),
+    ("booleans", bool | np.bool_),
+    ("numbers", numbers.Number),
+)
 _LARGEST_WEIGHT = 1e15
 
 
@@ -128,6 +135,7 @@ def widened_classes(classes: NDArray[Any], labels: ArrayLike) -> NDArray[Any]:
     Returns
     -------
     ndarray of shape (n_classes + n_labels,)
+        Of dtype object if the classes are, else of one that holds both.
 
     Raises
     ------
@@ -138,20 +146,34 @@ def widened_classes(classes: NDArray[Any], labels: ArrayLike) -> NDArray[Any]:
     --------
     >>> widened_classes(np.array([1, 3]), 2)
     array([1, 2, 3])
+    >>> widened_classes(np.array(["ant", "cat"], dtype=object), "bee")  # as pandas gives them
+    array(['ant', 'bee', 'cat'], dtype=object)
     """
     labels = column_or_1d(np.atleast_1d(labels))
-    kinds = {array.dtype.kind.replace("u", "i") for array in (classes, labels)}
-    if len(kinds) > 1:
+    kinds, known_kinds = _kinds(labels), _kinds(classes)
+    if len(kinds | known_kinds) > 1:
         raise ValueError(
-            f"labels must be of the kind of the classes so far, {classes.dtype}; got "
-            f"{labels.dtype}: {labels.tolist()}."
+            "labels must be of the kind of the classes so far, "
+            f"{' and '.join(sorted(known_kinds))}; got {' and '.join(sorted(kinds))}: "
+            f"{labels.tolist()}."
         )
+    if labels.dtype.kind == "O" != classes.dtype.kind:
+        labels = np.array(labels.tolist())  # else the classes would become objects
     widened = np.unique(np.concatenate([classes, labels]))
     if len(widened) < len(classes) + len(labels) or not len(labels):
         raise ValueError(
             f"labels must be new and distinct; got {labels.tolist()}, known are {classes.tolist()}."
         )
     return widened
+
+
+def _kinds(labels: NDArray[Any]) -> set[str]:
+    """Kinds of labels by their values: the dtype object says nothing of them."""
+    values = labels if labels.dtype.kind == "O" else labels[:1]
+    return {
+        next((name for name, kind in _KINDS if isinstance(value, kind)), type(value).__name__)
+        for value in values
+    }
 
 
 def class_indices(y: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.int64]:

@@ -379,6 +379,29 @@ class TestColdStart:
         assert learner.query(3).shape == (3,)
         assert learner.refit().predict_proba(X).shape == (150, 3)
 
+    @pytest.mark.parametrize("dtype", [object, "category", None])
+    def test_new_classes_open_beside_text_from_pandas(self, dtype):
+        names = load_iris().target_names
+        rows = START[:6]
+        series = pd.Series(names[y[rows]], index=rows, dtype=dtype)
+        learner = make(X_initial=X[rows], y_initial=series)
+        learner.teach(100, "virginica").teach([101, 3], pd.Series(["virginica", "setosa"]))
+        twin = make(X_initial=X[rows], y_initial=names[y[rows]])
+        twin.teach(100, "virginica").teach([101, 3], ["virginica", "setosa"])
+        assert learner.estimator_.classes_.tolist() == names.tolist()
+        np.testing.assert_array_equal(learner.predict(X), twin.predict(X))
+        np.testing.assert_array_equal(learner.predict_proba(X), twin.predict_proba(X))
+        np.testing.assert_array_equal(learner.refit().predict(X), twin.refit().predict(X))
+
+    @pytest.mark.parametrize("label", [2, 2.0, np.uint8(2)])
+    @pytest.mark.parametrize("dtype", [float, int, np.float32])
+    def test_new_classes_open_for_numbers_of_any_kind(self, label, dtype):
+        rows = START[:6]
+        learner = make(X_initial=X[rows], y_initial=y[rows].astype(dtype)).teach(100, label)
+        twin = make(X_initial=X[rows], y_initial=y[rows]).teach(100, 2)
+        assert learner.estimator_.classes_.tolist() == [0, 1, 2]
+        np.testing.assert_array_equal(learner.predict_proba(X), twin.predict_proba(X))
+
     def test_new_classes_of_an_estimator_that_cannot_open_them(self):
         learner = make(GaussianNB(), **self.COLD).teach([0, 1, 50, 51], [0, 0, 1, 1])
         learner.teach([100, 101], [2, 2])

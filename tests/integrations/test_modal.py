@@ -155,6 +155,20 @@ class TestTeach:
         twin.add_classes(2).partial_fit(X[[100, 3]], y[[100, 3]])
         np.testing.assert_array_equal(learner.predict_proba(X), twin.predict_proba(X))
 
+    @pytest.mark.parametrize("known", [np.asarray, pd.Series])
+    @pytest.mark.parametrize("new", [list, np.asarray, pd.Series])
+    def test_a_new_class_opens_beside_text_from_pandas(self, known, new):
+        names = load_iris().target_names
+        rows = START[:6]
+        learner = ActiveLearner(
+            LaplaceUpdateClassifier(), X_training=X[rows], y_training=known(names[y[rows]])
+        )
+        learner.teach(X[[100, 3]], new(names[y[[100, 3]]]))
+        twin = LaplaceUpdateClassifier().fit(X[rows], names[y[rows]])
+        twin.add_classes("virginica").partial_fit(X[[100, 3]], names[y[[100, 3]]])
+        np.testing.assert_array_equal(learner.predict(X), twin.predict(X))
+        np.testing.assert_array_equal(learner.predict_proba(X), twin.predict_proba(X))
+
     def test_a_new_class_where_none_can_be_opened_refits(self):
         learner = make(SGDClassifier(random_state=0), rows=START[:6])
         learner.teach(X[[100]], y[[100]])

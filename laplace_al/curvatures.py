@@ -8,6 +8,7 @@ the other. The secant over the way that the logits go when the instance is left 
 import numpy as np
 import torch
 
+from laplace_al.likelihoods import sum_of_others
 from laplace_al.typing import Numbers
 
 _SHARE_OF_SECANT = 0.2
@@ -107,7 +108,8 @@ def secant_stiffening(
     Returns
     -------
     Tensor of shape (n, C)
-        Factor of the curvature; 1 where the secant has no meaning.
+        Factor of the curvature; 1 where the secant has no meaning, or the curvature is lost to
+        rounding.
 
     Examples
     --------
@@ -115,8 +117,13 @@ def secant_stiffening(
     >>> secant_stiffening(mean, without, torch.logit(mean))
     tensor([[1.6086]])
     """
-    curvature = (mean * (1 - mean)).clamp_min(torch.finfo(mean.dtype).tiny)
+    # The full structure multiplies the factor with p_k p_l, too: 1 - p_k must not round to 0.
+    complement = 1 - mean if mean.shape[1] == 1 else sum_of_others(mean)
+    curvature = mean * complement
+    number = torch.finfo(mean.dtype)
+    is_curved = curvature > number.tiny / number.eps  # else the ratio may overflow
     is_far = moved.abs() > 1e-4
     secant = (mean - without) / torch.where(is_far, moved, 1.0)  # eq-secant
+    ratio = secant / torch.where(is_curved, curvature, 1.0)
     # eq-stiffening
-    return torch.where(is_far & (secant > 0), secant / curvature, 1.0) ** _SHARE_OF_SECANT
+    return torch.where(is_curved & is_far & (secant > 0), ratio, 1.0) ** _SHARE_OF_SECANT

@@ -232,6 +232,32 @@ def softmax(logits: torch.Tensor) -> torch.Tensor:
     return exponentials / exponentials.sum(dim=1, keepdim=True)
 
 
+def sum_of_others(values: torch.Tensor) -> torch.Tensor:
+    """What each number of a row leaves of its sum, as exact as if the others were added up.
+
+    Of probabilities this is 1 - p_k, where p_k is next to 1 as well.
+
+    Parameters
+    ----------
+    values : Tensor of shape (n, C)
+        Not negative.
+
+    Returns
+    -------
+    Tensor of shape (n, C)
+
+    Examples
+    --------
+    >>> import torch
+    >>> sum_of_others(torch.tensor([[1.0, 1e-9, 2e-9]]))
+    tensor([[3.0000e-09, 1.0000e+00, 1.0000e+00]])
+    """
+    # only the largest can be more than half of the sum, and cancel
+    largest = values.argmax(dim=1, keepdim=True)
+    others = values.scatter(1, largest, 0.0).sum(dim=1, keepdim=True)
+    return (values.sum(dim=1, keepdim=True) - values).scatter(1, largest, others)
+
+
 def likelihood_of(n_classes: int) -> Likelihood:
     """Likelihood of a label among so many classes: one logit for two, else one a class.
 

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import reference
@@ -15,6 +17,7 @@ from laplace_al.likelihoods import (
     mode_coefficients,
     mode_coefficients_at_once,
     softmax,
+    sum_of_others,
 )
 
 LIKELIHOODS = [likelihood_of(n_classes) for n_classes in (2, 3, 10)]
@@ -76,6 +79,17 @@ def test_probabilities_are_those_of_their_logarithms(likelihood, scale):
 def test_softmax_is_that_of_torch():
     logits = torch.tensor([[0.0, -1e308, 700.0], [-2.0, 1e4, 1e4], [3.0, -torch.inf, 1.0]])
     torch.testing.assert_close(softmax(logits.double()), torch.softmax(logits.double(), dim=1))
+
+
+@given(
+    st.lists(st.floats(0, 1e30), min_size=1, max_size=6), st.sampled_from(["float32", "float64"])
+)
+def test_sums_of_others_do_not_cancel(values, dtype):
+    row = torch.tensor([values], dtype=getattr(torch, dtype))
+    numbers = row[0].tolist()
+    expected = [math.fsum(numbers[:k] + numbers[k + 1 :]) for k in range(len(numbers))]
+    found = sum_of_others(row)[0]
+    np.testing.assert_allclose(found, expected, rtol=20 * torch.finfo(row.dtype).eps)
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)

@@ -1,7 +1,10 @@
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from laplace_al import structures
+from laplace_al.curvatures import secant_stiffening
 from laplace_al.structures import (
     STRUCTURES,
     choose_structure,
@@ -70,6 +73,30 @@ def test_a_secant_stiffens_the_curvature_of_the_softmax(name):
         else:
             factor = stiffening[i, p[i].argmax()] if name == "shared" else stiffening[i]
             torch.testing.assert_close(stiff[i], plain[i] * factor)
+
+
+@given(
+    st.lists(st.floats(-100, 100), min_size=3, max_size=5),
+    st.integers(0, 4),
+    st.floats(0, 200),
+    st.sampled_from([torch.float32, torch.float64]),
+)
+def test_a_saturated_label_is_curved_alike_in_the_full_and_the_per_class_structure(
+    without, label, gained, dtype
+):
+    before = torch.tensor([without], dtype=dtype)
+    logits = before.clone()
+    logits[0, label % len(without)] += gained  # by learning the label
+    p, p_before = torch.softmax(logits, dim=1), torch.softmax(before, dim=1)
+    stiffening = secant_stiffening(p, p_before, logits - before)
+    one = torch.ones(1, dtype=dtype)
+    root = STRUCTURES["full"].curvature("secant", p, one, stiffening)(0)
+    found = (root @ root.T).diagonal()
+    expected = STRUCTURES["per_class"].curvature("secant", p, one, stiffening)[0]
+    eps = torch.finfo(dtype).eps
+    # p (1 - p) is rounded to units of eps, and the stiffening of these is (q / eps)^(1/5)
+    torch.testing.assert_close(found, expected, rtol=100 * eps, atol=30 * eps**0.8)
+    assert found.max() < 1
 
 
 @pytest.mark.parametrize("name", STRUCTURES)

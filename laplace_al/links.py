@@ -8,7 +8,7 @@ import math
 
 import torch
 
-from laplace_al.likelihoods import softmax
+from laplace_al.likelihoods import softmax, sum_of_others
 
 
 def plug_in(mean: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
@@ -94,7 +94,7 @@ def bridge(mean: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
     variance = variance.clamp_min(torch.finfo(variance.dtype).tiny ** 0.5).expand_as(mean)
     total = variance.sum(dim=1, keepdim=True)
     mean = mean - variance / total * mean.sum(dim=1, keepdim=True)
-    variance = variance - variance.square() / total
+    variance = variance * (sum_of_others(variance) / total)  # v - v^2 / total would cancel
     evidence = mean + torch.logsumexp(-mean, dim=1, keepdim=True) - 2 * math.log(n_outputs)
     base = torch.log(torch.full_like(evidence, 1 - 2 / n_outputs))
     return torch.logaddexp(base, evidence) - variance.log()  # eq-bridge

@@ -1,6 +1,11 @@
+import math
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
 from scipy.special import expit
 
 from laplace_al import links
@@ -67,6 +72,27 @@ def test_the_bridge_ignores_a_common_shift():
     torch.testing.assert_close(torch.softmax(links.bridge(mean + 5, variance), dim=1), expected)
     certain = links.bridge(mean, 0 * variance)
     assert torch.isfinite(certain).all()
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(-20, 20, width=32), st.floats(2**-20, 2**60, width=32)),
+        min_size=3,
+        max_size=6,
+    ),
+    st.sampled_from([torch.float32, torch.float64]),
+)
+@example([(0.0, 3e7), (1.0, 1.0), (2.0, 1.0)], torch.float32)
+def test_the_bridge_keeps_its_digits_beside_a_variance_that_outweighs_the_others(row, dtype):
+    mean, variance = torch.tensor(row, dtype=dtype).T[:, None]
+    m, v = [Fraction(x) for x in mean[0].tolist()], [Fraction(x) for x in variance[0].tolist()]
+    total, n = sum(v), len(row)
+    m = [float(a - b / total * sum(m)) for a, b in zip(m, v, strict=True)]
+    v = [float(b - b * b / total) for b in v]
+    evidence = [a + np.logaddexp.reduce(np.negative(m)) - 2 * math.log(n) for a in m]
+    expected = np.logaddexp(math.log(1 - 2 / n), evidence) - np.log(v)
+    found = links.bridge(mean, variance)[0]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2000 * torch.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("link", [links.mean_field, links.plug_in, links.bridge])

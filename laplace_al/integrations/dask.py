@@ -22,12 +22,17 @@ import numpy as np
 from dask.delayed import Delayed
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
+from sklearn.utils.validation import _num_samples
 
 from laplace_al.classifier import LaplaceUpdateClassifier
 from laplace_al.features import TorchFeatures, share
 from laplace_al.fitting import Labelled
 from laplace_al.strategies.base import QueryStrategy
-from laplace_al.strategies.checks import check_candidates, check_n_instances
+from laplace_al.strategies.checks import (
+    candidates_of_block,
+    check_candidates,
+    check_n_instances,
+)
 from laplace_al.strategies.passes import leaders_of_block
 from laplace_al.strategies.ranking import Leaders, draw_seed
 
@@ -273,14 +278,21 @@ def query(
     ranking, limit, with_rows = strategy.shortlist(check_n_instances(n_instances, math.inf))
     ranking._validate_params()
     X_pool = _with_sizes(_in_rows(X_pool))
-    is_open = check_candidates(candidates, len(X_pool))
-    n_instances = check_n_instances(n_instances, int(is_open.sum()))
+    is_open = None if candidates is None else check_candidates(candidates, len(X_pool))
+    n_instances = check_n_instances(n_instances, len(X_pool) if is_open is None else is_open.sum())
     rng = check_random_state(strategy.random_state)
     seed = draw_seed(rng)
     shipped = _shipped(learner.estimator_ if hasattr(learner, "teach") else learner)
     parts = [
         dask.delayed(_leaders)(
-            ranking, shipped, block, is_open[rows], limit, seed, rows.start, with_rows
+            ranking,
+            shipped,
+            block,
+            None if is_open is None else is_open[rows],
+            limit,
+            seed,
+            rows.start,
+            with_rows,
         )
         for block, rows in _blocks(X_pool)
     ]
@@ -428,12 +440,13 @@ def _leaders(
     ranking: QueryStrategy,
     learner: Any,
     block: Any,
-    candidates: NDArray[np.bool_],
+    candidates: NDArray[np.bool_] | None,
     limit: int,
     seed: int,
     start: int,
     with_rows: bool,
 ) -> Leaders:
+    is_open = candidates_of_block(candidates, 0, _num_samples(block))
     return leaders_of_block(
-        ranking, learner, block, candidates, limit, seed, start=start, with_rows=with_rows
+        ranking, learner, block, is_open, limit, seed, start=start, with_rows=with_rows
     )[0]

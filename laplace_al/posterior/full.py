@@ -164,7 +164,8 @@ class FullPosterior(Posterior):
         whitened = (features @ root.reshape(size, -1)).reshape(n_outputs, -1)  # (C, N), F
         logits = features @ self.mean
         # Newton's steps on C x C numbers, each of which decides whether there is another
-        learnt = update(*on_host(logits, whitened @ whitened.T, targets, weights))
+        block = on_host(logits, whitened @ whitened.T, targets, weights)
+        learnt = update(*(part.double() for part in block))
         coefficients, curvature_root = (part.to(root) for part in learnt)
         mean = self.mean + (root @ (whitened.T @ coefficients[0])).reshape(size, n_outputs)
         basis, coordinates = torch.linalg.qr(whitened.T @ curvature_root)  # E = Q X

@@ -1,6 +1,7 @@
 import numpy as np
 import torch
 
+from laplace_al import LaplaceUpdateClassifier
 from laplace_al.curvatures import full_curvature_root
 from laplace_al.likelihoods import likelihood_of
 from laplace_al.posterior import FullPosterior
@@ -40,3 +41,19 @@ def test_information_is_the_sum_over_instances():
         for phi, root in zip(features, roots, strict=True)
     )
     np.testing.assert_allclose(found[0], expected, atol=1e-12)
+
+
+def test_the_mode_of_a_label_is_found_in_double_precision():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(150, 4))
+    y = X[:, :3].argmax(axis=1)
+    found = {}
+    for dtype in ("float64", "float32"):
+        clf = LaplaceUpdateClassifier(
+            covariance="full", dtype=dtype, calibration=None, prior_precision=0.01
+        )
+        clf.fit(X[:50], y[:50])
+        for i in range(50, 150):
+            clf.partial_fit(X[[i]], y[[i]])
+        found[dtype] = clf.coef_
+    np.testing.assert_allclose(found["float32"], found["float64"], atol=1e-3)

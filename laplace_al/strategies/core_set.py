@@ -2,10 +2,9 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import pairwise_distances_argmin
 
 from laplace_al.strategies.base import QueryStrategy
-from laplace_al.strategies.distances import paired_distances
+from laplace_al.strategies.distances import distances_to_nearest, paired_distances
 from laplace_al.strategies.ranking import best
 from laplace_al.strategies.view import PoolView
 from laplace_al.typing import Choice
@@ -48,9 +47,7 @@ class CoreSet(QueryStrategy):
         """Distance to the nearest labelled instance, (n_pool,); 0 if there is none."""
         if not len(view.labelled):
             return np.zeros(len(view.features))
-        labelled = view.labelled.astype(view.features.dtype, copy=False)
-        nearest = pairwise_distances_argmin(view.features, labelled)
-        return paired_distances(view.features, labelled, nearest)
+        return distances_to_nearest(view.features, view.labelled)
 
     def choose(
         self,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.metrics import pairwise_distances_argmin
 
 
 def paired_distances(
@@ -37,6 +38,32 @@ def paired_distances(
         difference = rows[block] - others[pairs[block]]
         squared[block] = np.einsum("nd,nd->n", difference, difference)
     return np.sqrt(squared, out=squared)
+
+
+def distances_to_nearest(
+    rows: NDArray[np.floating], others: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Distance of each row to the nearest of other rows.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, D)
+    others : ndarray of shape (m, D)
+
+    Returns
+    -------
+    ndarray of shape (n,), dtype float64
+        Infinity if there are no others.
+
+    Examples
+    --------
+    >>> distances_to_nearest(np.array([[0.0], [5.0]]), np.array([[1.0], [3.0]]))
+    array([1., 2.])
+    """
+    if not len(others):
+        return np.full(len(rows), np.inf)
+    others = others.astype(rows.dtype, copy=False)
+    return paired_distances(rows, others, pairwise_distances_argmin(rows, others))
 
 
 class Neighborhoods:

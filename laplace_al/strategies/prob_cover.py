@@ -6,11 +6,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
-from sklearn.metrics import pairwise_distances_argmin
 from sklearn.utils._param_validation import Interval
 
 from laplace_al.strategies.base import QueryStrategy
-from laplace_al.strategies.distances import Neighborhoods, paired_distances
+from laplace_al.strategies.distances import Neighborhoods, distances_to_nearest
 from laplace_al.strategies.ranking import best
 from laplace_al.strategies.view import PoolView
 from laplace_al.typing import Choice, RandomState
@@ -91,14 +90,10 @@ class ProbCover(QueryStrategy):
         return positions, utilities
 
     def _balls(self, view: PoolView) -> "Balls":
-        features = view.features
-        neighborhoods = Neighborhoods(features)
+        neighborhoods = Neighborhoods(view.features)
         radius = median_distance(neighborhoods) if self.radius is None else self.radius
-        if not len(view.labelled):
-            return Balls(neighborhoods, radius, np.zeros(len(features), dtype=bool))
-        labelled = view.labelled.astype(features.dtype, copy=False)
-        nearest = pairwise_distances_argmin(features, labelled)
-        return Balls(neighborhoods, radius, paired_distances(features, labelled, nearest) <= radius)
+        is_covered = distances_to_nearest(view.features, view.labelled) <= radius
+        return Balls(neighborhoods, radius, is_covered)
 
 
 class Balls:

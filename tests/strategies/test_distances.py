@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from laplace_al.strategies import distances
-from laplace_al.strategies.distances import Neighborhoods, paired_distances
+from laplace_al.strategies.distances import Neighborhoods, distances_to_nearest, paired_distances
 
 rng = np.random.default_rng(0)
 BLOBS = rng.normal(size=(5, 12))[np.arange(150) % 5] + 0.1 * rng.normal(size=(150, 12))
@@ -43,6 +43,19 @@ def found_within(X, *args):
     """Pairs as a sorted list of tuples."""
     blocks = Neighborhoods(X).pairs_within(*args)
     return sorted(pair for first, second in blocks for pair in listed(first, second))
+
+
+@pytest.mark.parametrize("step", [1, 7])
+def test_distances_to_the_nearest_of_others(pool, step):
+    nearest = distances_to_nearest(pool, pool[::step].astype(np.float64))
+    rtol = 1e-5 if pool.dtype == np.float32 else 1e-6
+    np.testing.assert_allclose(nearest, all_distances(pool)[:, ::step].min(axis=1), rtol=rtol)
+    assert not nearest[::step].any()  # exactly
+    assert nearest.dtype == np.float64
+
+
+def test_no_others_are_infinitely_far():
+    np.testing.assert_array_equal(distances_to_nearest(BLOBS[:2], BLOBS[:0]), [np.inf, np.inf])
 
 
 @pytest.mark.parametrize("n_neighbors", [1, 5, 1000])

@@ -299,10 +299,7 @@ def check_features(features: Any, start: int, stop: int) -> NDArray[np.floating]
     array([[1., 1.]], dtype=float32)
     """
     if isinstance(features, torch.Tensor):
-        features = features.detach().cpu()
-        if features.dtype in (torch.float16, torch.bfloat16):
-            features = features.float()
-        features = features.numpy()
+        features = as_array(features)
     elif issparse(features):
         features = features.toarray()
     elif isinstance(features, tuple | dict) or not hasattr(features, "__len__"):

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from laplace_al.networks import as_input, captured, frozen
+from laplace_al.networks import as_input, captured, check_features, frozen
 
 
 def test_captured_lists_the_calls_in_their_order():
@@ -41,3 +41,18 @@ def test_as_input_without_weights_takes_the_default_dtype():
 
 def test_floats_before_an_embedding_bag_of_weights_stay_floats():
     assert as_input(nn.Embedding(3, 1), np.ones((1, 1))).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [
+        (torch.bfloat16, np.float32),
+        (torch.float16, np.float32),
+        (torch.float32, np.float32),
+        (torch.float64, np.float64),
+    ],
+)
+def test_features_of_a_tensor_are_float32_or_wider(dtype, expected):
+    features = check_features(torch.full((2, 1), 0.75, dtype=dtype, requires_grad=True), 0, 2)
+    assert features.dtype == expected
+    np.testing.assert_array_equal(features, 0.75)

@@ -1,7 +1,7 @@
 """What happened in a loop of active learning, and what has a label because of it."""
 
 import datetime
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Self, TypeAlias
 
@@ -91,7 +91,7 @@ class Record:
         """
         return cls((), np.zeros(n_pool, dtype=np.int8), ())
 
-    def add(self, events: Iterable[Event]) -> "Record":
+    def add(self, events: Sequence[Event]) -> "Record":
         """With what happened next.
 
         Parameters

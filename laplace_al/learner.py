@@ -665,7 +665,12 @@ class ActiveLearner:
 
     def _check_y(self, y: Any, n_labels: int) -> NDArray[Any]:
         """Labels, of the kind of those so far and among the declared classes."""
-        y, _ = check_labels(np.atleast_1d(y), None, n_labels)
+        y = np.atleast_1d(y)
+        if any(label is None for label in y.ravel()):
+            raise ValueError(
+                "y must hold a label for each instance; got None. Call skip for what gets none."
+            )
+        y, _ = check_labels(y, None, n_labels)
         declared = getattr(self.estimator_, "classes", None)
         declared = self.classes if declared is None else declared
         if declared is not None:

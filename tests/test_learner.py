@@ -294,6 +294,14 @@ class TestSkipAndRelabel:
         np.testing.assert_array_equal(learner.predict_proba(X), twin.predict_proba(X))
 
 
+def test_no_label_is_not_a_label():
+    learner = make()
+    before = state(learner)
+    with pytest.raises(ValueError, match=r"got None\. Call skip for what gets none"):
+        learner.teach(0, None)
+    assert_unchanged(learner, before)
+
+
 class TestTooFewClassesLeft:
     """A correction may take the only label of the second class."""
 

@@ -28,8 +28,8 @@ from laplace_al.labels import (
     ClassWeight,
     check_labels,
     class_indices,
-    class_weights,
     distinct_classes,
+    weighted_by_class,
     widened_classes,
 )
 from laplace_al.last_layer import LINKS, KnownInputs, LastLayer, drawn_seed
@@ -129,7 +129,8 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
     classes : array-like of shape (n_classes,), default=None
         All labels that may ever occur. None: those in the first y, or given to ``partial_fit``.
     class_weight : dict, "balanced" or None, default=None
-        Weights of classes, multiplied with ``sample_weight``. ``"balanced"`` is for ``fit``
+        Weights >= 0 of classes, 1 where a dict has none, multiplied with ``sample_weight``.
+        ``"balanced"`` gives each class the same total, sample weights counted; it is for ``fit``
         alone.
     memory_size : int or None, default=0
         How many labelled instances to keep, as features: 0 none, None all, else the newest. With
@@ -459,7 +460,12 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
             )
         self.classes_ = distinct_classes(y if self.classes is None else self.classes)
         indices = class_indices(y, self.classes_)
-        return indices, sample_weight * class_weights(self.class_weight, y)
+        return indices, self._weighted_by_class(sample_weight, indices)
+
+    def _weighted_by_class(
+        self, sample_weight: NDArray[np.float64], indices: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        return weighted_by_class(sample_weight, self.class_weight, indices, self.classes_)
 
     @all_or_nothing
     @like_tensors
@@ -515,7 +521,7 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
                 "Pass a dict, e.g. from sklearn.utils.compute_class_weight."
             )
         indices = class_indices(y, self.classes_)
-        weights = features.new_tensor(sample_weight * class_weights(self.class_weight, y))
+        weights = features.new_tensor(self._weighted_by_class(sample_weight, indices))
         indices = features.new_tensor(indices)
         likelihood = likelihood_of(len(self.classes_))
         data = Labelled(features, likelihood.encode(indices), weights, likelihood)
@@ -701,8 +707,9 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         features = self._features(X, reset=False)
         y, sample_weight = check_labels(y, sample_weight, len(features))
         likelihood = likelihood_of(len(self.classes_))
-        targets = likelihood.encode(features.new_tensor(class_indices(y, self.classes_)))
-        weights = features.new_tensor(sample_weight * class_weights(self.class_weight, y))
+        indices = class_indices(y, self.classes_)
+        targets = likelihood.encode(features.new_tensor(indices))
+        weights = features.new_tensor(self._weighted_by_class(sample_weight, indices))
         residual = likelihood.residual(self.posterior_.logits(features), targets)
         prior = IsotropicPrior(self.posterior_.prior_mean, self.prior_precision_)
         gradient = prior.gradient(self.posterior_.mean) - features.T @ (weights[:, None] * residual)

@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils import check_array, column_or_1d, compute_class_weight
+from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
 # Kinds of NumPy dtypes that hold nothing but labels: boolean, integer, text.
@@ -213,33 +213,74 @@ def class_indices(y: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.int64]:
     return indices if same_kind else np.searchsorted(classes, y)
 
 
-def class_weights(class_weight: ClassWeight, y: NDArray[Any]) -> NDArray[np.float64] | float:
-    """Weight of the class of each instance.
+def weighted_by_class(
+    sample_weight: NDArray[np.float64],
+    class_weight: ClassWeight,
+    indices: NDArray[np.int64],
+    classes: NDArray[Any],
+) -> NDArray[np.float64]:
+    """Weights of instances times those of their classes.
+
+    ``"balanced"`` gives each class the same total weight, and all together what they had: weight k
+    counts as k instances, and a class without weight as none.
 
     Parameters
     ----------
+    sample_weight : ndarray of shape (n,)
+        Valid ones, see :func:`check_labels`.
     class_weight : dict, "balanced" or None
-    y : ndarray of shape (n,)
+        A class that a dict lacks has weight 1.
+    indices : ndarray of shape (n,)
+        Positions of the labels among the classes.
+    classes : ndarray of shape (n_classes,)
 
     Returns
     -------
-    ndarray of shape (n,) or float
-        1.0 for None.
+    ndarray of shape (n,)
 
     Raises
     ------
     ValueError
-        If a weight is negative.
+        If a product is not what a weight may be, all are zero, or a dict has keys that are no
+        classes in place of some that are.
 
     Examples
     --------
-    >>> class_weights({"a": 2.0}, np.array(["a", "b"]))
-    array([2., 1.])
+    >>> indices, classes = np.array([0, 1, 1]), np.array(["a", "b"])
+    >>> weighted_by_class(np.ones(3), {"a": 2.0}, indices, classes)
+    array([2., 1., 1.])
+    >>> weighted_by_class(np.array([1.0, 1.0, 2.0]), "balanced", indices, classes)
+    array([2.        , 0.66666667, 1.33333333])
     """
     if class_weight is None:
-        return 1.0
-    present, indices = np.unique(y, return_inverse=True)
-    weights = compute_class_weight(class_weight, classes=present, y=y)[indices]
-    if (weights < 0).any():
-        raise ValueError(f"class_weight must be >= 0 for every class; got {class_weight}.")
+        return sample_weight
+    with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is refused below
+        if class_weight == "balanced":
+            totals = np.bincount(indices, sample_weight, minlength=len(classes))
+            share = totals.sum() / np.count_nonzero(totals)
+            of_classes = np.divide(share, totals, out=np.zeros_like(totals), where=totals > 0)
+        else:
+            of_classes = _from_dict(class_weight, classes.tolist())
+        weights = sample_weight * of_classes[indices]
+    if not ((weights >= 0) & (weights <= _LARGEST_WEIGHT)).all() or not weights.any():
+        raise ValueError(
+            "class_weight must be >= 0, and its products with sample_weight at most "
+            f"{_LARGEST_WEIGHT:g} and not all zero; got {class_weight!r}, with products between "
+            f"{weights.min():g} and {weights.max():g}. Give classes finite weights near 1."
+        )
     return weights
+
+
+def _from_dict(class_weight: Mapping[Any, float], classes: list[Any]) -> NDArray[np.float64]:
+    lacking = [label for label in classes if label not in class_weight]
+    if lacking and len(class_weight) > len(classes) - len(lacking):
+        raise ValueError(
+            f"class_weight must have classes as its keys; got {class_weight!r}, without "
+            f"{lacking} of the classes {classes}. Give keys the type of the labels in y."
+        )
+    try:
+        return np.array([class_weight.get(label, 1.0) for label in classes], dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(
+            f"class_weight must hold numbers >= 0; got {class_weight!r}: {error}."
+        ) from error

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from laplace_al.classifier import LaplaceUpdateClassifier
 from laplace_al.devices import as_array
 from laplace_al.features import Extracted, features_of
-from laplace_al.labels import class_weights
+from laplace_al.labels import class_indices, weighted_by_class
 from laplace_al.pool import PoolState
 from laplace_al.typing import Features, Instances
 
@@ -114,8 +114,12 @@ class ScoredPool:
         ):
             return self.after_fit()
         labelled = known.part(np.asarray(positions, dtype=np.int64))
-        y = np.asarray(labels)
-        weights = np.broadcast_to(class_weights(classifier.class_weight, y), y.shape)
+        weights = weighted_by_class(
+            np.ones(n_labels),
+            classifier.class_weight,
+            class_indices(np.asarray(labels), classifier.classes_),
+            classifier.classes_,
+        )
         state = known.affected(labelled.learn(range(n_labels), labels, weights))
         state.posterior, state.calibration = classifier.posterior_, classifier.calibration_
         # what was subtracted from the variances has the rounding of the features

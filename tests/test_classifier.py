@@ -1,4 +1,5 @@
 import copy
+import inspect
 import pickle
 import warnings
 
@@ -21,6 +22,7 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import compute_class_weight
 from skorch import NeuralNetClassifier
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -96,6 +98,36 @@ class TestFit:
         weighted = clone(clf).fit(A, b, sample_weight=weights)
         repeated = clone(clf).fit(A.repeat(weights, axis=0), b.repeat(weights))
         np.testing.assert_allclose(weighted.predict_proba(A), repeated.predict_proba(A), rtol=1e-7)
+
+    @pytest.mark.parametrize("params", SETTINGS)
+    @pytest.mark.parametrize("n_classes", N_CLASSES)
+    def test_balanced_weights_count_repetitions(self, params, n_classes):
+        A, b = data(n_classes)
+        weights = np.random.default_rng(0).integers(0, 4, size=len(b)) * (1 + (b == 0))
+        clf = LaplaceUpdateClassifier(class_weight="balanced", **params, calibration=None)
+        weighted = clone(clf).fit(A, b, sample_weight=weights)
+        repeated = clone(clf).fit(A.repeat(weights, axis=0), b.repeat(weights))
+        np.testing.assert_allclose(weighted.predict_proba(A), repeated.predict_proba(A), rtol=1e-7)
+
+    def test_balanced_weights_do_not_count_a_class_that_has_none(self):
+        A, b = data(3)
+        clf = LaplaceUpdateClassifier(class_weight="balanced", classes=[0, 1, 2])
+        weighted = clone(clf).fit(A, b, sample_weight=b > 0)
+        absent = clone(clf).fit(A[b > 0], b[b > 0])
+        np.testing.assert_allclose(weighted.predict_proba(A), absent.predict_proba(A), rtol=1e-7)
+
+    @pytest.mark.skipif(
+        "sample_weight" not in inspect.signature(compute_class_weight).parameters,
+        reason="as of a later scikit-learn",
+    )
+    def test_balanced_weights_are_those_of_logistic_regression(self):
+        A, b = data(3)
+        weights = np.random.default_rng(0).uniform(0.1, 5, size=len(b))
+        clf = LaplaceUpdateClassifier(class_weight="balanced", fit_intercept=False)
+        twin = LogisticRegression(fit_intercept=False, class_weight="balanced", tol=1e-9)
+        np.testing.assert_allclose(
+            clf.fit(A, b, weights).coef_, twin.fit(A, b, weights).coef_, atol=1e-5
+        )
 
     def test_class_weight_multiplies_sample_weight(self):
         A, b = data(3)
@@ -252,6 +284,13 @@ class TestPartialFit:
         base.partial_fit(A[60:], b[60:])
         twin.partial_fit(A[60:], b[60:], sample_weight=np.where(b[60:] == 0, 3.0, 1.0))
         assert same(arrays(base), arrays(twin))
+
+    def test_weights_of_other_classes_than_those_of_the_call(self):
+        A, b = data(3)
+        base = LaplaceUpdateClassifier(class_weight={0: 3.0}).fit(A[:60], b[:60])
+        twin = copy.deepcopy(base).set_params(class_weight=None)
+        row = np.flatnonzero(b == 1)[-1:]
+        assert same(arrays(base.partial_fit(A[row], [1])), arrays(twin.partial_fit(A[row], [1])))
 
     @pytest.mark.parametrize("params", SETTINGS)
     def test_passes_repeat_the_update(self, params):
@@ -652,6 +691,13 @@ class TestNewtonDecrement:
         clf = LaplaceUpdateClassifier(class_weight={0: 3.0}).fit(A, b)
         assert clf.newton_decrement(A, b) < 1e-4
         assert clf.set_params(class_weight=None).newton_decrement(A, b) > 0.1
+
+    def test_balanced_weights_count_sample_weights(self):
+        A, b = data(3)
+        weights = np.where(b == 0, 5.0, 1.0)
+        clf = LaplaceUpdateClassifier(class_weight="balanced").fit(A, b, weights)
+        assert clf.newton_decrement(A, b, weights) < 1e-4
+        assert clf.newton_decrement(A, b) > 0.01
 
     def test_a_pretrained_head_is_its_own_prior(self):
         net = module()
@@ -1308,6 +1354,15 @@ class TestErrors:
     def test_negative_class_weight(self, fitted):
         fitted.set_params(class_weight={0: -1.0})
         self.check(fitted, "fit", (X, y), "class_weight must be >= 0")
+
+    @pytest.mark.parametrize("method", ["fit", "partial_fit", "newton_decrement"])
+    @pytest.mark.parametrize(
+        "class_weight",
+        [{0: np.nan}, {0: np.inf}, {0: 1e16}, {0: -1e-300}, dict.fromkeys(range(10), 0), {"0": 1}],
+    )
+    def test_wrong_weights_of_classes(self, fitted, method, class_weight):
+        fitted.set_params(class_weight=class_weight)
+        self.check(fitted, method, (X, y), "class_weight must .*got .*Give")
 
     def test_balanced_weights_of_a_stream(self, fitted):
         fitted.set_params(class_weight="balanced")

@@ -105,6 +105,16 @@ class TestInOneProcess:
             over_blocks.fit(clf, X_BLOCKS, np.full(2000, "a"))
         assert vars(clf) == before
 
+    def test_weights_of_classes(self):
+        weights = np.where(y == "a", 3.0, 0.5)
+        clf = LaplaceUpdateClassifier(class_weight="balanced")
+        expected = clone(clf).fit(X, y, weights)
+        close(over_blocks.fit(clf, X_BLOCKS, y, weights).coef_, expected.coef_, 1e-6)
+        before = dict(vars(clf.set_params(class_weight={"a": np.nan})))
+        with pytest.raises(ValueError, match=r"class_weight must be >= 0.*got \{'a': nan\}"):
+            over_blocks.fit(clf, X_BLOCKS, y, weights)
+        assert vars(clf) == before
+
     def test_unknown_sizes(self, fitted):
         unknown = X_BLOCKS[X_BLOCKS[:, 0] > 0]
         known = X[X[:, 0] > 0]

@@ -10,11 +10,13 @@ import os
 import pathlib
 import sqlite3
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+from scipy import sparse
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples
 
@@ -300,14 +302,18 @@ def _locked(path: pathlib.Path) -> sqlite3.Connection:
 def digest(X: Instances) -> str:
     """A fingerprint of a pool: of up to 1000 of its rows, at even distances.
 
+    A journal is to open at once, however large its pool. What has to tell all data apart is
+    :func:`laplace_al.results.data_digest`.
+
     Parameters
     ----------
-    X : array-like of shape (n_pool, ...)
+    X : array-like or sparse matrix of shape (n_pool, ...)
 
     Returns
     -------
     str
-        Equal for equal numbers or texts, whatever the container and the width of its dtype.
+        Equal for equal numbers or texts, whatever the container and the width of its dtype; but a
+        sparse matrix is not equal to a dense one.
 
     Examples
     --------
@@ -316,6 +322,10 @@ def digest(X: Instances) -> str:
     """
     n = _num_samples(X)
     rows = np.unique(np.linspace(0, n - 1, min(n, _N_DIGESTED)).astype(int))
+    if sparse.issparse(X):
+        *places, held = canonical_parts(cast(Any, X).tocsr()[rows])
+        parts = [*places, held.astype(np.float64)]
+        return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
     some = _safe_indexing(X, rows) if n else []
     if isinstance(some, pd.DataFrame):
         some = some.to_numpy()
@@ -327,6 +337,30 @@ def digest(X: Instances) -> str:
     else:
         content = b""  # objects of which no more is known than how many they are
     return hashlib.sha256(content).hexdigest()
+
+
+def canonical_parts(X: Any) -> list[NDArray[Any]]:
+    """What a sparse matrix holds, in the same arrays however it is stored.
+
+    Parameters
+    ----------
+    X : sparse matrix or array of shape (n, n_features)
+
+    Returns
+    -------
+    list of ndarray
+        Shape, row pointers, columns and values of what is not 0.
+
+    Examples
+    --------
+    >>> [part.tolist() for part in canonical_parts(sparse.coo_array([[0, 3], [0, 0]]))]
+    [[2, 2], [0, 1, 1], [1], [3]]
+    """
+    X = X.tocsr(copy=True)  # what follows is in place
+    X.sum_duplicates()
+    X.eliminate_zeros()
+    integers = [np.asarray(part, dtype=np.int64) for part in (X.shape, X.indptr, X.indices)]
+    return [*integers, X.data]
 
 
 def _is_plain(value: object) -> bool:

@@ -20,9 +20,8 @@ from sklearn.utils.validation import _num_samples, check_consistent_length
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
-from laplace_al.journal import digest as pool_digest
 from laplace_al.learner import ActiveLearner, RefitEvery
-from laplace_al.results import ResultsFile, fingerprint
+from laplace_al.results import ResultsFile, data_digest, fingerprint
 from laplace_al.stopping import StoppingRule
 from laplace_al.strategies.base import QueryStrategy
 from laplace_al.typing import Instances, Path, RandomState
@@ -316,7 +315,8 @@ def compare(
     results : str or path-like, default=None
         CSV file that each run is written to as soon as it is finished. Runs that are in it are
         taken from it, so that a call that was interrupted goes on; it may ask for more runs than
-        before. ``<results>.lock`` beside it keeps others out meanwhile.
+        before, on the same data in every row. ``<results>.lock`` beside it keeps others out
+        meanwhile.
     verbose : int, default=0
         Shows a progress bar if positive.
 
@@ -330,7 +330,10 @@ def compare(
     ------
     ValueError
         If names are not distinct, an argument is not what it may be, or ``results`` is a file of
-        something else or has runs of these names that were made with other settings.
+        something else or has runs of these names that were made with other settings or data.
+    TypeError
+        If an estimator or a strategy is none, or ``results`` is given and X or y holds objects that
+        cannot be told from others: of a class of one's own, say.
     RuntimeError
         If another process uses ``results``.
 
@@ -575,7 +578,7 @@ def _fingerprints(runs: list[_Run]) -> dict[tuple[Any, ...], str]:
         run.name: fingerprint(
             [
                 *(digest_of(part, fingerprint) for part in (run.estimator, run.strategy)),
-                *(digest_of(X, pool_digest) for X in run.data_set[::2]),
+                *(digest_of(X, data_digest) for X in run.data_set[::2]),
                 *(digest_of(y, _label_digest) for y in run.data_set[1::2]),
                 run.settings,
                 run.split,
@@ -586,7 +589,7 @@ def _fingerprints(runs: list[_Run]) -> dict[tuple[Any, ...], str]:
 
 
 def _label_digest(y: ArrayLike) -> str:
-    return fingerprint(np.asarray(y))
+    return data_digest(np.asarray(y))
 
 
 def _numbered_curve(i: int, run: _Run) -> tuple[int, pd.DataFrame]:

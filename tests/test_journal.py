@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import sparse
 
 from laplace_al.journal import Journal, digest
 from laplace_al.record import Event
@@ -218,6 +219,15 @@ class TestDigest:
         other = large.copy()
         other[-1] = 1
         assert digest(large) != digest(other)
+
+    def test_sparse_pools(self):
+        large = sparse.random(5000, 50, 0.1, format="csr", random_state=0)
+        other = large.copy()
+        other.data[-1] += 1
+        assert len({digest(pool) for pool in (large, other, large[::-1], 2 * large)}) == 4
+        alike = large.tocoo(), sparse.csc_array(large), large.astype(np.float32).astype(float)
+        assert digest(large) == digest(alike[0]) == digest(alike[1])
+        assert digest(large.astype(np.float32)) == digest(alike[2])
 
     def test_objects_of_no_known_content(self):
         assert digest([object()]) == digest([object()])

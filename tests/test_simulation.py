@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 from joblib import parallel_config
+from scipy.sparse import csr_matrix, issparse
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, make_scorer
@@ -410,6 +411,15 @@ class TestCompare:
             small(strategies=wrong)
 
 
+def dense(rows):
+    return rows.toarray() if issparse(rows) else np.asarray(rows)
+
+
+class Flower:
+    def __init__(self, sizes):
+        self.sizes = sizes
+
+
 class TestResults:
     @pytest.fixture
     def path(self, tmp_path):
@@ -498,6 +508,37 @@ class TestResults:
         with pytest.raises(ValueError, match=match):
             small(results=path, **other)
         assert path.read_bytes() == content
+
+    @pytest.mark.parametrize("kind", [np.asarray, np.ndarray.tolist, pd.DataFrame, csr_matrix])
+    @pytest.mark.parametrize("part", ["X", "y"])
+    def test_a_single_other_row_is_refused(self, path, n_runs, kind, part):
+        """Of 3000, and none of the 1000 at even distances."""
+        names = load_iris().target_names.astype(object)[y]
+        A, b = np.tile(X, (20, 1)), np.tile(names, 20)
+        estimator = LaplaceUpdateClassifier(dense)
+
+        def compared():
+            data = {"iris": (kind(A), b, kind(X), names)}
+            return small(estimator, data=data, n_repeats=1, results=path)
+
+        compared()
+        A, b = A.copy(), b.copy()
+        compared()
+        assert n_runs.runs == 2
+        if part == "X":
+            A[1] += 1
+        else:
+            b[1] = "virginica"
+        with pytest.raises(ValueError, match="made with other settings or data"):
+            compared()
+
+    def test_data_of_no_known_content_is_refused(self, path, n_runs):
+        data = [Flower(row) for row in X], y
+        estimator = LaplaceUpdateClassifier(lambda rows: np.array([row.sizes for row in rows]))
+        with pytest.raises(TypeError, match=r"objects of type Flower .* or leave results out"):
+            small(estimator, data=data, results=path)
+        assert n_runs.runs == 0
+        small(estimator, data=data)
 
     def test_other_columns_are_refused(self, path):
         small(results=path)

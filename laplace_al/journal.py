@@ -393,14 +393,16 @@ def _as_json(instance: Any, X: Any) -> str:
         rows = instance.to_numpy() if hasattr(instance, "to_numpy") else np.asarray(instance)
         row = rows[0]
     row = row.tolist() if isinstance(row, np.ndarray | np.generic) else row
-    forms = [row]
+    is_of_polars = hasattr(instance, "schema")
+    is_like_x = not is_of_polars or list(instance.columns) == list(getattr(X, "columns", ()))
+    forms: list[Any] = [row] if is_like_x else []
     if isinstance(instance, pd.DataFrame):
         dtypes = [str(dtype) for dtype in instance.dtypes]
         forms.append({"columns": list(instance.columns), "dtypes": dtypes, "row": row})
     elif isinstance(instance, np.ndarray | list):
         forms.append({"dtype": np.asarray(instance).dtype.str, "row": row})
     for form in forms:
-        with contextlib.suppress(Exception):  # whatever JSON, or the library of X, makes of it
+        with contextlib.suppress(*_NO_FORM):
             text = json.dumps(form)
             if _is_same(_like(json.loads(text), X), instance):
                 return text
@@ -408,6 +410,10 @@ def _as_json(instance: Any, X: Any) -> str:
         f"A journal holds instances from outside the pool as JSON, which {row!r} has no form "
         "in. Put it into the pool and teach it by position."
     )
+
+
+# What JSON, NumPy, pandas and polars raise of values that they have no form for.
+_NO_FORM = (TypeError, ValueError, OverflowError)
 
 
 def _like(row: Any, X: Any) -> Any:

@@ -363,7 +363,8 @@ def _content_of_array(X: Any) -> Iterator[bytes | memoryview]:
 def _content_of_rows(rows: list[Any]) -> Iterator[bytes | memoryview]:
     values = np.empty(0, dtype=object)
     if isinstance(rows[0], numbers.Number | list | tuple):
-        with contextlib.suppress(Exception):  # whatever NumPy makes of rows that are no numbers
+        # what NumPy and torch raise of rows that are no numbers
+        with contextlib.suppress(TypeError, ValueError, RuntimeError, OverflowError):
             values = np.asarray(rows)
     if values.dtype.kind in "biuf":  # at a fraction of the time
         yield from _content(values)

@@ -6,12 +6,12 @@ from typing import Any, TypeAlias, cast
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.utils.validation import _num_samples
 from torch.utils import data
 
+from laplace_al.devices import as_array
 from laplace_al.typing import Method
 
 _Answer: TypeAlias = NDArray[Any] | tuple[NDArray[Any], ...]
@@ -93,9 +93,7 @@ def blocks_of(X: Any) -> Iterator[Any]:
     [(3, 1), (2, 1)]
     """
     for block in _raw_blocks(X):
-        if isinstance(block, torch.Tensor):
-            block = block.detach().cpu()
-            block = (block.float() if block.dtype == torch.bfloat16 else block).numpy()
+        block = as_array(block)
         if isinstance(block, dict) or not (hasattr(block, "__len__") or hasattr(block, "shape")):
             raise TypeError(
                 f"A block must be an array-like of rows; got {type(block).__name__}. Pass an "

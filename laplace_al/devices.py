@@ -3,9 +3,7 @@
 import os
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 
 def available_memory(device: torch.device) -> float:
@@ -89,21 +87,23 @@ def on_host(*tensors: torch.Tensor) -> list[torch.Tensor]:
     return [part.reshape(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 
-def as_array(values: torch.Tensor | NDArray[Any]) -> NDArray[Any]:
-    """Numbers on the host.
+def as_array(X: Any) -> Any:
+    """A tensor as an array, wherever it lives and whatever gradients it carries.
 
     Parameters
     ----------
-    values : Tensor or ndarray
+    X : Tensor or object
 
     Returns
     -------
-    ndarray
-        The very same numbers, not a copy of them, if they are there.
+    ndarray or object
+        What is no tensor is returned as it is. NumPy has no bfloat16: that becomes float32.
 
     Examples
     --------
-    >>> as_array(torch.ones(2))
-    array([1., 1.], dtype=float32)
+    >>> as_array(torch.ones(1, dtype=torch.bfloat16, requires_grad=True))
+    array([1.], dtype=float32)
     """
-    return values if isinstance(values, np.ndarray) else values.numpy(force=True)
+    if not isinstance(X, torch.Tensor):
+        return X
+    return (X.float() if X.dtype == torch.bfloat16 else X).numpy(force=True)

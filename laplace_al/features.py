@@ -17,8 +17,8 @@ from sklearn.utils.validation import _num_samples, check_array, check_is_fitted,
 from tqdm.auto import tqdm
 
 from laplace_al.blocks import in_blocks
+from laplace_al.devices import as_array
 from laplace_al.networks import (
-    as_array,
     as_input,
     captured,
     check_features,

@@ -22,10 +22,9 @@ from torch.nn import functional
 from laplace_al import links
 from laplace_al.blocks import in_blocks
 from laplace_al.calibration import Calibration
-from laplace_al.devices import available_device
+from laplace_al.devices import as_array, available_device
 from laplace_al.features import Extracted, SharedExtractorMixin, TorchFeatures, share
 from laplace_al.likelihoods import Likelihood, likelihood_of
-from laplace_al.networks import as_array
 from laplace_al.pool import PoolState
 from laplace_al.posterior import Posterior
 from laplace_al.predictive import averaged, sampled_probabilities

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from scipy.sparse import issparse
 from torch import nn
 
+from laplace_al.devices import as_array
+
 # Hooks and training flags belong to a module that threads may share: one forward at a time.
 _FORWARD_LOCK = threading.RLock()
 if hasattr(os, "register_at_fork"):  # a child has no other thread that would give it back
@@ -244,28 +246,6 @@ def as_input(network: nn.Module, batch: NDArray[Any]) -> torch.Tensor:
     if np.issubdtype(batch.dtype, np.integer) and _starts_with_embedding(network):
         dtype = torch.int64
     return torch.as_tensor(np.array(batch)).to(device, dtype)
-
-
-def as_array(X: Any) -> Any:
-    """A tensor as an array, wherever it lives and whatever gradients it carries.
-
-    Parameters
-    ----------
-    X : Tensor or object
-
-    Returns
-    -------
-    ndarray or object
-        What is no tensor is returned as it is. NumPy has no bfloat16: that becomes float32.
-
-    Examples
-    --------
-    >>> as_array(torch.ones(1, dtype=torch.bfloat16, requires_grad=True))
-    array([1.], dtype=float32)
-    """
-    if not isinstance(X, torch.Tensor):
-        return X
-    return (X.float() if X.dtype == torch.bfloat16 else X).numpy(force=True)
 
 
 def _starts_with_embedding(network: nn.Module) -> bool:

@@ -8,7 +8,7 @@ from simulated_device import SimulatedDevice
 from torch import nn
 
 from laplace_al import ActiveLearner, LaplaceUpdateClassifier
-from laplace_al.devices import available_device, available_memory, on_host
+from laplace_al.devices import as_array, available_device, available_memory, on_host
 from laplace_al.strategies import (
     BADGE,
     BAIT,
@@ -241,6 +241,14 @@ def test_a_device_that_is_not_there():
     assert available_device(torch.device("cpu")) == torch.device("cpu")
     with pytest.raises(ValueError, match=r"device='cuda:99' is not available.*Use device='cpu'"):
         available_device("cuda:99")
+
+
+def test_a_tensor_as_an_array():
+    values = torch.ones(2, dtype=torch.bfloat16, requires_grad=True)
+    np.testing.assert_array_equal(as_array(values), np.ones(2, np.float32))
+    array = np.ones(2)
+    assert as_array(array) is array
+    assert np.shares_memory(as_array(torch.from_numpy(array)), array)
 
 
 def test_available_memory_is_that_of_the_machine():

@@ -2,7 +2,6 @@
 
 import contextlib
 import datetime
-import hashlib
 import itertools
 import json
 import numbers
@@ -10,24 +9,23 @@ import os
 import pathlib
 import sqlite3
 from collections.abc import Sequence
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from scipy import sparse
-from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples
 
+from laplace_al.digests import sample_digest
 from laplace_al.record import Event
 from laplace_al.typing import Instances, Path
 
 _VERSION = 1
 # what labels are read back as, by the kind of the first one written
 _TYPES = {"b": bool, "i": int, "u": int, "f": float, "U": str, "S": bytes}
+# what JSON, NumPy, pandas and polars raise of values that they have no form for
+_NO_FORM = (TypeError, ValueError, OverflowError)
 _PATIENCE = 30  # seconds, for readers to finish
-_N_DIGESTED = 1000  # rows of the pool that tell it from others
 _COLUMNS = ("batch", "action", "position", "key", "label", "time", "annotator", "instance")
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value);
@@ -213,7 +211,7 @@ class Journal:
         entries = {
             "version": _VERSION,
             "n_pool": _num_samples(self._X_pool),
-            "digest": digest(self._X_pool),
+            "digest": sample_digest(self._X_pool),
         }
         connection.execute("BEGIN IMMEDIATE")
         for statement in _SCHEMA.split(";\n")[:-1]:
@@ -234,7 +232,7 @@ class Journal:
                 f"{_VERSION}, which this laplace_al reads. Upgrade laplace_al."
             )
         n_pool = _num_samples(self._X_pool)
-        if (meta["n_pool"], meta["digest"]) != (n_pool, digest(self._X_pool)):
+        if (meta["n_pool"], meta["digest"]) != (n_pool, sample_digest(self._X_pool)):
             raise ValueError(
                 f"journal={str(self.path)!r} is of another pool, of {meta['n_pool']} instances; "
                 f"X_pool has {n_pool}. Its positions mean nothing here: pass the pool that it was "
@@ -299,74 +297,6 @@ def _locked(path: pathlib.Path) -> sqlite3.Connection:
     return lock
 
 
-def digest(X: Instances) -> str:
-    """A fingerprint of a pool: of up to 1000 of its rows, at even distances.
-
-    A journal is to open at once, however large its pool. What has to tell all data apart is
-    :func:`laplace_al.results.data_digest`.
-
-    Parameters
-    ----------
-    X : array-like or sparse matrix of shape (n_pool, ...)
-
-    Returns
-    -------
-    str
-        Equal for equal numbers or texts, whatever the container and the width of its dtype; but a
-        sparse matrix is not equal to a dense one.
-
-    Examples
-    --------
-    >>> digest([[1, 2]]) == digest(np.array([[1.0, 2.0]])) != digest([[1, 3]])
-    True
-    """
-    n = _num_samples(X)
-    rows = np.unique(np.linspace(0, n - 1, min(n, _N_DIGESTED)).astype(int))
-    if sparse.issparse(X):
-        *places, held = canonical_parts(cast(Any, X).tocsr()[rows])
-        parts = [*places, held.astype(np.float64)]
-        return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
-    some = _safe_indexing(X, rows) if n else []
-    if isinstance(some, pd.DataFrame):
-        some = some.to_numpy()
-    values = np.asarray(some)
-    if values.dtype.kind in "biuf":
-        content = np.ascontiguousarray(values, dtype=np.float64).tobytes()
-    elif values.dtype.kind in "US" or all(map(_is_plain, values.ravel().tolist())):
-        content = json.dumps(values.tolist(), default=str).encode()
-    else:
-        content = b""  # objects of which no more is known than how many they are
-    return hashlib.sha256(content).hexdigest()
-
-
-def canonical_parts(X: Any) -> list[NDArray[Any]]:
-    """What a sparse matrix holds, in the same arrays however it is stored.
-
-    Parameters
-    ----------
-    X : sparse matrix or array of shape (n, n_features)
-
-    Returns
-    -------
-    list of ndarray
-        Shape, row pointers, columns and values of what is not 0.
-
-    Examples
-    --------
-    >>> [part.tolist() for part in canonical_parts(sparse.coo_array([[0, 3], [0, 0]]))]
-    [[2, 2], [0, 1, 1], [1], [3]]
-    """
-    X = X.tocsr(copy=True)  # what follows is in place
-    X.sum_duplicates()
-    X.eliminate_zeros()
-    integers = [np.asarray(part, dtype=np.int64) for part in (X.shape, X.indptr, X.indices)]
-    return [*integers, X.data]
-
-
-def _is_plain(value: object) -> bool:
-    return value is None or isinstance(value, str | numbers.Number)
-
-
 def _kind(label: object) -> str:
     return np.asarray(label).dtype.kind
 
@@ -410,10 +340,6 @@ def _as_json(instance: Any, X: Any) -> str:
         f"A journal holds instances from outside the pool as JSON, which {row!r} has no form "
         "in. Put it into the pool and teach it by position."
     )
-
-
-# What JSON, NumPy, pandas and polars raise of values that they have no form for.
-_NO_FORM = (TypeError, ValueError, OverflowError)
 
 
 def _like(row: Any, X: Any) -> Any:

@@ -20,8 +20,9 @@ from sklearn.utils.validation import _num_samples, check_consistent_length
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
+from laplace_al.digests import data_digest, fingerprint
 from laplace_al.learner import ActiveLearner, RefitEvery
-from laplace_al.results import ResultsFile, data_digest, fingerprint
+from laplace_al.results import ResultsFile
 from laplace_al.stopping import StoppingRule
 from laplace_al.strategies.base import QueryStrategy
 from laplace_al.typing import Instances, Path, RandomState

@@ -7,11 +7,8 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy import sparse
 
-from laplace_al.journal import Journal, digest
+from laplace_al.journal import Journal
 from laplace_al.record import Event
 
 X = np.arange(12.0).reshape(6, 2)
@@ -194,40 +191,3 @@ def test_a_half_written_batch_is_not_there(path):
     )
     assert not journal.holds(3)
     assert len(reopened(journal).batches()) == 1
-
-
-class TestDigest:
-    @given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=30))
-    def test_containers_do_not_matter(self, values):
-        column = np.array(values)[:, None]
-        frames = pd.DataFrame(column), pl.DataFrame({"a": values}), column.astype(np.float32)
-        assert {digest(frame) for frame in frames} == {digest(column.tolist())}
-
-    def test_content_does(self):
-        pools = [
-            X,
-            X[:, ::-1],
-            X.astype(str),
-            ["a", "b"],
-            ["b", "a"],
-            pd.DataFrame({"a": ["a", 1]}),
-        ]
-        assert len({digest(pool) for pool in pools}) == len(pools)
-
-    def test_large_pools_are_looked_at_here_and_there(self):
-        large = np.zeros((100_000, 2))
-        other = large.copy()
-        other[-1] = 1
-        assert digest(large) != digest(other)
-
-    def test_sparse_pools(self):
-        large = sparse.random(5000, 50, 0.1, format="csr", random_state=0)
-        other = large.copy()
-        other.data[-1] += 1
-        assert len({digest(pool) for pool in (large, other, large[::-1], 2 * large)}) == 4
-        alike = large.tocoo(), sparse.csc_array(large), large.astype(np.float32).astype(float)
-        assert digest(large) == digest(alike[0]) == digest(alike[1])
-        assert digest(large.astype(np.float32)) == digest(alike[2])
-
-    def test_objects_of_no_known_content(self):
-        assert digest([object()]) == digest([object()])

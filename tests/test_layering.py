@@ -18,6 +18,7 @@ LAYERS = [
     "learner",
     "journal",
     "record",
+    "digests",
     "stopping",
     "strategies",
     "scored_pool",

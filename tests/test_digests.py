@@ -1,0 +1,249 @@
+import datetime
+import functools
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import sparse
+from sklearn.metrics import accuracy_score, f1_score, make_scorer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+from laplace_al import LaplaceUpdateClassifier
+from laplace_al.digests import data_digest, fingerprint, sample_digest
+from laplace_al.strategies import MarginSampling
+
+X = np.arange(12.0).reshape(6, 2)
+
+
+class TestSampleDigest:
+    @given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=30))
+    def test_containers_do_not_matter(self, values):
+        column = np.array(values)[:, None]
+        frames = pd.DataFrame(column), pl.DataFrame({"a": values}), column.astype(np.float32)
+        assert {sample_digest(frame) for frame in frames} == {sample_digest(column.tolist())}
+
+    def test_content_does(self):
+        pools = [
+            X,
+            X[:, ::-1],
+            X.astype(str),
+            ["a", "b"],
+            ["b", "a"],
+            pd.DataFrame({"a": ["a", 1]}),
+        ]
+        assert len({sample_digest(pool) for pool in pools}) == len(pools)
+
+    def test_large_pools_are_looked_at_here_and_there(self):
+        large = np.zeros((100_000, 2))
+        other = large.copy()
+        other[-1] = 1
+        assert sample_digest(large) != sample_digest(other)
+
+    def test_sparse_pools(self):
+        large = sparse.random(5000, 50, 0.1, format="csr", random_state=0)
+        other = large.copy()
+        other.data[-1] += 1
+        assert len({sample_digest(pool) for pool in (large, other, large[::-1], 2 * large)}) == 4
+        alike = large.tocoo(), sparse.csc_array(large), large.astype(np.float32).astype(float)
+        assert sample_digest(large) == sample_digest(alike[0]) == sample_digest(alike[1])
+        assert sample_digest(large.astype(np.float32)) == sample_digest(alike[2])
+
+    def test_objects_of_no_known_content(self):
+        assert sample_digest([object()]) == sample_digest([object()])
+
+
+def network(seed):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 2))
+
+
+def fitted(labels):
+    return LaplaceUpdateClassifier().fit([[-1.0], [2.0]], labels)
+
+
+def scaled(by):
+    return make_pipeline(StandardScaler(with_mean=by), LaplaceUpdateClassifier(network(0)))
+
+
+def texts(n, other=None):
+    array = np.array([f"text {i}" for i in range(n)], dtype=object)
+    if other is not None:
+        array[other] = "another text"
+    return array
+
+
+SAME_AND_OTHER = [
+    (lambda: None, lambda: 0),
+    (lambda: 1, lambda: 1.5),
+    (lambda: np.float64(1.5), lambda: 1),
+    (lambda: {"a": [1, 2]}, lambda: {"a": [2, 1]}),
+    (lambda: {"a", "b"}, lambda: {"a", "c"}),
+    (lambda: np.arange(5000), lambda: np.r_[:4999, 0]),
+    (lambda: pd.DataFrame({"a": ["x", "y"]}), lambda: pd.DataFrame({"a": ["x", "z"]})),
+    (lambda: texts(5000), lambda: texts(5000, other=4998)),
+    (lambda: sparse.eye_array(5000), lambda: 2 * sparse.eye_array(5000)),
+    (lambda: network(0), lambda: network(1)),
+    (lambda: LaplaceUpdateClassifier(network(0)), lambda: LaplaceUpdateClassifier(network(1))),
+    (lambda: fitted([0, 1]), lambda: fitted([1, 0])),
+    (lambda: scaled(True), lambda: scaled(False)),
+    (lambda: MarginSampling(), lambda: MarginSampling(random_state=0)),
+    (lambda: accuracy_score, lambda: f1_score),
+    (lambda: make_scorer(f1_score), lambda: make_scorer(f1_score, average="macro")),
+    (lambda: functools.partial(f1_score, average="macro"), lambda: object()),
+]
+
+
+@pytest.mark.parametrize(("same", "other"), SAME_AND_OTHER)
+def test_fingerprints_tell_apart(same, other):
+    assert fingerprint(same()) == fingerprint(same())
+    assert fingerprint(same()) != fingerprint(other())
+
+
+@pytest.mark.slow
+def test_fingerprints_are_those_of_another_process():
+    code = (
+        "from laplace_al import LaplaceUpdateClassifier\n"
+        "from laplace_al.digests import fingerprint\n"
+        "import numpy as np\n"
+        "def f(): pass\n"
+        "print(fingerprint([LaplaceUpdateClassifier(np.tanh), {'b', 'a', 'c'}, object(), len]))"
+    )
+    done = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        for _ in range(2)
+    ]
+    assert done[0].stdout == done[1].stdout
+
+
+N = 9000
+NUMBERS = np.random.default_rng(0).normal(size=(N, 3)).clip(min=0)
+
+
+class Image:
+    """What turns into numbers when it is asked for them."""
+
+    def __init__(self, pixels):
+        self.pixels = pixels
+
+    @property
+    def __array_interface__(self):
+        return self.pixels.__array_interface__
+
+
+def categories(column):
+    return pd.DataFrame({"a": pd.Categorical(column[:, 0].astype(str)), "b": column[:, 1]})
+
+
+CONTAINERS = {
+    "array": np.array,
+    "columns first": np.asfortranarray,
+    "float32": lambda A: A.astype(np.float32),
+    "texts": lambda A: A.astype(str),
+    "objects": lambda A: A.astype(str).astype(object),
+    "numbers as objects": lambda A: A.astype(object),
+    "three axes": lambda A: A[:, :, None],
+    "list": np.ndarray.tolist,
+    "list of texts": lambda A: A[:, 0].astype(str).tolist(),
+    "list of arrays": list,
+    "list of arrays of several shapes": lambda A: [A[0, :2], *A],
+    "list of images": lambda A: [Image(row) for row in A],
+    "list of dicts": lambda A: [{"x": row, "ids": {1, 2}, "none": None} for row in A.tolist()],
+    "list of paths": lambda A: [pathlib.Path(str(row)) for row in A.tolist()],
+    "list of dates": lambda A: [datetime.date.fromordinal(int(1 + 1e4 * x)) for x in A[:, 0]],
+    "frame": pd.DataFrame,
+    "frame of texts": lambda A: pd.DataFrame(A.astype(str)),
+    "frame of categories": categories,
+    "frame of integers that may be missing": lambda A: pd.DataFrame(A).round().astype("Int64"),
+    "series": lambda A: pd.Series(A[:, 0]),
+    "polars": lambda A: pl.DataFrame({"a": A[:, 0], "b": A[:, 1].astype(str)}),
+    "tensor": torch.tensor,
+    "half precision": lambda A: torch.tensor(A, dtype=torch.bfloat16),
+    "tensor with a gradient": lambda A: torch.tensor(A, requires_grad=True),
+    "sparse": sparse.csr_array,
+    "sparse matrix": sparse.csc_matrix,
+    "sparse coordinates": sparse.coo_array,
+}
+
+
+class TestDataDigest:
+    @pytest.mark.parametrize("kind", CONTAINERS)
+    @pytest.mark.parametrize("row", [0, 4097, N - 2])
+    def test_every_row_counts(self, kind, row):
+        """Those at even distances that a journal looks at are others."""
+        other = NUMBERS.copy()
+        other[row] += 0.75
+        make = CONTAINERS[kind]
+        assert data_digest(make(NUMBERS)) == data_digest(make(NUMBERS)) != data_digest(make(other))
+
+    def test_a_memory_map_is_the_array(self, tmp_path, monkeypatch):
+        np.save(tmp_path / "X.npy", NUMBERS)
+        expected = data_digest(NUMBERS)
+        assert data_digest(np.load(tmp_path / "X.npy", mmap_mode="r")) == expected
+        monkeypatch.setattr("laplace_al.digests._BLOCK_BYTES", 100)
+        assert data_digest(np.asfortranarray(NUMBERS)) == expected
+
+    def test_a_sparse_matrix_however_it_is_stored(self):
+        plain = sparse.csr_matrix(NUMBERS)
+        rows, columns = plain.nonzero()
+        twice = np.r_[rows, rows], np.r_[columns, columns]
+        halves = sparse.coo_matrix((np.tile(plain.data / 2, 2), twice), plain.shape)
+        with_zeros = sparse.csr_matrix(NUMBERS + (NUMBERS == 0))
+        with_zeros.data[NUMBERS.ravel() == 0] = 0
+        backwards = plain.tocsc()[:, ::-1].tocsr()[:, ::-1]
+        kinds = [plain.asformat(name) for name in ("csc", "coo", "lil", "bsr", "dok")]
+        for other in (*kinds, sparse.csr_array(plain), halves, with_zeros, backwards):
+            assert data_digest(other) == data_digest(plain)
+        assert with_zeros.nnz == NUMBERS.size  # which is as it was
+        assert not halves.has_canonical_format
+        assert data_digest(plain[:, :2]) != data_digest(sparse.csr_matrix(plain[:, :2], (N, 2)).T)
+
+    @pytest.mark.parametrize(
+        ("one", "other"),
+        [
+            ([["a", "bc"]], [["ab", "c"]]),
+            (["a", "b"], ["a, b"]),
+            ([1, 2], ["1", "2"]),
+            ([[1, 2], [3]], [[1], [2, 3]]),
+            ([None], ["None"]),
+            (np.zeros((2, 3)), np.zeros((3, 2))),
+            (np.zeros(2), np.zeros(2, dtype=np.int64)),
+            (pd.DataFrame({"a": [1]}), pd.DataFrame({"b": [1]})),
+            (pd.DataFrame({"a": ["x"]}), pd.DataFrame({"a": ["x"]}, dtype="category")),
+            (
+                pd.Series(pd.Categorical(["x"], ["x", "y"])),
+                pd.Series(pd.Categorical(["x"], ["x", "z"])),
+            ),
+            (sparse.csr_array((1, 3)), sparse.csr_array((1, 4))),
+            ([sparse.csr_array([[1]])], [sparse.csr_array([[2]])]),
+        ],
+    )
+    def test_what_is_alike_is_not_the_same(self, one, other):
+        assert data_digest(one) != data_digest(other)
+
+    def test_no_rows(self):
+        assert data_digest([]) != data_digest(np.zeros((0, 3))) != data_digest(np.zeros((0, 2)))
+
+    @pytest.mark.parametrize(
+        "X",
+        [
+            [object()],
+            ["a", len],
+            [{"a": object()}],
+            np.array([1, object()]),
+            pd.Series([object()]),
+            pd.DataFrame({"a": [1], "b": [object()]}),
+        ],
+    )
+    def test_objects_of_no_known_content_are_refused(self, X):
+        match = "results cannot tell data with objects of type .* Pass X and y of .*, or leave"
+        with pytest.raises(TypeError, match=match):
+            data_digest(X)

@@ -209,13 +209,20 @@ class PoolState:
         Parameters
         ----------
         indices : sequence of int of shape (n,)
+            Positions in the pool.
         targets : sequence of labels of shape (n,)
         weights : sequence of float of shape (n,)
+            s >= 0; a label of weight 0 changes nothing.
 
         Returns
         -------
         list of Effect
             For :meth:`affected` of other pools that are under the posterior of before.
+
+        Raises
+        ------
+        ValueError
+            If a label is not one of the classes. The state is then as it was.
 
         Examples
         --------
@@ -242,17 +249,27 @@ class PoolState:
         Returns
         -------
         PoolState
+
+        Examples
+        --------
+        >>> from laplace_al import LaplaceUpdateClassifier
+        >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1])
+        >>> pool = clf.pool_state([[2.0], [3.0]])
+        >>> rest = pool.part(np.array([1])).affected(pool.learn([0], [1], [1.0]))
+        >>> torch.allclose(rest.logits, pool.logits[1:])
+        True
         """
         later = copy.copy(self)
         later.logits, later.variance = self.logits.clone(), self.variance.clone()
-        at_once = max(1, _COLUMNS_AT_ONCE // effects[0].directions.shape[1])
+        width = max((effect.directions.shape[1] for effect in effects), default=1)
+        at_once = max(1, _COLUMNS_AT_ONCE // width)
         for start in range(0, len(effects), at_once):
             some = effects[start : start + at_once]
             directions = [effect.directions for effect in some]
             moved = self.project(torch.cat(directions, dim=1))  # c of eq-pool
-            widths = [len(columns.T) for columns in directions]
-            for effect, columns in zip(some, moved.split(widths, dim=1), strict=True):
-                effect.apply(columns, later.logits, later.variance)
+            columns = moved.split([part.shape[1] for part in directions], dim=1)
+            for effect, its_columns in zip(some, columns, strict=True):
+                effect.apply(its_columns, later.logits, later.variance)
         return later
 
     def _learn(self, index: int, target: Any, weight: float) -> Sequence[Effect]:

@@ -63,7 +63,7 @@ class ScoredPool:
             known = self.X if self.features is None else Extracted(self.features)
             self._state = classifier.pool_state(known)
             self.features = self._state.features
-            self._rule, self._scored = _rule(classifier), self._state.variance
+            self._rule, self._scored = _rule_of(classifier), self._state.variance
         return self._state
 
     def features_under(self, classifier: LaplaceUpdateClassifier) -> Features:
@@ -109,7 +109,7 @@ class ScoredPool:
         known, n_labels = self._state, len(positions)
         if (
             known is None
-            or self._rule != _rule(classifier)
+            or self._rule != _rule_of(classifier)
             or not is_followed(classifier, n_labels, len(known))
         ):
             return self.after_fit()
@@ -153,7 +153,7 @@ class ScoredPool:
         return None if self.features is None else as_array(self.features[positions])
 
 
-def _rule(classifier: LaplaceUpdateClassifier) -> tuple[Any, ...]:
+def _rule_of(classifier: LaplaceUpdateClassifier) -> tuple[Any, ...]:
     """The parameters that a PoolState takes over when it is made."""
     return tuple(getattr(classifier, name) for name in _RULE)
 

@@ -126,6 +126,28 @@ def test_a_label_affects_pools_that_do_not_have_it(covariance):
     torch.testing.assert_close(later.variance, whole.variance[5:])
 
 
+@pytest.mark.parametrize(
+    ("covariance", "n_labels", "n_passes"),
+    [("shared", 1, 1), ("shared", 16, 1), ("shared", 17, 2), ("per_class", 10, 2), ("full", 1, 1)],
+)
+def test_a_pass_over_the_features_serves_sixteen_directions(
+    monkeypatch, covariance, n_labels, n_passes
+):
+    clf, X, y = problem(3, covariance=covariance)
+    labelled, others = clf.pool_state(X[:20]), clf.pool_state(X[20:])
+    effects = labelled.learn(range(n_labels), y[:n_labels], np.ones(n_labels))
+    passes, project = [], others.project
+    monkeypatch.setattr(others, "project", lambda matrix: passes.append(1) or project(matrix))
+    others.affected(effects)
+    assert len(passes) == n_passes
+
+
+def test_no_effects_change_nothing():
+    clf, X, _ = problem(3)
+    pool = clf.pool_state(X)
+    assert torch.equal(pool.affected([]).logits, pool.logits)
+
+
 def test_a_weight_counts_as_often():
     clf, X, y = problem(3, update="newton", curvature="gaussian")
     pool = clf.pool_state(X).observe(0, y[0], weight=2.0)

@@ -284,7 +284,7 @@ class PoolView:
                [5.]])
         """
         part = copy.copy(self)
-        for name in ("state", *_OF_ROWS, "labelled", "labelled_positions"):
+        for name in _COMPUTED:
             vars(part).pop(name, None)
         part.X = _safe_indexing(self.X, positions)
         part._whole, part._first = (self, positions), None
@@ -322,5 +322,5 @@ class PoolView:
 
 # Where learners of ours and of modAL keep what they have fitted.
 _ESTIMATORS = ("estimator_", "estimator")
-# What a view computes for each of its rows.
-_OF_ROWS = ("_probabilities", "features", "_features")
+# What a view computes once, of its own rows.
+_COMPUTED = ("state", "_probabilities", "features", "_features", "labelled", "labelled_positions")

@@ -187,6 +187,19 @@ class TestInOneProcess:
         expected = strategy.query(fitted, X, 15, candidates=candidates)
         np.testing.assert_array_equal(found, expected)
 
+    def test_no_mask_is_sent_in_vain(self, fitted, monkeypatch):
+        masks, leaders = [], over_blocks._leaders
+
+        def recorded(ranking, learner, block, candidates, *args):
+            masks.append(candidates)
+            return leaders(ranking, learner, block, candidates, *args)
+
+        monkeypatch.setattr(over_blocks, "_leaders", recorded)
+        over_blocks.query(MarginSampling(), fitted, X_BLOCKS)
+        assert masks == [None] * 3
+        over_blocks.query(MarginSampling(), fitted, X_BLOCKS, candidates=np.ones(2000, dtype=bool))
+        assert sum(map(len, masks[3:])) == 2000
+
     def test_query_of_a_learner(self):
         learner = ActiveLearner(
             LaplaceUpdateClassifier(), MarginSampling(), X, X_initial=X[:60], y_initial=y[:60]

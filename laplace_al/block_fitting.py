@@ -2,6 +2,10 @@
 
 ``total(function, *args)`` is the sum of ``function(block, *args)`` over the blocks, each of them a
 :class:`~laplace_al.fitting.Labelled`. Who adds up, and where, is none of this module's business.
+
+``total.keep(function, *args)`` is a total that gives its functions the result of
+``function(block, *args)`` as well, after the block. Who can hold these results beside the blocks
+has this method; for others they are computed again whenever they are needed.
 """
 
 import math
@@ -29,6 +33,9 @@ from laplace_al.structures import STRUCTURES, CurvatureName
 from laplace_al.typing import Link
 
 _Total: TypeAlias = Callable[..., Any]
+
+# Of the precisions of some classes; who adds up holds those of several blocks.
+_BYTES_AT_ONCE = 2**25
 
 
 class Sums(tuple[Any, ...]):
@@ -150,7 +157,11 @@ def fit_at_mode(
     curvature: CurvatureName,
     calibration: Literal["loo"] | None,
 ) -> BlockFit:
-    """Posterior, calibration and what the data says of the mode, in up to three passes.
+    """Posterior, calibration and what the data says of the mode, in up to four passes.
+
+    Leave-one-out needs a covariance for each class, whatever the structure of the posterior. They
+    are made and used for as many classes at once as fit into 32 MiB, with two passes more for each
+    further 32 MiB; of each, only the variances of its logits (n,) are kept.
 
     Parameters
     ----------
@@ -176,14 +187,11 @@ def fit_at_mode(
         return BlockFit(
             posterior.of_sums(mean, information, prior.precision, prior.mean), Calibration()
         )
-    precision = total(per_class_information, mean)
-    precision.diagonal(dim1=-2, dim2=-1).add_(prior.precision)
-    roots = root_of_precision(precision)
-    information, coupled, loss, scores, weights = total(
-        examined, mean, roots, link, covariance, curvature
+    examinee, log_determinant = _with_variances(total, mean, prior)
+    information, coupled, loss, scores, weights = examinee(
+        examined, mean, link, covariance, curvature
     )
     fitted = posterior.of_sums(mean, information, prior.precision, prior.mean)
-    log_determinant = -2 * torch.linalg.slogdet(roots).logabsdet.sum()
     if coupled is not None:
         log_determinant = posterior.of_sums(
             mean, coupled, prior.precision, prior.mean
@@ -193,9 +201,51 @@ def fit_at_mode(
     if calibration is None:
         return BlockFit(fitted, Calibration(), evidence)
     found = Calibration.of_scores(scores, bool((weights > 1).any()))
-    right, log_proba = total(left_out_scores, mean, roots, link, found)
+    right, log_proba = examinee(left_out_scores, mean, link, found)
     n = float(weights.sum())
     return BlockFit(fitted, found, evidence, float(right) / n, float(log_proba) / n)
+
+
+def _with_variances(
+    total: _Total, mean: torch.Tensor, prior: IsotropicPrior
+) -> tuple[_Total, torch.Tensor]:
+    """Total of blocks and the variances of their logits, and the log determinant of the classes."""
+    n_features, n_outputs = mean.shape
+    at_once = max(1, _BYTES_AT_ONCE // (mean.element_size() * n_features**2))
+    keeper = total if hasattr(total, "keep") else _Again(total)
+    log_determinant = mean.new_zeros(())
+    for start in range(0, n_outputs, at_once):
+        precision = total(per_class_information, mean, slice(start, start + at_once))
+        precision.diagonal(dim1=-2, dim2=-1).add_(prior.precision)
+        roots = root_of_precision(precision)
+        log_determinant = log_determinant - 2 * torch.linalg.slogdet(roots).logabsdet.sum()
+        keeper = keeper.keep(more_variances if start else variances, roots)
+    return keeper, log_determinant
+
+
+class _Again:
+    """A total that keeps nothing but how to compute it."""
+
+    def __init__(self, total: _Total, *steps: tuple[Callable[..., Any], tuple[Any, ...]]) -> None:
+        self.total, self.steps = total, steps
+
+    def __call__(self, function: Callable[..., Any], *args: Any) -> Any:
+        return self.total(_after, self.steps, function, args)
+
+    def keep(self, function: Callable[..., Any], *args: Any) -> "_Again":
+        return _Again(self.total, *self.steps, (function, args))
+
+
+def _after(
+    data: Labelled,
+    steps: tuple[tuple[Callable[..., Any], tuple[Any, ...]], ...],
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+) -> Any:
+    kept: tuple[Any, ...] = ()
+    for step, its_args in steps:
+        kept = (step(data, *kept, *its_args),)
+    return function(data, *kept, *args)
 
 
 def loss_and_slope(data: Labelled, mean: torch.Tensor) -> Sums:
@@ -220,11 +270,21 @@ def mean_information(data: Labelled, mean: torch.Tensor) -> torch.Tensor:
     return _information("shared", features, weights[:, None] * curvature)
 
 
-def per_class_information(data: Labelled, mean: torch.Tensor) -> torch.Tensor:
-    """Phi^T diag(h_k) Phi with the curvature p_k (1 - p_k) of each output, (C, D, D)."""
+def per_class_information(data: Labelled, mean: torch.Tensor, some: slice) -> torch.Tensor:
+    """Phi^T diag(h_k) Phi with the curvature p_k (1 - p_k) of each of some outputs, (K, D, D)."""
     features, _, weights, likelihood = data
-    curvature = per_class_curvature(likelihood.mean(features @ mean))
+    curvature = per_class_curvature(likelihood.mean(features @ mean)[:, some])
     return _information("per_class", features, weights[:, None] * curvature)
+
+
+def variances(data: Labelled, roots: torch.Tensor) -> torch.Tensor:
+    """phi^T Sigma_k phi for the classes of some roots (K, D, D), (n, K)."""
+    return torch.stack([(data.features @ root).square().sum(dim=1) for root in roots], dim=1)
+
+
+def more_variances(data: Labelled, variance: torch.Tensor, roots: torch.Tensor) -> torch.Tensor:
+    """Variances for some classes, beside those of the classes before."""
+    return torch.cat([variance, variances(data, roots)], dim=1)
 
 
 def information_at_mode(
@@ -243,15 +303,15 @@ def information_at_mode(
 
 def examined(
     data: Labelled,
+    variance: torch.Tensor,
     mean: torch.Tensor,
-    roots: torch.Tensor,
     link: Link,
     covariance: str,
     curvature: CurvatureName,
 ) -> Sums:
     """Information of the posterior and of coupled classes, loss, scores, weights of classes."""
     targets, weights, likelihood = data[1:]
-    left_out, stiffening = _left_out(data, mean, roots)
+    left_out, stiffening = _left_out(data, variance, mean)
     information = information_at_mode(
         data, mean, covariance, curvature, stiffening if curvature == "secant" else None
     )
@@ -274,11 +334,11 @@ class _Examined(Sums):
 
 
 def left_out_scores(
-    data: Labelled, mean: torch.Tensor, roots: torch.Tensor, link: Link, calibration: Calibration
+    data: Labelled, variance: torch.Tensor, mean: torch.Tensor, link: Link, calibration: Calibration
 ) -> Sums:
     """Weight of the labels that are right when left out, and their log-likelihood."""
     _, targets, weights, likelihood = data
-    left_out, _ = _left_out(data, mean, roots)
+    left_out, _ = _left_out(data, variance, mean)
     logits = calibration.apply(link, *left_out)
     loss = likelihood.negative_log_likelihood(logits, targets)
     found = likelihood.log_probabilities(logits).argmax(dim=1)
@@ -287,14 +347,13 @@ def left_out_scores(
 
 
 def _left_out(
-    data: Labelled, mean: torch.Tensor, roots: torch.Tensor
+    data: Labelled, variance: torch.Tensor, mean: torch.Tensor
 ) -> tuple[LeftOut, torch.Tensor]:
     """Leave-one-out logits and the stiffening of the secant, as in :func:`fitting.examine`."""
     features, targets, weights, likelihood = data
     logits = features @ mean
     probabilities = likelihood.mean(logits)
     curvature = per_class_curvature(probabilities)
-    variance = torch.stack([(features @ root).square().sum(dim=1) for root in roots], dim=1)
     residual = likelihood.residual(logits, targets)
     left_out = leave_one_out(logits, residual, variance, curvature, weights)
     without = likelihood.mean(left_out.logits)

@@ -5,19 +5,50 @@ import operator
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from laplace_al import LaplaceUpdateClassifier, links
+from laplace_al import LaplaceUpdateClassifier, block_fitting, calibration, links
 from laplace_al.block_fitting import Sums, find_mode_in_blocks, fit_at_mode
 from laplace_al.fitting import Labelled
 from laplace_al.likelihoods import likelihood_of
 from laplace_al.priors import IsotropicPrior
 
 
-def problem(n_classes, bounds=(0, 7, 40, 90)):
+class Total:
+    """Sums over blocks, and what is kept beside them."""
+
+    def __init__(self, blocks):
+        self.blocks = blocks
+
+    def __call__(self, function, *args):
+        return functools.reduce(operator.add, self._mapped(function, args))
+
+    def keep(self, function, *args):
+        kept = self._mapped(function, args)
+        return Total([(block[0], each) for block, each in zip(self.blocks, kept, strict=True)])
+
+    def _mapped(self, function, args):
+        return [function(*block, *args) for block in self.blocks]
+
+
+class LargestTensor(TorchDispatchMode):
+    """How many numbers the largest tensor has that any operation gives."""
+
+    size = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        results = func(*args, **(kwargs or {}))
+        sizes = (x.numel() for x in tree_leaves(results) if isinstance(x, torch.Tensor))
+        self.size = max(self.size, *sizes, 0)
+        return results
+
+
+def problem(n_classes, bounds=(0, 7, 40, 90), n_features=5):
     """Blocks of labelled instances, and the same as arrays."""
     rng = np.random.default_rng(0)
-    X = rng.normal(size=(bounds[-1], 5))
-    y = (X @ rng.normal(size=(5, n_classes))).argmax(axis=1)
+    X = rng.normal(size=(bounds[-1], n_features))
+    y = (X @ rng.normal(size=(n_features, n_classes))).argmax(axis=1)
     y[:10] = np.arange(10) % n_classes
     weights = rng.integers(0, 3, size=len(X)).astype(float)
     likelihood = likelihood_of(n_classes)
@@ -32,10 +63,7 @@ def problem(n_classes, bounds=(0, 7, 40, 90)):
         for a, b in itertools.pairwise(bounds)
     ]
 
-    def total(function, *args):
-        return functools.reduce(operator.add, (function(block, *args) for block in blocks))
-
-    return total, likelihood, (X, y, weights)
+    return Total([(block,) for block in blocks]), likelihood, (X, y, weights)
 
 
 @pytest.mark.parametrize("n_classes", [2, 4])
@@ -68,6 +96,50 @@ def test_equals_the_fit_in_memory(n_classes, covariance, curvature, calibration)
         close(fitted.log_evidence, clf.log_marginal_likelihood_value_)
     if calibration:
         close([fitted.accuracy, fitted.log_likelihood], clf.loo_score_)
+
+
+@pytest.mark.parametrize("can_keep", [True, False])
+@pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
+@pytest.mark.parametrize("calibration", ["loo", None])
+def test_classes_can_be_examined_one_after_the_other(
+    can_keep, covariance, calibration, monkeypatch
+):
+    total, likelihood, _ = problem(4)
+    prior = IsotropicPrior(torch.zeros(6, 4, dtype=torch.float64), 0.3)
+    mean = find_mode_in_blocks(total, likelihood, prior, prior.mean, max_iter=9, tol=1e-3).mean
+    options = {"covariance": covariance, "curvature": "secant", "calibration": calibration}
+    args = (mean, prior, likelihood, links.mean_field)
+    expected = fit_at_mode(total, *args, **options)
+    monkeypatch.setattr(block_fitting, "_BYTES_AT_ONCE", 1)
+    found = fit_at_mode(total if can_keep else total.__call__, *args, **options)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-12)
+    close(found.posterior.precision, expected.posterior.precision)
+    close(found.calibration.scores, expected.calibration.scores)
+    close(found.log_evidence, expected.log_evidence)
+    if calibration:
+        close(found.log_likelihood, expected.log_likelihood)
+        assert found.accuracy == expected.accuracy
+
+
+@pytest.mark.parametrize("n_at_once", [1, 3])
+def test_a_shared_covariance_takes_no_memory_for_those_of_all_classes(n_at_once, monkeypatch):
+    n_features, n_classes = 16, 12
+    total, likelihood, _ = problem(n_classes, (0, 7, 20), n_features - 1)
+    zero = torch.zeros(n_features, n_classes, dtype=torch.float64)
+    monkeypatch.setattr(block_fitting, "_BYTES_AT_ONCE", 8 * n_at_once * n_features**2)
+    monkeypatch.setattr(calibration, "_NUMBERS_AT_ONCE", 1)
+    with LargestTensor() as largest:
+        fit_at_mode(
+            total,
+            zero,
+            IsotropicPrior(zero, 1.0),
+            likelihood,
+            links.mean_field,
+            covariance="shared",
+            curvature="secant",
+            calibration="loo",
+        )
+    assert largest.size == n_at_once * n_features**2
 
 
 def test_a_weak_prior_takes_shorter_steps_until_it_is_there():

@@ -94,7 +94,8 @@ def find_mode(
         data = (weights[:, 0] * likelihood.negative_log_likelihood(logits, targets)).sum()
         return data + prior.value(mean)  # eq-objective
 
-    value, moved = objective(mean, logits), float("inf")
+    value, moved, distance = objective(mean, logits), float("inf"), float("inf")
+    rounding = torch.finfo(start.dtype).eps
     for n_iter in range(max_iter + 1):
         probabilities = likelihood.mean(logits)
         # eq-gradient
@@ -102,8 +103,10 @@ def find_mode(
         if moved > SETTLED:  # else the curvature has hardly changed
             curvature = weights * (probabilities * (1 - probabilities)).mean(dim=1, keepdim=True)
             root = prior.shared_root(features, curvature)
-        distance = torch.linalg.vector_norm(root.T @ gradient)
-        if distance <= tol or n_iter == max_iter:
+        before, distance = distance, float(torch.linalg.vector_norm(root.T @ gradient))
+        resolution = rounding**0.5 * (1 + float(value.abs().sqrt()))
+        is_stuck = before / 2 < distance <= resolution  # the dtype resolves no more
+        if distance <= tol or is_stuck or n_iter == max_iter:
             break
 
         def hessian(
@@ -113,22 +116,21 @@ def find_mode(
             return features.T @ (weights * curved) + prior.product(direction)
 
         # quadratic convergence near the mode, and no digit beyond the tolerance
-        forcing = min(FORCING, max(float(distance), tol / (2 * float(distance))))
+        forcing = min(FORCING, max(distance, tol / (2 * distance)))
         step = conjugate_gradients(hessian, -gradient, root, tol=forcing)
         slope = (gradient * step).sum()
-        rounding = 1e-15 * (1 + value.abs())
+        bound = value + 4 * rounding * (1 + value.abs())
         logit_step = features @ step
         for _ in range(MAX_HALVINGS):
             new_value = objective(mean + step, logits + logit_step)
-            if new_value <= value + 1e-4 * slope + rounding:
+            if new_value <= bound + 1e-4 * slope:
                 break
             step, logit_step, slope = step / 2, logit_step / 2, slope / 2
         else:
-            break  # no step decreases the objective: the dtype resolves no more
+            break  # no step decreases the objective
         mean, value = mean + step, new_value
         logits, moved = features @ mean, float(logit_step.abs().max())
-    resolution = torch.finfo(mean.dtype).eps ** 0.5 * (1 + value.abs().sqrt())
-    return Mode(mean, n_iter, float(distance), bool(distance <= max(tol, resolution)))
+    return Mode(mean, n_iter, distance, distance <= max(tol, resolution))
 
 
 def conjugate_gradients(

@@ -10,15 +10,17 @@ from laplace_al.mode import find_mode
 from laplace_al.priors import IsotropicPrior
 
 
-def find(X, y, prior_precision, *, weights=None, start=None, max_iter=100, tol=1e-8):
-    features = torch.from_numpy(X.astype(float))
+def find(
+    X, y, prior_precision, *, weights=None, start=None, max_iter=100, tol=1e-8, dtype=torch.float64
+):
+    features = torch.from_numpy(X.astype(float)).to(dtype)
     likelihood = likelihood_of(len(np.unique(y)))
-    targets = likelihood.encode(torch.from_numpy(y.astype(float)))
+    targets = likelihood.encode(torch.from_numpy(y).to(dtype))
     if weights is None:
         weights = np.ones(len(y))
     if start is None:
-        start = torch.zeros(X.shape[1], likelihood.n_outputs).double()
-    weights = torch.from_numpy(weights.astype(float))
+        start = torch.zeros(X.shape[1], likelihood.n_outputs, dtype=dtype)
+    weights = torch.from_numpy(weights).to(dtype)
     prior = IsotropicPrior(torch.zeros_like(start), prior_precision)
     return find_mode(
         features, targets, weights, likelihood, prior, start, max_iter=max_iter, tol=tol
@@ -81,3 +83,16 @@ def test_too_few_steps_are_told():
     assert not mode.converged
     assert mode.n_iter == 2
     assert mode.distance > 1e-3
+
+
+@pytest.mark.parametrize("prior_precision", [1e-3, 1.0])
+def test_single_precision_stops_where_its_digits_do(prior_precision):
+    X, y = load_digits(return_X_y=True)
+    X, y = X[:300] / 16, y[:300]
+    expected = find(X, y, prior_precision)
+    mode = find(X, y, prior_precision, dtype=torch.float32)
+    assert mode.converged
+    assert mode.n_iter <= expected.n_iter + 3
+    p = torch.softmax(torch.from_numpy(X).float() @ mode.mean, dim=1)
+    expected_p = torch.softmax(torch.from_numpy(X) @ expected.mean, dim=1)
+    np.testing.assert_allclose(p, expected_p, atol=1e-5)

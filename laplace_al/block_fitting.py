@@ -8,7 +8,6 @@
 has this method; for others they are computed again whenever they are needed.
 """
 
-import math
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -25,7 +24,7 @@ from laplace_al.curvatures import per_class_curvature, secant_stiffening
 from laplace_al.fitting import Labelled
 from laplace_al.leave_one_out import LeftOut, leave_one_out
 from laplace_al.likelihoods import Likelihood
-from laplace_al.mode import FORCING, MAX_HALVINGS, SETTLED, Mode, conjugate_gradients
+from laplace_al.mode import Mode, minimise
 from laplace_al.posterior import Posterior
 from laplace_al.posterior.roots import root_of_precision
 from laplace_al.priors import IsotropicPrior
@@ -49,6 +48,19 @@ class Sums(tuple[Any, ...]):
 
     def __add__(self, other: Iterable[Any]) -> "Sums":
         return Sums(a + b for a, b in zip(self, other, strict=True))
+
+
+class Largest(float):
+    """A number of which the largest counts, where others add up.
+
+    Examples
+    --------
+    >>> Largest(1.0) + Largest(3.0) + Largest(2.0)
+    3.0
+    """
+
+    def __add__(self, other: float) -> "Largest":
+        return Largest(max(self, other))
 
 
 class BlockFit(NamedTuple):
@@ -113,37 +125,30 @@ def find_mode_in_blocks(
     >>> torch.allclose(mode.mean, 1 - torch.sigmoid(mode.mean))  # lambda w = y - p
     True
     """
-    mean, distance = start, torch.tensor(math.inf)
-    loss, slope = total(loss_and_slope, mean)
-    value = loss + prior.value(mean)
-    for n_iter in range(max_iter + 1):
-        gradient = slope + prior.gradient(mean)
-        if distance > SETTLED:  # else the curvature has hardly changed
-            precision = total(mean_information, mean)
-            precision.diagonal(dim1=-2, dim2=-1).add_(prior.precision)
-            root = root_of_precision(precision)[0]
-        distance = torch.linalg.vector_norm(root.T @ gradient)
-        if distance <= tol or n_iter == max_iter:
-            break
+    return minimise(_InBlocks(total, prior), start, max_iter=max_iter, tol=tol)
 
-        def hessian(direction: torch.Tensor, mean: torch.Tensor = mean) -> torch.Tensor:
-            return total(hessian_product, mean, direction) + prior.product(direction)
 
-        forcing = min(FORCING, max(float(distance), tol / (2 * float(distance))))
-        step = conjugate_gradients(hessian, -gradient, root, tol=forcing)
-        descent = (gradient * step).sum()
-        rounding = 1e-15 * (1 + value.abs())
-        for _ in range(MAX_HALVINGS):
-            loss, new_slope = total(loss_and_slope, mean + step)
-            new_value = loss + prior.value(mean + step)
-            if new_value <= value + 1e-4 * descent + rounding:
-                break
-            step, descent = step / 2, descent / 2
-        else:
-            break  # no step decreases the objective: the dtype resolves no more
-        mean, value, slope = mean + step, new_value, new_slope
-    resolution = torch.finfo(mean.dtype).eps ** 0.5 * (1 + value.abs().sqrt())
-    return Mode(mean, n_iter, float(distance), bool(distance <= max(tol, resolution)))
+class _InBlocks(NamedTuple):
+    """An objective whose point is W: each block finds its logits again."""
+
+    total: _Total
+    prior: IsotropicPrior
+
+    def at(self, mean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        loss, slope = self.total(loss_and_slope, mean)
+        return loss + self.prior.value(mean), slope + self.prior.gradient(mean), mean
+
+    def product(self, point: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
+        curved: torch.Tensor = self.total(hessian_product, point, direction)
+        return curved + self.prior.product(direction)
+
+    def root(self, point: torch.Tensor) -> torch.Tensor:
+        precision = self.total(mean_information, point)
+        precision.diagonal(dim1=-2, dim2=-1).add_(self.prior.precision)
+        return root_of_precision(precision)[0]
+
+    def moved(self, point: torch.Tensor, other: torch.Tensor) -> float:
+        return float(self.total(largest_logit, other - point))
 
 
 def fit_at_mode(
@@ -253,6 +258,11 @@ def loss_and_slope(data: Labelled, mean: torch.Tensor) -> Sums:
     features, targets, weights, likelihood = data
     loss, residual, _ = likelihood.loss_and_derivatives(features @ mean, targets)
     return Sums((weights @ loss, -features.T @ (weights[:, None] * residual)))
+
+
+def largest_logit(data: Labelled, mean: torch.Tensor) -> Largest:
+    """Largest absolute value of a logit Phi W."""
+    return Largest((data.features @ mean).abs().max())
 
 
 def hessian_product(data: Labelled, mean: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:

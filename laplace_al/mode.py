@@ -1,17 +1,19 @@
 """The maximum a posteriori (MAP) of the last layer, by Newton steps."""
 
+import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
+from laplace_al.curvatures import per_class_curvature
 from laplace_al.likelihoods import Likelihood
 from laplace_al.priors import Prior
 
 _MAX_CG_STEPS = 500
-MAX_HALVINGS = 60
-FORCING = 0.25
-SETTLED = 0.3  # of a logit: curvatures change by less than a third
+_MAX_HALVINGS = 60
+_FORCING = 0.25
+_SETTLED = 0.3  # of a logit: curvatures change by less than a third
 
 
 class Mode(NamedTuple):
@@ -33,6 +35,25 @@ class Mode(NamedTuple):
     n_iter: int
     distance: float
     converged: bool
+
+
+class Objective(Protocol):
+    """What the MAP minimises, negative log-likelihood and prior, wherever the labels are.
+
+    A point is what it has found out at some weights W (D, C), for the other methods.
+    """
+
+    def at(self, mean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, Any]:
+        """Value (), gradient (D, C), and the point, at W."""
+
+    def product(self, point: Any, direction: torch.Tensor) -> torch.Tensor:
+        """Second derivative times a direction (D, C)."""
+
+    def root(self, point: Any) -> torch.Tensor:
+        """Root (D, D) of the inverse of the second derivative, as a mean over the outputs."""
+
+    def moved(self, point: Any, other: Any) -> float:
+        """Largest change of a logit between two points."""
 
 
 def find_mode(
@@ -86,50 +107,102 @@ def find_mode(
     >>> torch.allclose(mode.mean, 1 - torch.sigmoid(mode.mean))  # lambda w = y - p
     True
     """
-    weights = weights[:, None]
-    mean = start
-    logits = features @ mean
+    objective = _InMemory(features, targets, weights[:, None], likelihood, prior)
+    return minimise(objective, start, max_iter=max_iter, tol=tol)
 
-    def objective(mean: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-        data = (weights[:, 0] * likelihood.negative_log_likelihood(logits, targets)).sum()
-        return data + prior.value(mean)  # eq-objective
 
-    value, moved, distance = objective(mean, logits), float("inf"), float("inf")
+class _Point(NamedTuple):
+    """Logits and probabilities (n, C)."""
+
+    logits: torch.Tensor
+    probabilities: torch.Tensor
+
+
+class _InMemory(NamedTuple):
+    """An objective of labels that are at hand."""
+
+    features: torch.Tensor
+    targets: torch.Tensor
+    weights: torch.Tensor  # (n, 1)
+    likelihood: Likelihood
+    prior: Prior
+
+    def at(self, mean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, _Point]:
+        logits = self.features @ mean
+        loss, residual, probabilities = self.likelihood.loss_and_derivatives(logits, self.targets)
+        value = self.weights[:, 0] @ loss + self.prior.value(mean)  # eq-objective
+        # eq-gradient
+        gradient = self.prior.gradient(mean) - self.features.T @ (self.weights * residual)
+        return value, gradient, _Point(logits, probabilities)
+
+    def product(self, point: _Point, direction: torch.Tensor) -> torch.Tensor:
+        curved = self.likelihood.hessian_product(point.probabilities, self.features @ direction)
+        return self.features.T @ (self.weights * curved) + self.prior.product(direction)
+
+    def root(self, point: _Point) -> torch.Tensor:
+        curvature = per_class_curvature(point.probabilities).mean(dim=1, keepdim=True)
+        return self.prior.shared_root(self.features, self.weights * curvature)
+
+    def moved(self, point: _Point, other: _Point) -> float:
+        return float((other.logits - point.logits).abs().max())
+
+
+def minimise(objective: Objective, start: torch.Tensor, *, max_iter: int, tol: float) -> Mode:
+    """Minimise an objective by the steps of :func:`find_mode`.
+
+    Parameters
+    ----------
+    objective : Objective
+    start : Tensor of shape (D, C)
+    max_iter : int
+    tol : float
+
+    Returns
+    -------
+    Mode
+
+    Examples
+    --------
+    >>> class Parabola:  # (w - 3)^2 / 2
+    ...     def at(self, mean):
+    ...         return ((mean - 3) ** 2 / 2).sum(), mean - 3, None
+    ...     def product(self, point, direction):
+    ...         return direction
+    ...     def root(self, point):
+    ...         return torch.ones(1, 1)
+    ...     def moved(self, point, other):
+    ...         return 0.0
+    >>> minimise(Parabola(), torch.zeros(1, 1), max_iter=1, tol=1e-3).mean
+    tensor([[3.]])
+    """
+    mean, moved, distance = start, float("inf"), float("inf")
+    value, gradient, point = objective.at(mean)
     rounding = torch.finfo(start.dtype).eps
     for n_iter in range(max_iter + 1):
-        probabilities = likelihood.mean(logits)
-        # eq-gradient
-        gradient = features.T @ (weights * (probabilities - targets)) + prior.gradient(mean)
-        if moved > SETTLED:  # else the curvature has hardly changed
-            curvature = weights * (probabilities * (1 - probabilities)).mean(dim=1, keepdim=True)
-            root = prior.shared_root(features, curvature)
+        # The distance would not tell that a root is out of date: it is measured by that root, and
+        # short in directions that have no curvature yet.
+        if moved > _SETTLED:  # else the curvature has hardly changed
+            root = objective.root(point)
         before, distance = distance, float(torch.linalg.vector_norm(root.T @ gradient))
         resolution = rounding**0.5 * (1 + float(value.abs().sqrt()))
         is_stuck = before / 2 < distance <= resolution  # the dtype resolves no more
         if distance <= tol or is_stuck or n_iter == max_iter:
             break
-
-        def hessian(
-            direction: torch.Tensor, probabilities: torch.Tensor = probabilities
-        ) -> torch.Tensor:
-            curved = likelihood.hessian_product(probabilities, features @ direction)
-            return features.T @ (weights * curved) + prior.product(direction)
-
         # quadratic convergence near the mode, and no digit beyond the tolerance
-        forcing = min(FORCING, max(distance, tol / (2 * distance)))
-        step = conjugate_gradients(hessian, -gradient, root, tol=forcing)
-        slope = (gradient * step).sum()
+        forcing = min(_FORCING, max(distance, tol / (2 * distance)))
+        product = functools.partial(objective.product, point)
+        step = conjugate_gradients(product, -gradient, root, tol=forcing)
+        descent = (gradient * step).sum()
         bound = value + 4 * rounding * (1 + value.abs())
-        logit_step = features @ step
-        for _ in range(MAX_HALVINGS):
-            new_value = objective(mean + step, logits + logit_step)
-            if new_value <= bound + 1e-4 * slope:
+        for _ in range(_MAX_HALVINGS):
+            new_value, new_gradient, new_point = objective.at(mean + step)
+            if new_value <= bound + 1e-4 * descent:
                 break
-            step, logit_step, slope = step / 2, logit_step / 2, slope / 2
+            step, descent = step / 2, descent / 2
         else:
             break  # no step decreases the objective
-        mean, value = mean + step, new_value
-        logits, moved = features @ mean, float(logit_step.abs().max())
+        moved = objective.moved(point, new_point)
+        mean, value, gradient, point = mean + step, new_value, new_gradient, new_point
     return Mode(mean, n_iter, distance, distance <= max(tol, resolution))
 
 

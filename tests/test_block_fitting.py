@@ -9,9 +9,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from laplace_al import LaplaceUpdateClassifier, block_fitting, calibration, links
-from laplace_al.block_fitting import Sums, find_mode_in_blocks, fit_at_mode
+from laplace_al.block_fitting import Largest, Sums, find_mode_in_blocks, fit_at_mode
 from laplace_al.fitting import Labelled
 from laplace_al.likelihoods import likelihood_of
+from laplace_al.mode import find_mode
 from laplace_al.priors import IsotropicPrior
 
 
@@ -151,6 +152,42 @@ def test_a_weak_prior_takes_shorter_steps_until_it_is_there():
     np.testing.assert_allclose(mode.mean, clf.posterior_.mean, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("prior_precision", [1e-8, 1e-5, 1e-2])
+def test_the_mode_of_separable_data_is_found_as_in_memory(prior_precision):
+    """Curvatures vanish by orders of magnitude while the mode seems near."""
+    total, likelihood, _ = problem(2, (0, 7, 20), n_features=8)
+    parts = zip(*(block[:3] for (block,) in total.blocks), strict=True)
+    features, targets, weights = map(torch.cat, parts)
+    prior = IsotropicPrior(torch.zeros(9, 1, dtype=torch.float64), prior_precision)
+    options = {"max_iter": 100, "tol": 1e-6}
+    mode = find_mode_in_blocks(total, likelihood, prior, prior.mean, **options)
+    expected = find_mode(features, targets, weights, likelihood, prior, prior.mean, **options)
+    assert mode.n_iter == expected.n_iter
+    residual = likelihood.residual(features @ mode.mean, targets)
+    gradient = prior.gradient(mode.mean) - features.T @ (weights[:, None] * residual)
+    curvature = weights[:, None] * residual.abs() * (1 - residual.abs())
+    root = prior.shared_root(features, curvature)
+    assert torch.linalg.vector_norm(root.T @ gradient) < 2e-6
+
+
+def test_single_precision_stops_where_its_digits_do():
+    total, likelihood, _ = problem(4)
+    prior = IsotropicPrior(torch.zeros(6, 4, dtype=torch.float64), 1e-2)
+    options = {"max_iter": 100, "tol": 1e-8}
+    expected = find_mode_in_blocks(total, likelihood, prior, prior.mean, **options)
+    single = Total(
+        [
+            (Labelled(*(part.float() for part in block[:3]), likelihood),)
+            for (block,) in total.blocks
+        ]
+    )
+    mode = find_mode_in_blocks(
+        single, likelihood, prior._replace(mean=prior.mean.float()), prior.mean.float(), **options
+    )
+    assert mode.converged
+    assert mode.n_iter <= expected.n_iter + 3
+
+
 def test_the_limit_of_steps_is_kept():
     total, likelihood, _ = problem(3)
     prior = IsotropicPrior(torch.zeros(6, 3, dtype=torch.float64), 1.0)
@@ -160,3 +197,8 @@ def test_the_limit_of_steps_is_kept():
 
 def test_sums_add_up_each_on_its_own():
     assert Sums((1, 2)) + Sums((3, 4)) == (4, 6)
+
+
+def test_of_largest_numbers_the_largest_counts():
+    assert Sums((1, Largest(5.0))) + Sums((3, Largest(4.0))) == (4, 5.0)
+    assert type(Largest(1.0) + Largest(2.0)) is Largest

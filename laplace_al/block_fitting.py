@@ -4,12 +4,11 @@
 :class:`~laplace_al.fitting.Labelled`. Who adds up, and where, is none of this module's business.
 
 ``total.keep(function, *args)`` is a total that gives its functions the result of
-``function(block, *args)`` as well, after the block. Who can hold these results beside the blocks
-has this method; for others they are computed again whenever they are needed.
+``function(block, *args)`` as well, after the block. These results stay where the blocks are.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -31,10 +30,18 @@ from laplace_al.priors import IsotropicPrior
 from laplace_al.structures import STRUCTURES, CurvatureName
 from laplace_al.typing import Link
 
-_Total: TypeAlias = Callable[..., Any]
-
 # Of the precisions of some classes; who adds up holds those of several blocks.
 _BYTES_AT_ONCE = 2**25
+
+
+class Total(Protocol):
+    """Sums over blocks, wherever they are."""
+
+    def __call__(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Sum of ``function(block, *args)``."""
+
+    def keep(self, function: Callable[..., Any], *args: Any) -> "Total":
+        """A total of blocks that are followed by the result of ``function(block, *args)``."""
 
 
 class Sums(tuple[Any, ...]):
@@ -84,7 +91,7 @@ class BlockFit(NamedTuple):
 
 
 def find_mode_in_blocks(
-    total: _Total,
+    total: Callable[..., Any],
     likelihood: Likelihood,
     prior: IsotropicPrior,
     start: torch.Tensor,
@@ -131,7 +138,7 @@ def find_mode_in_blocks(
 class _InBlocks(NamedTuple):
     """An objective whose point is W: each block finds its logits again."""
 
-    total: _Total
+    total: Callable[..., Any]
     prior: IsotropicPrior
 
     def at(self, mean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -152,7 +159,7 @@ class _InBlocks(NamedTuple):
 
 
 def fit_at_mode(
-    total: _Total,
+    total: Total,
     mean: torch.Tensor,
     prior: IsotropicPrior,
     likelihood: Likelihood,
@@ -212,12 +219,12 @@ def fit_at_mode(
 
 
 def _with_variances(
-    total: _Total, mean: torch.Tensor, prior: IsotropicPrior
-) -> tuple[_Total, torch.Tensor]:
+    total: Total, mean: torch.Tensor, prior: IsotropicPrior
+) -> tuple[Total, torch.Tensor]:
     """Total of blocks and the variances of their logits, and the log determinant of the classes."""
     n_features, n_outputs = mean.shape
     at_once = max(1, _BYTES_AT_ONCE // (mean.element_size() * n_features**2))
-    keeper = total if hasattr(total, "keep") else _Again(total)
+    keeper = total
     log_determinant = mean.new_zeros(())
     for start in range(0, n_outputs, at_once):
         precision = total(per_class_information, mean, slice(start, start + at_once))
@@ -226,31 +233,6 @@ def _with_variances(
         log_determinant = log_determinant - 2 * torch.linalg.slogdet(roots).logabsdet.sum()
         keeper = keeper.keep(more_variances if start else variances, roots)
     return keeper, log_determinant
-
-
-class _Again:
-    """A total that keeps nothing but how to compute it."""
-
-    def __init__(self, total: _Total, *steps: tuple[Callable[..., Any], tuple[Any, ...]]) -> None:
-        self.total, self.steps = total, steps
-
-    def __call__(self, function: Callable[..., Any], *args: Any) -> Any:
-        return self.total(_after, self.steps, function, args)
-
-    def keep(self, function: Callable[..., Any], *args: Any) -> "_Again":
-        return _Again(self.total, *self.steps, (function, args))
-
-
-def _after(
-    data: Labelled,
-    steps: tuple[tuple[Callable[..., Any], tuple[Any, ...]], ...],
-    function: Callable[..., Any],
-    args: tuple[Any, ...],
-) -> Any:
-    kept: tuple[Any, ...] = ()
-    for step, its_args in steps:
-        kept = (step(data, *kept, *its_args),)
-    return function(data, *kept, *args)
 
 
 def loss_and_slope(data: Labelled, mean: torch.Tensor) -> Sums:

@@ -13,7 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from laplace_al.block_fitting import find_mode_in_blocks, fit_at_mode
+from laplace_al.block_fitting import Total, find_mode_in_blocks, fit_at_mode
 from laplace_al.calibration import Calibration, Observation
 from laplace_al.devices import available_device
 from laplace_al.fitting import (
@@ -390,7 +390,7 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         first: Any,
         y: NDArray[Any],
         sample_weight: NDArray[Any] | None,
-        distribute: Callable[..., Callable[..., Any]],
+        distribute: Callable[..., Total],
     ) -> Self:
         """:meth:`fit` on data that is elsewhere: see :mod:`laplace_al.block_fitting`.
 

@@ -151,14 +151,14 @@ def fit(
 
     def distribute(
         begun: LaplaceUpdateClassifier, indices: NDArray[np.int64], weights: NDArray[np.float64]
-    ) -> Callable[..., Any]:
+    ) -> _Total:
         shipped = _shipped(_without_posterior(begun))
         blocks = [
-            dask.delayed(_labelled)(shipped, block, indices[rows], weights[rows])
+            (dask.delayed(_labelled)(shipped, block, indices[rows], weights[rows]),)
             for block, rows in _blocks(X)
         ]
         with dask.config.set(_CONFIG):
-            return functools.partial(_total, dask.persist(*blocks))
+            return _Total(dask.persist(*blocks))
 
     return classifier._fit_in_blocks(_first_rows(X), y, sample_weight, distribute)
 
@@ -378,9 +378,23 @@ def _reduced(parts: list[Delayed], reduce: Callable[..., Any], *common: Delayed)
     return parts[0]
 
 
-def _total(blocks: Sequence[Delayed], function: Callable[..., Any], *args: Any) -> Any:
-    shipped, apply = _shipped(args), dask.delayed(_applied)
-    return _computed(_reduced([apply(function, block, shipped) for block in blocks], _added))
+class _Total:
+    """Sums over blocks, each with what is kept beside it: see :mod:`laplace_al.block_fitting`."""
+
+    def __init__(self, blocks: Sequence[tuple[Delayed, ...]]) -> None:
+        self._blocks = blocks
+
+    def __call__(self, function: Callable[..., Any], *args: Any) -> Any:
+        return _computed(_reduced(self._mapped(function, args), _added))
+
+    def keep(self, function: Callable[..., Any], *args: Any) -> "_Total":
+        with dask.config.set(_CONFIG):
+            kept = dask.persist(*self._mapped(function, args))
+        return _Total([(block[0], each) for block, each in zip(self._blocks, kept, strict=True)])
+
+    def _mapped(self, function: Callable[..., Any], args: tuple[Any, ...]) -> list[Delayed]:
+        shipped, apply = _shipped(args), dask.delayed(_applied)
+        return [apply(function, shipped, *block) for block in self._blocks]
 
 
 # What follows runs on the workers.
@@ -399,8 +413,8 @@ def _labelled(
     return classifier._labelled_block(block, indices, weights)
 
 
-def _applied(function: Callable[..., Any], block: Any, args: tuple[Any, ...]) -> Any:
-    return function(block, *args)
+def _applied(function: Callable[..., Any], args: tuple[Any, ...], *block: Any) -> Any:
+    return function(*block, *args)
 
 
 def _added(*parts: Any) -> Any:

@@ -14,7 +14,13 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from torch import nn
 
-from laplace_al import ActiveLearner, LaplaceUpdateClassifier, TorchFeatures, compare
+from laplace_al import (
+    ActiveLearner,
+    LaplaceUpdateClassifier,
+    TorchFeatures,
+    block_fitting,
+    compare,
+)
 from laplace_al.integrations import dask as over_blocks
 from laplace_al.posterior import SharedPosterior
 from laplace_al.strategies import (
@@ -86,6 +92,13 @@ class TestInOneProcess:
         for each in (clf, expected):
             each.set_params(class_weight=None).partial_fit(X[:5], y[:5])
         close(clf.predict_proba(X), expected.predict_proba(X))
+
+    def test_fit_examines_some_classes_at_a_time(self, monkeypatch):
+        expected = over_blocks.fit(LaplaceUpdateClassifier(covariance="shared"), X_BLOCKS, y)
+        monkeypatch.setattr(block_fitting, "_BYTES_AT_ONCE", 1)
+        clf = over_blocks.fit(LaplaceUpdateClassifier(covariance="shared"), X_BLOCKS, y)
+        close(clf.posterior_.precision, expected.posterior_.precision, 1e-12)
+        close(clf.loo_score_, expected.loo_score_, 1e-12)
 
     def test_fit_with_an_extractor(self):
         network = nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 2)).double()

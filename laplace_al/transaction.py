@@ -1,7 +1,9 @@
 """All or nothing: an object is seen as it was before a call or after it, never in between.
 
-What is published is one dictionary of attributes, replaced at once and never changed. So a call
-that fails, or is interrupted, has changed nothing, and other threads see no mixture.
+What is published is one dictionary of attributes, which a call replaces at once and never changes.
+So a call that fails, or is interrupted, has changed nothing, and other threads see no mixture.
+Whoever assigns an attribute, as ``set_params`` does, changes that dictionary in place. A call that
+finds at its end that this has happened meanwhile publishes nothing, and says so.
 """
 
 import functools
@@ -26,8 +28,8 @@ def all_or_nothing(method: Method) -> Method:
     Returns
     -------
     callable
-        Raises RuntimeError if another thread has changed the object in the meantime, in place of
-        losing what that one did.
+        Raises RuntimeError if another thread has changed the object in the meantime, by such a
+        method or by assigning an attribute, in place of losing what that one did.
 
     Examples
     --------
@@ -49,15 +51,22 @@ def all_or_nothing(method: Method) -> Method:
     @functools.wraps(method)
     def guarded(self: Any, *args: Any, **kwargs: Any) -> Any:
         published = vars(self)
-        draft = _object_of(type(self), dict(published))
+        before = dict(published)
+        draft = _object_of(type(self), dict(before))
         result = method(draft, *args, **kwargs)
-        if vars(self) is not published:
-            raise RuntimeError(
-                f"{type(self).__name__} was changed by another thread during {method.__name__}, "
-                "which therefore changed nothing. Hold a lock around calls that change it."
-            )
-        self.__dict__ = vars(draft)
-        return self if result is draft else result
+        # No function is called from here to the publication, so that under the interpreter's lock
+        # no other thread comes in between. Nor does == call any: the same object is equal to it.
+        try:
+            is_untouched = self.__dict__ is published and published == before
+        except Exception:  # by a value that is another one, and does not compare: an array, say
+            is_untouched = False
+        if is_untouched:
+            self.__dict__ = draft.__dict__
+            return self if result is draft else result
+        raise RuntimeError(
+            f"{type(self).__name__} was changed by another thread during {method.__name__}, "
+            "which therefore changed nothing. Hold a lock around calls that change it."
+        )
 
     return cast(Method, guarded)
 

@@ -21,6 +21,7 @@ from laplace_al.fitting import (
     Labelled,
     LooScore,
     choose_prior_precision,
+    evidence_slope,
     examine,
     prior_precision_by_scale,
 )
@@ -36,7 +37,7 @@ from laplace_al.last_layer import LINKS, KnownInputs, LastLayer, drawn_seed
 from laplace_al.leave_one_out import LeftOut
 from laplace_al.likelihoods import Likelihood, likelihood_of
 from laplace_al.memory import Memory
-from laplace_al.mode import Mode, find_mode
+from laplace_al.mode import InMemory, Mode, find_mode
 from laplace_al.persistence import SaveLoadMixin
 from laplace_al.posterior import Posterior
 from laplace_al.priors import IsotropicPrior
@@ -432,6 +433,7 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         self.posterior_, self._calibration, self._memory = fitted[0], fitted[1], None
         if fitted.log_evidence is not None:
             self.log_marginal_likelihood_value_ = fitted.log_evidence
+            self._evidence_slope = fitted.evidence_slope
         if fitted.accuracy is not None and fitted.log_likelihood is not None:
             self.loo_score_ = LooScore(fitted.accuracy, fitted.log_likelihood)
         self._draw_seed()
@@ -528,7 +530,7 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         if first:
             self._start_from_the_prior(data)
         memory = self._current_memory(data)
-        self.__dict__.pop("log_marginal_likelihood_value_", None)
+        self._forget_evidence()
         if self.forgetting < 1:
             # each label fades what came before it, the earlier ones of this call included
             n_later = torch.arange(len(weights) - 1, -1, -1, device=weights.device)
@@ -612,20 +614,24 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
 
         Parameters
         ----------
-        prior_precision : float or Tensor of shape (), default=None
-            None is that of the fit. Of another one, with ``memory_size=None``, the mode is found
-            anew. Without the data, the likelihood counts as the Gaussian that the posterior holds:
-            good near the fit's own, and differentiable if a tensor requires a gradient.
+        prior_precision : float or Tensor of one number, default=None
+            lambda > 0; None is that of the fit. With ``memory_size=None`` the mode of another one
+            is found anew. Without the data the evidence goes along its tangent in log lambda at
+            the fit's own: good nearby.
 
         Returns
         -------
-        float, or Tensor of shape () for a tensor without a memory
-            In nats.
+        float, or Tensor of shape () for a tensor
+            In nats. A tensor that requires a gradient gets that of the evidence, the mode moving
+            along: exact at the fit's own lambda, and everywhere with ``memory_size=None``.
 
         Raises
         ------
-        ValueError
-            After ``partial_fit`` or ``add_classes`` without ``memory_size=None``: the data is gone.
+        TypeError, ValueError
+            If ``prior_precision`` is not a number > 0. After ``partial_fit`` or ``add_classes``
+            without ``memory_size=None``: the data is gone. After a fit that found no evidence: with
+            ``calibration=None``, a ``curvature`` other than ``"secant"`` and one covariance for
+            three classes or more, as in the paper, it would cost more than the fit.
 
         Examples
         --------
@@ -636,34 +642,38 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         -1.386
         """
         check_is_fitted(self)
+        own = self.prior_precision_ if prior_precision is None else prior_precision
+        is_known = hasattr(self, "log_marginal_likelihood_value_")
+        if prior_precision is None and is_known:
+            return self.log_marginal_likelihood_value_
+        wanted = _one_number(own)
         memory = self._memory
         if memory is not None and isinstance(memory.prior, IsotropicPrior):
-            if prior_precision is None and hasattr(self, "log_marginal_likelihood_value_"):
-                return self.log_marginal_likelihood_value_
-            value = self.prior_precision_ if prior_precision is None else float(prior_precision)
-            prior = memory.prior._replace(precision=value)
-            memory = replace(memory, prior=prior)
-            likelihood = likelihood_of(len(self.classes_))
-            mode = memory.find_mode(
-                likelihood, self.posterior_.mean, max_iter=self.max_iter, tol=self.tol
-            )
-            data = Labelled(
-                memory.features, likelihood.encode(memory.indices), memory.weights, likelihood
-            )
-            coupled = self.covariance_ == "full"
-            return examine(data, mode.mean, prior, coupled=coupled).log_evidence
-        if not hasattr(self, "log_marginal_likelihood_value_"):
+            place = float(wanted.detach())
+            value, slope = self._evidence_of_all(memory, memory.prior._replace(precision=place))
+        elif is_known:
+            place = self.prior_precision_
+            value, slope = self.log_marginal_likelihood_value_, self._evidence_slope
+        else:
             raise ValueError(
                 "log_marginal_likelihood needs the data, which is gone after partial_fit or "
                 "add_classes, or a fit that computed it: set memory_size=None or "
                 "calibration='loo', and fit again."
             )
-        value = self.log_marginal_likelihood_value_
-        if prior_precision is None:
-            return value
-        change = self.posterior_.log_evidence(prior_precision)
-        value = value + change - self.posterior_.log_evidence(self.prior_precision_)
-        return value if isinstance(prior_precision, torch.Tensor) else float(value)
+        evidence = value + slope * (wanted.log() - np.log(place))
+        return evidence if isinstance(prior_precision, torch.Tensor) else float(evidence)
+
+    def _evidence_of_all(self, memory: Memory, prior: IsotropicPrior) -> tuple[float, float]:
+        """Log evidence of all that is remembered, and its slope along log lambda."""
+        likelihood = likelihood_of(len(self.classes_))
+        memory = replace(memory, prior=prior)
+        mode = memory.find_mode(
+            likelihood, self.posterior_.mean, max_iter=self.max_iter, tol=self.tol
+        )
+        targets = likelihood.encode(memory.indices)
+        data = Labelled(memory.features, targets, memory.weights, likelihood)
+        examined = examine(data, mode.mean, prior, coupled=self.covariance_ == "full")
+        return examined.log_evidence, _slope(data, mode.mean, prior, examined)
 
     @on_one_state
     def newton_decrement(
@@ -819,7 +829,12 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
 
     def _forget_evaluation(self) -> None:
         """Drop what holds for other labels or classes."""
-        for name in ("loo_proba_", "loo_score_", "log_marginal_likelihood_value_"):
+        for name in ("loo_proba_", "loo_score_"):
+            self.__dict__.pop(name, None)
+        self._forget_evidence()
+
+    def _forget_evidence(self) -> None:
+        for name in ("log_marginal_likelihood_value_", "_evidence_slope"):
             self.__dict__.pop(name, None)
 
     def _examine(
@@ -832,6 +847,7 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
             return None
         examined = examine(data, mean, prior, coupled=self.covariance_ == "full")
         self.log_marginal_likelihood_value_ = examined.log_evidence
+        self._evidence_slope = _slope(data, mean, prior, examined)
         return examined
 
     def _fitted_calibration(self, data: Labelled, examined: Examined) -> Calibration:
@@ -921,3 +937,24 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
     def _draw_seed(self) -> None:
         """The last step of a call: a generator of the caller's is not drawn from in vain."""
         self._sampling_seed = 0 if self.random_state is None else drawn_seed(self.random_state)
+
+
+def _slope(data: Labelled, mean: torch.Tensor, prior: IsotropicPrior, examined: Examined) -> float:
+    """Of the log evidence along log lambda."""
+    return evidence_slope(InMemory(*data, prior), mean, prior, examined.pull)
+
+
+def _one_number(prior_precision: float | torch.Tensor) -> torch.Tensor:
+    """A prior precision as a tensor of shape ()."""
+    if isinstance(prior_precision, torch.Tensor) and prior_precision.numel() == 1:
+        number = prior_precision.reshape(())
+    elif isinstance(prior_precision, numbers.Real):
+        number = torch.tensor(float(prior_precision), dtype=torch.float64)
+    else:
+        raise TypeError(
+            "prior_precision must be a number, a tensor of one number or None; got "
+            f"{type(prior_precision).__name__}."
+        )
+    if not 0 < float(number.detach()) < float("inf"):
+        raise ValueError(f"prior_precision must be finite and > 0; got {float(number.detach()):g}.")
+    return number

@@ -10,6 +10,8 @@ from scipy.optimize import minimize_scalar
 from laplace_al.curvatures import per_class_curvature, secant_stiffening
 from laplace_al.leave_one_out import LeftOut, leave_one_out, per_class_laplace
 from laplace_al.likelihoods import Likelihood
+from laplace_al.mode import Objective, solve_hessian
+from laplace_al.posterior import FullPosterior
 from laplace_al.priors import IsotropicPrior
 from laplace_al.structures import STRUCTURES
 
@@ -36,6 +38,21 @@ class Labelled(NamedTuple):
     likelihood: Likelihood
 
 
+class Pull(NamedTuple):
+    """What moves the log determinant of a precision: the weights, and the prior precision.
+
+    Parameters
+    ----------
+    slope : Tensor of shape (D, C)
+        Its derivative along the weights, through the curvature of the instances.
+    n_effective : Tensor of shape ()
+        tr H Sigma of the data's part H of the precision: how many weights the data determines.
+    """
+
+    slope: torch.Tensor
+    n_effective: torch.Tensor
+
+
 class Examined(NamedTuple):
     """What the data says of a mode.
 
@@ -47,11 +64,14 @@ class Examined(NamedTuple):
         Of the curvature, see :func:`laplace_al.curvatures.secant_stiffening`.
     log_evidence : float
         Log marginal likelihood, in nats.
+    pull : Pull
+        Of the determinant in it.
     """
 
     left_out: LeftOut
     stiffening: torch.Tensor
     log_evidence: float
+    pull: Pull
 
 
 class LooScore(NamedTuple):
@@ -110,17 +130,120 @@ def examine(
     left_out = leave_one_out(logits, residual, laplace.variance, curvature, weights)
     without = likelihood.mean(left_out.logits)
     stiffening = secant_stiffening(probabilities, without, logits - left_out.logits)
-    log_determinant = laplace.log_determinant
     if coupled and likelihood.n_outputs > 1:
-        log_determinant = (
-            STRUCTURES["full"]
-            .at_mode(mean, features, weights, likelihood, "categorical", prior.precision)
-            .log_determinant()
+        posterior = STRUCTURES["full"].at_mode(
+            mean, features, weights, likelihood, "categorical", prior.precision
         )
+        assert isinstance(posterior, FullPosterior)
+        log_determinant, pull = posterior.log_determinant(), coupled_pull(data, mean, posterior)
+    else:
+        log_determinant = laplace.log_determinant
+        pull = per_class_pull(data, mean, laplace.variance)
     fit = -weights @ likelihood.negative_log_likelihood(logits, targets) - prior.value(mean)
     scale = mean.numel() / 2 * np.log(prior.precision)
     log_evidence = float(fit + scale - log_determinant / 2)  # eq-evidence
-    return Examined(left_out, stiffening, log_evidence)
+    return Examined(left_out, stiffening, log_evidence, pull)
+
+
+def per_class_pull(data: Labelled, mean: torch.Tensor, variance: torch.Tensor) -> Pull:
+    """Of the curvature p_k (1 - p_k) of each class on its own.
+
+    Parameters
+    ----------
+    data : Labelled
+    mean : Tensor of shape (D, C)
+    variance : Tensor of shape (n, C)
+        v, of the logits.
+
+    Returns
+    -------
+    Pull
+
+    Examples
+    --------
+    >>> from laplace_al.likelihoods import Bernoulli
+    >>> one = torch.ones(1, 1)
+    >>> per_class_pull(Labelled(one, one, one[0], Bernoulli()), 0 * one, one)
+    Pull(slope=tensor([[0.]]), n_effective=tensor(0.2500))
+    """
+    features, _, weights, likelihood = data
+    probabilities = likelihood.mean(features @ mean)
+    curvature = per_class_curvature(probabilities)
+    # dh_k = (1 - 2 p_k) dp_k
+    slope = likelihood.hessian_product(probabilities, variance * (1 - 2 * probabilities))
+    n_effective = weights @ (curvature * variance).sum(dim=1)
+    return Pull(features.T @ (weights[:, None] * slope), n_effective)
+
+
+def coupled_pull(data: Labelled, mean: torch.Tensor, posterior: FullPosterior) -> Pull:
+    """Of the curvature H = diag p - p p^T, which couples the classes.
+
+    Parameters
+    ----------
+    data : Labelled
+    mean : Tensor of shape (D, C)
+    posterior : FullPosterior
+        With this curvature.
+
+    Returns
+    -------
+    Pull
+
+    Examples
+    --------
+    >>> from laplace_al.likelihoods import Categorical
+    >>> from laplace_al.posterior import FullPosterior
+    >>> one, mean = torch.ones(1, 1), torch.zeros(1, 2)
+    >>> data = Labelled(one, torch.eye(2)[:1], one[0], Categorical(2))
+    >>> coupled_pull(data, mean, FullPosterior.prior(mean, 1.0)).n_effective  # tr H
+    tensor(0.5000)
+    """
+    features, _, weights, likelihood = data
+    probabilities = likelihood.mean(features @ mean)
+    variance = posterior.variance(features)
+    covariance = posterior.covariance_product(features, probabilities)  # V p
+    # tr V dH = (diag V - 2 V p) dp
+    slope = likelihood.hessian_product(probabilities, variance - 2 * covariance)
+    n_effective = weights @ (probabilities * (variance - covariance)).sum(dim=1)
+    return Pull(features.T @ (weights[:, None] * slope), n_effective)
+
+
+def evidence_slope(
+    objective: Objective, mean: torch.Tensor, prior: IsotropicPrior, pull: Pull
+) -> float:
+    """Derivative of the log evidence along log lambda, the mode moving along.
+
+    (gamma - lambda |W - W_0|^2 + <dlog det A / dW, H^-1 lambda (W - W_0)>) / 2 with the number
+    gamma of weights that the data determines. MacKay's rule leaves the last term out.
+
+    Parameters
+    ----------
+    objective : Objective
+        Of the mode; its second derivative is H.
+    mean : Tensor of shape (D, C)
+        The mode W.
+    prior : IsotropicPrior
+    pull : Pull
+        At the mode.
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    >>> from laplace_al.likelihoods import Bernoulli
+    >>> from laplace_al.mode import InMemory
+    >>> one = torch.ones(1, 1)
+    >>> data, prior = Labelled(one, one, one[0], Bernoulli()), IsotropicPrior(0 * one, 1.0)
+    >>> pull = examine(data, 0 * one, prior).pull
+    >>> round(evidence_slope(InMemory(*data, prior), 0 * one, prior, pull), 4)  # at W = 0
+    0.1
+    """
+    gradient = prior.gradient(mean)
+    gain = (pull.slope * solve_hessian(objective, mean, gradient)).sum()
+    # eq-evidence-slope
+    return float(pull.n_effective - (gradient * (mean - prior.mean)).sum() + gain) / 2
 
 
 class Chosen(NamedTuple):

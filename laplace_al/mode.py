@@ -13,6 +13,7 @@ from laplace_al.priors import Prior
 _MAX_CG_STEPS = 500
 _MAX_HALVINGS = 60
 _FORCING = 0.25
+_SOLVED = 1e-4
 _SETTLED = 0.3  # of a logit: curvatures change by less than a third
 
 
@@ -107,7 +108,7 @@ def find_mode(
     >>> torch.allclose(mode.mean, 1 - torch.sigmoid(mode.mean))  # lambda w = y - p
     True
     """
-    objective = _InMemory(features, targets, weights[:, None], likelihood, prior)
+    objective = InMemory(features, targets, weights, likelihood, prior)
     return minimise(objective, start, max_iter=max_iter, tol=tol)
 
 
@@ -118,32 +119,45 @@ class _Point(NamedTuple):
     probabilities: torch.Tensor
 
 
-class _InMemory(NamedTuple):
-    """An objective of labels that are at hand."""
+class InMemory(NamedTuple):
+    """An :class:`Objective` of labels that are at hand.
+
+    Parameters
+    ----------
+    features : Tensor of shape (n, D)
+    targets : Tensor of shape (n, C)
+    weights : Tensor of shape (n,)
+    likelihood : Bernoulli or Categorical
+    prior : IsotropicPrior or GaussianPrior
+    """
 
     features: torch.Tensor
     targets: torch.Tensor
-    weights: torch.Tensor  # (n, 1)
+    weights: torch.Tensor
     likelihood: Likelihood
     prior: Prior
 
     def at(self, mean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, _Point]:
+        """See :meth:`Objective.at`."""
         logits = self.features @ mean
         loss, residual, probabilities = self.likelihood.loss_and_derivatives(logits, self.targets)
-        value = self.weights[:, 0] @ loss + self.prior.value(mean)  # eq-objective
+        value = self.weights @ loss + self.prior.value(mean)  # eq-objective
         # eq-gradient
-        gradient = self.prior.gradient(mean) - self.features.T @ (self.weights * residual)
+        gradient = self.prior.gradient(mean) - self.features.T @ (self.weights[:, None] * residual)
         return value, gradient, _Point(logits, probabilities)
 
     def product(self, point: _Point, direction: torch.Tensor) -> torch.Tensor:
+        """See :meth:`Objective.product`."""
         curved = self.likelihood.hessian_product(point.probabilities, self.features @ direction)
-        return self.features.T @ (self.weights * curved) + self.prior.product(direction)
+        return self.features.T @ (self.weights[:, None] * curved) + self.prior.product(direction)
 
     def root(self, point: _Point) -> torch.Tensor:
+        """See :meth:`Objective.root`."""
         curvature = per_class_curvature(point.probabilities).mean(dim=1, keepdim=True)
-        return self.prior.shared_root(self.features, self.weights * curvature)
+        return self.prior.shared_root(self.features, self.weights[:, None] * curvature)
 
     def moved(self, point: _Point, other: _Point) -> float:
+        """See :meth:`Objective.moved`."""
         return float((other.logits - point.logits).abs().max())
 
 
@@ -206,6 +220,35 @@ def minimise(objective: Objective, start: torch.Tensor, *, max_iter: int, tol: f
     return Mode(mean, n_iter, distance, distance <= max(tol, resolution))
 
 
+def solve_hessian(objective: Objective, mean: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """X in H X = right, with the second derivative H of an objective at W.
+
+    Parameters
+    ----------
+    objective : Objective
+    mean : Tensor of shape (D, C)
+        W.
+    right : Tensor of shape (D, C)
+
+    Returns
+    -------
+    Tensor of shape (D, C)
+        To four digits, in the norm of H.
+
+    Examples
+    --------
+    >>> from laplace_al.likelihoods import Bernoulli
+    >>> from laplace_al.priors import IsotropicPrior
+    >>> one = torch.ones(1, 1)
+    >>> data = InMemory(one, one, one[0], Bernoulli(), IsotropicPrior(0 * one, 1.0))
+    >>> solve_hessian(data, 0 * one, one)  # 1 / (1 + 1/4)
+    tensor([[0.8000]])
+    """
+    _, _, point = objective.at(mean)
+    product = functools.partial(objective.product, point)
+    return conjugate_gradients(product, right, objective.root(point), tol=_SOLVED)
+
+
 def conjugate_gradients(
     operator: Callable[[torch.Tensor], torch.Tensor],
     right: torch.Tensor,
@@ -242,14 +285,14 @@ def conjugate_gradients(
     energy = (residual * preconditioned).sum()
     target = tol**2 * energy
     for _ in range(_MAX_CG_STEPS):
+        if energy <= target:
+            break
         image = operator(direction)
         length = energy / (direction * image).sum()
         solution = solution + length * direction
         residual = residual - length * image
         preconditioned = root @ (root.T @ residual)
         new_energy = (residual * preconditioned).sum()
-        if new_energy <= target:
-            break
         direction = preconditioned + new_energy / energy * direction
         energy = new_energy
     return solution

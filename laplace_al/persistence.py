@@ -32,7 +32,12 @@ from laplace_al.typing import Path
 
 _Tensors: TypeAlias = dict[str, torch.Tensor]
 
-_OTHERS = {"n_features_in_": int, "n_iter_": int, "log_marginal_likelihood_value_": float}
+_OTHERS = {
+    "n_features_in_": int,
+    "n_iter_": int,
+    "log_marginal_likelihood_value_": float,
+    "_evidence_slope": float,
+}
 # Kinds of NumPy dtypes that labels may have in a file, besides object: no longer than 8 bytes each.
 _NUMERIC = "biuf"
 

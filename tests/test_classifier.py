@@ -817,24 +817,67 @@ class TestEvidence:
         )
 
     @pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
-    def test_of_a_prior_nearby_without_the_data(self, covariance):
-        A, b = data(3)
+    @pytest.mark.parametrize("n_classes", [2, 3])
+    @pytest.mark.parametrize("memory_size", [0, None])
+    @pytest.mark.parametrize("curvature", ["secant", "categorical"])
+    def test_its_derivative_is_that_of_refits(self, covariance, n_classes, memory_size, curvature):
+        A, b = data(n_classes)
         A = A[:, 18:30]
-        params = {"covariance": covariance, "curvature": "categorical", "prior_precision": 2.0}
-        clf = LaplaceUpdateClassifier(**params).fit(A, b)
-        truth = clone(clf).set_params(prior_precision=2.2).fit(A, b).log_marginal_likelihood()
-        if covariance != "shared":  # which takes one curvature for all classes
-            assert clf.log_marginal_likelihood(2.2) == pytest.approx(truth, abs=0.3)
-        assert np.isfinite([clf.log_marginal_likelihood(p) for p in (1e-6, 1e6)]).all()
+        weights = np.random.default_rng(0).integers(0, 4, size=len(b))
+        params = {"covariance": covariance, "memory_size": memory_size, "curvature": curvature}
 
-    def test_it_has_a_derivative(self):
-        A, b = data(3)
-        clf = LaplaceUpdateClassifier(prior_precision=2.0).fit(A, b)
-        prior_precision = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+        def evidence(value):
+            clf = LaplaceUpdateClassifier(prior_precision=value, **params)
+            return clf.fit(A, b, weights).log_marginal_likelihood_value_
+
+        clf = LaplaceUpdateClassifier(prior_precision=0.4, **params).fit(A, b, weights)
+        prior_precision = torch.tensor(0.4, dtype=torch.float64, requires_grad=True)
         value = clf.log_marginal_likelihood(prior_precision)
         (slope,) = torch.autograd.grad(value, prior_precision)
-        above, below = clf.log_marginal_likelihood(2.001), clf.log_marginal_likelihood(1.999)
-        assert float(slope) == pytest.approx((above - below) / 0.002, rel=1e-4)
+        expected = (evidence(0.4004) - evidence(0.3996)) / 8e-4
+        assert float(value.detach()) == pytest.approx(evidence(0.4), rel=1e-9)
+        assert float(slope) == pytest.approx(expected, rel=2e-3)
+        assert clf.log_marginal_likelihood(0.44) == pytest.approx(evidence(0.44), abs=0.05)
+
+    @pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
+    def test_the_derivative_for_a_trained_head(self, covariance):
+        """The mean stays where it is; only the determinant changes."""
+        params = {"feature_extractor": module(), "head": "pretrained", "covariance": covariance}
+        evidence = [
+            LaplaceUpdateClassifier(prior_precision=value, **params).fit(X[:60], y[:60])
+            for value in (2.002, 2.0, 1.998)
+        ]
+        above, here, below = (clf.log_marginal_likelihood() for clf in evidence)
+        prior_precision = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+        value = evidence[1].log_marginal_likelihood(prior_precision)
+        (slope,) = torch.autograd.grad(value, prior_precision)
+        assert float(value.detach()) == here
+        assert float(slope) == pytest.approx((above - below) / 0.004, rel=1e-3)
+
+    def test_a_tensor_of_one_number_gives_a_tensor_without_shape(self):
+        clf = LaplaceUpdateClassifier().fit(X[:100], y[:100])
+        value = clf.log_marginal_likelihood(torch.ones(1, dtype=torch.float64))
+        assert value.shape == ()
+        assert float(value) == clf.log_marginal_likelihood()
+
+    @pytest.mark.parametrize("value", [0, -1.0, np.inf, np.nan, torch.tensor(-1.0)])
+    @pytest.mark.parametrize("memory_size", [0, None])
+    def test_no_prior_precision(self, value, memory_size):
+        clf = LaplaceUpdateClassifier(memory_size=memory_size).fit(X[:100], y[:100])
+        with pytest.raises(ValueError, match=r"prior_precision must be finite and > 0; got"):
+            clf.log_marginal_likelihood(value)
+
+    @pytest.mark.parametrize("value", ["loo", [1.0], torch.ones(2)])
+    def test_not_a_number(self, value):
+        clf = LaplaceUpdateClassifier().fit(X[:100], y[:100])
+        with pytest.raises(TypeError, match=r"prior_precision must be a number.* got (str|list|T)"):
+            clf.log_marginal_likelihood(value)
+
+    def test_a_fit_that_found_none(self):
+        A, b = data(3)
+        clf = LaplaceUpdateClassifier(covariance="shared", curvature="gaussian", calibration=None)
+        with pytest.raises(ValueError, match=r"or a fit that computed it.* calibration='loo'"):
+            clf.fit(A, b).log_marginal_likelihood()
 
     def test_the_data_is_gone(self):
         clf = LaplaceUpdateClassifier().fit(X[:100], y[:100]).partial_fit(X[100:101], y[100:101])

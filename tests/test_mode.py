@@ -6,7 +6,7 @@ from sklearn.datasets import load_digits, load_iris
 from sklearn.linear_model import LogisticRegression
 
 from laplace_al.likelihoods import likelihood_of
-from laplace_al.mode import find_mode
+from laplace_al.mode import InMemory, find_mode, solve_hessian
 from laplace_al.priors import IsotropicPrior
 
 
@@ -96,3 +96,26 @@ def test_single_precision_stops_where_its_digits_do(prior_precision):
     p = torch.softmax(torch.from_numpy(X).float() @ mode.mean, dim=1)
     expected_p = torch.softmax(torch.from_numpy(X) @ expected.mean, dim=1)
     np.testing.assert_allclose(p, expected_p, atol=1e-5)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_the_second_derivative_is_solved(n_classes):
+    rng = np.random.default_rng(0)
+    features = torch.from_numpy(rng.normal(size=(40, 5)))
+    likelihood = likelihood_of(n_classes)
+    targets = likelihood.encode(torch.from_numpy(rng.integers(n_classes, size=40).astype(float)))
+    weights = torch.from_numpy(rng.uniform(0, 2, size=40))
+    mean, right = (torch.from_numpy(rng.normal(size=(5, likelihood.n_outputs))) for _ in range(2))
+    prior = IsotropicPrior(torch.zeros_like(mean), 0.7)
+    objective = InMemory(features, targets, weights, likelihood, prior)
+
+    def value(flat):
+        logits = features @ flat.reshape(mean.shape)
+        loss = likelihood.negative_log_likelihood(logits, targets)
+        return weights @ loss + prior.value(flat.reshape(mean.shape))
+
+    hessian = torch.autograd.functional.hessian(value, mean.flatten())
+    expected = torch.linalg.solve(hessian, right.flatten()).reshape(mean.shape)
+    solution = solve_hessian(objective, mean, right)
+    assert float((solution - expected).norm() / expected.norm()) < 1e-3
+    assert not solve_hessian(objective, mean, 0 * right).any()

@@ -274,42 +274,6 @@ class Posterior(StoredState, ABC):
         n_columns = self._grouped(self.mean).shape[2]
         return -2 * n_columns * torch.linalg.slogdet(self.root).logabsdet.sum()
 
-    def log_evidence(self, prior_precision: float | torch.Tensor) -> torch.Tensor:
-        """Log of the integral of a prior times the Gaussian that the data was taken for.
-
-        The data's likelihood counts as 1 at the mean of this posterior, and its quadratic stays
-        the same whatever the prior: exact at the prior precision of this posterior, and for all
-        others if the likelihood were Gaussian.
-
-        Parameters
-        ----------
-        prior_precision : float or Tensor of shape ()
-            lambda > 0. A tensor may require a gradient.
-
-        Returns
-        -------
-        Tensor of shape ()
-
-        Examples
-        --------
-        >>> from laplace_al.posterior import SharedPosterior
-        >>> one = torch.ones(1, 1)
-        >>> posterior = SharedPosterior.at_mode(0 * one, one, 3 * one, prior_precision=1.0)
-        >>> posterior.log_evidence(1.0)  # (1 / (1 + 3))^(1/2)
-        tensor(-0.6931)
-        """
-        data, information = self._data()
-        prior_mean, mean = self._grouped(self.prior_mean), self._grouped(self.mean)
-        prior_precision = torch.as_tensor(prior_precision, dtype=data.dtype, device=data.device)
-        factor = torch.linalg.cholesky(data + prior_precision * torch.eye(data.shape[1]).to(data))
-        mode = torch.cholesky_solve(information + prior_precision * prior_mean, factor)
-        moved, slope = mode - mean, self.prior_precision * (mean - prior_mean)
-        exponent = (moved * (slope - data @ moved / 2)).sum()
-        exponent = exponent - prior_precision / 2 * (mode - prior_mean).square().sum()
-        log_roots = factor.diagonal(dim1=-2, dim2=-1).log().sum()
-        n_columns = mean.shape[2]
-        return exponent + mean.numel() / 2 * prior_precision.log() - n_columns * log_roots
-
     def with_mean(self, mean: torch.Tensor) -> Self:
         """The same covariance around another mean.
 

@@ -137,6 +137,33 @@ class FullPosterior(Posterior):
         columns = self.base.reshape(*self.mean.shape, -1).unbind(dim=1)  # C times (D, D C)
         return torch.stack([(features @ rows).square().sum(dim=1) for rows in columns], dim=1)
 
+    def covariance_product(self, features: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
+        """Covariance of the logits of each input, times a direction.
+
+        Parameters
+        ----------
+        features : Tensor of shape (n, D)
+        directions : Tensor of shape (n, C)
+
+        Returns
+        -------
+        Tensor of shape (n, C)
+
+        Examples
+        --------
+        >>> prior = FullPosterior.prior(torch.zeros(1, 2), 4.0)
+        >>> prior.covariance_product(torch.ones(1, 1), torch.tensor([[1.0, 2.0]]))
+        tensor([[0.2500, 0.5000]])
+        """
+        root = self.base[0]
+        products = []
+        chunks = (part.split(_INSTANCES_AT_ONCE) for part in (features, directions))
+        for phi, direction in zip(*chunks, strict=True):
+            rows = (phi[:, :, None] * direction[:, None, :]).flatten(start_dim=1)  # (m, D C)
+            weights = (rows @ root @ root.T).reshape(len(phi), *self.mean.shape)
+            products.append((phi[:, None, :] @ weights)[:, 0])
+        return torch.cat(products)
+
     def condition(
         self,
         features: torch.Tensor,

@@ -425,40 +425,6 @@ def test_a_million_single_updates_do_not_drift(structure):
 
 
 @pytest.mark.parametrize("structure", STRUCTURES)
-@pytest.mark.parametrize("n_classes", [2, 3])
-@pytest.mark.parametrize("is_centred", [True, False])
-def test_log_evidence_is_that_of_the_gaussian(structure, n_classes, is_centred):
-    """The integral of prior and likelihood, over the likelihood's value at the mean."""
-    problem = Problem(structure, "categorical", "map", n_classes, prior=0.7)
-    start = torch.full_like(problem.posterior.mean, 0.0 if is_centred else 0.4)
-    start[0] *= 2  # no common shift, which the softmax would not see
-    posterior = problem.structure.at_mode(
-        problem.posterior.mean,
-        problem.seen,
-        problem.seen_weights,
-        problem.likelihood,
-        "categorical",
-        0.7,
-        start,
-    )
-    dense, size = dense_of(posterior, "precision"), posterior.mean.numel()
-    data = dense - 0.7 * np.eye(size)
-    mean, start = posterior.mean.numpy().ravel(), start.numpy().ravel()
-    information = dense @ mean - 0.7 * start
-    for prior_precision in (0.1, 0.7, 5.0):
-        # likelihood exp(b^T W - W^T G W / 2) over its value at the mean of the posterior
-        both = data + prior_precision * np.eye(size)
-        pull = information + prior_precision * start
-        mode = np.linalg.solve(both, pull)
-        exponent = pull @ mode / 2 - prior_precision / 2 * start @ start
-        exponent -= information @ mean - mean @ data @ mean / 2
-        determinant = size * np.log(prior_precision) - np.linalg.slogdet(both).logabsdet
-        direct = exponent + determinant / 2
-        ours = float(posterior.log_evidence(prior_precision))
-        assert ours == pytest.approx(direct, rel=1e-9, abs=1e-9)
-
-
-@pytest.mark.parametrize("structure", STRUCTURES)
 def test_with_another_mean(structure):
     posterior = Problem(structure, "categorical", "map").learn()
     moved = posterior.with_mean(posterior.mean + 1)

@@ -43,6 +43,20 @@ def test_information_is_the_sum_over_instances():
     np.testing.assert_allclose(found[0], expected, atol=1e-12)
 
 
+def test_covariances_of_the_logits_times_directions():
+    rng = np.random.default_rng(0)
+    features, directions = (torch.from_numpy(rng.normal(size=(150, k))) for k in (4, 3))
+    update = STRUCTURES["full"].update(
+        likelihood_of(3), update="map", curvature="categorical", step_size=1.0
+    )
+    posterior = FullPosterior.prior(torch.zeros(4, 3).double(), 0.3)
+    targets, ones = torch.eye(3).double().repeat(3, 1), torch.ones(9).double()
+    posterior = posterior.condition(features[:9], targets, ones, update)
+    covariance = posterior.covariance.reshape(4, 3, 4, 3)
+    expected = torch.einsum("nd,dcek,ne,nk->nc", features, covariance, features, directions)
+    torch.testing.assert_close(posterior.covariance_product(features, directions), expected)
+
+
 def test_the_mode_of_a_label_is_found_in_double_precision():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(150, 4))

@@ -317,7 +317,8 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         y : array-like of shape (n_samples,)
             Labels.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights >= 0. Weight k is the same as the instance k times.
+            Weights >= 0. Weight k is the same as the instance k times; with weight 0 it is absent,
+            except that its label is among the classes.
 
         Returns
         -------
@@ -378,9 +379,18 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         self._calibrate(data, examined)
         self._memory = None
         if self.memory_size != 0 and self.head == "fit":
-            everything = Memory.empty(prior, features).add(features, indices, weights)
-            self._memory = everything.keep(
-                self.memory_size, mean, likelihood, structure, stiffening
+            counting = weights > 0
+            labels = (part[counting] for part in (features, indices, weights))
+            self._memory = (
+                Memory.empty(prior, features)
+                .add(*labels)
+                .keep(
+                    self.memory_size,
+                    mean,
+                    likelihood,
+                    structure,
+                    None if stiffening is None else stiffening[counting],
+                )
             )
         self._draw_seed()
         return self
@@ -491,7 +501,8 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
             All labels that may ever occur. Needed by the first call, unless the parameter
             ``classes`` has them.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights >= 0. An instance of weight 0 changes nothing.
+            Weights >= 0. An instance of weight 0 changes nothing: it is not remembered, and makes
+            nothing fade.
 
         Returns
         -------
@@ -523,8 +534,12 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
                 "Pass a dict, e.g. from sklearn.utils.compute_class_weight."
             )
         indices = class_indices(y, self.classes_)
-        weights = features.new_tensor(self._weighted_by_class(sample_weight, indices))
-        indices = features.new_tensor(indices)
+        weights = self._weighted_by_class(sample_weight, indices)
+        counting = np.flatnonzero(weights)
+        if len(counting) < len(weights):  # the others neither fade nor replace what was learnt
+            features = features[torch.from_numpy(counting).to(features.device)]
+            indices, weights = indices[counting], weights[counting]
+        indices, weights = features.new_tensor(indices), features.new_tensor(weights)
         likelihood = likelihood_of(len(self.classes_))
         data = Labelled(features, likelihood.encode(indices), weights, likelihood)
         if first:

@@ -921,6 +921,25 @@ class TestMemory:
         assert sorted(distance, reverse=True) == distance
         assert distance[-1] < 1e-3
 
+    @pytest.mark.parametrize(
+        "params", [{"forgetting": 0.9}, {"memory_size": 10}, {"memory_size": None}, {"n_passes": 2}]
+    )
+    @pytest.mark.parametrize("method", ["fit", "partial_fit"])
+    def test_weight_0_is_absence(self, params, method):
+        """It makes nothing fade, and replaces nothing that is remembered."""
+        A, b = data(3)
+        weights = np.random.default_rng(0).integers(0, 3, size=40)
+        there = weights > 0
+        clf = LaplaceUpdateClassifier(classes=range(3), **params)
+        twin = clone(clf)
+        getattr(clf, method)(A[:40], b[:40], sample_weight=weights)
+        getattr(twin, method)(A[:40][there], b[:40][there], sample_weight=weights[there])
+        for each in (clf, twin):
+            each.partial_fit(A[40:43], b[40:43])
+        np.testing.assert_allclose(clf.coef_, twin.coef_, atol=1e-8)
+        np.testing.assert_allclose(clf.posterior_.covariance, twin.posterior_.covariance, atol=1e-8)
+        assert clf.temperature_ == pytest.approx(twin.temperature_)
+
     @pytest.mark.parametrize("memory_size", [None, 20])
     def test_labels_fade(self, memory_size):
         A, b = data(3)

@@ -24,6 +24,7 @@ from laplace_al.blocks import in_blocks
 from laplace_al.calibration import Calibration
 from laplace_al.devices import as_array, available_device
 from laplace_al.features import Extracted, SharedExtractorMixin, TorchFeatures, share
+from laplace_al.labels import weighted_by_class
 from laplace_al.likelihoods import Likelihood, likelihood_of
 from laplace_al.pool import PoolState
 from laplace_al.posterior import Posterior
@@ -301,7 +302,8 @@ class LastLayer(
         -------
         PoolState
             What it observes does not change this object. It learns as ``partial_fit`` does with
-            ``n_passes=1``, ``forgetting=1`` and no memory, under the calibration as it is. With
+            ``n_passes=1``, ``forgetting=1`` and no memory, under the calibration as it is, with the
+            weights of ``class_weight`` (``"balanced"`` is for ``fit`` alone). With
             ``predictive="monte_carlo"`` its probabilities are those of ``"mean_field"``.
 
         Examples
@@ -328,6 +330,7 @@ class LastLayer(
             LINKS[self.predictive],
             self.classes_,
             fit_intercept=self.fit_intercept,
+            class_weights=self._class_weights(),
             random_seed=self._sampling_seed,
         )
 
@@ -438,6 +441,12 @@ class LastLayer(
         if not (passed and all(map(operator.is_, params, passed))):
             self._validate_params()
         return params
+
+    def _class_weights(self) -> NDArray[np.float64]:
+        """What one label of each class counts, (n_classes,)."""
+        n_classes = len(self.classes_)
+        of_dict = None if self.class_weight == "balanced" else self.class_weight
+        return weighted_by_class(np.ones(n_classes), of_dict, np.arange(n_classes), self.classes_)
 
     def _update_rule(self, likelihood: Likelihood) -> Rule:
         return STRUCTURES[self.covariance_].update(

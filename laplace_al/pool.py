@@ -44,6 +44,8 @@ class PoolState:
     classes : ndarray of shape (n_classes,)
     fit_intercept : bool
         Whether the posterior has a weight for the constant 1, its last.
+    class_weights : ndarray of shape (n_classes,), default=None
+        Multiplied with the weights of labels; None is 1 for all.
     random_seed : int, default=0
         Of the weights that :meth:`sample_proba` draws.
 
@@ -79,6 +81,7 @@ class PoolState:
         classes: NDArray[Any],
         *,
         fit_intercept: bool,
+        class_weights: NDArray[np.float64] | None = None,
         random_seed: int = 0,
     ) -> None:
         self.posterior = posterior
@@ -89,6 +92,7 @@ class PoolState:
         self.link = link
         self.classes_ = classes
         self.fit_intercept = fit_intercept
+        self.class_weights = np.ones(len(classes)) if class_weights is None else class_weights
         self.random_seed = random_seed
         self.logits = self.project(posterior.mean)
         self.variance = self._fresh_variance()
@@ -173,7 +177,7 @@ class PoolState:
         target : label or None
             None learns that there will be a label, not which: no mean moves, variances shrink.
         weight : float, default=1.0
-            s > 0.
+            s > 0, times that of the class.
 
         Returns
         -------
@@ -212,7 +216,7 @@ class PoolState:
             Positions in the pool.
         targets : sequence of labels of shape (n,)
         weights : sequence of float of shape (n,)
-            s >= 0; a label of weight 0 changes nothing.
+            s >= 0, times those of the classes; a label of weight 0 changes nothing.
 
         Returns
         -------
@@ -274,9 +278,13 @@ class PoolState:
 
     def _learn(self, index: int, target: Any, weight: float) -> Sequence[Effect]:
         features = self.rows([index])
-        targets = self._encoded(target).to(features)
         recording = Recording(ExpectedUpdate(self.update) if target is None else self.update)
-        weights = features.new_tensor([weight])
+        place = 0 if target is None else self._place(target)
+        count = self.class_weights[place]
+        if target is None and (self.class_weights != count).any():
+            count = self.predict_proba([index])[0] @ self.class_weights
+        targets = self.likelihood.encode(features.new_tensor([place]))
+        weights = features.new_tensor([weight * count])
         posterior = self.posterior.condition(features, targets, weights, recording)
         effects = self.posterior.effects(features, *recording.learnt[0])
         later = self.affected(effects)
@@ -377,14 +385,14 @@ class PoolState:
         features = features.to(self.posterior.base)
         return functional.pad(features, (0, 1), value=1.0) if self.fit_intercept else features
 
-    def _encoded(self, target: Any) -> torch.Tensor:
-        """Targets (1, C) of a label; of any one for None."""
-        place = np.array([0]) if target is None else np.flatnonzero(self.classes_ == target)
-        if len(place) != 1:
+    def _place(self, target: Any) -> int:
+        """Of a label among the classes."""
+        places = np.flatnonzero(self.classes_ == target)
+        if len(places) != 1:
             raise ValueError(
                 f"target must be one of the classes {self.classes_.tolist()}; got {target!r}."
             )
-        return self.likelihood.encode(torch.as_tensor(place, dtype=torch.float64))
+        return int(places[0])
 
 
 _ROWS_AT_ONCE = 4096

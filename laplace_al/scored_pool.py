@@ -1,6 +1,6 @@
 """The pool of a learner: features extracted once, predictions that follow each label."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from laplace_al.classifier import LaplaceUpdateClassifier
 from laplace_al.devices import as_array
 from laplace_al.features import Extracted, features_of
-from laplace_al.labels import class_indices, weighted_by_class
 from laplace_al.pool import PoolState
 from laplace_al.typing import Features, Instances
 
@@ -114,13 +113,7 @@ class ScoredPool:
         ):
             return self.after_fit()
         labelled = known.part(np.asarray(positions, dtype=np.int64))
-        weights = weighted_by_class(
-            np.ones(n_labels),
-            classifier.class_weight,
-            class_indices(np.asarray(labels), classifier.classes_),
-            classifier.classes_,
-        )
-        state = known.affected(labelled.learn(range(n_labels), labels, weights))
+        state = known.affected(labelled.learn(range(n_labels), labels, np.ones(n_labels)))
         state.posterior, state.calibration = classifier.posterior_, classifier.calibration_
         # what was subtracted from the variances has the rounding of the features
         error = torch.finfo(state.features.dtype).eps * self._scored
@@ -155,7 +148,9 @@ class ScoredPool:
 
 def _rule_of(classifier: LaplaceUpdateClassifier) -> tuple[Any, ...]:
     """The parameters that a PoolState takes over when it is made."""
-    return tuple(getattr(classifier, name) for name in _RULE)
+    of_classes = classifier.class_weight
+    weights = dict(of_classes) if isinstance(of_classes, Mapping) else of_classes
+    return weights, *(getattr(classifier, name) for name in _RULE)
 
 
 def is_followed(classifier: LaplaceUpdateClassifier, n_labels: int, n_pool: int) -> bool:

@@ -63,12 +63,16 @@ class NewtonUpdate(NamedTuple):
         return self.step_size * weight / (1.0 + curvature * variance) * residual, curvature
 
     def at_once(
-        self, logits: torch.Tensor, variance: torch.Tensor, targets: torch.Tensor
+        self,
+        logits: torch.Tensor,
+        variance: torch.Tensor,
+        targets: torch.Tensor,
+        weights: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Many labels, each on its own: tensors (n, C), (n, G) and (n, C) to a and h."""
+        """Many labels, each on its own: tensors (n, C), (n, G), (n, C) and (n, 1) to a and h."""
         _, residual, mean = self.likelihood.loss_and_derivatives(logits, targets)
-        curvature = self.curvature(mean)
-        return self.step_size * residual / (1.0 + curvature * variance), curvature
+        curvature = weights * self.curvature(mean)
+        return self.step_size * weights * residual / (1.0 + curvature * variance), curvature
 
 
 class MapUpdate(NamedTuple):
@@ -106,11 +110,16 @@ class MapUpdate(NamedTuple):
         return coefficients, weight * self.curvature(mean)
 
     def at_once(
-        self, logits: torch.Tensor, variance: torch.Tensor, targets: torch.Tensor
+        self,
+        logits: torch.Tensor,
+        variance: torch.Tensor,
+        targets: torch.Tensor,
+        weights: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Many labels, each on its own: tensors (n, C), (n, G) and (n, C) to a and h."""
-        modes = mode_coefficients_at_once(self.likelihood, logits, variance, targets)
-        return modes[0], self.curvature(modes[1])
+        """Many labels, each on its own: tensors (n, C), (n, G), (n, C) and (n, 1) to a and h."""
+        # a = s (y - p(z + v a)): the mode depends on s v alone
+        modes = mode_coefficients_at_once(self.likelihood, logits, weights * variance, targets)
+        return weights * modes[0], weights * self.curvature(modes[1])
 
 
 class CoupledNewtonUpdate(NamedTuple):

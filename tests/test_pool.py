@@ -42,6 +42,37 @@ def test_it_is_the_pool_scored_anew(params, n_classes):
     np.testing.assert_allclose(pool.predict_proba(), updated.predict_proba(X), atol=1e-9)
 
 
+@pytest.mark.parametrize("params", SETTINGS)
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_weights_of_classes_count(params, n_classes):
+    weights = {"a": 3.0, "b": 0.2, "c": 0.0}
+    weights = {label: weights[label] for label in list("abc")[:n_classes]}
+    clf, X, y = problem(n_classes, class_weight=weights, **params)
+    pool = clf.pool_state(X)
+    for index in range(10):
+        pool.observe(index, y[index])
+        if weights[y[index]]:
+            clf.partial_fit(X[[index]], y[[index]])
+    mean, variance = clf.latent_mean_and_variance(X)
+    np.testing.assert_allclose(pool.logits.numpy().squeeze(), mean, atol=1e-9)
+    np.testing.assert_allclose(pool.variance.numpy().squeeze(), variance, atol=1e-10)
+
+
+def test_a_label_to_come_counts_what_its_classes_do():
+    clf, X, _ = problem(3, class_weight={"a": 4.0, "b": 0.0, "c": 1.0})
+    pool = clf.pool_state(X)
+    expected = pool.predict_proba([3])[0] @ [4.0, 0.0, 1.0]
+    twin = clf.set_params(class_weight=None).pool_state(X).observe(3, None, weight=expected)
+    torch.testing.assert_close(pool.observe(3, None).variance, twin.variance)
+
+
+def test_balanced_weights_are_those_of_a_fit():
+    clf, X, y = problem(3, class_weight="balanced")
+    pool = clf.pool_state(X).observe(3, y[3])
+    twin = clf.set_params(class_weight=None).pool_state(X).observe(3, y[3])
+    torch.testing.assert_close(pool.logits, twin.logits)
+
+
 @pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
 def test_before_any_label_it_is_the_classifier(covariance):
     clf, X, _ = problem(3, covariance=covariance)

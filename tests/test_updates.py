@@ -98,8 +98,10 @@ def test_many_labels_at_once_are_each_on_its_own(make, curvature):
     update, rng = make(Categorical(3), curvature), np.random.default_rng(0)
     logits, targets = rng.normal(size=(9, 3)), np.eye(3)[rng.integers(3, size=9)]
     variance = np.exp(rng.normal(size=(9, len(VARIANCES[curvature]))))
-    many = update.at_once(*map(torch.from_numpy, (logits, variance, targets)))
+    weights = np.array([1.0, 0.0, 3.0] * 3)
+    problem = logits, variance, targets, weights[:, None]
+    many = update.at_once(*map(torch.from_numpy, problem))
     for row in range(9):
-        one = update(logits[row], variance[row], targets[row], 1.0)
+        one = update(logits[row], variance[row], targets[row], weights[row])
         for ours, theirs in zip(many, one, strict=True):
             np.testing.assert_allclose(ours[row], theirs, rtol=1e-8)

@@ -161,7 +161,8 @@ def _learnt(state: PoolState, positions: torch.Tensor) -> tuple[torch.Tensor, to
     variance = state.variance[positions].reshape(n, -1).repeat_interleave(n_classes, dim=0)
     classes = torch.arange(n_classes, device=logits.device).to(logits)
     targets = state.likelihood.encode(classes).repeat(n, 1)  # (n K, C)
-    coefficients, curvature = state.update.at_once(logits, variance, targets)
+    weights = logits.new_tensor(state.class_weights).repeat(n)[:, None]  # (n K, 1)
+    coefficients, curvature = state.update.at_once(logits, variance, targets, weights)
     shrinkage = curvature / (1 + curvature * variance)
     return coefficients.reshape(n, n_classes, -1), shrinkage.reshape(n, n_classes, -1)
 

@@ -16,6 +16,8 @@ SETTINGS = [
     {"covariance": "per_class", "update": "map", "fit_intercept": False},
     {"covariance": "per_class", "update": "newton", "predictive": "bridge"},
     {"covariance": "shared", "predictive": "plug_in", "calibration": None},
+    {"covariance": "per_class", "class_weight": {0: 3.0, 1: 0.2, 2: 0.0}},
+    {"covariance": "shared", "update": "newton", "class_weight": {0: 0.0, 1: 0.2, 2: 3.0}},
 ]
 
 

@@ -30,8 +30,12 @@ def updated(clf, X, y):
 @pytest.mark.parametrize("update", ["map", "newton"])
 @pytest.mark.parametrize("n_classes", [2, 3])
 @pytest.mark.parametrize("loss", ["log_loss", "zero_one"])
-def test_losses_are_those_of_really_updated_copies(covariance, update, n_classes, loss):
-    params = {"covariance": covariance, "update": update, "prior_precision": 0.1}
+@pytest.mark.parametrize("class_weight", [None, {"a": 3.0, "b": 0.2, "c": 1.0}])
+def test_losses_are_those_of_really_updated_copies(
+    covariance, update, n_classes, loss, class_weight
+):
+    params = {"covariance": covariance, "update": update, "class_weight": class_weight}
+    params["prior_precision"] = 0.1
     clf, X, y, X_eval, y_eval = problem(n_classes, **params)
     strategy = LookAhead(X_eval, y_eval, y, loss=loss)
     batches = np.random.default_rng(1).permuted(np.tile(np.arange(60), (7, 1)), axis=1)[:, :5]

@@ -86,7 +86,8 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         our study, from the first labels on. ``"loo"``
         and ``"evidence"`` make ``fit`` choose it, without a validation set: by the log-likelihood
         of the labels left out, or by the marginal likelihood. That takes about 15 fits, and some
-        labels for each class. A ``partial_fit`` without ``fit`` goes by its first call.
+        labels for each class. A ``partial_fit`` without ``fit`` goes by its first call, which
+        should have several rows.
     covariance : {"auto", "per_class", "shared", "full"}, default="auto"
         Structure of the posterior. ``"shared"`` is one covariance for the weights of all classes
         (n_features^2 numbers), ``"per_class"`` one for each class (n_classes n_features^2) and
@@ -800,6 +801,13 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         if not isinstance(self.prior_precision, str):
             return float(self.prior_precision)
         if self.prior_precision == "scale":
+            if len(data.features) == 1:
+                warnings.warn(
+                    "prior_precision='scale' goes by the variance of the features, of which one "
+                    "row has none. Begin with more rows, or set a number.",
+                    UserWarning,
+                    stacklevel=5,
+                )
             return prior_precision_by_scale(data.features, data.weights)
         coupled = self.covariance_ == "full"
 

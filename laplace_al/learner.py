@@ -47,7 +47,7 @@ class ActiveLearner:
     ----------
     estimator : classifier
         What learns. Copied, so that yours stays as it is; if it is fitted, the copy starts
-        from what it has learnt.
+        from what it has learnt. ``prior_precision="scale"`` goes by the features of the pool.
     strategy : QueryStrategy
         What chooses. Copied as well.
     X_pool : array-like of shape (n_pool, ...)
@@ -611,7 +611,13 @@ class ActiveLearner:
                 X, y, classes=np.unique(np.asarray(self.classes))
             )
         else:
-            estimator = copy.deepcopy(self.estimator_).fit(X, y)
+            estimator = copy.deepcopy(self.estimator_)
+            if (
+                isinstance(estimator, LaplaceUpdateClassifier)
+                and estimator.prior_precision == "scale"
+            ):
+                estimator.set_params(prior_precision=self.pool_.prior_precision_by_scale(estimator))
+            estimator.fit(X, y)
         return _Model(estimator, True, self.pool_.after_fit(), 0)
 
     def _training_set(self, record: Record) -> tuple[Any, NDArray[Any]]:

@@ -6,16 +6,20 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.utils import _safe_indexing
+from sklearn.utils.validation import _num_samples
 
 from laplace_al.classifier import LaplaceUpdateClassifier
 from laplace_al.devices import as_array
 from laplace_al.features import Extracted, features_of
+from laplace_al.fitting import prior_precision_by_scale
 from laplace_al.pool import PoolState
 from laplace_al.typing import Features, Instances
 
 _RULE = ("update", "curvature", "step_size", "predictive")
 # Of a variance, as a share of it: where a pool is scored anew.
 _MAX_ERROR = 0.01
+_N_SPACED = 1000
 
 
 class ScoredPool:
@@ -86,6 +90,31 @@ class ScoredPool:
             )
         return self.features
 
+    def prior_precision_by_scale(self, classifier: LaplaceUpdateClassifier) -> float:
+        """What ``prior_precision="scale"`` is for the pool, of which there is more than of labels.
+
+        Parameters
+        ----------
+        classifier : LaplaceUpdateClassifier
+
+        Returns
+        -------
+        float
+            From up to 1000 instances, evenly spaced.
+        """
+        n_pool = _num_samples(self.X)
+        positions = np.linspace(0, n_pool - 1, min(n_pool, _N_SPACED)).astype(np.int64)
+        features = self.rows(positions)
+        if features is None:
+            features = features_of(
+                classifier.feature_extractor,
+                _safe_indexing(self.X, positions),
+                batch_size=classifier.batch_size,
+                verbose=classifier.verbose,
+            )
+        features = torch.tensor(as_array(features), dtype=torch.float64)
+        return prior_precision_by_scale(features, torch.ones_like(features[:, 0]))
+
     def after_update(
         self,
         classifier: LaplaceUpdateClassifier,
@@ -132,12 +161,12 @@ class ScoredPool:
         """
         return ScoredPool(self.X, self.features)
 
-    def rows(self, positions: list[int]) -> NDArray[np.floating] | None:
+    def rows(self, positions: list[int] | NDArray[np.int64]) -> NDArray[np.floating] | None:
         """Extracted features, if they are known.
 
         Parameters
         ----------
-        positions : list of int
+        positions : array-like of int of shape (n,)
 
         Returns
         -------

@@ -788,7 +788,8 @@ class TestPriorPrecision:
 
     def test_scale_from_one_label(self):
         clf = LaplaceUpdateClassifier(prior_precision="scale", classes=range(10))
-        clf.partial_fit(X[:1], y[:1])
+        with pytest.warns(UserWarning, match=r"one row has none\. Begin with more rows"):
+            clf.partial_fit(X[:1], y[:1])
         assert clf.prior_precision_ == pytest.approx(0.01 * ((X[0] ** 2).sum() + 1))
         assert clf.predict(X[:1]) == y[:1]
 

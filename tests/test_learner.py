@@ -688,3 +688,23 @@ def test_verbose_tells_of_refits(capsys):
         "[ActiveLearner] fitting LaplaceUpdateClassifier on 9 labels",
         "[ActiveLearner] fitting LaplaceUpdateClassifier on 10 labels",
     ]
+
+
+def test_the_prior_by_scale_goes_by_the_pool():
+    """The first label has no variance, and an offset of the features says nothing."""
+    far = X + 10
+    learner = ActiveLearner(
+        LaplaceUpdateClassifier(prior_precision="scale"),
+        RandomSampling(),
+        far,
+        classes=np.unique(y),
+        random_state=0,
+    )
+    learner.teach(0, y[0])
+    expected = 0.01 * far.var(axis=0).sum()
+    assert learner.estimator_.prior_precision_ == pytest.approx(expected, rel=0.2)
+    for i in range(1, 5):
+        learner.teach(i, y[i])
+    before = learner.estimator_.prior_precision_
+    assert learner.refit().estimator_.prior_precision_ == before
+    assert learner.estimator.prior_precision == "scale"

@@ -151,3 +151,15 @@ def test_variances_of_single_precision_do_not_drift(params):
         pool = pool.after_update(clf, [i], labels[[i]])
     state, anew = pool.state_under(clf), clf.pool_state(wide)
     np.testing.assert_allclose(state.variance, anew.variance, rtol=0.1)
+
+
+@pytest.mark.parametrize("n", [50, 3001])
+def test_the_scale_is_that_of_the_features(n):
+    inputs = np.random.default_rng(0).normal(loc=5, size=(n, 4)).astype(np.float32)
+    network = nn.Linear(4, 6)
+    for clf in (LaplaceUpdateClassifier(network), LaplaceUpdateClassifier()):
+        pool = ScoredPool(inputs)
+        before = pool.prior_precision_by_scale(clf)
+        features = pool.features_under(clf)
+        assert pool.prior_precision_by_scale(clf) == pytest.approx(before)
+        assert before == pytest.approx(0.01 * features.var(axis=0).sum(), rel=0.1)

@@ -72,6 +72,7 @@ class LastLayer(
     covariance_: str
     extractor_: TorchFeatures | None
     _calibration: Calibration
+    _has_intercept: bool  # whatever the parameter is set to after a fit
     _sampling_seed: int
     _parameter_constraints: dict[str, Any]
 
@@ -329,7 +330,7 @@ class LastLayer(
             self._calibration,
             LINKS[self.predictive],
             self.classes_,
-            fit_intercept=self.fit_intercept,
+            fit_intercept=self._has_intercept,
             class_weights=self._class_weights(),
             random_seed=self._sampling_seed,
         )
@@ -364,13 +365,13 @@ class LastLayer(
     def coef_(self) -> NDArray[np.floating]:
         """Posterior mean of the weights, (n_outputs, n_features)."""
         mean = self.posterior_.mean.T.numpy(force=True)
-        return mean[:, :-1].copy() if self.fit_intercept else mean.copy()
+        return mean[:, :-1].copy() if self._has_intercept else mean.copy()
 
     @property
     def intercept_(self) -> NDArray[np.floating]:
         """Posterior mean of the intercepts, (n_outputs,); zero without them."""
         mean = self.posterior_.mean.numpy(force=True)
-        return mean[-1].copy() if self.fit_intercept else np.zeros(mean.shape[1])
+        return mean[-1].copy() if self._has_intercept else np.zeros(mean.shape[1])
 
     @property
     def calibration_(self) -> Calibration:
@@ -384,7 +385,7 @@ class LastLayer(
 
     @property
     def _n_features_out(self) -> int:
-        return len(self.posterior_.mean) - int(self.fit_intercept)
+        return len(self.posterior_.mean) - int(self._has_intercept)
 
     def _extract(self, X: Any, *, reset: bool, dtype: Any = np.float64) -> Any:
         """Validated features (n, D) as an array."""
@@ -424,6 +425,7 @@ class LastLayer(
         """phi: features as a tensor (n, D), with the constant 1."""
         features = self._extract(X, reset=reset)
         if reset:
+            self._has_intercept = self.fit_intercept
             dtype, device = getattr(torch, self.dtype), available_device(self.device)
         else:
             dtype, device = self.posterior_.base.dtype, self.posterior_.base.device
@@ -432,7 +434,7 @@ class LastLayer(
     def _phi(self, features: Any, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
         features = torch.tensor(features, dtype=dtype, device=device)
         _check_size(features, dtype)
-        return functional.pad(features, (0, 1), value=1.0) if self.fit_intercept else features
+        return functional.pad(features, (0, 1), value=1.0) if self._has_intercept else features
 
     def _check_params(self) -> tuple[Any, ...]:
         """Validate the parameters, unless they are the very objects that last passed."""

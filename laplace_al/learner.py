@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, Self, TypeAlias
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import _safe_indexing, check_random_state
@@ -40,8 +41,8 @@ class ActiveLearner:
     use: its features are computed once, and each label changes their predictions in one pass.
 
     It can start without any label: they are kept until the estimator can be fitted, which takes two
-    classes unless ``classes`` names them. Until then strategies that need predictions draw at
-    random.
+    classes, initial ones included, unless ``classes`` names them. Until then strategies that need
+    predictions draw at random.
 
     Parameters
     ----------
@@ -170,7 +171,7 @@ class ActiveLearner:
         self._record = Record.empty(_num_samples(X_pool))
         if X_initial is not None:
             check_consistent_length(X_initial, y_initial)
-            self._install(self._refitted(self._record), self._record)
+            self._install(self._fitted_or_waiting(self._record), self._record)
         if journal is not None:
             self._journal = Journal(journal, X_pool)
             try:
@@ -589,8 +590,8 @@ class ActiveLearner:
         return _Model(estimator, True, pool, self._n_since_refit + len(events))
 
     def _fitted_or_waiting(self, record: Record) -> "_Model":
-        """Model fitted anew, or none where a correction has left too few classes for one."""
-        if self._given is None and self.X_initial is None and not self._can_fit(record):
+        """Model fitted anew, or none where there are too few classes for one."""
+        if self._given is None and not self._can_fit(record):
             return _Model(clone(self.estimator_), False, self.pool_.after_fit(), 0)
         return self._refitted(record)
 
@@ -654,6 +655,8 @@ class ActiveLearner:
     def _can_fit(self, record: Record) -> bool:
         """Whether the labels so far are enough for a first fit."""
         y = record.labels
+        if self.y_initial is not None:
+            y = np.concatenate([self.y_initial, y])
         declared = self.classes is not None or getattr(self.estimator_, "classes", None) is not None
         return len(np.unique(y)) > 1 or (declared and hasattr(self.estimator_, "partial_fit"))
 
@@ -752,17 +755,19 @@ def _in_order(events: Sequence[Event], inside: Any, outside: list[Any]) -> Any:
     """Rows of events from rows of the pool and, one by one, from outside it."""
     if not outside:
         return inside
-    rows = functools.reduce(_stack, outside if not len(inside) else [inside, *outside])
+    rows = functools.reduce(_stack, [inside, *outside] if _num_samples(inside) else outside)
     is_outside = np.array([event.position is None for event in events])
     return _safe_indexing(rows, np.argsort(np.argsort(is_outside, kind="stable")))
 
 
 def _stack(first: Any, second: Any) -> Any:
-    """Rows of two containers of the same kind: frames, lists or arrays."""
+    """Rows of two containers of the same kind: frames, lists, arrays or sparse matrices."""
     if isinstance(first, pd.DataFrame):
         return pd.concat([first, second])
     if isinstance(first, list):
         return first + list(second)
     if hasattr(first, "vstack"):  # polars
         return first.vstack(second)
+    if sparse.issparse(first):
+        return sparse.vstack([first, second], format="csr")
     return np.concatenate([first, second])

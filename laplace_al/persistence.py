@@ -37,6 +37,7 @@ _OTHERS = {
     "n_iter_": int,
     "log_marginal_likelihood_value_": float,
     "_evidence_slope": float,
+    "_has_intercept": bool,
 }
 # Kinds of NumPy dtypes that labels may have in a file, besides object: no longer than 8 bytes each.
 _NUMERIC = "biuf"
@@ -52,6 +53,7 @@ class SaveLoadMixin:
     extractor_: TorchFeatures | None
     feature_names_in_: NDArray[np.object_]
     loo_score_: LooScore
+    fit_intercept: bool
     memory_size: int | None
     n_features_in_: int
     posterior_: Posterior
@@ -59,6 +61,7 @@ class SaveLoadMixin:
     _calibration: Calibration
     _check_params: Callable[[], tuple[Any, ...]]
     _make_extractor: Callable[[], TorchFeatures | None]
+    _has_intercept: bool
     _memory: Memory | None
     _passed_params: tuple[Any, ...]
     _sampling_seed: int
@@ -212,6 +215,7 @@ class SaveLoadMixin:
         self.prior_precision_ = _positive(fitted, "prior_precision")
         self._sampling_seed = int(fitted["sampling_seed"])
         _check("sampling_seed", 0 <= self._sampling_seed < 2**31)
+        self._has_intercept = self.fit_intercept  # of a file that does not say it
         for name, value in fitted["others"].items():
             setattr(self, name, _OTHERS[name](value))
         if fitted["loo_score"] is not None:
@@ -281,7 +285,7 @@ def _plain_params(classifier: Any) -> dict[str, Any]:
             "an integer: set_params(random_state=0)."
         )
     if params["classes"] is not None:
-        params["classes"] = _plain_labels(np.asarray(params["classes"]), "classes")
+        params["classes"] = _plain_labels(np.asarray(params["classes"]).ravel(), "classes")
     if isinstance(params["class_weight"], dict):
         weights = params["class_weight"]
         keys = np.asarray([*weights], dtype=None if len(set(map(type, weights))) == 1 else object)

@@ -799,6 +799,20 @@ class TestPriorPrecision:
         assert np.isfinite(clf.fit(X[:100], y[:100]).prior_precision_)
 
 
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_an_intercept_set_after_a_fit_waits_for_the_next(fit_intercept):
+    A, b = data(3)
+    clf = LaplaceUpdateClassifier(fit_intercept=fit_intercept).fit(A, b)
+    expected, shape = clf.predict_proba(A), clf.coef_.shape
+    clf.set_params(fit_intercept=not fit_intercept)
+    np.testing.assert_array_equal(clf.predict_proba(A), expected)
+    np.testing.assert_allclose(clf.pool_state(A).predict_proba(), expected)
+    assert clf.coef_.shape == shape
+    assert clf.intercept_.any() == fit_intercept
+    assert clf.partial_fit(A[:5], b[:5]).coef_.shape == shape
+    assert clf.fit(A, b).intercept_.any() != fit_intercept
+
+
 class TestEvidence:
     def test_it_is_that_of_the_fit(self):
         A, b = data(3)

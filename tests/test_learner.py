@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from scipy import sparse
 from sklearn.base import clone
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression, SGDClassifier
@@ -708,3 +709,34 @@ def test_the_prior_by_scale_goes_by_the_pool():
     before = learner.estimator_.prior_precision_
     assert learner.refit().estimator_.prior_precision_ == before
     assert learner.estimator.prior_precision == "scale"
+
+
+def test_initial_labels_of_one_class_wait_for_a_second():
+    learner = ActiveLearner(
+        LaplaceUpdateClassifier(), MarginSampling(), X, X_initial=X[:3], y_initial=y[:3]
+    )
+    assert not learner.is_fitted
+    learner.teach(3, y[3]).teach(60, y[60])
+    assert learner.is_fitted
+    expected = LaplaceUpdateClassifier().fit(X[[0, 1, 2, 3, 60]], y[[0, 1, 2, 3, 60]])
+    np.testing.assert_array_equal(learner.predict_proba(X), expected.predict_proba(X))
+
+
+def test_a_sparse_pool():
+    pool = sparse.csr_matrix(X)
+    learner = ActiveLearner(
+        LogisticRegression(),
+        MarginSampling(),
+        pool,
+        X_initial=pool[START],
+        y_initial=y[START],
+        refit_every=1,
+    )
+    for i in (10, 70):
+        learner.teach(i, y[i])
+    learner.teach(X=pool[[20]], y=[0]).relabel(10, 1).refit()
+    assert sparse.issparse(learner.instances_)
+    rows = [*START, 10, 70, 20]
+    labels = np.r_[y[START], 1, y[70], 0]
+    expected = LogisticRegression().fit(pool[rows], labels)
+    np.testing.assert_allclose(learner.predict_proba(X), expected.predict_proba(X), atol=1e-8)

@@ -325,3 +325,16 @@ def test_a_file_that_was_made_up_is_refused_or_predicts(data, memory, tmp_path_f
     with contextlib.suppress(ValueError):
         twin = LaplaceUpdateClassifier.load(folder / "clf")
         assert twin.predict_proba(A[:5]).shape == (5, len(twin.classes_))
+
+
+def test_classes_in_a_column(tmp_path):
+    clf, A, b = taught(classes=np.arange(6)[:, None])
+    check_twins(clf, saved(clf, tmp_path), A, b)
+
+
+def test_an_intercept_set_after_a_fit(tmp_path):
+    clf, A, _ = taught()
+    clf.set_params(fit_intercept=False)
+    twin = saved(clf, tmp_path)
+    np.testing.assert_array_equal(twin.predict_proba(A), clf.predict_proba(A))
+    np.testing.assert_array_equal(twin.coef_, clf.coef_)

@@ -210,6 +210,7 @@ class LastLayer(
             mean, variance = mean[:, 0], variance.reshape(-1)
         return mean.numpy(force=True), variance.numpy(force=True)
 
+    @like_tensors
     @on_one_state
     def sample_proba(
         self, X: KnownInputs, n_samples: int | None = None, random_state: RandomState = None

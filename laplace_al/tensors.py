@@ -15,7 +15,7 @@ def like_tensors(method: Method) -> Method:
 
     Without ``sklearn.set_config(array_api_dispatch=True)`` nothing changes. With it, numbers come
     back on the device of X, floating ones in its dtype; labels that are no numbers stay an
-    array, and so do fitted attributes.
+    array, and so do fitted attributes. Labels and weights may be tensors beside any X.
 
     Parameters
     ----------
@@ -39,12 +39,16 @@ def like_tensors(method: Method) -> Method:
 
     @functools.wraps(method)
     def follows(self: Any, X: Any, *args: Any, **kwargs: Any) -> Any:
-        if not (isinstance(X, torch.Tensor) and get_config()["array_api_dispatch"]):
+        given = (X, *args, *kwargs.values())
+        has_tensors = any(isinstance(value, torch.Tensor) for value in given)
+        if not (has_tensors and get_config()["array_api_dispatch"]):
             return method(self, X, *args, **kwargs)
         args = [_on_the_host(value) for value in (X, *args)]
         kwargs = {name: _on_the_host(value) for name, value in kwargs.items()}
         with config_context(array_api_dispatch=False):
             answer = method(self, *args, **kwargs)
+        if not isinstance(X, torch.Tensor):
+            return answer
         if isinstance(answer, tuple):
             return tuple(_like(X, part) for part in answer)
         return _like(X, answer)

@@ -77,3 +77,25 @@ def test_arrays_give_arrays(clf, method):
         answer = getattr(clf, method)(X)
     np.testing.assert_array_equal(answer, getattr(clf, method)(X))
     assert isinstance(clf.predict_proba(torch.tensor(X)), np.ndarray)  # without dispatch
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_labels_may_be_tensors_beside_arrays(clf, device):
+    labels, weights = torch.tensor(y, device=device), torch.full((40,), 2.0, device=device)
+    with config_context(array_api_dispatch=True):
+        fitted = LaplaceUpdateClassifier().fit(X, labels, sample_weight=weights)
+        fitted.partial_fit(X[:5], labels[:5])
+        decrement = fitted.newton_decrement(torch.tensor(X, device=device), labels)
+    expected = LaplaceUpdateClassifier().fit(X, y, sample_weight=np.full(40, 2.0))
+    expected.partial_fit(X[:5], y[:5])
+    np.testing.assert_array_equal(fitted.coef_, expected.coef_)
+    assert decrement == pytest.approx(expected.newton_decrement(X, y))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_draws_are_tensors(clf, device):
+    tensor = torch.tensor(X, device=device)
+    with config_context(array_api_dispatch=True):
+        draws = clf.sample_proba(tensor, n_samples=4)
+    assert draws.device == tensor.device
+    np.testing.assert_array_equal(draws.numpy(force=True), clf.sample_proba(X, n_samples=4))

@@ -193,7 +193,8 @@ class LastLayer(
             One logit for two classes.
         variance : ndarray of shape (n_samples,) or (n_samples, n_classes)
             One for all logits of a row with ``covariance="shared"`` and for two classes, else one
-            for each logit.
+            for each logit. With ``covariance="full"`` predictions are made of the variances that
+            are left without the shift of all logits, see :doc:`/theory`.
 
         Examples
         --------
@@ -473,8 +474,11 @@ class LastLayer(
         self._check_params()
         features = self._features(X, reset=False)
         if self.predictive != "monte_carlo":
-            latent = self.posterior_.logits(features), self.posterior_.variance(features)
-            return self._calibration.apply(LINKS[self.predictive], *latent)
+            mean, variance = (
+                self.posterior_.logits(features),
+                self.posterior_.predictive_variance(features),
+            )
+            return self._calibration.apply(LINKS[self.predictive], mean, variance)
         probabilities, _ = averaged(self._draws(features, self.n_samples))
         logits = probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
         return logits if logits.shape[1] > 2 else (logits[:, 1:] - logits[:, :1])

@@ -1,7 +1,7 @@
 """A pool of unlabelled instances whose predictions follow each label at the price of one pass."""
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self, TypeAlias
 
 import numpy as np
@@ -11,8 +11,9 @@ from torch.nn import functional
 
 from laplace_al.calibration import Calibration
 from laplace_al.likelihoods import Likelihood
-from laplace_al.posterior import Posterior
+from laplace_al.posterior import FullPosterior, Posterior
 from laplace_al.posterior.effects import Effect
+from laplace_al.posterior.full import common_shift
 from laplace_al.predictive import sampled_probabilities
 from laplace_al.transaction import all_or_nothing, on_one_state
 from laplace_al.typing import Link
@@ -53,6 +54,8 @@ class PoolState:
     ----------
     logits : Tensor of shape (n_pool, n_outputs)
     variance : Tensor of shape (n_pool,) or (n_pool, n_outputs)
+    predictive_variance : Tensor of shape (n_pool,) or (n_pool, n_outputs)
+        What predictions are made of; ``variance`` itself but for ``covariance="full"``.
     posterior : Posterior
         With all labels observed so far.
 
@@ -95,7 +98,7 @@ class PoolState:
         self.class_weights = np.ones(len(classes)) if class_weights is None else class_weights
         self.random_seed = random_seed
         self.logits = self.project(posterior.mean)
-        self.variance = self._fresh_variance()
+        self.variance, self.predictive_variance = self._fresh_variances()
 
     def __len__(self) -> int:
         return len(self.features)
@@ -139,6 +142,9 @@ class PoolState:
         twin = copy.copy(self)
         twin.features = self.features[positions]
         twin.logits, twin.variance = self.logits[positions], self.variance[positions]
+        twin.predictive_variance = (
+            self.predictive_variance[positions] if self._has_contrasts else twin.variance
+        )
         return twin
 
     def elsewhere(self, features: torch.Tensor) -> Self:
@@ -163,7 +169,7 @@ class PoolState:
         twin = copy.copy(self)
         twin.features = features
         twin.logits = twin.project(self.posterior.mean)
-        twin.variance = twin._fresh_variance()
+        twin.variance, twin.predictive_variance = twin._fresh_variances()
         return twin
 
     @all_or_nothing
@@ -265,6 +271,9 @@ class PoolState:
         """
         later = copy.copy(self)
         later.logits, later.variance = self.logits.clone(), self.variance.clone()
+        later.predictive_variance = (
+            self.predictive_variance.clone() if self._has_contrasts else later.variance
+        )
         width = max((effect.directions.shape[1] for effect in effects), default=1)
         at_once = max(1, _COLUMNS_AT_ONCE // width)
         for start in range(0, len(effects), at_once):
@@ -273,6 +282,9 @@ class PoolState:
             moved = self.project(torch.cat(directions, dim=1))  # c of eq-pool
             columns = moved.split([part.shape[1] for part in directions], dim=1)
             for effect, its_columns in zip(some, columns, strict=True):
+                if self._has_contrasts:
+                    contrasts = its_columns - common_shift(its_columns)
+                    effect.shrink(contrasts, later.predictive_variance)
                 effect.apply(its_columns, later.logits, later.variance)
         return later
 
@@ -289,6 +301,7 @@ class PoolState:
         effects = self.posterior.effects(features, *recording.learnt[0])
         later = self.affected(effects)
         self.posterior, self.logits, self.variance = posterior, later.logits, later.variance
+        self.predictive_variance = later.predictive_variance
         return effects
 
     def rows(self, positions: _Rows) -> torch.Tensor:
@@ -342,7 +355,8 @@ class PoolState:
         >>> clf.pool_state([[0.0]]).predict_proba()
         array([[0.5, 0.5]])
         """
-        logits = self.calibration.apply(self.link, self.logits[rows], self.variance[rows])
+        variance = self.predictive_variance[rows]
+        logits = self.calibration.apply(self.link, self.logits[rows], variance)
         return self.likelihood.probabilities(logits).numpy(force=True)
 
     @on_one_state
@@ -374,12 +388,22 @@ class PoolState:
         )
         return torch.cat(list(draws)).numpy(force=True)
 
-    def _fresh_variance(self) -> torch.Tensor:
+    @property
+    def _has_contrasts(self) -> bool:
+        """Whether predictions are made of other variances than those of the logits."""
+        return isinstance(self.posterior, FullPosterior)
+
+    def _fresh_variances(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of the logits, and for predictions."""
+        variance = self._of_chunks(self.posterior.variance)
+        if not self._has_contrasts:
+            return variance, variance
+        return variance, self._of_chunks(self.posterior.predictive_variance)
+
+    def _of_chunks(self, variance: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         """Chunks of features in the posterior's dtype: a large pool is never copied whole."""
-        parts = []
-        for rows in self.features.split(_ROWS_AT_ONCE):
-            parts.append(self.posterior.variance(self._completed(rows)))
-        return torch.cat(parts)
+        parts = self.features.split(_ROWS_AT_ONCE)
+        return torch.cat([variance(self._completed(rows)) for rows in parts])
 
     def _completed(self, features: torch.Tensor) -> torch.Tensor:
         features = features.to(self.posterior.base)

@@ -66,7 +66,7 @@ class ScoredPool:
             known = self.X if self.features is None else Extracted(self.features)
             self._state = classifier.pool_state(known)
             self.features = self._state.features
-            self._rule, self._scored = _rule_of(classifier), self._state.variance
+            self._rule, self._scored = _rule_of(classifier), self._state.predictive_variance
         return self._state
 
     def features_under(self, classifier: LaplaceUpdateClassifier) -> Features:
@@ -146,7 +146,7 @@ class ScoredPool:
         state.posterior, state.calibration = classifier.posterior_, classifier.calibration_
         # what was subtracted from the variances has the rounding of the features
         error = torch.finfo(state.features.dtype).eps * self._scored
-        if bool((error > _MAX_ERROR * state.variance).any()):
+        if bool((error > _MAX_ERROR * state.predictive_variance).any()):
             return self.after_fit()
         later = ScoredPool(self.X, self.features)
         later._state, later._rule, later._scored = state, self._rule, self._scored

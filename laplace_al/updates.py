@@ -22,6 +22,7 @@ from laplace_al.likelihoods import (
     mode_coefficients,
     mode_coefficients_at_once,
 )
+from laplace_al.posterior.full import common_shift
 from laplace_al.typing import UpdateRule, Vector
 
 
@@ -264,7 +265,9 @@ class Recording:
     def __call__(self, logits: Any, variance: Any, target: Any, weight: Any) -> tuple[Any, Any]:
         """What the rule says of it."""
         if isinstance(logits, torch.Tensor):  # of one instance whose logits are correlated
-            seen = logits[0].numpy(), variance.diagonal().numpy()
+            rows = variance - common_shift(variance)
+            contrasts = rows - common_shift(rows.T).T  # eq-contrast
+            seen = logits[0].numpy(), contrasts.diagonal().numpy()
         else:
             seen = logits, variance
         for parts, part in zip(self.predicted, seen, strict=True):

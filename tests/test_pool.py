@@ -24,7 +24,7 @@ def problem(n_classes, dtype=np.float64, seed=0, **params):
     return LaplaceUpdateClassifier(**params).fit(X[:20], y[:20]), X[20:], y[20:]
 
 
-@pytest.mark.parametrize("params", SETTINGS)
+@pytest.mark.parametrize("params", [*SETTINGS, {"covariance": "full", "curvature": "gaussian"}])
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_it_is_the_pool_scored_anew(params, n_classes):
     """Law 7, over more labels than wait in a per-class posterior."""
@@ -38,6 +38,8 @@ def test_it_is_the_pool_scored_anew(params, n_classes):
     mean, variance = updated.latent_mean_and_variance(X)
     np.testing.assert_allclose(pool.logits.numpy().squeeze(), mean, atol=1e-9)
     np.testing.assert_allclose(pool.variance.numpy().squeeze(), variance, atol=1e-10)
+    predictive = pool.elsewhere(pool.features).predictive_variance
+    np.testing.assert_allclose(pool.predictive_variance, predictive, atol=1e-10)
     torch.testing.assert_close(pool.posterior.mean, updated.posterior_.mean)
     np.testing.assert_allclose(pool.predict_proba(), updated.predict_proba(X), atol=1e-9)
 

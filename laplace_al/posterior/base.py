@@ -170,6 +170,30 @@ class Posterior(StoredState, ABC):
     def variance(self, features: torch.Tensor) -> torch.Tensor:
         """Variance of the logits, diagonal of Phi Sigma Phi^T: (n,) or (n, C)."""
 
+    def predictive_variance(self, features: torch.Tensor) -> torch.Tensor:
+        """Variance of the logits that predictions are made of.
+
+        Parameters
+        ----------
+        features : Tensor of shape (n, D)
+
+        Returns
+        -------
+        Tensor of shape (n,) or (n, C)
+            :meth:`variance`, but where the structure tells a shift of all logits, which softmax
+            ignores, from other errors.
+
+        Examples
+        --------
+        >>> from laplace_al.posterior import FullPosterior, SharedPosterior
+        >>> mean, one = torch.zeros(1, 2), torch.ones(1, 1)
+        >>> SharedPosterior.prior(mean, 1.0).predictive_variance(one)
+        tensor([1.])
+        >>> FullPosterior.prior(mean, 1.0).predictive_variance(one)
+        tensor([[0.5000, 0.5000]])
+        """
+        return self.variance(features)
+
     def norm(self, slope: torch.Tensor) -> torch.Tensor:
         """sqrt(<G, Sigma G>): standard deviation of <G, W> for a slope G.
 

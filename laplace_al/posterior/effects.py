@@ -48,6 +48,10 @@ class Effect(NamedTuple):
         """
         if self.coefficients is not None:
             logits.addcmul_(moved, self.coefficients)
+        self.shrink(moved, variance)
+
+    def shrink(self, moved: torch.Tensor, variance: torch.Tensor) -> None:
+        """Move variances alone, in place; parameters as those of :meth:`apply`."""
         if self.shrinkage is not None:
-            shrunk = variance.view(len(logits), -1).sub_(moved.square_().mul_(self.shrinkage))
+            shrunk = variance.view(len(moved), -1).sub_(moved.square_().mul_(self.shrinkage))
             shrunk.clamp_min_(0)  # below which rounding may carry it

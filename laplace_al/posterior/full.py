@@ -17,6 +17,7 @@ from laplace_al.posterior.roots import (
 from laplace_al.typing import UpdateRule
 
 _INSTANCES_AT_ONCE = 64
+_ROWS_AT_ONCE = 1024
 
 
 class FullPosterior(Posterior):
@@ -134,8 +135,27 @@ class FullPosterior(Posterior):
         tensor([[0.2500],
                 [0.2500]])
         """
-        columns = self.base.reshape(*self.mean.shape, -1).unbind(dim=1)  # C times (D, D C)
-        return torch.stack([(features @ rows).square().sum(dim=1) for rows in columns], dim=1)
+        return _square_norms(features, self.base.reshape(*self.mean.shape, -1))
+
+    def predictive_variance(self, features: torch.Tensor) -> torch.Tensor:
+        """Variance of each logit less the mean of all, see :meth:`Posterior.predictive_variance`.
+
+        Parameters
+        ----------
+        features : Tensor of shape (n, D)
+
+        Returns
+        -------
+        Tensor of shape (n, C)
+
+        Examples
+        --------
+        >>> FullPosterior.prior(torch.ones(2, 4), 4.0).predictive_variance(torch.eye(2))
+        tensor([[0.1875, 0.1875, 0.1875, 0.1875],
+                [0.1875, 0.1875, 0.1875, 0.1875]])
+        """
+        roots = self.base.reshape(*self.mean.shape, -1)
+        return _square_norms(features, roots - common_shift(roots))  # eq-contrast
 
     def covariance_product(self, features: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
         """Covariance of the logits of each input, times a direction.
@@ -237,6 +257,36 @@ class FullPosterior(Posterior):
         precision = torch.kron(data, data.new_tensor([[1.0, -1.0], [-1.0, 1.0]]))
         precision.diagonal().add_(self.prior_precision)
         return root_of_precision(precision[None])
+
+
+def common_shift(columns: torch.Tensor) -> torch.Tensor:
+    """What all outputs have in common, which softmax ignores: their mean, none of a single one.
+
+    Parameters
+    ----------
+    columns : Tensor of shape (n, C) or (n, C, m)
+
+    Returns
+    -------
+    Tensor of shape (n, 1) or (n, 1, m)
+
+    Examples
+    --------
+    >>> common_shift(torch.tensor([[1.0, 3.0]])), common_shift(torch.ones(1, 1))
+    (tensor([[2.]]), tensor([[0.]]))
+    """
+    mean = columns.mean(dim=1, keepdim=True)
+    return mean if columns.shape[1] > 1 else 0 * mean
+
+
+def _square_norms(features: torch.Tensor, roots: torch.Tensor) -> torch.Tensor:
+    """|phi^T R_k|^2 of each row phi and rows R_k of a root, (n, C), for roots (D, C, D C)."""
+    return torch.cat(
+        [
+            torch.stack([(some @ root).square().sum(dim=1) for root in roots.unbind(dim=1)], dim=1)
+            for some in features.split(_ROWS_AT_ONCE)
+        ]
+    )
 
 
 def _rows(

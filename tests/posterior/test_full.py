@@ -1,7 +1,8 @@
 import numpy as np
+import pytest
 import torch
 
-from laplace_al import LaplaceUpdateClassifier
+from laplace_al import LaplaceUpdateClassifier, links
 from laplace_al.curvatures import full_curvature_root
 from laplace_al.likelihoods import likelihood_of
 from laplace_al.posterior import FullPosterior
@@ -41,6 +42,41 @@ def test_information_is_the_sum_over_instances():
         for phi, root in zip(features, roots, strict=True)
     )
     np.testing.assert_allclose(found[0], expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("n_outputs", [1, 3])
+def test_predictions_leave_a_common_shift_out(n_outputs):
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(1100, 4))  # more than one chunk
+    root = torch.from_numpy(rng.normal(size=(1, 4 * n_outputs, 4 * n_outputs)))
+    mean = torch.zeros(4, n_outputs).double()
+    posterior = FullPosterior(mean, root, 1.0, mean)
+    covariance = (root @ root.mT).numpy().reshape(4, n_outputs, 4, n_outputs)
+    logits = np.einsum("nd,dcek,ne->nck", features, covariance, features)
+    diagonal = logits.diagonal(axis1=1, axis2=2)
+    phi = torch.from_numpy(features)
+    np.testing.assert_allclose(posterior.variance(phi), diagonal)
+    if n_outputs > 1:
+        projection = np.eye(n_outputs) - 1 / n_outputs
+        diagonal = (projection @ logits @ projection).diagonal(axis1=1, axis2=2)
+    np.testing.assert_allclose(posterior.predictive_variance(phi), diagonal)
+
+
+def test_predictions_are_as_sure_as_drawn_weights_say():
+    """A shift of all logits, whose variance is that of the prior, changes no probability."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 5))
+    y = X[:, :3].argmax(axis=1)
+    clf = LaplaceUpdateClassifier(covariance="full", prior_precision=1e-3, calibration=None)
+    clf.fit(X[:100], y[:100])
+    ours = clf.predict_proba(X[100:])
+    drawn = clf.set_params(predictive="monte_carlo", n_samples=4000).predict_proba(X[100:])
+    assert np.abs(ours - drawn).sum(axis=1).mean() / 2 < 0.03
+    _, variance = clf.latent_mean_and_variance(X[100:])
+    shifted = links.mean_field(
+        torch.from_numpy(X[100:] @ clf.coef_.T + clf.intercept_), torch.from_numpy(variance)
+    ).softmax(dim=1)
+    assert np.abs(shifted.numpy() - drawn).sum(axis=1).mean() / 2 > 0.06
 
 
 def test_covariances_of_the_logits_times_directions():

@@ -212,7 +212,7 @@ def concatenated(parts: Sequence[Any]) -> Any:
 
     Parameters
     ----------
-    parts : list of ndarray, list, DataFrame, Series or sparse matrix
+    parts : list of ndarray, list, frame of pandas or polars, Series or sparse matrix
         All of one kind.
 
     Returns
@@ -239,7 +239,9 @@ def concatenated(parts: Sequence[Any]) -> Any:
         return pd.concat(parts)
     if sparse.issparse(first):
         return sparse.vstack(parts, format="csr")
+    if hasattr(first, "vstack"):  # polars
+        return functools.reduce(lambda above, below: above.vstack(below), parts)
     raise TypeError(
-        f"Rows of blocks must be arrays, lists, pandas frames or sparse matrices to be kept; got "
+        "Rows that are put together must be arrays, lists, frames or sparse matrices; got "
         f"{type(first).__name__}."
     )

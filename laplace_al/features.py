@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import numbers
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Self
 
@@ -16,7 +16,7 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import _num_samples, check_array, check_is_fitted, validate_data
 from tqdm.auto import tqdm
 
-from laplace_al.blocks import in_blocks
+from laplace_al.blocks import concatenated, in_blocks
 from laplace_al.devices import as_array
 from laplace_al.networks import (
     as_input,
@@ -53,6 +53,55 @@ class Extracted:
 
     def __len__(self) -> int:
         return len(self.features)
+
+
+class KeptFeatures:
+    """Features of inputs that are asked for again and again: each object is extracted once.
+
+    The objects must stay as they are. A copy knows none.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> calls = []
+    >>> def square(X):
+    ...     calls.append(len(X))
+    ...     return np.square(X)
+    >>> kept, X = KeptFeatures(), np.array([[3.0], [4.0]])
+    >>> kept.of([X], square)[0] is kept.of([X], square)[0], calls
+    (True, [2])
+    """
+
+    def __init__(self) -> None:
+        # by identity, beside the object itself so that no other can get its place
+        self._known: dict[int, tuple[Instances, NDArray[np.floating]]] = {}
+
+    def __reduce__(self) -> tuple[type[Self], tuple[()]]:
+        return type(self), ()
+
+    def of(
+        self, inputs: Sequence[Instances], transform: Callable[[Instances], NDArray[np.floating]]
+    ) -> list[NDArray[np.floating]]:
+        """Features of each of some inputs, those that are new extracted in one pass.
+
+        Parameters
+        ----------
+        inputs : sequence of array-like of shape (n_i, ...)
+            All of one kind.
+        transform : callable
+            Inputs to features.
+
+        Returns
+        -------
+        list of ndarray of shape (n_i, n_features)
+        """
+        new = [X for X in inputs if id(X) not in self._known]
+        if new:
+            rows = transform(concatenated(new) if len(new) > 1 else new[0])
+            stops = np.cumsum([_num_samples(X) for X in new])
+            for X, features in zip(new, np.split(rows, stops[:-1]), strict=True):
+                self._known[id(X)] = X, features
+        return [self._known[id(X)][1] for X in inputs]
 
 
 class SharedExtractorMixin:

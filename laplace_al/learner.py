@@ -16,8 +16,9 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils.validation import _num_samples, check_consistent_length
 
+from laplace_al.blocks import comes_in_blocks
 from laplace_al.classifier import LaplaceUpdateClassifier
-from laplace_al.features import Extracted
+from laplace_al.features import Extracted, KeptFeatures
 from laplace_al.journal import Journal
 from laplace_al.labels import check_labels, class_indices, distinct_classes
 from laplace_al.record import Action, Event, Record
@@ -167,6 +168,7 @@ class ActiveLearner:
         is_all_known = not self.is_fitted or not hasattr(estimator, "partial_fit")
         self._given = None if is_all_known else self.estimator_
         self.pool_ = ScoredPool(X_pool)
+        self._kept = KeptFeatures()
         self._n_since_refit = 0
         self._record = Record.empty(_num_samples(X_pool))
         if X_initial is not None:
@@ -508,6 +510,34 @@ class ActiveLearner:
         """
         return self.estimator_.score(X, y)
 
+    def kept_inputs(self, X: Instances) -> Instances | Extracted:
+        """Inputs that the estimator will be asked about again: extracted once, where it extracts.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            Must stay as it is.
+
+        Returns
+        -------
+        array-like or Extracted
+            What the estimator's methods take in place of X.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from laplace_al import ActiveLearner, LaplaceUpdateClassifier
+        >>> from laplace_al.strategies import RandomSampling
+        >>> learner = ActiveLearner(LaplaceUpdateClassifier(np.square), RandomSampling(), [[0.5]],
+        ...                         X_initial=[[0.0], [2.0]], y_initial=[0, 1])
+        >>> learner.kept_inputs([[3.0]]).features
+        array([[9.]])
+        """
+        is_extracted = getattr(self.estimator_, "feature_extractor", None) is not None
+        if not is_extracted or not self.is_fitted or comes_in_blocks(X):
+            return X
+        return Extracted(self._kept.of([X], self.estimator_.transform)[0])
+
     @property
     def _model(self) -> "_Model":
         return _Model(self.estimator_, self.is_fitted, self.pool_, self._n_since_refit)
@@ -632,12 +662,9 @@ class ActiveLearner:
             return X, record.labels
         y = np.concatenate([self.y_initial, record.labels])
         if isinstance(X, Extracted):
-            return Extracted(np.concatenate([self._initial_features, X.features])), y
+            initial = self._kept.of([self.X_initial], self.estimator_.transform)
+            return Extracted(np.concatenate([*initial, X.features])), y
         return _stack(self.X_initial, X), y
-
-    @functools.cached_property
-    def _initial_features(self) -> NDArray[np.floating]:
-        return self.estimator_.transform(self.X_initial)
 
     def _rows(self, events: Sequence[Event]) -> Any:
         """Instances of events: their features where those are known, else as they were given."""
@@ -645,7 +672,7 @@ class ActiveLearner:
         features = self.pool_.rows(inside) if hasattr(self.estimator_, "posterior_") else None
         if features is None:
             return self._given_rows(events)
-        others = [self.estimator_.transform(instance) for instance in outside]
+        others = self._kept.of(outside, self.estimator_.transform)
         return Extracted(_in_order(events, features, others))
 
     def _given_rows(self, events: Sequence[Event]) -> Any:

@@ -143,7 +143,7 @@ def simulate(
         refit_every=refit_every,
         random_state=rng,
     )
-    curve = _Curve(learner, scorer, X_test, y_test)
+    curve = _Curve(learner, scorer, X_test, y_test, keeps_features=_is_named(scoring))
     if n_initial:
         curve.teach(initial, y_pool[initial])
     curve.score()
@@ -170,8 +170,11 @@ class _Curve:
         scorer: Callable[..., Any],
         X_test: Instances,
         y_test: ArrayLike,
+        *,
+        keeps_features: bool,
     ) -> None:
         self._learner = learner
+        self._keeps_features = keeps_features
         self._scorer = scorer
         self._test = X_test, y_test
         self._rows: list[dict[str, Any]] = []
@@ -211,7 +214,10 @@ class _Curve:
     def _scores(self) -> dict[str, float]:
         if not self._learner.is_fitted:
             return {}
-        score = self._scorer(self._learner.estimator_, *self._test)
+        X, y = self._test
+        if self._keeps_features:
+            X = self._learner.kept_inputs(X)
+        score = self._scorer(self._learner.estimator_, X, y)
         if isinstance(score, Mapping):
             return {f"score_{name}": value for name, value in score.items()}
         return {"score": score}
@@ -224,6 +230,14 @@ class _Curve:
 
 
 _SECONDS = ("query_seconds", "teach_seconds")
+
+
+def _is_named(scoring: Scoring) -> bool:
+    """Whether all scorers are scikit-learn's, which predict X and do nothing else with it."""
+    if isinstance(scoring, Mapping):
+        scoring = list(scoring.values())
+    names = scoring if isinstance(scoring, list | tuple | set) else [scoring]
+    return all(name is None or isinstance(name, str) for name in names)
 
 
 def _check_budget(budget: int | None, n_pool: int, n_initial: int) -> int:

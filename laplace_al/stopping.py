@@ -33,8 +33,11 @@ class Learner(Protocol):
     def history_(self) -> pd.DataFrame:
         """A row for each thing that happened."""
 
-    def predict(self, X: Instances) -> NDArray[Any]:
+    def predict(self, X: Any) -> NDArray[Any]:
         """Labels of instances."""
+
+    def kept_inputs(self, X: Instances) -> Any:
+        """Inputs that are predicted again and again, in a form that makes it cheap."""
 
 
 class StoppingRule(ABC, BaseEstimator):
@@ -440,7 +443,7 @@ _LOSSES = {"zero_one": scores.least_confident, "log_loss": scores.entropy}
 def _predictions(learner: Learner, X: Instances | None) -> NDArray[Any]:
     """Labels that a learner predicts, of its pool if X is None."""
     if X is not None:
-        return learner.predict(X)
+        return learner.predict(learner.kept_inputs(X))
     view = PoolView(learner, learner.X_pool)  # keeps what is extracted
     if view.state is None:
         return learner.predict(learner.X_pool)

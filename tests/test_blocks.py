@@ -3,6 +3,7 @@ import inspect
 import dask.array as da
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 import torch
 from scipy import sparse
@@ -220,7 +221,7 @@ def test_a_stream_that_is_used_up_is_refused():
 
 
 @pytest.mark.parametrize(
-    "kind", [np.asarray, np.ndarray.tolist, pd.DataFrame, sparse.csr_array], ids=str
+    "kind", [np.asarray, np.ndarray.tolist, pd.DataFrame, pl.DataFrame, sparse.csr_array], ids=str
 )
 def test_concatenated_rows_are_of_their_kind(kind):
     whole = concatenated([kind(X[:2]), kind(X[2:5])])
@@ -230,5 +231,5 @@ def test_concatenated_rows_are_of_their_kind(kind):
 
 
 def test_rows_of_an_unknown_kind_are_refused():
-    with pytest.raises(TypeError, match=r"Rows of blocks must be arrays, lists.*got str"):
+    with pytest.raises(TypeError, match=r"must be arrays, lists, frames.*got str"):
         concatenated(["a", "b"])

@@ -17,7 +17,7 @@ from skorch import NeuralNetClassifier
 from torch import nn
 
 from laplace_al import LaplaceUpdateClassifier, TorchFeatures
-from laplace_al.features import Extracted, features_of
+from laplace_al.features import Extracted, KeptFeatures, features_of
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(20, 4))
@@ -402,3 +402,33 @@ class TestFeaturesOf:
         for extractor in (network, TorchFeatures(network, layer="0"), np.square):
             fitted = LaplaceUpdateClassifier(extractor).fit(X, np.arange(20) % 3)
             np.testing.assert_array_equal(features_of(extractor, X), fitted.transform(X))
+
+
+class TestKeptFeatures:
+    @pytest.mark.parametrize("kind", [np.array, np.ndarray.tolist, pd.DataFrame])
+    def test_each_object_is_extracted_once(self, kind):
+        rows = np.arange(12.0).reshape(6, 2)
+        first, second, third = (kind(rows[i : i + 2]) for i in (0, 2, 4))
+        passes = []
+
+        def transform(X):
+            passes.append(len(X))
+            return np.asarray(X) ** 2
+
+        kept = KeptFeatures()
+        for inputs in ([first], [second, first, third], [third]):
+            for X, features in zip(inputs, kept.of(inputs, transform), strict=True):
+                np.testing.assert_array_equal(features, np.asarray(X) ** 2)
+        assert passes == [2, 4]
+
+    def test_another_object_is_extracted_though_it_is_equal(self):
+        kept, X, passes = KeptFeatures(), np.ones((2, 1)), []
+        for inputs in (X, X.copy()):
+            kept.of([inputs], lambda X: passes.append(len(X)) or X)
+        assert passes == [2, 2]
+
+    def test_a_copy_knows_nothing(self):
+        kept, X = KeptFeatures(), np.ones((2, 1))
+        kept.of([X], np.square)
+        for twin in (copy.deepcopy(kept), pickle.loads(pickle.dumps(kept))):
+            assert not twin._known

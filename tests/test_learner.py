@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from laplace_al import ActiveLearner, LaplaceUpdateClassifier
+from laplace_al import ActiveLearner, LaplaceUpdateClassifier, strategies
 from laplace_al.journal import Journal
 from laplace_al.learner import _MAX_DRIFT
 from laplace_al.strategies import (
@@ -740,3 +740,52 @@ def test_a_sparse_pool():
     labels = np.r_[y[START], 1, y[70], 0]
     expected = LogisticRegression().fit(pool[rows], labels)
     np.testing.assert_allclose(learner.predict_proba(X), expected.predict_proba(X), atol=1e-8)
+
+
+class Passes(nn.Module):
+    """A network that writes down how many inputs each pass has."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes, self.head = [], nn.Linear(4, 3).double()
+
+    def forward(self, X):
+        self.sizes.append(len(X))
+        return self.head(X)
+
+
+def test_what_is_taught_by_value_is_extracted_once():
+    network = Passes()
+    learner = make(LaplaceUpdateClassifier(network))
+    learner.query()
+    learner.teach(X=X[10:20], y=y[10:20])
+    network.sizes.clear()
+    learner.refit().teach(X=X[20:24], y=y[20:24])
+    learner.refit().refit()
+    assert sorted(network.sizes) == [4, len(START)]
+    rows = [*START, *range(10, 24)]
+    twin = LaplaceUpdateClassifier(network).fit(X[rows], y[rows])
+    np.testing.assert_allclose(learner.predict_proba(X), twin.predict_proba(X), atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["ExpectedErrorReduction", "EPIG", "LookAhead"])
+def test_points_of_a_strategy_are_extracted_once(name):
+    network, points = Passes(), X[::10].copy()
+    given = (points, y[::10], y_pool) if name == "LookAhead" else (points,)
+    learner = make(LaplaceUpdateClassifier(network), getattr(strategies, name)(*given))
+    learner.query()
+    assert network.sizes.count(len(points)) == 1
+    learner.teach(0, y_pool[0])
+    network.sizes.clear()
+    learner.query()
+    assert not network.sizes
+
+
+def test_kept_inputs():
+    learner = make(LaplaceUpdateClassifier(np.square))
+    np.testing.assert_array_equal(learner.kept_inputs(X).features, X**2)
+    assert make().kept_inputs(X) is X  # there is nothing to extract
+    stream = iter([X])
+    assert learner.kept_inputs(stream) is stream
+    waiting = ActiveLearner(LaplaceUpdateClassifier(np.square), MarginSampling(), X)
+    assert waiting.kept_inputs(X) is X

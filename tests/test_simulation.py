@@ -545,3 +545,31 @@ class TestResults:
         with pytest.raises(ValueError, match=r"has the columns .* Name another file"):
             small(strategies={"b": RandomSampling()}, results=path, scoring=["accuracy"])
         small(results=path)
+
+
+@pytest.mark.parametrize("scoring", [None, "accuracy", ["accuracy", "neg_log_loss"]])
+def test_a_test_set_is_extracted_once(scoring):
+    sizes = []
+
+    def network(X):
+        sizes.append(len(X))
+        return np.tanh(X)
+
+    halves = HALVES | {"X_test": X[1::2][10:51], "y_test": y[1::2][10:51]}
+    settings = {"budget": 6, "n_initial": 20, "scoring": scoring}
+    curve = run(LaplaceUpdateClassifier(network), **halves, **settings)
+    assert sizes.count(41) == 1
+    for name in ("X_pool", "X_test"):
+        halves[name] = np.tanh(halves[name])
+    plain = run(**halves, **settings)
+    scores = [name for name in curve if name.startswith("score")]
+    pd.testing.assert_frame_equal(curve[scores], plain[scores])
+
+
+def test_a_scorer_of_the_callers_sees_the_test_set_itself():
+    def scorer(estimator, given, labels):
+        assert given is test
+        return estimator.score(given, labels)
+
+    test = HALVES["X_test"]
+    run(LaplaceUpdateClassifier(np.tanh), budget=2, n_initial=20, scoring=scorer)

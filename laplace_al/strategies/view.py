@@ -115,7 +115,7 @@ class PoolView:
         Parameters
         ----------
         X : array-like of shape (n, ...)
-            Inputs as the learner takes them.
+            Inputs as the learner takes them. An ActiveLearner extracts them once.
 
         Returns
         -------
@@ -131,7 +131,8 @@ class PoolView:
         >>> bool(view.state_of([[1.0]]).logits < later.state_of([[1.0]]).logits)
         True
         """
-        state, other = self.state, PoolView(self.learner, X).state
+        known = self.learner.kept_inputs(X) if hasattr(self.learner, "kept_inputs") else X
+        state, other = self.state, PoolView(self.learner, known).state
         assert state is not None  # see posterior_state
         assert other is not None
         return state.elsewhere(other.features)

@@ -67,6 +67,34 @@ def comes_in_blocks(X: object) -> bool:
     return is_stream(X) or (isinstance(X, np.memmap) and X.ndim > 0 and len(X) > _BLOCK_SIZE)
 
 
+def check_whole(X: object) -> None:
+    """Refuse inputs that come in blocks, where all are needed at once.
+
+    Parameters
+    ----------
+    X : object
+
+    Raises
+    ------
+    TypeError
+        If they are a stream, or a torch ``Dataset``, which hands out instances one by one.
+
+    Examples
+    --------
+    >>> check_whole(np.ones((2, 1)))
+    >>> check_whole(iter([np.ones((2, 1))]))
+    Traceback (most recent call last):
+        ...
+    TypeError: X must be whole, an array or what the feature extractor takes; got list_iterator...
+    """
+    if isinstance(X, data.Dataset) or is_stream(X):
+        raise TypeError(
+            "X must be whole, an array or what the feature extractor takes; got "
+            f"{type(X).__name__}. Predictions alone take blocks, as a DataLoader gives them. Put "
+            "its inputs into one array, or call partial_fit with one block after the other."
+        )
+
+
 def blocks_of(X: Any) -> Iterator[Any]:
     """Blocks of rows in their order, of which none is empty.
 

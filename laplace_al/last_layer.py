@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch.nn import functional
 
 from laplace_al import links
-from laplace_al.blocks import in_blocks
+from laplace_al.blocks import check_whole, in_blocks
 from laplace_al.calibration import Calibration
 from laplace_al.devices import as_array, available_device
 from laplace_al.features import Extracted, SharedExtractorMixin, TorchFeatures, share
@@ -393,6 +393,8 @@ class LastLayer(
         """Validated features (n, D) as an array."""
         if isinstance(X, Extracted):
             return X.features
+        if type(X) is not np.ndarray:
+            check_whole(X)
         if reset:
             self.extractor_ = self._make_extractor()
         if self.extractor_ is None:

@@ -233,3 +233,15 @@ def test_concatenated_rows_are_of_their_kind(kind):
 def test_rows_of_an_unknown_kind_are_refused():
     with pytest.raises(TypeError, match=r"must be arrays, lists, frames.*got str"):
         concatenated(["a", "b"])
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit", "newton_decrement", "pool_state"])
+@pytest.mark.parametrize("extractor", [None, np.tanh, nn.Linear(3, 3).double()])
+@pytest.mark.parametrize("kind", ["iterator", "DataLoader", "Dataset"])
+def test_what_comes_in_blocks_is_refused_where_all_is_needed(method, extractor, kind):
+    clf = LaplaceUpdateClassifier(extractor).fit(X[:50], y[:50])
+    instances = TensorDataset(torch.from_numpy(X))
+    given = {"iterator": iter([X]), "DataLoader": DataLoader(instances), "Dataset": instances}[kind]
+    labels = () if method == "pool_state" else (y,)
+    with pytest.raises(TypeError, match=r"X must be whole.* partial_fit with one block after"):
+        getattr(clf, method)(given, *labels)

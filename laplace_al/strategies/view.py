@@ -51,7 +51,8 @@ class PoolView:
         estimators = [self.learner]
         if hasattr(self.learner, "query"):  # the estimator of a meta-estimator is never fitted
             estimators += [getattr(self.learner, name, None) for name in _ESTIMATORS]
-        for estimator in estimators:
+        for searched in estimators:
+            estimator = getattr(searched, "best_estimator_", searched)  # of a GridSearchCV, say
             if isinstance(estimator, Pipeline) and hasattr(estimator[-1], "pool_state"):
                 return estimator[-1], estimator[:-1].transform
             if hasattr(estimator, "pool_state"):
@@ -63,7 +64,8 @@ class PoolView:
         """The pool as the learner keeps it, if it is this one and nothing goes before it."""
         pool = getattr(self.learner, "pool_", None)
         is_this = pool is not None and pool.X is self.X
-        return pool if is_this and not isinstance(self.learner.estimator_, Pipeline) else None
+        # a pipeline has something before it, and a search may change its extractor
+        return pool if is_this and hasattr(self.learner.estimator_, "pool_state") else None
 
     @functools.cached_property
     def state(self) -> PoolState | None:

@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from laplace_al import ActiveLearner, LaplaceUpdateClassifier
-from laplace_al.strategies import MarginSampling, RandomSampling
+from laplace_al.strategies import BALD, MarginSampling, RandomSampling
 from laplace_al.strategies.view import PoolView
 
 X = np.random.default_rng(0).normal(size=(60, 4))
@@ -86,9 +87,9 @@ def test_any_classifier():
 
 
 def test_a_meta_estimator_predicts_itself():
-    search = GridSearchCV(LaplaceUpdateClassifier(), {"prior_precision": [0.1, 1.0]}, cv=2)
-    view = PoolView(search.fit(X, y), X)
-    np.testing.assert_allclose(view.predict_proba(), search.predict_proba(X))
+    calibrated = CalibratedClassifierCV(LaplaceUpdateClassifier(), cv=2).fit(X, y)
+    view = PoolView(calibrated, X)
+    np.testing.assert_allclose(view.predict_proba(), calibrated.predict_proba(X))
     assert view.state is None
 
 
@@ -162,3 +163,32 @@ def test_a_part_for_any_classifier():
     part = PoolView(learner, X.tolist()).part(np.array([5, 2]))
     np.testing.assert_allclose(part.predict_proba(), learner.predict_proba(X[[5, 2]]))
     np.testing.assert_array_equal(part.features, X[[5, 2]])
+
+
+@pytest.mark.parametrize("before", [(), (StandardScaler(),)])
+def test_a_search_is_what_it_has_found(before):
+    clf, name = LaplaceUpdateClassifier(), "prior_precision"
+    if before:
+        clf, name = make_pipeline(*before, clf), f"laplaceupdateclassifier__{name}"
+    search = GridSearchCV(clf, {name: [0.1, 10.0]}, cv=2).fit(X, y)
+    view, best = PoolView(search, X), PoolView(search.best_estimator_, X)
+    assert view.state is not None
+    np.testing.assert_array_equal(view.predict_proba(), best.predict_proba())
+    np.testing.assert_array_equal(view.features, best.features)
+    strategy = BALD(random_state=0)
+    np.testing.assert_array_equal(
+        strategy.query(search, X, 5), strategy.query(search.best_estimator_, X, 5)
+    )
+
+
+def test_a_learner_whose_search_changes_the_extractor():
+    """Features of one fit are not those of the next."""
+    extractors = [np.tanh, lambda X: np.column_stack([X, X])]
+    search = GridSearchCV(LaplaceUpdateClassifier(), {"feature_extractor": extractors}, cv=2)
+    learner = ActiveLearner(search, BALD(), X, X_initial=X[:20], y_initial=y[:20], refit_every=1)
+    for _ in range(3):
+        i = learner.query()[0]
+        best = learner.estimator_.best_estimator_
+        assert i in np.setdiff1d(np.arange(60), learner.labels_.position)
+        np.testing.assert_allclose(PoolView(learner, X).features, best.transform(X))
+        learner.teach(i, y[i])

@@ -20,17 +20,11 @@ from laplace_al.calibration import (
     weight_of_classes,
 )
 from laplace_al.curvatures import per_class_curvature, secant_stiffening
-from laplace_al.fitting import (
-    Labelled,
-    Pull,
-    coupled_pull,
-    evidence_slope,
-    per_class_pull,
-)
+from laplace_al.fitting import Labelled
 from laplace_al.leave_one_out import LeftOut, leave_one_out
 from laplace_al.likelihoods import Likelihood
 from laplace_al.mode import Mode, minimise
-from laplace_al.posterior import FullPosterior, Posterior
+from laplace_al.posterior import Posterior
 from laplace_al.posterior.roots import root_of_precision
 from laplace_al.priors import IsotropicPrior
 from laplace_al.structures import STRUCTURES, CurvatureName
@@ -83,8 +77,8 @@ class BlockFit(NamedTuple):
     ----------
     posterior : Posterior
     calibration : Calibration
-    log_evidence, evidence_slope : float or None
-        In nats, and along log lambda.
+    log_evidence : float or None
+        In nats.
     accuracy, log_likelihood : float or None
         Of the labels left out, see :class:`~laplace_al.classifier.LooScore`.
     """
@@ -92,7 +86,6 @@ class BlockFit(NamedTuple):
     posterior: Posterior
     calibration: Calibration
     log_evidence: float | None = None
-    evidence_slope: float | None = None
     accuracy: float | None = None
     log_likelihood: float | None = None
 
@@ -139,17 +132,11 @@ def find_mode_in_blocks(
     >>> torch.allclose(mode.mean, 1 - torch.sigmoid(mode.mean))  # lambda w = y - p
     True
     """
-    return minimise(InBlocks(total, prior), start, max_iter=max_iter, tol=tol)
+    return minimise(_InBlocks(total, prior), start, max_iter=max_iter, tol=tol)
 
 
-class InBlocks(NamedTuple):
-    """An :class:`~laplace_al.mode.Objective` whose point is W: each block finds its logits again.
-
-    Parameters
-    ----------
-    total : callable
-    prior : IsotropicPrior
-    """
+class _InBlocks(NamedTuple):
+    """An :class:`~laplace_al.mode.Objective` whose point is W: blocks find their logits again."""
 
     total: Callable[..., Any]
     prior: IsotropicPrior
@@ -186,12 +173,11 @@ def fit_at_mode(
     curvature: CurvatureName,
     calibration: Literal["loo"] | None,
 ) -> BlockFit:
-    """Posterior, calibration and what the data says of the mode, in up to five passes.
+    """Posterior, calibration and what the data says of the mode, in up to four passes.
 
     Leave-one-out needs a covariance for each class, whatever the structure of the posterior. They
     are made and used for as many classes at once as fit into 32 MiB, with two passes more for each
-    further 32 MiB; of each, only the variances of its logits (n,) are kept. The slope of the
-    evidence takes a pass for each step of conjugate gradients, at a mode.
+    further 32 MiB; of each, only the variances of its logits (n,) are kept.
 
     Parameters
     ----------
@@ -218,22 +204,22 @@ def fit_at_mode(
             posterior.of_sums(mean, information, prior.precision, prior.mean), Calibration()
         )
     examinee, log_determinant = _with_variances(total, mean, prior)
-    information, coupled, loss, scores, weights, pull = examinee(
+    information, coupled, loss, scores, weights = examinee(
         examined, mean, link, covariance, curvature
     )
     fitted = posterior.of_sums(mean, information, prior.precision, prior.mean)
     if coupled is not None:
-        softmax = posterior.of_sums(mean, coupled, prior.precision, prior.mean)
-        log_determinant, pull = softmax.log_determinant(), total(summed_coupled_pull, mean, softmax)
+        log_determinant = posterior.of_sums(
+            mean, coupled, prior.precision, prior.mean
+        ).log_determinant()
     scale = mean.numel() / 2 * np.log(prior.precision)
     evidence = float(scale - loss - prior.value(mean) - log_determinant / 2)
-    slope = evidence_slope(InBlocks(total, prior), mean, prior, Pull(*pull))
     if calibration is None:
-        return BlockFit(fitted, Calibration(), evidence, slope)
+        return BlockFit(fitted, Calibration(), evidence)
     found = Calibration.of_scores(scores, bool((weights > 1).any()))
     right, log_proba = examinee(left_out_scores, mean, link, found)
     n = float(weights.sum())
-    return BlockFit(fitted, found, evidence, slope, float(right) / n, float(log_proba) / n)
+    return BlockFit(fitted, found, evidence, float(right) / n, float(log_proba) / n)
 
 
 def _with_variances(
@@ -319,7 +305,7 @@ def examined(
     covariance: str,
     curvature: CurvatureName,
 ) -> Sums:
-    """Information of the posterior and of coupled classes, loss, scores, weights, pull."""
+    """Information of the posterior and of coupled classes, loss, scores, weights of classes."""
     targets, weights, likelihood = data[1:]
     left_out, stiffening = _left_out(data, variance, mean)
     information = information_at_mode(
@@ -330,9 +316,7 @@ def examined(
         coupled = information_at_mode(data, mean, "full", "categorical")
     loss = weights @ likelihood.negative_log_likelihood(data.features @ mean, targets)
     scores = scores_of_scales(Observation(link, likelihood, left_out, targets, weights))
-    pull = Sums(per_class_pull(data, mean, variance))
-    of_classes = weight_of_classes(targets, weights)
-    return _Examined((information, coupled, loss, scores, of_classes, pull))
+    return _Examined((information, coupled, loss, scores, weight_of_classes(targets, weights)))
 
 
 class _Examined(Sums):
@@ -343,11 +327,6 @@ class _Examined(Sums):
             return _Examined(super().__add__(other))
         pairs = zip(self, other, strict=True)
         return _Examined(a if a is None else a + b for a, b in pairs)
-
-
-def summed_coupled_pull(data: Labelled, mean: torch.Tensor, posterior: FullPosterior) -> Sums:
-    """See :func:`laplace_al.fitting.coupled_pull`."""
-    return Sums(coupled_pull(data, mean, posterior))
 
 
 def left_out_scores(

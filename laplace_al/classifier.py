@@ -446,7 +446,6 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         self.posterior_, self._calibration, self._memory = fitted[0], fitted[1], None
         if fitted.log_evidence is not None:
             self.log_marginal_likelihood_value_ = fitted.log_evidence
-            self._evidence_slope = fitted.evidence_slope
         if fitted.accuracy is not None and fitted.log_likelihood is not None:
             self.loo_score_ = LooScore(fitted.accuracy, fitted.log_likelihood)
         self._draw_seed()
@@ -647,7 +646,8 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         ------
         TypeError, ValueError
             If ``prior_precision`` is not a number > 0. After ``partial_fit`` or ``add_classes``
-            without ``memory_size=None``: the data is gone. After a fit that found no evidence: with
+            without ``memory_size=None``: the data is gone; so it is after a fit over blocks, but
+            for that of the fit itself. After a fit that found no evidence: with
             ``calibration=None``, a ``curvature`` other than ``"secant"`` and one covariance for
             three classes or more, as in the paper, it would cost more than the fit.
 
@@ -669,14 +669,14 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         if memory is not None and isinstance(memory.prior, IsotropicPrior):
             place = float(wanted.detach())
             value, slope = self._evidence_of_all(memory, memory.prior._replace(precision=place))
-        elif is_known:
+        elif is_known and hasattr(self, "_evidence_slope"):
             place = self.prior_precision_
             value, slope = self.log_marginal_likelihood_value_, self._evidence_slope
         else:
             raise ValueError(
-                "log_marginal_likelihood needs the data, which is gone after partial_fit or "
-                "add_classes, or a fit that computed it: set memory_size=None or "
-                "calibration='loo', and fit again."
+                "log_marginal_likelihood needs the data, which is gone after partial_fit, "
+                "add_classes or a fit over blocks, or a fit that computed it: set memory_size=None "
+                "or calibration='loo', and fit again."
             )
         evidence = value + slope * (wanted.log() - np.log(place))
         return evidence if isinstance(prior_precision, torch.Tensor) else float(evidence)

@@ -128,7 +128,8 @@ def fit(
     Returns
     -------
     LaplaceUpdateClassifier
-        The classifier. It has no ``loo_proba_``, whose mean is in ``loo_score_``.
+        The classifier. It has no ``loo_proba_``, whose mean is in ``loo_score_``, and knows the
+        evidence of its own prior precision alone.
 
     Raises
     ------

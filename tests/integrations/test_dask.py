@@ -89,6 +89,9 @@ class TestInOneProcess:
         assert clf.temperature_ == pytest.approx(expected.temperature_)
         if clf.calibration:
             close(clf.loo_score_, expected.loo_score_)
+            close(clf.log_marginal_likelihood(), expected.log_marginal_likelihood())
+            with pytest.raises(ValueError, match=r"needs the data.* a fit over blocks"):
+                clf.log_marginal_likelihood(2.0)
         for each in (clf, expected):
             each.set_params(class_weight=None).partial_fit(X[:5], y[:5])
         close(clf.predict_proba(X), expected.predict_proba(X))

@@ -17,17 +17,25 @@ import pandas as pd
 from sklearn.utils.validation import _num_samples
 
 from laplace_al.digests import sample_digest
-from laplace_al.record import Event
+from laplace_al.record import Event, Record
 from laplace_al.typing import Instances, Path
 
-_VERSION = 1
+_VERSION = 2
 # what labels are read back as, by the kind of the first one written
 _TYPES = {"b": bool, "i": int, "u": int, "f": float, "U": str, "S": bytes}
 # what JSON, NumPy, pandas and polars raise of values that they have no form for
 _NO_FORM = (TypeError, ValueError, OverflowError)
 _PATIENCE = 30  # seconds, for readers to finish
-_COLUMNS = ("batch", "action", "position", "key", "label", "time", "annotator", "instance")
-_SCHEMA = """
+_COLUMNS = ("batch", "action", "position", "key", "label", "time", "annotator", "instance", "row")
+_LABELS = """
+CREATE VIEW labels AS
+    SELECT row, position, key, label, time, annotator, instance FROM events
+    WHERE action != 'unlabel' AND id IN (
+        SELECT MAX(id) FROM events WHERE row IS NOT NULL GROUP BY row
+    )
+    ORDER BY id;
+"""
+_SCHEMA = f"""
 CREATE TABLE meta (name TEXT PRIMARY KEY, value);
 CREATE TABLE events (
     id INTEGER PRIMARY KEY,
@@ -38,16 +46,15 @@ CREATE TABLE events (
     label,
     time TEXT NOT NULL,
     annotator TEXT,
-    instance TEXT
+    instance TEXT,
+    row INTEGER
 );
-CREATE VIEW labels AS
-    SELECT position, key, label, time, annotator, instance FROM events AS event
-    WHERE action IN ('label', 'relabel') AND NOT EXISTS (
-        SELECT 1 FROM events AS later
-        WHERE later.action = 'relabel' AND later.position = event.position AND later.id > event.id
-    )
-    ORDER BY id;
-"""
+{_LABELS}"""
+# version 1 had no rows: a label was told by its position, and what had none stayed as it was
+_UPGRADE = f"""
+ALTER TABLE events ADD COLUMN row INTEGER;
+DROP VIEW labels;
+{_LABELS}"""
 
 
 class Journal:
@@ -55,9 +62,13 @@ class Journal:
 
     The table ``events`` has a row for each event, ``id``, ``batch`` (what happened at once),
     ``action``, ``position`` in the pool, ``key`` (the index of its row, of a DataFrame), ``label``,
-    ``time`` (UTC, ISO 8601), ``annotator`` and ``instance`` (values of an instance from outside
-    the pool, as JSON, with its columns or dtype where these are not the pool's); the view
-    ``labels`` has the valid labels only. Other programs may read them at any time.
+    ``time`` (UTC, ISO 8601), ``annotator``, ``instance`` (values of an instance from outside the
+    pool, as JSON, with its columns or dtype where these are not the pool's) and ``row`` (of
+    ``labels_``: which label is given, corrected or withdrawn); the view ``labels`` has the valid
+    labels only. Other programs may read them at any time.
+
+    A file of version 1, without rows, opens as ever; the next event that is written brings it up to
+    date, and then only a laplace_al that knows version 2 opens it.
 
     A second file, ``<path>.lock``, holds the lock that keeps a second learner out. It goes with the
     process that took it, however that ends, and may be deleted when nobody uses the journal.
@@ -126,10 +137,11 @@ class Journal:
         kind = next((_kind(event.label) for event in events if event.label is not None), None)
         try:
             connection.execute("BEGIN IMMEDIATE")
+            self._upgrade(connection)
             if kind is not None:
                 connection.execute("INSERT OR IGNORE INTO meta VALUES ('label_kind', ?)", [kind])
             connection.executemany(
-                f"INSERT INTO events ({', '.join(_COLUMNS)}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                f"INSERT INTO events ({', '.join(_COLUMNS)}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 rows,
             )
             connection.execute("COMMIT")
@@ -162,12 +174,13 @@ class Journal:
         -------
         list of list of Event
         """
-        kind = dict(self._opened_connection().execute("SELECT name, value FROM meta"))
+        meta = dict(self._opened_connection().execute("SELECT name, value FROM meta"))
+        columns = _COLUMNS if meta["version"] > 1 else (*_COLUMNS[:-1], "NULL")
         rows = self._opened_connection().execute(
-            f"SELECT {', '.join(_COLUMNS)} FROM events ORDER BY id"
+            f"SELECT {', '.join(columns)} FROM events ORDER BY id"
         )
         return [
-            [self._event(row, kind.get("label_kind")) for row in batch]
+            [self._event(row, meta.get("label_kind")) for row in batch]
             for _, batch in itertools.groupby(rows, lambda row: row[0])
         ]
 
@@ -214,10 +227,23 @@ class Journal:
             "digest": sample_digest(self._X_pool),
         }
         connection.execute("BEGIN IMMEDIATE")
-        for statement in _SCHEMA.split(";\n")[:-1]:
-            connection.execute(statement)
+        _execute(connection, _SCHEMA)
         connection.executemany("INSERT INTO meta VALUES (?, ?)", entries.items())
         connection.execute("COMMIT")
+
+    def _upgrade(self, connection: sqlite3.Connection) -> None:
+        """Bring a file of version 1 up to date, in the transaction that is open."""
+        ((version,),) = connection.execute("SELECT value FROM meta WHERE name = 'version'")
+        if version == _VERSION:
+            return
+        record = Record.empty(_num_samples(self._X_pool))
+        for batch in self.batches():
+            record = record.add(batch)
+        ids = connection.execute("SELECT id FROM events ORDER BY id").fetchall()
+        rows = [(event.row, id_) for event, (id_,) in zip(record.events, ids, strict=True)]
+        _execute(connection, _UPGRADE)
+        connection.executemany("UPDATE events SET row = ? WHERE id = ?", rows)
+        connection.execute("UPDATE meta SET value = ? WHERE name = 'version'", [_VERSION])
 
     def _check(self, connection: sqlite3.Connection, tables: set[str]) -> None:
         if tables and not {"meta", "events"} <= tables:
@@ -260,10 +286,10 @@ class Journal:
         label = None if event.label is None else _plain(event.label)
         position = None if event.position is None else int(event.position)
         time = event.time.isoformat()  # type: ignore[union-attr]  # a learner's events have one
-        return event.action, position, key, label, time, event.annotator, instance
+        return event.action, position, key, label, time, event.annotator, instance, event.row
 
     def _event(self, row: tuple[Any, ...], kind: Any) -> Event:
-        _, action, position, _, label, time, annotator, instance = row
+        _, action, position, _, label, time, annotator, instance, number = row
         return Event(
             action,
             position,
@@ -271,6 +297,7 @@ class Journal:
             datetime.datetime.fromisoformat(time),
             annotator,
             instance if instance is None else _like(json.loads(instance), self._X_pool),
+            number,
         )
 
 
@@ -295,6 +322,12 @@ def _locked(path: pathlib.Path) -> sqlite3.Connection:
             "one. Close that first, or name another file."
         ) from error
     return lock
+
+
+def _execute(connection: sqlite3.Connection, statements: str) -> None:
+    """Execute statements in the transaction that is open."""
+    for statement in statements.split(";\n")[:-1]:
+        connection.execute(statement)
 
 
 def _kind(label: object) -> str:

@@ -84,9 +84,11 @@ class ActiveLearner:
         What has learnt the labels so far.
     labels_ : DataFrame with columns position, label, time, annotator
         The valid label of each instance, in the order of teaching; position is missing for what
-        was taught by value, and time is UTC.
-    history_ : DataFrame with columns action, position, label, time, annotator
-        All that happened: "label", "skip", "relabel", "refit".
+        was taught by value, and time is UTC. Its index numbers all labels that were taught, so
+        that a label keeps its row when others are withdrawn.
+    history_ : DataFrame with columns action, position, row, label, time, annotator
+        All that happened: "label", "skip", "relabel", "unlabel", "unskip", "refit"; row is that
+        of the label in ``labels_``.
     instances_ : array-like of shape (n_labelled, ...) or None
         What has a label, initial instances first.
     is_fitted : bool
@@ -164,6 +166,8 @@ class ActiveLearner:
         if classes is not None and "classes" in estimator.get_params(deep=False):
             self.estimator_.set_params(classes=classes)
         self.is_fitted = X_initial is None and hasattr(estimator, "classes_")
+        # what is left when all labels are withdrawn
+        self._start = self.estimator_
         # what a refit starts from when the data behind the estimator is not known
         is_all_known = not self.is_fitted or not hasattr(estimator, "partial_fit")
         self._given = None if is_all_known else self.estimator_
@@ -341,23 +345,19 @@ class ActiveLearner:
         if len(labelled):
             raise ValueError(
                 "indices must be positions without a label to be skipped; labelled: "
-                f"{labelled.tolist()}."
+                f"{labelled.tolist()}. To withdraw a label call unlabel."
             )
         return self._happened(
             [self._event("skip", annotator, position=position) for position in indices.tolist()]
         )
 
-    def relabel(self, indices: ArrayLike, y: ArrayLike, *, annotator: str | None = None) -> Self:
-        """Correct labels: the estimator is fitted anew, as if they had been right at once.
-
-        Where only one class is left and ``classes`` does not name more, it waits for a second one.
+    def unskip(self, indices: ArrayLike, *, annotator: str | None = None) -> Self:
+        """Let skipped instances be asked for again; the model stays as it is.
 
         Parameters
         ----------
         indices : int or array-like of shape (n_instances,)
-            Positions in ``X_pool`` that have a label.
-        y : label or array-like of shape (n_instances,)
-            The right ones.
+            Positions in ``X_pool`` that were skipped, and not taught since.
         annotator : str, default=None
 
         Returns
@@ -368,8 +368,60 @@ class ActiveLearner:
         Raises
         ------
         ValueError
-            If a position has no label or is given twice, or the estimator refuses the labels. All
-            is then as it was.
+            If a position is not in the pool, is given twice or is not skipped.
+
+        Examples
+        --------
+        >>> from laplace_al import ActiveLearner, LaplaceUpdateClassifier
+        >>> from laplace_al.strategies import RandomSampling
+        >>> learner = ActiveLearner(LaplaceUpdateClassifier(), RandomSampling(), [[2.0], [-1.0]])
+        >>> sorted(learner.skip(0).unskip(0).query(2).tolist())
+        [0, 1]
+        """
+        indices = self._check_indices(indices)
+        others = indices[~self._record.is_skipped[indices]]
+        if len(others):
+            raise ValueError(
+                "indices must be positions that are skipped, to ask for them again; not skipped: "
+                f"{others.tolist()}. To withdraw a label call unlabel."
+            )
+        return self._happened(
+            [self._event("unskip", annotator, position=position) for position in indices.tolist()]
+        )
+
+    def relabel(
+        self,
+        indices: ArrayLike | None = None,
+        y: ArrayLike | None = None,
+        *,
+        rows: ArrayLike | None = None,
+        annotator: str | None = None,
+    ) -> Self:
+        """Correct labels: the estimator is fitted anew, as if they had been right at once.
+
+        Where only one class is left and ``classes`` does not name more, it waits for a second one.
+
+        Parameters
+        ----------
+        indices : int or array-like of shape (n_instances,), default=None
+            Positions in ``X_pool`` that have a label.
+        y : label or array-like of shape (n_instances,)
+            The right ones.
+        rows : int or array-like of shape (n_instances,), default=None
+            In place of ``indices``: rows of ``labels_``, from its index. What was taught by value
+            has no position.
+        annotator : str, default=None
+
+        Returns
+        -------
+        ActiveLearner
+            This object.
+
+        Raises
+        ------
+        ValueError
+            If a position or row has no label or is given twice, or the estimator refuses the
+            labels. All is then as it was.
 
         Examples
         --------
@@ -379,18 +431,72 @@ class ActiveLearner:
         ...                         [[2.0], [-1.0], [1.0]])
         >>> learner.teach([0, 1, 2], [0, 0, 1]).relabel(0, 1).labels_.label.tolist()
         [1, 0, 1]
+        >>> learner.teach(X=[[0.0]], y=[1]).relabel(rows=3, y=0).labels_.label.tolist()
+        [1, 0, 1, 0]
         """
-        indices = self._check_indices(indices)
-        unlabelled = indices[~self._record.is_labelled[indices]]
-        if len(unlabelled):
-            raise ValueError(
-                "indices must be positions that have a label, to correct it; without: "
-                f"{unlabelled.tolist()}. Call teach."
-            )
-        y = self._check_y(y, len(indices))
+        taught = self._taught("relabel", indices, rows)
+        y = self._check_y(y, len(taught))
         events = [
-            self._event("relabel", annotator, position=position, label=label)
-            for position, label in zip(indices.tolist(), y.tolist(), strict=True)
+            self._event(
+                "relabel",
+                annotator,
+                position=old.position,
+                label=label,
+                instance=old.instance,
+                row=old.row,
+            )
+            for old, label in zip(taught, y.tolist(), strict=True)
+        ]
+        return self._happened(events, refit=self.is_fitted)
+
+    def unlabel(
+        self,
+        indices: ArrayLike | None = None,
+        *,
+        rows: ArrayLike | None = None,
+        annotator: str | None = None,
+    ) -> Self:
+        """Withdraw labels: the estimator is fitted anew, as if they had never been given.
+
+        Positions of the pool are open again. Where only one class is left and ``classes`` does not
+        name more, the estimator waits for a second one; where nothing is left, it is as it came.
+
+        Parameters
+        ----------
+        indices : int or array-like of shape (n_instances,), default=None
+            Positions in ``X_pool`` that have a label.
+        rows : int or array-like of shape (n_instances,), default=None
+            In place of ``indices``: rows of ``labels_``, from its index. What was taught by value
+            has no position.
+        annotator : str, default=None
+            Who withdraws them; None is that of the learner.
+
+        Returns
+        -------
+        ActiveLearner
+            This object.
+
+        Raises
+        ------
+        ValueError
+            If a position or row has no label or is given twice, or the estimator refuses the
+            labels that are left. All is then as it was.
+
+        Examples
+        --------
+        >>> from laplace_al import ActiveLearner, LaplaceUpdateClassifier
+        >>> from laplace_al.strategies import RandomSampling
+        >>> learner = ActiveLearner(LaplaceUpdateClassifier(), RandomSampling(), [[2.0], [-1.0]])
+        >>> learner = learner.teach([0, 1], ["yes", "no"]).teach(X=[[0.0]], y=["maybe"])
+        >>> learner.unlabel(1).query()
+        array([1])
+        >>> labels = learner.labels_
+        >>> learner.unlabel(rows=labels.index[labels.label == "maybe"]).labels_.label.tolist()
+        ['yes']
+        """
+        taught = self._taught("unlabel", indices, rows)
+        events = [
+            self._event("unlabel", annotator, position=old.position, row=old.row) for old in taught
         ]
         return self._happened(events, refit=self.is_fitted)
 
@@ -558,7 +664,7 @@ class ActiveLearner:
         try:
             self._install(model, record)
             if self._journal is not None:
-                self._journal.append(events)
+                self._journal.append(record.batches[-1])
         except BaseException:
             self._install(*before)
             if self._journal is not None and self._journal.holds(len(record.batches)):
@@ -621,6 +727,9 @@ class ActiveLearner:
 
     def _fitted_or_waiting(self, record: Record) -> "_Model":
         """Model fitted anew, or none where there are too few classes for one."""
+        if not record.labelled and self.X_initial is None:
+            is_fitted = hasattr(self._start, "classes_")
+            return _Model(copy.deepcopy(self._start), is_fitted, self.pool_.after_fit(), 0)
         if self._given is None and not self._can_fit(record):
             return _Model(clone(self.estimator_), False, self.pool_.after_fit(), 0)
         return self._refitted(record)
@@ -704,7 +813,8 @@ class ActiveLearner:
         y = np.atleast_1d(y)
         if any(label is None for label in y.ravel()):
             raise ValueError(
-                "y must hold a label for each instance; got None. Call skip for what gets none."
+                "y must hold a label for each instance; got None. Call skip for what gets none, "
+                "unlabel to withdraw one."
             )
         y, _ = check_labels(y, None, n_labels)
         declared = getattr(self.estimator_, "classes", None)
@@ -721,22 +831,43 @@ class ActiveLearner:
             )
         return y
 
+    def _taught(self, method: str, indices: Any, rows: Any) -> list[Event]:
+        """Valid labels of positions in the pool, or in rows of ``labels_``."""
+        if (indices is None) == (rows is None):
+            raise ValueError(
+                f"{method} takes positions in the pool, {method}(indices), or rows of labels_, "
+                f"{method}(rows=rows): one of indices and rows."
+            )
+        if rows is None:
+            indices = self._check_indices(indices)
+            unlabelled = indices[~self._record.is_labelled[indices]]
+            if len(unlabelled):
+                raise ValueError(
+                    f"indices must be positions that have a label, to {method} it; without: "
+                    f"{unlabelled.tolist()}. Call teach to give one."
+                )
+            at = {event.position: event for event in self._record.labelled}
+            return [at[position] for position in indices.tolist()]
+        rows = _check_distinct("rows", rows, "rows of labels_")
+        known = {event.row: event for event in self._record.labelled}
+        missing = [row for row in rows.tolist() if row not in known]
+        if missing:
+            raise ValueError(
+                f"rows must be in the index of labels_, which holds the {len(known)} valid labels; "
+                f"not there: {missing}."
+            )
+        return [known[row] for row in rows.tolist()]
+
     def _check_indices(self, indices: Any) -> NDArray[np.int64]:
-        indices = np.atleast_1d(indices)
+        indices = _check_distinct("indices", indices, "positions in X_pool")
         n_pool = _num_samples(self.X_pool)
-        if indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer):
-            raise ValueError(f"indices must be integer positions in X_pool; got {indices!r}.")
         outside = indices[(indices < 0) | (indices >= n_pool)]
         if len(outside):
             raise ValueError(
                 f"indices must be between 0 and {n_pool - 1}, positions in X_pool; got "
                 f"{outside.tolist()}."
             )
-        if not len(indices) or len(np.unique(indices)) < len(indices):
-            raise ValueError(
-                f"indices must be distinct positions, at least one; got {indices.tolist()}."
-            )
-        return indices.astype(np.int64)
+        return indices
 
 
 class _Model(NamedTuple):
@@ -770,6 +901,16 @@ def _check_refit_every(refit_every: Any, estimator: BaseEstimator) -> RefitEvery
             f"got forgetting={estimator.forgetting}. Pass refit_every=None."
         )
     return refit_every
+
+
+def _check_distinct(name: str, values: Any, what: str) -> NDArray[np.int64]:
+    """Integers, at least one, none of them twice."""
+    values = np.atleast_1d(values)
+    if values.ndim != 1 or not (np.issubdtype(values.dtype, np.integer) or not values.size):
+        raise ValueError(f"{name} must be integer {what}; got {values!r}.")
+    if not len(values) or len(np.unique(values)) < len(values):
+        raise ValueError(f"{name} must be distinct {what}, at least one; got {values.tolist()}.")
+    return values.astype(np.int64)
 
 
 def _inside_and_outside(events: Sequence[Event]) -> tuple[list[int], list[Any]]:

@@ -1,7 +1,7 @@
 """What happened in a loop of active learning, and what has a label because of it."""
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Self, TypeAlias
 
@@ -9,9 +9,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-Action: TypeAlias = Literal["label", "skip", "relabel", "refit"]
+Action: TypeAlias = Literal["label", "skip", "relabel", "unlabel", "unskip", "refit"]
 
 _OPEN, _SKIPPED, _LABELLED = 0, 1, 2
+# of the position that an action is about
+_STATUS = {
+    "label": _LABELLED,
+    "relabel": _LABELLED,
+    "unlabel": _OPEN,
+    "skip": _SKIPPED,
+    "unskip": _OPEN,
+}
 
 
 class Event(NamedTuple):
@@ -19,16 +27,19 @@ class Event(NamedTuple):
 
     Parameters
     ----------
-    action : {"label", "skip", "relabel", "refit"}
+    action : {"label", "skip", "relabel", "unlabel", "unskip", "refit"}
     position : int or None, default=None
         In the pool; None for a refit, and for an instance from elsewhere.
     label : object, default=None
-        A plain text or number.
+        A plain text or number; None where the action gives none.
     time : datetime, default=None
         With its time zone.
     annotator : str or None, default=None
     instance : container of one row, default=None
         An instance from outside the pool.
+    row : int, default=None
+        Number of the label that is given, corrected or withdrawn, in the order of teaching. None:
+        a :class:`Record` finds it, for a label of the pool by its position.
 
     Examples
     --------
@@ -42,6 +53,7 @@ class Event(NamedTuple):
     time: datetime.datetime | None = None
     annotator: str | None = None
     instance: Any = None
+    row: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +70,8 @@ class Record:
         Open, skipped or labelled.
     labelled : tuple of Event
         The valid label of each labelled instance, in the order of their first labels.
+    n_rows : int
+        Number of labels that were given, those that are withdrawn included.
 
     Examples
     --------
@@ -66,11 +80,14 @@ class Record:
     array([False,  True, False,  True])
     >>> record.add([Event("relabel", 2, "dog")]).labels
     array(['dog'], dtype='<U3')
+    >>> record.add([Event("unlabel", 2), Event("unskip", 0)]).is_open
+    array([ True,  True,  True,  True])
     """
 
     batches: tuple[tuple[Event, ...], ...]
     status: NDArray[np.int8]
     labelled: tuple[Event, ...]
+    n_rows: int
 
     @classmethod
     def empty(cls, n_pool: int) -> Self:
@@ -89,7 +106,7 @@ class Record:
         >>> len(Record.empty(3).labels)
         0
         """
-        return cls((), np.zeros(n_pool, dtype=np.int8), ())
+        return cls((), np.zeros(n_pool, dtype=np.int8), (), 0)
 
     def add(self, events: Sequence[Event]) -> "Record":
         """With what happened next.
@@ -102,24 +119,31 @@ class Record:
         Returns
         -------
         Record
+            Whose last batch is these events, each with its row.
         """
-        status = self.status.copy()
-        labelled = list(self.labelled)
+        status, batch, n_rows = self.status.copy(), [], self.n_rows
+        labelled = {event.row: event for event in self.labelled}
         for event in events:
-            if event.action == "label":
-                labelled.append(event)
-                if event.position is not None:
-                    status[event.position] = _LABELLED
-            elif event.action == "relabel":
-                labelled[[old.position for old in labelled].index(event.position)] = event
-            elif event.action == "skip":
-                status[event.position] = _SKIPPED
-        return Record((*self.batches, tuple(events)), status, tuple(labelled))
+            event = _with_row(event, labelled, n_rows)
+            batch.append(event)
+            n_rows += event.action == "label"
+            if event.action in ("label", "relabel"):
+                labelled[event.row] = event
+            elif event.action == "unlabel":
+                del labelled[event.row]
+            if event.position is not None:
+                status[event.position] = _STATUS[event.action]
+        return Record((*self.batches, tuple(batch)), status, tuple(labelled.values()), n_rows)
 
     @property
     def is_open(self) -> NDArray[np.bool_]:
         """Which instances of the pool have neither a label nor been skipped, (n_pool,)."""
         return self.status == _OPEN
+
+    @property
+    def is_skipped(self) -> NDArray[np.bool_]:
+        """Which instances of the pool are not to be asked for, without a label, (n_pool,)."""
+        return self.status == _SKIPPED
 
     @property
     def is_labelled(self) -> NDArray[np.bool_]:
@@ -142,21 +166,24 @@ class Record:
         Returns
         -------
         DataFrame with columns position, label, time, annotator
+            Indexed by the rows of the labels: those of others stay when one is withdrawn.
 
         Examples
         --------
-        >>> Record.empty(3).add([Event("label", 2, 1)]).labels_frame().position.tolist()
-        [2]
+        >>> record = Record.empty(3).add([Event("label", 2, 1), Event("label", 0, 1)])
+        >>> record.add([Event("unlabel", 2)]).labels_frame().position.to_dict()
+        {1: 0}
         """
         labels = pd.Series([event.label for event in self.labelled])
-        return _frame(self.labelled).assign(label=labels).drop(columns="action")
+        frame = _frame(self.labelled).assign(label=labels).drop(columns=["action", "row"])
+        return frame.set_axis(pd.Index([event.row for event in self.labelled], dtype=np.int64))
 
     def history_frame(self) -> pd.DataFrame:
         """A row for each event.
 
         Returns
         -------
-        DataFrame with columns action, position, label, time, annotator
+        DataFrame with columns action, position, row, label, time, annotator
 
         Examples
         --------
@@ -166,11 +193,22 @@ class Record:
         return _frame(self.events)
 
 
+def _with_row(event: Event, labelled: Mapping[int | None, Event], n_rows: int) -> Event:
+    """An event with the row of its label, if it is about one and does not say which."""
+    if event.action == "label":
+        return event._replace(row=n_rows)
+    if event.action in ("relabel", "unlabel") and event.row is None:
+        rows = (row for row, old in labelled.items() if old.position == event.position)
+        return event._replace(row=next(rows))
+    return event
+
+
 def _frame(events: Sequence[Event]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "action": [event.action for event in events],
             "position": pd.array([event.position for event in events], dtype="Int64"),
+            "row": pd.array([event.row for event in events], dtype="Int64"),
             "label": pd.Series([event.label for event in events], dtype=object),
             "time": pd.Series([event.time for event in events], dtype="datetime64[us, UTC]"),
             "annotator": pd.Series([event.annotator for event in events], dtype=object),

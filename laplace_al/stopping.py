@@ -100,7 +100,7 @@ class StoppingRule(ABC, BaseEstimator):
         (False, True)
         """
         self._validate_params()
-        n_changes = int((learner.history_.action != "skip").sum())
+        n_changes = int((~learner.history_.action.isin(["skip", "unskip"])).sum())
         n_before = getattr(self, "n_changes_", -1)
         if n_changes < n_before:
             raise ValueError(
@@ -410,8 +410,9 @@ def is_open(learner: Learner) -> NDArray[np.bool_]:
     >>> is_open(ActiveLearner(LaplaceUpdateClassifier(), RandomSampling(), [[2.0], [-1.0]]).skip(0))
     array([False,  True])
     """
-    positions = learner.history_.position.dropna().to_numpy(dtype=int)
-    return ~np.isin(np.arange(_num_samples(learner.X_pool)), positions)
+    last = learner.history_.dropna(subset="position").groupby("position").action.last()
+    closed = last.index[~last.isin(["unlabel", "unskip"])].to_numpy(dtype=int)
+    return ~np.isin(np.arange(_num_samples(learner.X_pool)), closed)
 
 
 def kappa(first: NDArray[Any], second: NDArray[Any]) -> float:

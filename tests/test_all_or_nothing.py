@@ -195,6 +195,28 @@ class LearnerMachine(RuleBasedStateMachine):
         position = self.open_positions()[-1]
         self.change(lambda one: one.skip(position), kind, error, place)
 
+    @precondition(lambda self: self.learner._record.is_skipped.any())
+    @rule(kind=kinds, error=errors, place=places)
+    def unskip(self, kind, error, place):
+        position = int(np.flatnonzero(self.learner._record.is_skipped)[0])
+        self.change(lambda one: one.unskip(position), kind, error, place)
+
+    @precondition(lambda self: self.learner._record.is_labelled.any())
+    @rule(kind=kinds, error=errors, place=places)
+    def unlabel(self, kind, error, place):
+        position = int(np.flatnonzero(self.learner._record.is_labelled)[0])
+        self.change(lambda one: one.unlabel(position), kind, error, place)
+
+    @precondition(lambda self: self.learner._record.labelled)
+    @rule(kind=kinds, error=errors, place=places, label=st.sampled_from("abc") | st.none())
+    def change_a_row(self, kind, error, place, label):
+        row = int(self.learner.labels_.index[-1])
+
+        def call(one):
+            return one.unlabel(rows=row) if label is None else one.relabel(rows=row, y=label)
+
+        self.change(call, kind, error, place)
+
     @precondition(lambda self: self.learner.is_fitted and self.learner._record.is_labelled.any())
     @rule(kind=kinds, error=errors, place=places, label=st.sampled_from("abc"))
     def relabel(self, kind, error, place, label):

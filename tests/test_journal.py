@@ -8,8 +8,11 @@ import pandas as pd
 import polars as pl
 import pytest
 
+from laplace_al import ActiveLearner, LaplaceUpdateClassifier
+from laplace_al.digests import sample_digest
 from laplace_al.journal import Journal
 from laplace_al.record import Event
+from laplace_al.strategies import RandomSampling
 
 X = np.arange(12.0).reshape(6, 2)
 NOW = datetime.datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=datetime.UTC)
@@ -33,6 +36,7 @@ def test_events_come_back_as_they_were(path, labels):
         [Event("label", 4, labels[0], NOW, "ann"), Event("label", 0, labels[1], NOW)],
         [Event("skip", 5, time=NOW)],
         [Event("relabel", 0, labels[0], NOW), Event("refit", time=NOW)],
+        [Event("unlabel", 4, None, NOW, row=0), Event("unskip", 5, time=NOW)],
     ]
     journal = Journal(path, X)
     for batch in batches:
@@ -41,7 +45,7 @@ def test_events_come_back_as_they_were(path, labels):
     assert journal.batches() == batches
     journal.append([Event("label", 1, labels[0], NOW)])
     again = reopened(journal).batches()
-    assert again[3] == [Event("label", 1, labels[0], NOW)]
+    assert again[4] == [Event("label", 1, labels[0], NOW)]
     assert [type(event.label) for event in again[0]] == [type(label) for label in labels]
 
 
@@ -68,7 +72,8 @@ def test_events_come_back_as_they_were(path, labels):
 def test_instances_from_outside_the_pool(path, pool, row):
     journal = Journal(path, pool)
     journal.append([Event("label", None, "x", NOW, None, row)])
-    (((*_, instance),),) = reopened(journal, pool).batches()
+    ((event,),) = reopened(journal, pool).batches()
+    instance = event.instance
     assert type(instance) is type(row)
     if isinstance(row, list):
         assert instance == row
@@ -96,13 +101,19 @@ def test_what_would_come_back_as_something_else_is_refused(path, pool, row):
 
 def test_a_plain_table_that_others_read_while_it_is_open(path):
     journal = Journal(path, pd.DataFrame(X, index=list("uvwxyz")))
-    journal.append([Event("label", 4, "cat", NOW, "ann"), Event("label", 2, "dog", NOW)])
-    journal.append([Event("relabel", 4, "cow", NOW, "bob")])
+    journal.append(
+        [Event("label", 4, "cat", NOW, "ann", row=0), Event("label", 2, "dog", NOW, row=1)]
+    )
+    journal.append([Event("label", 3, "cat", NOW, row=2), Event("refit", time=NOW)])
+    journal.append([Event("relabel", 4, "cow", NOW, "bob", row=0), Event("skip", 5, time=NOW)])
+    journal.append([Event("unlabel", 3, None, NOW, row=2)])
     with sqlite3.connect(path) as reader:
-        rows = reader.execute("SELECT position, key, label, time, annotator FROM labels").fetchall()
+        rows = reader.execute(
+            "SELECT row, position, key, label, time, annotator FROM labels"
+        ).fetchall()
     reader.close()
     time = "2026-01-02T03:04:05.000678+00:00"
-    assert rows == [(2, "w", "dog", time, None), (4, "y", "cow", time, "bob")]
+    assert rows == [(1, 2, "w", "dog", time, None), (0, 4, "y", "cow", time, "bob")]
 
 
 def test_one_learner_at_a_time(path):
@@ -160,8 +171,101 @@ def test_a_newer_version(path):
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE meta SET value = 99 WHERE name = 'version'")
     connection.close()
-    with pytest.raises(ValueError, match="version 99, newer than 1"):
+    with pytest.raises(ValueError, match="version 99, newer than 2"):
         Journal(path, X)
+
+
+SCHEMA_OF_VERSION_1 = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value);
+CREATE TABLE events (
+    id INTEGER PRIMARY KEY,
+    batch INTEGER NOT NULL,
+    action TEXT NOT NULL,
+    position INTEGER,
+    key TEXT,
+    label,
+    time TEXT NOT NULL,
+    annotator TEXT,
+    instance TEXT
+);
+CREATE VIEW labels AS
+    SELECT position, key, label, time, annotator, instance FROM events AS event
+    WHERE action IN ('label', 'relabel') AND NOT EXISTS (
+        SELECT 1 FROM events AS later
+        WHERE later.action = 'relabel' AND later.position = event.position AND later.id > event.id
+    )
+    ORDER BY id;
+"""
+
+
+class TestVersion1:
+    @pytest.fixture
+    def old(self, path):
+        """A journal as it was written before labels had rows."""
+        entries = {"version": 1, "n_pool": 6, "digest": sample_digest(X), "label_kind": "U"}
+        time = NOW.isoformat()
+        events = [
+            (1, "label", 4, "cat", time, None),
+            (1, "label", None, "cat", time, "[0.5, 1.5]"),
+            (1, "label", 2, "dog", time, None),
+            (1, "refit", None, None, time, None),
+            (2, "skip", 5, None, time, None),
+            (3, "relabel", 4, "cow", time, None),
+        ]
+        with sqlite3.connect(path) as connection:
+            connection.executescript(SCHEMA_OF_VERSION_1)
+            connection.executemany("INSERT INTO meta VALUES (?, ?)", entries.items())
+            connection.executemany(
+                "INSERT INTO events (batch, action, position, label, time, instance)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                events,
+            )
+        connection.close()
+        return path
+
+    def read(self, path, query):
+        with sqlite3.connect(path) as reader:
+            rows = reader.execute(query).fetchall()
+        reader.close()
+        return rows
+
+    def test_it_opens_and_stays_as_it_is(self, old):
+        before = old.read_bytes()
+        journal = Journal(old, X)
+        actions = [[event.action for event in batch] for batch in journal.batches()]
+        assert actions == [["label", "label", "label", "refit"], ["skip"], ["relabel"]]
+        assert {event.row for batch in journal.batches() for event in batch} == {None}
+        journal.close()
+        assert old.read_bytes() == before
+
+    def test_the_next_event_brings_it_up_to_date(self, old):
+        journal = Journal(old, X)
+        for _ in range(2):
+            journal.append([Event("unlabel", 2, None, NOW, row=2)])
+        rows = [event.row for batch in reopened(journal).batches() for event in batch]
+        assert rows == [0, 1, 2, None, None, 0, 2, 2]
+        assert self.read(old, "SELECT row, position, label FROM labels") == [
+            (1, None, "cat"),
+            (0, 4, "cow"),
+        ]
+        assert self.read(old, "SELECT value FROM meta WHERE name = 'version'") == [(2,)]
+
+    def test_what_is_not_written_does_not_bring_it_up_to_date(self, old):
+        journal = Journal(old, X)
+        with pytest.raises(OverflowError):
+            journal.append([Event("skip", 1, time=NOW), Event("label", 3, 2**70, NOW)])
+        journal.close()
+        assert self.read(old, "SELECT value FROM meta WHERE name = 'version'") == [(1,)]
+        assert len(Journal(old, X).batches()) == 3
+
+    def test_a_learner_goes_on(self, old):
+        settings = LaplaceUpdateClassifier(), RandomSampling(), X
+        with ActiveLearner(*settings, journal=old) as learner:
+            assert learner.labels_.label.to_dict() == {0: "cow", 1: "cat", 2: "dog"}
+            learner.unlabel(4).relabel(rows=1, y="cow").unskip(5)
+        with ActiveLearner(*settings, journal=old) as again:
+            assert again.labels_.label.to_dict() == {1: "cow", 2: "dog"}
+            np.testing.assert_array_equal(again.predict_proba(X), learner.predict_proba(X))
 
 
 @pytest.mark.parametrize(

@@ -283,7 +283,7 @@ class TestSkipAndRelabel:
     def test_relabelling_what_has_no_label(self):
         learner = make().teach(5, 0)
         before = state(learner)
-        with pytest.raises(ValueError, match=r"have a label, to correct it; without: \[6\]"):
+        with pytest.raises(ValueError, match=r"have a label, to relabel it; without: \[6\]"):
             learner.relabel([5, 6], [1, 1])
         assert_unchanged(learner, before)
 
@@ -293,6 +293,137 @@ class TestSkipAndRelabel:
         learner.relabel(5, 0)
         twin = known.partial_fit(X_pool[[5, 60]], [0, 1])
         np.testing.assert_array_equal(learner.predict_proba(X), twin.predict_proba(X))
+
+
+class TestTakingBack:
+    @pytest.mark.parametrize("estimator", [LaplaceUpdateClassifier(), GaussianNB()])
+    def test_a_withdrawn_label_counts_as_if_it_had_never_been_given(self, estimator):
+        learner = make(estimator).teach([5, 60, 90], y_pool[[5, 60, 90]]).unlabel([90, 5])
+        rows = np.r_[START, POOL[[60]]]
+        twin = estimator.fit(X[rows], y[rows])
+        np.testing.assert_array_equal(learner.predict_proba(X), twin.predict_proba(X))
+        assert learner.labels_.position.to_dict() == {1: 60}
+        assert {5, 90} <= set(learner.query(140).tolist())
+        history = learner.history_
+        assert history.action.tolist() == [*["label"] * 3, *["unlabel"] * 2, "refit"]
+        assert history.position.tolist() == [5, 60, 90, 90, 5, pd.NA]
+        assert history.row.tolist() == [0, 1, 2, 2, 0, pd.NA]
+
+    def test_it_can_be_taught_again(self):
+        learner = make().teach([5, 60], [2, 1]).unlabel(5).teach(5, 0)
+        assert learner.labels_.label.to_dict() == {1: 1, 2: 0}
+        twin = make().teach(60, 1).refit().teach(5, 0)
+        np.testing.assert_array_equal(learner.predict_proba(X), twin.predict_proba(X))
+
+    def test_all_of_them(self):
+        learner = make().teach([5, 60], [2, 1])
+        learner.unlabel(learner.labels_.position)
+        assert learner.labels_.empty
+        np.testing.assert_array_equal(learner.predict_proba(X), make().predict_proba(X))
+
+    def test_a_skipped_instance_is_asked_for_again(self):
+        learner = make().teach(3, 0)
+        model = learner.estimator_
+        learner.skip([4, 5]).unskip(4, annotator="bob")
+        assert learner.estimator_ is model
+        assert set(range(141)) - set(learner.query(139).tolist()) == {3, 5}
+        assert learner.history_.action.tolist() == ["label", "skip", "skip", "unskip"]
+        assert learner.history_.annotator.tolist()[-1] == "bob"
+
+    def test_skips_do_not_come_back_with_a_label(self):
+        learner = make().skip(4).teach(4, 0).unlabel(4)
+        assert learner._record.is_open[4]
+
+    def test_rows_of_what_was_taught_by_value(self):
+        learner = make().teach(X=X_pool[[5, 60]] + 0.1, y=[2, 2]).teach(7, 0)
+        learner.relabel(rows=[1, 0], y=[1, 0], annotator="bob")
+        assert learner.labels_.label.tolist() == [0, 1, 0]
+        assert learner.labels_.annotator.tolist() == ["bob", "bob", None]
+        rows = np.concatenate([X[START], X_pool[[5, 60]] + 0.1, X_pool[[7]]])
+        np.testing.assert_array_equal(learner.instances_, rows)
+        twin = LaplaceUpdateClassifier().fit(rows, [*y[START], 0, 1, 0])
+        np.testing.assert_array_equal(learner.predict_proba(X), twin.predict_proba(X))
+        learner.unlabel(rows=[0])
+        np.testing.assert_array_equal(learner.instances_, np.delete(rows, len(START), axis=0))
+        twin = LaplaceUpdateClassifier().fit(learner.instances_, [*y[START], 1, 0])
+        np.testing.assert_array_equal(learner.predict_proba(X), twin.predict_proba(X))
+
+    def test_rows_of_the_pool_are_their_positions(self):
+        by_row, by_position = (make().teach([5, 60, 7], [0, 2, 2]) for _ in range(2))
+        by_row.relabel(rows=[1], y=[1]).unlabel(rows=by_row.labels_.index[[2]])
+        by_position.relabel(60, 1).unlabel(7)
+        columns = ["position", "label"]
+        pd.testing.assert_frame_equal(by_row.labels_[columns], by_position.labels_[columns])
+        np.testing.assert_array_equal(by_row.predict_proba(X), by_position.predict_proba(X))
+
+    @pytest.mark.parametrize("estimator", [LaplaceUpdateClassifier(), GaussianNB()])
+    def test_a_fitted_estimator_is_as_it_came(self, estimator):
+        known = clone(estimator).fit(X[START], y[START])
+        learner = make(known, X_initial=None, y_initial=None).teach([5, 60], [2, 1])
+        learner.unlabel([5, 60])
+        assert learner.is_fitted
+        np.testing.assert_array_equal(learner.predict_proba(X), known.predict_proba(X))
+        learner.teach(5, 0)
+        known.partial_fit(X_pool[[5]], [0])
+        np.testing.assert_array_equal(learner.predict_proba(X), known.predict_proba(X))
+
+    def test_an_estimator_that_came_fitted_and_learns_by_refits(self):
+        known = LogisticRegression().fit(X[START], y[START])
+        learner = make(known, X_initial=None, y_initial=None, refit_every=1)
+        learner.teach([5, 60], [0, 1]).unlabel([5, 60])
+        np.testing.assert_array_equal(learner.predict_proba(X), known.predict_proba(X))
+
+    @pytest.mark.parametrize("classes", [None, [0, 1, 2]])
+    def test_without_any_label_it_waits(self, classes):
+        learner = make(X_initial=None, y_initial=None, classes=classes)
+        learner.teach([5, 60], [0, 1]).unlabel([5, 60])
+        assert not learner.is_fitted
+        learner.query()
+        learner.teach([5, 60], [0, 1])
+        twin = make(X_initial=None, y_initial=None, classes=classes).teach([5, 60], [0, 1])
+        np.testing.assert_array_equal(learner.predict_proba(X), twin.predict_proba(X))
+
+    def test_with_one_class_left_it_waits(self):
+        learner = make(X_initial=None, y_initial=None).teach([5, 6, 60], [0, 0, 1]).unlabel(60)
+        assert not learner.is_fitted
+        learner.unlabel(5).teach(60, 1)
+        twin = LaplaceUpdateClassifier().fit(X_pool[[6, 60]], [0, 1])
+        np.testing.assert_array_equal(learner.predict_proba(X), twin.predict_proba(X))
+
+    @pytest.mark.parametrize(
+        ("act", "match"),
+        [
+            (lambda one: one.unlabel(4), r"have a label, to unlabel it; without: \[4\]"),
+            (lambda one: one.unlabel([3, 141]), r"between 0 and 140.*\[141\]"),
+            (lambda one: one.unlabel([3, 3]), "indices must be distinct positions"),
+            (lambda one: one.unlabel([]), "distinct positions in X_pool, at least one"),
+            (lambda one: one.unlabel(), r"unlabel\(rows=rows\): one of indices and rows"),
+            (lambda one: one.unlabel(3, rows=0), "one of indices and rows"),
+            (lambda one: one.unlabel(rows=[0, 2]), r"index of labels_.* not there: \[2\]"),
+            (lambda one: one.unlabel(rows=-1), r"not there: \[-1\]"),
+            (lambda one: one.unlabel(rows=[0, 0]), "rows must be distinct rows of labels_"),
+            (lambda one: one.unlabel(rows=[True, False]), "integer rows of labels_"),
+            (lambda one: one.relabel(rows=[0, 1, 7], y=[0, 0, 0]), r"not there: \[7\]"),
+            (lambda one: one.relabel(rows=[0, 1], y=[0]), "one label per row"),
+            (lambda one: one.relabel(3), r"got None\. .*unlabel to withdraw one"),
+            (lambda one: one.relabel(y=[0]), r"relabel\(rows=rows\): one of indices and rows"),
+            (lambda one: one.relabel(rows=1, y="cat"), "of the kind of those so far"),
+            (lambda one: one.unskip([8, 4]), r"are skipped.*; not skipped: \[4\]"),
+            (lambda one: one.unskip(3), r"not skipped: \[3\]\. To withdraw a label call unlabel"),
+            (lambda one: one.unskip(0.5), "integer positions"),
+            (lambda one: one.skip(3), r"labelled: \[3\]\. To withdraw a label call unlabel"),
+        ],
+    )
+    def test_what_is_refused_changes_nothing(self, act, match, tmp_path):
+        path = tmp_path / "labels.sqlite"
+        learner = make(journal=path).teach(3, 0).teach(X=X[:1], y=[0]).skip(8)
+        before = state(learner)
+        written = path.read_bytes()
+        with pytest.raises(ValueError, match=match):
+            act(learner)
+        assert_unchanged(learner, before)
+        assert path.read_bytes() == written
+        learner.close()
 
 
 def test_no_label_is_not_a_label():
@@ -511,9 +642,11 @@ class TestHistory:
         start = pd.Timestamp.now(tz="UTC")
         learner = make(annotator="ann").teach([3, 4], [0, 1]).skip(7, annotator="bob")
         history = learner.relabel(4, 0, annotator="bob").history_
-        assert history.columns.tolist() == ["action", "position", "label", "time", "annotator"]
+        columns = ["action", "position", "row", "label", "time", "annotator"]
+        assert history.columns.tolist() == columns
         assert history.action.tolist() == ["label", "label", "skip", "relabel", "refit"]
         assert history.position.tolist() == [3, 4, 7, 4, pd.NA]
+        assert history.row.tolist() == [0, 1, pd.NA, 1, pd.NA]
         assert history.label.tolist() == [0, 1, None, 0, None]
         assert history.annotator.tolist() == ["ann", "ann", "bob", "bob", "ann"]
         assert history.time.between(start, pd.Timestamp.now(tz="UTC")).all()
@@ -524,6 +657,36 @@ class TestJournal:
     @pytest.fixture
     def path(self, tmp_path):
         return tmp_path / "labels.sqlite"
+
+    @pytest.mark.parametrize("refit_every", [None, 3, "auto"])
+    @pytest.mark.parametrize("cold", [False, True])
+    def test_what_was_taken_back_stays_so(self, path, refit_every, cold):
+        settings = {"refit_every": refit_every, "journal": path}
+        if cold:
+            settings |= {"X_initial": None, "y_initial": None}
+        learner = make(**settings)
+        acts = [
+            lambda one: one.teach([5, 60, 61], y_pool[[5, 60, 61]]).skip([7, 8]),
+            lambda one: one.teach(X=X[[0, 100]] + 0.1, y=[0, 2]).unskip(7),
+            lambda one: one.unlabel(60),
+            lambda one: one.relabel(rows=[4, 0], y=[1, 2], annotator="bob"),
+            lambda one: one.teach([60, 8], [1, 2]),
+            lambda one: one.unlabel(rows=[3, 1 + 4]),
+            lambda one: one.teach(9, 0),
+            lambda one: one.unlabel(rows=one.labels_.index),
+            lambda one: one.teach([9, 70], [0, 1]),
+        ]
+        for act in acts:
+            before = act(learner)
+            learner.close()
+            learner = make(**settings)
+            assert vars(learner)["is_fitted"] == before.is_fitted
+            pd.testing.assert_frame_equal(learner.labels_, before.labels_)
+            pd.testing.assert_frame_equal(learner.history_, before.history_)
+            if learner.is_fitted:
+                np.testing.assert_array_equal(learner.predict_proba(X), before.predict_proba(X))
+            np.testing.assert_array_equal(learner.query(3), before.query(3))
+        learner.close()
 
     @pytest.mark.parametrize("refit_every", [None, 3, "auto"])
     @pytest.mark.parametrize("cold", [False, True])
@@ -557,7 +720,7 @@ class TestJournal:
         learner.close()
 
     def test_a_label_that_cannot_be_written_is_not_learnt(self, path, monkeypatch):
-        learner = make(journal=path).teach(3, 0)
+        learner = make(journal=path).teach(3, 0).skip(6)
         before = state(learner)
 
         def disk_is_full(self, events):
@@ -565,7 +728,14 @@ class TestJournal:
 
         with monkeypatch.context() as patch:
             patch.setattr(Journal, "append", disk_is_full)
-            for act in (lambda: learner.teach(4, 0), lambda: learner.skip(5), learner.refit):
+            for act in (
+                lambda: learner.teach(4, 0),
+                lambda: learner.skip(5),
+                lambda: learner.unskip(6),
+                lambda: learner.relabel(rows=0, y=1),
+                lambda: learner.unlabel(3),
+                learner.refit,
+            ):
                 with pytest.raises(sqlite3.OperationalError, match="full"):
                     act()
                 assert_unchanged(learner, before)

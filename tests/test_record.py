@@ -11,21 +11,42 @@ from laplace_al.record import Event, Record
 NOW = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
 
 
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3)), max_size=20))
+@given(st.lists(st.tuples(st.integers(0, 5), st.none() | st.integers(0, 3)), max_size=20))
 def test_the_valid_labels_are_the_last_ones(wanted):
-    """Against a dictionary, the slow and obvious twin."""
-    record, known, order = Record.empty(6), {}, []
+    """Against a dictionary, the slow and obvious twin. No label: it is withdrawn, or skipped."""
+    record, known, rows, skipped, n_rows = Record.empty(6), {}, {}, set(), 0
     for position, label in wanted:
-        action = "relabel" if position in known else "label"
+        if label is not None:
+            action = "relabel" if position in known else "label"
+            if action == "label":
+                rows[position], n_rows = n_rows, n_rows + 1
+            known[position] = label
+            skipped -= {position}
+        elif position in known:
+            action = "unlabel"
+            del known[position], rows[position]
+        else:
+            action = "unskip" if position in skipped else "skip"
+            skipped ^= {position}
         record = record.add([Event(action, position, label, NOW)])
-        order += [position] if position not in known else []
-        known[position] = label
     frame = record.labels_frame()
-    assert frame.position.tolist() == order
-    assert frame.label.tolist() == [known[position] for position in order]
+    assert frame.position.to_dict() == {row: position for position, row in rows.items()}
+    assert frame.label.tolist() == [known[position] for position in frame.position]
+    assert frame.index.tolist() == sorted(rows.values())
     np.testing.assert_array_equal(np.flatnonzero(record.is_labelled), sorted(known))
-    np.testing.assert_array_equal(record.is_open, ~record.is_labelled)
+    np.testing.assert_array_equal(np.flatnonzero(record.is_skipped), sorted(skipped))
+    np.testing.assert_array_equal(record.is_open, ~record.is_labelled & ~record.is_skipped)
     assert record.history_frame().position.tolist() == [position for position, _ in wanted]
+
+
+def test_labels_of_the_same_instance_are_told_by_their_rows():
+    events = [Event("label", None, label, NOW, instance=[[0.5]]) for label in "ab"]
+    record = Record.empty(1).add(events).add([Event("relabel", None, "c", NOW, row=0)])
+    assert record.labels.tolist() == ["c", "b"]
+    record = record.add([Event("unlabel", time=NOW, row=0)])
+    assert record.labels_frame().label.to_dict() == {1: "b"}
+    assert record.add(events).labels_frame().label.to_dict() == {1: "b", 2: "a", 3: "b"}
+    assert record.history_frame().row.tolist() == [0, 1, 0, 0]
 
 
 def test_a_record_is_a_value():
@@ -65,4 +86,7 @@ def test_frames():
     assert labels.annotator.tolist() == ["ann"]
     assert labels.time.tolist() == [pd.Timestamp(NOW)]
     assert history.action.tolist() == ["label", "refit"]
+    assert history.columns.tolist() == ["action", "position", "row", "label", "time", "annotator"]
     assert history.label.tolist() == ["x", None]
+    assert history.row.tolist() == [0, pd.NA]
+    assert Record.empty(3).labels_frame().index.dtype == np.int64

@@ -129,6 +129,8 @@ def test_a_rule_of_ones_own():
 def test_open_instances():
     learner = make().teach([3, 5], y[[3, 5]]).skip(9).relabel(3, 1).teach(X=X[:1], y=y[:1])
     assert np.flatnonzero(~is_open(learner)).tolist() == [3, 5, 9]
+    learner.unlabel(3).unskip(9).skip(11)
+    assert np.flatnonzero(~is_open(learner)).tolist() == [5, 11]
 
 
 class TestBudget:
@@ -178,6 +180,10 @@ class TestStablePredictions:
         rule.should_stop(learner)
         rule.should_stop(learner.relabel(60, 1))
         assert len(rule.kappas_) == 1
+        rule.should_stop(learner.skip(5).unskip(5))
+        assert len(rule.kappas_) == 1
+        rule.should_stop(learner.unlabel(60))
+        assert len(rule.kappas_) == 2
 
     def test_one_class_throughout_is_no_agreement(self):
         assert kappa(np.zeros(5), np.zeros(5)) == 0

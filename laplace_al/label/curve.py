@@ -218,11 +218,16 @@ def replayed(
     """
     twin = ActiveLearner(estimator, RandomSampling(), X_pool)
     for event in history.itertuples():
-        if event.action == "refit" and twin.history_.action.iloc[-1] != "refit":
-            twin.refit()
+        if event.action == "refit":
+            if twin.is_fitted and twin.history_.action.iloc[-1] != "refit":
+                twin.refit()
+        elif pd.isna(event.position):
+            continue
         elif event.action == "relabel":
             twin.relabel(event.position, event.label)
-        elif event.action == "label" and not pd.isna(event.position):
+        elif event.action == "unlabel":
+            twin.unlabel(event.position)
+        elif event.action == "label":
             if twin.is_fitted:
                 row = _safe_indexing(X_pool, [event.position])
                 yield int(event.position), twin.predict(row)[0].item()

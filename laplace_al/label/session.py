@@ -16,6 +16,7 @@ from laplace_al.label.curve import WINDOW, Curve, thinned
 from laplace_al.label.features import scaled
 from laplace_al.label.items import Items
 from laplace_al.learner import ActiveLearner
+from laplace_al.stopping import is_open
 from laplace_al.strategies import MarginSampling
 from laplace_al.strategies.base import QueryStrategy
 from laplace_al.typing import Path, RandomState
@@ -124,7 +125,7 @@ class Session:
             self._curve.estimate(labels, is_last=not positions)
             guess = self._guess(positions[0]) if len(positions) else []
         labelled = dict(zip(labels.position, labels.label, strict=True))
-        skipped = set(history.position[history.action == "skip"]) - set(labelled)
+        last = history.dropna(subset="position").groupby("position").action.last()
         prequential, leave_one_out = self._curve.prequential(labels), self._curve.leave_one_out()
         return {
             "item": self._describe(positions[0], labelled) if len(positions) else None,
@@ -134,7 +135,7 @@ class Session:
             "counts": {
                 "total": len(self.items),
                 "labelled": len(labels),
-                "skipped": len(skipped),
+                "skipped": int((last == "skip").sum()),
             },
             "accuracy": {
                 "leave_one_out": leave_one_out[-1] if leave_one_out else None,
@@ -291,7 +292,7 @@ class Session:
     def _look(self) -> None:
         """See what is known now and which items come next, two at most."""
         self._labels, self._history = self._learner.labels_, self._learner.history_
-        n_open = len(self.items) - self._history.position.nunique()
+        n_open = int(is_open(self._learner).sum())
         self._asked = self._learner.query(min(2, n_open)).tolist() if n_open else []
 
     def _guess(self, position: int) -> list[dict[str, Any]]:

@@ -124,6 +124,20 @@ class TestRebuild:
         assert max(finished(curve).estimates) == 20
         assert set(curve.guesses) < set(ORDER[:20])
 
+    def test_only_by_value(self):
+        learner = make(0).teach(X=X_pool.iloc[[0, 60]], y=y[[0, 60]]).relabel(rows=0, y="rose")
+        assert list(replayed(LaplaceUpdateClassifier(), X_pool, learner.history_)) == []
+
+    def test_what_was_taken_back(self):
+        learner = make(20).teach(X=X_pool.iloc[[0]], y=y[:1]).skip(ORDER[30]).unskip(ORDER[30])
+        learner.unlabel(rows=20).unlabel(ORDER[19])
+        twin = make(19).refit()
+        guess = twin.predict(X_pool.iloc[[ORDER[21]]])[0]
+        learner.teach(ORDER[21], y[ORDER[21]])
+        got = dict(replayed(LaplaceUpdateClassifier(), X_pool, learner.history_))
+        assert got[ORDER[21]] == guess
+        assert list(got)[-3:] == [ORDER[18], ORDER[19], ORDER[21]]
+
     def test_it_can_be_ended(self):
         learner = make(40)
         curve = Curve(learner)

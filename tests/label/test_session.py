@@ -265,6 +265,24 @@ class TestResume:
             twin.predict_proba(scaled(X)[[asked(session)]]).max(), abs=0.02
         )
 
+    def test_what_was_taken_back_elsewhere(self, opened, items, tmp_path):
+        session = opened()
+        for position in range(49):
+            session.label(position, y[position])
+        session.skip(49)
+        session.close()
+        settings = LaplaceUpdateClassifier(lookup(X)), MarginSampling(), pool_of(items)
+        with ActiveLearner(*settings, journal=tmp_path / "labels.sqlite") as learner:
+            learner.unlabel([7, 8]).skip(8).unskip(49)
+        session = opened()
+        state = settled(session)
+        assert state["counts"] == {"total": 50, "labelled": 47, "skipped": 1}
+        assert {state["item"]["position"], state["upcoming"]} == {7, 49}
+        assert session.describe(7)["item"]["label"] is None
+        session.label(7, y[7])
+        session.label(49, y[49])
+        assert session.state()["item"] is None
+
     def test_journal_in_use(self, opened):
         opened()
         with pytest.raises(RuntimeError, match="in use"):

@@ -53,7 +53,7 @@ CREATE TABLE events (
 # version 1 had no rows: a label was told by its position, and what had none stayed as it was
 _UPGRADE = f"""
 ALTER TABLE events ADD COLUMN row INTEGER;
-DROP VIEW labels;
+DROP VIEW IF EXISTS labels;
 {_LABELS}"""
 
 
@@ -128,13 +128,14 @@ class Journal:
         Raises
         ------
         ValueError
-            If the journal is closed, or a label or instance is of a kind that it cannot hold.
+            If the journal is closed, or a label or instance is of a kind that it cannot hold: a
+            label that is not of the kind of the first one, too.
         sqlite3.Error
             If they cannot be written: the disk is full, say.
         """
         connection = self._opened_connection()
         rows = [(self._n_batches + 1, *self._row(event)) for event in events]
-        kind = next((_kind(event.label) for event in events if event.label is not None), None)
+        kind = self._checked_kind([event.label for event in events if event.label is not None])
         try:
             connection.execute("BEGIN IMMEDIATE")
             self._upgrade(connection)
@@ -278,6 +279,22 @@ class Journal:
             or 0
         )
 
+    def _checked_kind(self, labels: Sequence[Any]) -> str | None:
+        """Kind of the first label ever, as which these come back the same; None before it."""
+        stored = self._opened_connection().execute(
+            "SELECT value FROM meta WHERE name = 'label_kind'"
+        )
+        kinds = [*(kind for (kind,) in stored), *map(_kind, labels)]
+        for label in labels:
+            read = _TYPES.get(kinds[0], object)
+            if not _comes_back(label, read):
+                raise ValueError(
+                    f"journal={str(self.path)!r} has labels of the kind of its first one, "
+                    f"{read.__name__}, withdrawn or not; got {label!r}. Name another file for "
+                    "labels of another kind."
+                )
+        return kinds[0] if kinds else None
+
     def _row(self, event: Event) -> tuple[Any, ...]:
         key = None
         if event.position is not None and isinstance(self._X_pool, pd.DataFrame):
@@ -332,6 +349,14 @@ def _execute(connection: sqlite3.Connection, statements: str) -> None:
 
 def _kind(label: object) -> str:
     return np.asarray(label).dtype.kind
+
+
+def _comes_back(label: Any, read: type) -> bool:
+    """Whether a label is what it is read back as."""
+    value = _plain(label)
+    with contextlib.suppress(*_NO_FORM):
+        return bool(read(value) == value)
+    return False
 
 
 def _plain(label: Any) -> Any:

@@ -252,8 +252,8 @@ class TestVersion1:
 
     def test_what_is_not_written_does_not_bring_it_up_to_date(self, old):
         journal = Journal(old, X)
-        with pytest.raises(OverflowError):
-            journal.append([Event("skip", 1, time=NOW), Event("label", 3, 2**70, NOW)])
+        with pytest.raises(sqlite3.Error):
+            journal.append([Event("skip", 1, time=NOW), Event("skip", 3, None, NOW, ["ann"])])
         journal.close()
         assert self.read(old, "SELECT value FROM meta WHERE name = 'version'") == [(1,)]
         assert len(Journal(old, X).batches()) == 3
@@ -283,6 +283,19 @@ def test_what_it_cannot_hold_is_refused_whole(path, event):
     assert journal.batches() == []
     journal.append([Event("label", 0, 1, NOW)])
     assert len(reopened(journal).batches()) == 1
+
+
+@pytest.mark.parametrize(
+    ("first", "other"), [(1, "cat"), ("cat", 1), (True, 2), (1, 0.5), (b"a", 3), (1.5, "2")]
+)
+def test_labels_of_another_kind_than_the_first(path, first, other):
+    journal = Journal(path, X)
+    journal.append([Event("label", 0, first, NOW, row=0)])
+    journal.append([Event("unlabel", 0, time=NOW, row=0)])
+    journal = reopened(journal)
+    with pytest.raises(ValueError, match=r"of the kind of its first one, .*Name another file"):
+        journal.append([Event("skip", 2, time=NOW), Event("label", 1, other, NOW)])
+    assert len(reopened(journal).batches()) == 2
 
 
 def test_a_half_written_batch_is_not_there(path):

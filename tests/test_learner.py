@@ -688,6 +688,16 @@ class TestJournal:
             np.testing.assert_array_equal(learner.query(3), before.query(3))
         learner.close()
 
+    def test_labels_of_another_kind_than_those_withdrawn(self, path):
+        learner = make(journal=path, X_initial=None, y_initial=None)
+        learner.teach([0, 60], [0, 1]).unlabel([0, 60])
+        with pytest.raises(ValueError, match="of the kind of its first one, int, withdrawn or not"):
+            learner.teach([0, 60], ["no", "yes"])
+        assert learner.labels_.empty
+        learner.close()
+        with make(journal=path, X_initial=None, y_initial=None) as again:
+            again.teach([0, 60], [0, 1])
+
     @pytest.mark.parametrize("refit_every", [None, 3, "auto"])
     @pytest.mark.parametrize("cold", [False, True])
     @pytest.mark.parametrize("names", [False, True])

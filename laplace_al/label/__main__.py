@@ -78,7 +78,12 @@ def make_parser() -> argparse.ArgumentParser:
     add("--classes", nargs="+", default=[], metavar="LABEL", help="labels; the page can add more")
     add("--text", metavar="COLUMN", help="of a CSV file: text that is shown big")
     add("--image", metavar="COLUMN", help="of a CSV file: paths to images, relative to the file")
-    add("--id", metavar="COLUMN", help="of a CSV file: name of the row in the labels")
+    add(
+        "--id",
+        metavar="COLUMN",
+        help="of a CSV file: name of the row in the labels, no feature unless --columns has it",
+    )
+    add("--encoding", metavar="NAME", help="of a CSV file: latin-1, utf-16 ... (default: utf-8)")
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
         "--features",
@@ -134,7 +139,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.cache and not options.embed:
         parser.error("--cache keeps what --embed returns; give --embed, or drop it.")
     try:
-        items = open_items(options.items, text=options.text, image=options.image, key=options.id)
+        items = open_items(
+            options.items,
+            text=options.text,
+            image=options.image,
+            key=options.id,
+            encoding=options.encoding,
+        )
         if options.export:
             export(items, options.journal, options.export)
             return

@@ -34,7 +34,8 @@ def given_features(path: Path, n_items: int) -> NDArray[Any]:
     ----------
     path : str or path-like
         ``.npy``; ``.npz`` with one array, or one that is called ``features``; or ``.csv`` with
-        numbers only, below a line of names.
+        numbers only, below a line of names. The index that pandas writes, a column without a name
+        that counts the rows, is none of them.
     n_items : int
 
     Returns
@@ -82,7 +83,9 @@ def _read_npz(path: Path) -> NDArray[Any]:
 
 
 def _read_csv(path: Path) -> NDArray[Any]:
-    return pd.read_csv(path).to_numpy()
+    table = pd.read_csv(path)
+    index = [name for name in table if name.startswith("Unnamed: ") and _counts_rows(table[name])]
+    return table.drop(columns=index).to_numpy()
 
 
 def embed(items: Items, target: str) -> NDArray[Any]:
@@ -312,7 +315,7 @@ def numeric_columns(table: Table, columns: Sequence[str] | None = None) -> tuple
     ----------
     table : Table
     columns : list of str, default=None
-        None: all that are numeric.
+        None: all that are numeric, but the one that names the rows and those that count them.
 
     Returns
     -------
@@ -326,13 +329,15 @@ def numeric_columns(table: Table, columns: Sequence[str] | None = None) -> tuple
         If one is not numeric, has no finite value, or there is none.
     """
     numeric = table.parsed.select_dtypes(["number", "bool"]).dropna(axis=1, how="all")
+    numbers = []
     if columns is None:
-        columns = numeric.columns.tolist()
+        numbers = [name for name in numeric if name == table.key or _counts_rows(numeric[name])]
+        columns = numeric.columns.drop(numbers).tolist()
         if not columns:
             texts = ", ".join(table.shown.columns)
             raise ValueError(
-                f"{str(table.path)!r} has no numeric column to learn from. Name its text by "
-                f"--text COLUMN (it has {texts}), or give --embed or --features."
+                f"{str(table.path)!r} has no numeric column to learn from{_beside(numbers)}. Name "
+                f"its text by --text COLUMN (it has {texts}), or give --embed or --features."
             )
     table.check_columns("--columns", columns)
     others = [column for column in columns if column not in numeric]
@@ -343,8 +348,22 @@ def numeric_columns(table: Table, columns: Sequence[str] | None = None) -> tuple
     deviation = values.std(ddof=0).replace(0, 1)
     features = ((values - values.mean()) / deviation).fillna(0).to_numpy()
     missing = f" ({n_missing} missing values count as the mean)" if n_missing else ""
-    note = f"the numeric columns, standardised: {', '.join(columns)}{missing}"
+    names = ", ".join(columns)
+    note = f"the numeric columns, standardised: {names}{missing}{_beside(numbers)}"
     return check_features(features, len(table), "--columns"), note
+
+
+def _counts_rows(column: pd.Series) -> bool:
+    """Whether a column is 0, 1, 2, ... or 1, 2, 3, ...: where a row is, not what it is."""
+    counted = np.arange(len(column))
+    return column.dtype.kind in "iu" and (
+        np.array_equal(column, counted) or np.array_equal(column, counted + 1)
+    )
+
+
+def _beside(numbers: Sequence[str]) -> str:
+    """What a message says of columns that are not learnt from."""
+    return f", beside what numbers the rows, {', '.join(numbers)}" if numbers else ""
 
 
 def check_features(features: NDArray[Any], n_items: int, source: str) -> NDArray[Any]:

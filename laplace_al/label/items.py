@@ -1,5 +1,6 @@
 """What is labelled: a folder of images or the rows of a CSV file."""
 
+import io
 import pathlib
 from collections.abc import Sequence
 from typing import Any, TypeAlias
@@ -8,6 +9,8 @@ import pandas as pd
 
 from laplace_al.typing import Path
 
+# UTF-8, with or without the mark that Excel sets before it
+_ENCODING = "utf-8-sig"
 IMAGE_TYPES = {
     ".bmp": "image/bmp",
     ".gif": "image/gif",
@@ -119,6 +122,8 @@ class Table:
         Column of paths to images, relative to the file.
     key : str, default=None
         Column that names the rows. None: ``text``, else ``image``, else the position of the row.
+    encoding : str, default=None
+        Of the file, as Python names it. None: UTF-8.
 
     Attributes
     ----------
@@ -135,7 +140,7 @@ class Table:
     Raises
     ------
     ValueError
-        If the file has no row, lacks a column, or an image is missing.
+        If the file has another encoding, no row, lacks a column, or an image is missing.
 
     Examples
     --------
@@ -157,16 +162,20 @@ class Table:
         text: str | None = None,
         image: str | None = None,
         key: str | None = None,
+        encoding: str | None = None,
     ) -> None:
         self.path = pathlib.Path(path)
         separator = "\t" if self.path.suffix.lower() == ".tsv" else ","
-        self.parsed = pd.read_csv(self.path, sep=separator)
-        self.shown = pd.read_csv(self.path, sep=separator, dtype=str, keep_default_na=False)
+        content = _decoded(self.path, encoding)
+        self.parsed = pd.read_csv(io.StringIO(content, newline=""), sep=separator)
+        self.shown = pd.read_csv(
+            io.StringIO(content, newline=""), sep=separator, dtype=str, keep_default_na=False
+        )
         if not len(self.shown):
             raise ValueError(f"{str(path)!r} has no row.")
         for option, column in {"--text": text, "--image": image, "--id": key}.items():
             self.check_columns(option, [] if column is None else [column])
-        self.text, self.image_column = text, image
+        self.text, self.image_column, self.key = text, image, key
         named = next((column for column in (key, text, image) if column is not None), None)
         positions = [str(position) for position in range(len(self.shown))]
         self.names = positions if named is None else self.shown[named].tolist()
@@ -257,18 +266,40 @@ class Table:
         return paths
 
 
+def _decoded(path: pathlib.Path, encoding: str | None) -> str:
+    """The text of a file."""
+    try:
+        return path.read_bytes().decode(_ENCODING if encoding is None else encoding)
+    except LookupError as error:
+        raise ValueError(
+            f"--encoding must be one that Python knows, such as latin-1; got {encoding!r}."
+        ) from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ValueError(
+            f"{str(path)!r} is not in {encoding or 'UTF-8'}: byte "
+            f"0x{error.object[error.start]:02x} in line {line}. Say what it is in by --encoding, "
+            "such as latin-1 or utf-16, or save it as UTF-8."
+        ) from error
+
+
 Items: TypeAlias = ImageFolder | Table
 
 
 def open_items(
-    path: Path, *, text: str | None = None, image: str | None = None, key: str | None = None
+    path: Path,
+    *,
+    text: str | None = None,
+    image: str | None = None,
+    key: str | None = None,
+    encoding: str | None = None,
 ) -> Items:
     """Items of a folder or of a CSV file.
 
     Parameters
     ----------
     path : str or path-like
-    text, image, key : str, default=None
+    text, image, key, encoding : str, default=None
         See :class:`Table`.
 
     Returns
@@ -282,15 +313,15 @@ def open_items(
     """
     path = pathlib.Path(path)
     if path.is_dir():
-        options = {"--text": text, "--image": image, "--id": key}
-        given = [option for option, column in options.items() if column is not None]
+        options = {"--text": text, "--image": image, "--id": key, "--encoding": encoding}
+        given = [option for option, value in options.items() if value is not None]
         if given:
             raise ValueError(
-                f"{', '.join(given)}: columns of a CSV file; {str(path)!r} is a folder of images."
+                f"{', '.join(given)}: of a CSV file; {str(path)!r} is a folder of images."
             )
         return ImageFolder(path)
     if path.suffix.lower() not in (".csv", ".tsv") or not path.is_file():
         raise ValueError(
             f"{str(path)!r} must be a folder of images, or a file that ends in .csv or .tsv."
         )
-    return Table(path, text=text, image=image, key=key)
+    return Table(path, text=text, image=image, key=key, encoding=encoding)

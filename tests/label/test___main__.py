@@ -48,6 +48,10 @@ class TestArguments:
         assert "A label must be a text" in said("t.csv --journal l --classes " + "x" * 201)
         assert "does not exist: there is nothing to export" in said("t.csv --journal l --export e")
         assert "the folder 'no' does not exist" in said("t.csv --journal no/l")
+        (folder / "t.csv").write_bytes("text,n\nvert,1\nmélangé,2\n".encode("latin-1"))
+        assert "'t.csv' is not in UTF-8: byte 0xe9 in line 3" in said("t.csv --journal l")
+        assert "got 'latn'" in said("t.csv --journal l --encoding latn")
+        assert "to export" in said("t.csv --journal l --encoding latin-1 --export e")
         assert sorted(path.name for path in folder.iterdir()) == ["t.csv"]
 
     def test_a_journal_in_use(self, folder, capsys):

@@ -1,6 +1,7 @@
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -38,6 +39,13 @@ class TestGivenFeatures:
         (tmp_path / "x.csv").write_text("a,b\n0,1\n2,3\n4,5\n")
         for name in ("x.npy", "one.npz", "named.npz", "x.csv"):
             np.testing.assert_array_equal(given_features(tmp_path / name, 3), X)
+
+    def test_the_index_of_a_frame_is_no_feature(self, tmp_path):
+        frame = pd.DataFrame(X, columns=["a", "b"])
+        frame.to_csv(tmp_path / "x.csv")
+        np.testing.assert_array_equal(given_features(tmp_path / "x.csv", 3), X)
+        frame.assign(a=[0, 1, 2]).to_csv(tmp_path / "x.csv", index=False)
+        assert given_features(tmp_path / "x.csv", 3).shape == (3, 2)
 
     def test_several_arrays_without_a_name(self, tmp_path):
         np.savez(tmp_path / "x.npz", train=X, test=X)
@@ -151,6 +159,23 @@ class TestPlainFeatures:
         assert note == (
             "the numeric columns, standardised: n, flag, same (1 missing values count as the mean)"
         )
+
+    @pytest.mark.parametrize("start", [0, 1])
+    def test_what_numbers_the_rows_is_not_learnt_from(self, table, start):
+        lines = [",key,row,n", *(f"{i},{9 - i % 2},{start + i},{i * i}" for i in range(4))]
+        table.write_text("\n".join(lines))
+        features, note = plain_features(Table(table, key="key"))
+        assert features.shape == (4, 1)
+        assert note == (
+            "the numeric columns, standardised: n, beside what numbers the rows, Unnamed: 0, key, "
+            "row"
+        )
+        assert plain_features(Table(table))[0].shape == (4, 2)
+        chosen = ["n", "row", "key"]
+        assert plain_features(Table(table, key="key"), chosen)[0].shape == (4, 3)
+        table.write_text("\n".join(line.rsplit(",", 1)[0] for line in lines))
+        with pytest.raises(ValueError, match=r"column to learn from, beside .*key, row\."):
+            plain_features(Table(table, key="key"))
 
     def test_chosen_columns_go_before_a_text(self, table):
         features, _ = plain_features(Table(table, text="text"), ["n"])

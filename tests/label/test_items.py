@@ -86,6 +86,29 @@ class TestTable:
         with pytest.raises(ValueError, match=r"got nope\. It has id, text, size, photo"):
             Table(table, **{option: "nope"})
 
+    @pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "utf-16", "utf-8", "utf-8-sig"])
+    def test_encodings(self, tmp_path, encoding):
+        content = 'größe,text\r\n1,"hôtel,\r\nzwei"\r\n'
+        path = tmp_path / "t.csv"
+        path.write_bytes(content.encode(encoding))
+        table = open_items(path, text="text", encoding=encoding)
+        assert table.names == ["hôtel,\r\nzwei"]
+        assert table.describe(0)["columns"] == [["größe", "1"]]
+        if encoding.startswith("utf-8"):
+            assert open_items(path).contents == table.contents
+
+    def test_a_file_in_another_encoding(self, tmp_path):
+        path = tmp_path / "t.csv"
+        path.write_bytes("text,n\nbar,1\ncafé,2\n".encode("latin-1"))
+        with pytest.raises(
+            ValueError, match=r"t\.csv' is not in UTF-8: byte 0xe9 in line 3\. .* by --encoding"
+        ):
+            open_items(path)
+        with pytest.raises(ValueError, match="is not in ascii: byte 0xe9 in line 3"):
+            open_items(path, encoding="ascii")
+        with pytest.raises(ValueError, match=r"--encoding must be .*; got 'latin77'"):
+            open_items(path, encoding="latin77")
+
     def test_no_row(self, table):
         table.write_text("a,b\n")
         with pytest.raises(ValueError, match="has no row"):
@@ -98,8 +121,10 @@ class TestOpenItems:
         assert open_items(table, text="text", image="photo", key="id").names == ["007", "8"]
 
     def test_columns_of_a_folder(self, folder):
-        with pytest.raises(ValueError, match="--text, --id: columns of a CSV file"):
+        with pytest.raises(ValueError, match="--text, --id: of a CSV file"):
             open_items(folder, text="a", key="b")
+        with pytest.raises(ValueError, match="--encoding: of a CSV file"):
+            open_items(folder, encoding="latin-1")
 
     @pytest.mark.parametrize("name", ["missing.csv", "notes.txt", "nowhere"])
     def test_neither(self, folder, name):

@@ -65,7 +65,7 @@ class ActiveLearner:
         Number of new labels after which the estimator is fitted anew on all of them. None: never,
         every label is learnt by ``partial_fit``. ``"auto"``: when these updates have drifted more
         than one posterior standard deviation from what a fit would find, see
-        :meth:`LaplaceUpdateClassifier.newton_decrement`.
+        :meth:`LaplaceUpdateClassifier.newton_decrement`. ``class_weight="balanced"`` needs 1.
     journal : str or path-like, default=None
         SQLite file that each label is written to before it counts as taught, see
         :class:`laplace_al.journal.Journal`. If it exists, the learner goes on where it ends: same
@@ -171,6 +171,12 @@ class ActiveLearner:
         # what a refit starts from when the data behind the estimator is not known
         is_all_known = not self.is_fitted or not hasattr(estimator, "partial_fit")
         self._given = None if is_all_known else self.estimator_
+        if self._given is not None and _is_balanced(estimator):
+            raise ValueError(
+                "class_weight='balanced' needs all labels at once, of which those behind a fitted "
+                f"{type(estimator).__name__} are not known. Pass class_weight as a dict, or it "
+                "unfitted with these as X_initial and y_initial."
+            )
         self.pool_ = ScoredPool(X_pool)
         self._kept = KeptFeatures()
         self._n_since_refit = 0
@@ -900,7 +906,18 @@ def _check_refit_every(refit_every: Any, estimator: BaseEstimator) -> RefitEvery
             "refit_every='auto' needs forgetting=1: a fit on all labels does not fade old ones; "
             f"got forgetting={estimator.forgetting}. Pass refit_every=None."
         )
+    if refit_every != 1 and _is_balanced(estimator):
+        raise ValueError(
+            "class_weight='balanced' needs all labels at once, and updates see the new ones; got "
+            f"refit_every={refit_every!r}. Pass refit_every=1 to fit anew after each, or "
+            "class_weight as a dict."
+        )
     return refit_every
+
+
+def _is_balanced(estimator: BaseEstimator) -> bool:
+    class_weight = getattr(estimator, "class_weight", None)
+    return isinstance(class_weight, str) and class_weight == "balanced"
 
 
 def _check_distinct(name: str, values: Any, what: str) -> NDArray[np.int64]:

@@ -854,6 +854,28 @@ class TestErrors:
         ):
             make(LogisticRegression())
 
+    @pytest.mark.parametrize("estimator", [LaplaceUpdateClassifier, SGDClassifier])
+    @pytest.mark.parametrize("refit_every", [None, 3])
+    @pytest.mark.parametrize("cold", [False, True])
+    def test_balanced_weights_without_refits(self, tmp_path, estimator, refit_every, cold):
+        initial = {"X_initial": None, "y_initial": None} if cold else {}
+        settings = {"refit_every": refit_every, "journal": tmp_path / "labels.sqlite"} | initial
+        with pytest.raises(ValueError, match=r"'balanced' .* Pass refit_every=1 .* as a dict"):
+            make(estimator(class_weight="balanced"), **settings)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_balanced_weights_with_refits(self):
+        estimator = LaplaceUpdateClassifier(class_weight="balanced")
+        learner = make(estimator, refit_every=1).teach([5, 6], [0, 0]).teach(60, 1).unlabel(5)
+        rows = np.r_[START, POOL[[6, 60]]]
+        twin = estimator.fit(X[rows], y[rows])
+        np.testing.assert_array_equal(learner.predict_proba(X), twin.predict_proba(X))
+        with pytest.raises(
+            ValueError, match=r"behind a fitted .* unfitted with these as X_initial"
+        ):
+            make(estimator, refit_every=1, X_initial=None, y_initial=None)
+        make(estimator, refit_every=1).teach(5, 0)
+
     def test_initial_labels_without_instances(self):
         with pytest.raises(ValueError, match="X_initial and y_initial must be given together"):
             make(X_initial=None)

@@ -15,6 +15,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils.validation import _num_samples, check_consistent_length
+from torch.utils import data
 
 from laplace_al.blocks import comes_in_blocks
 from laplace_al.classifier import LaplaceUpdateClassifier
@@ -53,7 +54,7 @@ class ActiveLearner:
     strategy : QueryStrategy
         What chooses. Copied as well.
     X_pool : array-like of shape (n_pool, ...)
-        Instances that labels can be asked for.
+        Instances that labels can be asked for. Also a ``torch.utils.data.Dataset`` of inputs alone.
     X_initial : array-like of shape (n_initial, ...), default=None
         Instances with labels, to start from.
     y_initial : array-like of shape (n_initial,), default=None
@@ -101,8 +102,9 @@ class ActiveLearner:
     ValueError
         If a parameter is not what it may be, or the journal is of another pool.
     TypeError
-        If the strategy cannot be asked, or the estimator lacks the ``partial_fit`` that
-        ``refit_every`` relies on.
+        If the strategy cannot be asked, the estimator lacks the ``partial_fit`` that
+        ``refit_every`` relies on, or ``X_pool`` is a ``DataLoader`` or a ``Dataset`` that has more
+        than inputs.
     RuntimeError
         If another learner uses the journal.
 
@@ -159,6 +161,7 @@ class ActiveLearner:
                 f"strategy must have a method query; got {strategy!r}. Pass an object of "
                 "laplace_al.strategies, e.g. MarginSampling()."
             )
+        _check_pool(X_pool)
         self._strategy = clone(strategy)
         self._seed = check_random_state(random_state).randint(2**31)
         self._journal = None
@@ -883,6 +886,23 @@ class _Model(NamedTuple):
     is_fitted: bool
     pool: ScoredPool
     n_since_refit: int
+
+
+def _check_pool(X_pool: Any) -> None:
+    """Refuse what torch goes through in batches, or beside targets."""
+    kind = type(X_pool).__name__
+    if isinstance(X_pool, data.DataLoader | data.IterableDataset):
+        raise TypeError(
+            f"X_pool must have an instance at each position; got a {kind}, which only goes through "
+            "them. Pass a Dataset of inputs alone, or an array or list of them."
+        )
+    first = X_pool[0] if isinstance(X_pool, data.Dataset) and _num_samples(X_pool) else None
+    if isinstance(first, tuple):
+        raise TypeError(
+            f"X_pool must hold inputs alone; got a {kind} with a tuple of {len(first)} at each "
+            "position. Pass [item[0] for item in dataset], or a Dataset that returns no more than "
+            "the input."
+        )
 
 
 def _check_refit_every(refit_every: Any, estimator: BaseEstimator) -> RefitEvery:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+import torch
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.datasets import load_iris
@@ -15,6 +16,7 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
+from torch.utils import data
 
 from laplace_al import ActiveLearner, LaplaceUpdateClassifier, strategies
 from laplace_al.journal import Journal
@@ -212,6 +214,24 @@ class TestTeach:
         np.testing.assert_allclose(
             learner.refit().predict_proba(convert(X)), twin.refit().predict_proba(X)
         )
+
+    def test_a_dataset_of_inputs(self):
+        class Rows(data.Dataset):
+            def __len__(self):
+                return len(X_pool)
+
+            def __getitem__(self, i):
+                return torch.as_tensor(X_pool[i])
+
+        estimator = LaplaceUpdateClassifier(nn.Linear(4, 3, dtype=torch.float64))
+        learner = ActiveLearner(estimator, MarginSampling(), Rows(), random_state=0)
+        twin = ActiveLearner(estimator, MarginSampling(), X_pool, random_state=0)
+        for _ in range(10):
+            position = learner.query()
+            np.testing.assert_array_equal(position, twin.query())
+            for each in (learner, twin):
+                each.teach(position, y_pool[position])
+        np.testing.assert_array_equal(learner.predict_proba(X), twin.predict_proba(X))
 
     def test_text_labels_and_a_network(self):
         names = load_iris().target_names
@@ -879,6 +899,22 @@ class TestErrors:
     def test_initial_labels_without_instances(self):
         with pytest.raises(ValueError, match="X_initial and y_initial must be given together"):
             make(X_initial=None)
+
+    @pytest.mark.parametrize(
+        ("kind", "match"),
+        [
+            (data.TensorDataset, r"a TensorDataset with a tuple of 2 .*\[item\[0\] for item in"),
+            (lambda *pair: data.Subset(data.TensorDataset(*pair), [3, 4]), "got a Subset with"),
+            (lambda *pair: data.DataLoader(data.TensorDataset(*pair)), "got a DataLoader, which"),
+            (lambda *_: data.ChainDataset([]), "got a ChainDataset, which only goes through them"),
+        ],
+    )
+    def test_pools_of_torch_that_are_none(self, tmp_path, kind, match):
+        pool = kind(torch.as_tensor(X_pool), torch.as_tensor(y_pool))
+        path = tmp_path / "labels.sqlite"
+        with pytest.raises(TypeError, match=match):
+            ActiveLearner(LaplaceUpdateClassifier(), MarginSampling(), pool, journal=path)
+        assert not path.exists()
 
     def test_a_strategy_that_is_none(self):
         with pytest.raises(TypeError, match="strategy must have a method query; got 'margin'"):

@@ -67,7 +67,7 @@ def comes_in_blocks(X: object) -> bool:
     return is_stream(X) or (isinstance(X, np.memmap) and X.ndim > 0 and len(X) > _BLOCK_SIZE)
 
 
-def check_whole(X: object) -> None:
+def check_whole(X: Any) -> None:
     """Refuse inputs that come in blocks, where all are needed at once.
 
     Parameters
@@ -77,7 +77,7 @@ def check_whole(X: object) -> None:
     Raises
     ------
     TypeError
-        If they are a stream, or a torch ``Dataset``, which hands out instances one by one.
+        If they are a stream, or a torch ``Dataset`` that has more than inputs.
 
     Examples
     --------
@@ -87,7 +87,13 @@ def check_whole(X: object) -> None:
         ...
     TypeError: X must be whole, an array or what the feature extractor takes; got list_iterator...
     """
-    if isinstance(X, data.Dataset) or is_stream(X):
+    has_targets = (
+        isinstance(X, data.Dataset)
+        and not is_stream(X)
+        and _num_samples(X) > 0
+        and isinstance(X[0], tuple)
+    )
+    if has_targets or is_stream(X):
         raise TypeError(
             "X must be whole, an array or what the feature extractor takes; got "
             f"{type(X).__name__}. Predictions alone take blocks, as a DataLoader gives them. Put "

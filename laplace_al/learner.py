@@ -87,7 +87,7 @@ class ActiveLearner:
         The valid label of each instance, in the order of teaching; position is missing for what
         was taught by value, and time is UTC. Its index numbers all labels that were taught, so
         that a label keeps its row when others are withdrawn.
-    history_ : DataFrame with columns action, position, row, label, time, annotator
+    history_ : DataFrame with columns action, position, label, time, annotator, row
         All that happened: "label", "skip", "relabel", "unlabel", "unskip", "refit"; row is that
         of the label in ``labels_``.
     instances_ : array-like of shape (n_labelled, ...) or None

@@ -183,7 +183,7 @@ class Record:
 
         Returns
         -------
-        DataFrame with columns action, position, row, label, time, annotator
+        DataFrame with columns action, position, label, time, annotator, row
 
         Examples
         --------
@@ -208,9 +208,9 @@ def _frame(events: Sequence[Event]) -> pd.DataFrame:
         {
             "action": [event.action for event in events],
             "position": pd.array([event.position for event in events], dtype="Int64"),
-            "row": pd.array([event.row for event in events], dtype="Int64"),
             "label": pd.Series([event.label for event in events], dtype=object),
             "time": pd.Series([event.time for event in events], dtype="datetime64[us, UTC]"),
             "annotator": pd.Series([event.annotator for event in events], dtype=object),
+            "row": pd.array([event.row for event in events], dtype="Int64"),
         }
     )

@@ -662,7 +662,7 @@ class TestHistory:
         start = pd.Timestamp.now(tz="UTC")
         learner = make(annotator="ann").teach([3, 4], [0, 1]).skip(7, annotator="bob")
         history = learner.relabel(4, 0, annotator="bob").history_
-        columns = ["action", "position", "row", "label", "time", "annotator"]
+        columns = ["action", "position", "label", "time", "annotator", "row"]
         assert history.columns.tolist() == columns
         assert history.action.tolist() == ["label", "label", "skip", "relabel", "refit"]
         assert history.position.tolist() == [3, 4, 7, 4, pd.NA]

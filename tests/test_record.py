@@ -86,7 +86,7 @@ def test_frames():
     assert labels.annotator.tolist() == ["ann"]
     assert labels.time.tolist() == [pd.Timestamp(NOW)]
     assert history.action.tolist() == ["label", "refit"]
-    assert history.columns.tolist() == ["action", "position", "row", "label", "time", "annotator"]
+    assert history.columns.tolist() == ["action", "position", "label", "time", "annotator", "row"]
     assert history.label.tolist() == ["x", None]
     assert history.row.tolist() == [0, pd.NA]
     assert Record.empty(3).labels_frame().index.dtype == np.int64

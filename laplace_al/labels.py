@@ -59,6 +59,10 @@ def check_labels(
         )
     if not (type(y) is np.ndarray and y.ndim == 1 and y.dtype.kind in _DISCRETE):
         y = column_or_1d(y, warn=True)
+        if any(label is None for label in y):
+            raise ValueError(
+                "y must hold a label for each row of X; got None. Leave out rows that have none."
+            )
         check_classification_targets(y)
     if len(y) != n_samples:
         raise ValueError(f"y must have one label per row of X: {n_samples}; got {len(y)}.")

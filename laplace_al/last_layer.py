@@ -318,11 +318,7 @@ class LastLayer(
         """
         check_is_fitted(self)
         self._check_params()
-        features = self._extract(X, reset=False, dtype=(np.float64, np.float32))
-        with warnings.catch_warnings():  # that nobody may write to it, which nobody does
-            warnings.filterwarnings("ignore", "The given NumPy array is not writ", UserWarning)
-            features = torch.as_tensor(features, device=self.posterior_.base.device)
-        _check_size(features, self.posterior_.base.dtype)
+        features = self._pool_features(X, self.posterior_.base.dtype, self.posterior_.base.device)
         likelihood = likelihood_of(len(self.classes_))
         return PoolState(
             self.posterior_,
@@ -434,6 +430,15 @@ class LastLayer(
         else:
             dtype, device = self.posterior_.base.dtype, self.posterior_.base.device
         return self._phi(features, dtype, device)
+
+    def _pool_features(self, X: Any, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+        """Features (n_pool, n_features) as they are, where products do not overflow in a dtype."""
+        features = self._extract(X, reset=False, dtype=(np.float64, np.float32))
+        with warnings.catch_warnings():  # that nobody may write to it, which nobody does
+            warnings.filterwarnings("ignore", "The given NumPy array is not writ", UserWarning)
+            features = torch.as_tensor(features, device=device)
+        _check_size(features, dtype)
+        return features
 
     def _phi(self, features: Any, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
         features = torch.tensor(features, dtype=dtype, device=device)

@@ -25,7 +25,7 @@ from laplace_al.labels import check_labels, class_indices, distinct_classes
 from laplace_al.record import Action, Event, Record
 from laplace_al.scored_pool import ScoredPool
 from laplace_al.strategies.base import QueryStrategy
-from laplace_al.strategies.checks import check_n_instances
+from laplace_al.strategies.checks import check_distinct, check_n_instances, check_positions
 from laplace_al.strategies.random import RandomSampling
 from laplace_al.typing import Instances, Path, RandomState
 
@@ -302,7 +302,7 @@ class ActiveLearner:
                 "teach(X=X, y=y): one of indices and X."
             )
         if X is None:
-            indices = self._check_indices(indices)
+            indices = check_positions(indices, _num_samples(self.X_pool))
             labelled = indices[self._record.is_labelled[indices]]
             if len(labelled):
                 raise ValueError(
@@ -349,7 +349,7 @@ class ActiveLearner:
         >>> learner.skip(0).query()
         array([1])
         """
-        indices = self._check_indices(indices)
+        indices = check_positions(indices, _num_samples(self.X_pool))
         labelled = indices[self._record.is_labelled[indices]]
         if len(labelled):
             raise ValueError(
@@ -387,7 +387,7 @@ class ActiveLearner:
         >>> sorted(learner.skip(0).unskip(0).query(2).tolist())
         [0, 1]
         """
-        indices = self._check_indices(indices)
+        indices = check_positions(indices, _num_samples(self.X_pool))
         others = indices[~self._record.is_skipped[indices]]
         if len(others):
             raise ValueError(
@@ -848,7 +848,7 @@ class ActiveLearner:
                 f"{method}(rows=rows): one of indices and rows."
             )
         if rows is None:
-            indices = self._check_indices(indices)
+            indices = check_positions(indices, _num_samples(self.X_pool))
             unlabelled = indices[~self._record.is_labelled[indices]]
             if len(unlabelled):
                 raise ValueError(
@@ -857,7 +857,7 @@ class ActiveLearner:
                 )
             at = {event.position: event for event in self._record.labelled}
             return [at[position] for position in indices.tolist()]
-        rows = _check_distinct("rows", rows, "rows of labels_")
+        rows = check_distinct("rows", rows, "rows of labels_")
         known = {event.row: event for event in self._record.labelled}
         missing = [row for row in rows.tolist() if row not in known]
         if missing:
@@ -866,17 +866,6 @@ class ActiveLearner:
                 f"not there: {missing}."
             )
         return [known[row] for row in rows.tolist()]
-
-    def _check_indices(self, indices: Any) -> NDArray[np.int64]:
-        indices = _check_distinct("indices", indices, "positions in X_pool")
-        n_pool = _num_samples(self.X_pool)
-        outside = indices[(indices < 0) | (indices >= n_pool)]
-        if len(outside):
-            raise ValueError(
-                f"indices must be between 0 and {n_pool - 1}, positions in X_pool; got "
-                f"{outside.tolist()}."
-            )
-        return indices
 
 
 class _Model(NamedTuple):
@@ -938,16 +927,6 @@ def _check_refit_every(refit_every: Any, estimator: BaseEstimator) -> RefitEvery
 def _is_balanced(estimator: BaseEstimator) -> bool:
     class_weight = getattr(estimator, "class_weight", None)
     return isinstance(class_weight, str) and class_weight == "balanced"
-
-
-def _check_distinct(name: str, values: Any, what: str) -> NDArray[np.int64]:
-    """Integers, at least one, none of them twice."""
-    values = np.atleast_1d(values)
-    if values.ndim != 1 or not (np.issubdtype(values.dtype, np.integer) or not values.size):
-        raise ValueError(f"{name} must be integer {what}; got {values!r}.")
-    if not len(values) or len(np.unique(values)) < len(values):
-        raise ValueError(f"{name} must be distinct {what}, at least one; got {values.tolist()}.")
-    return values.astype(np.int64)
 
 
 def _inside_and_outside(events: Sequence[Event]) -> tuple[list[int], list[Any]]:

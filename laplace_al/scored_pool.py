@@ -66,7 +66,7 @@ class ScoredPool:
             known = self.X if self.features is None else Extracted(self.features)
             self._state = classifier.pool_state(known)
             self.features = self._state.features
-            self._rule, self._scored = _rule_of(classifier), self._state.predictive_variance
+            self._rule, self._scored = rule_of(classifier), self._state.predictive_variance
         return self._state
 
     def features_under(self, classifier: LaplaceUpdateClassifier) -> Features:
@@ -137,16 +137,14 @@ class ScoredPool:
         known, n_labels = self._state, len(positions)
         if (
             known is None
-            or self._rule != _rule_of(classifier)
+            or self._rule != rule_of(classifier)
             or not is_followed(classifier, n_labels, len(known))
         ):
             return self.after_fit()
         labelled = known.part(np.asarray(positions, dtype=np.int64))
         state = known.affected(labelled.learn(range(n_labels), labels, np.ones(n_labels)))
         state.posterior, state.calibration = classifier.posterior_, classifier.calibration_
-        # what was subtracted from the variances has the rounding of the features
-        error = torch.finfo(state.features.dtype).eps * self._scored
-        if bool((error > _MAX_ERROR * state.predictive_variance).any()):
+        if not is_accurate(state.features.dtype, state.predictive_variance, self._scored):
             return self.after_fit()
         later = ScoredPool(self.X, self.features)
         later._state, later._rule, later._scored = state, self._rule, self._scored
@@ -175,8 +173,25 @@ class ScoredPool:
         return None if self.features is None else as_array(self.features[positions])
 
 
-def _rule_of(classifier: LaplaceUpdateClassifier) -> tuple[Any, ...]:
-    """The parameters that a PoolState takes over when it is made."""
+def rule_of(classifier: LaplaceUpdateClassifier) -> tuple[Any, ...]:
+    """The parameters that a PoolState takes over when it is made.
+
+    Parameters
+    ----------
+    classifier : LaplaceUpdateClassifier
+
+    Returns
+    -------
+    tuple
+        Equal to another one if labels are learnt, and predicted from, alike.
+
+    Examples
+    --------
+    >>> clf = LaplaceUpdateClassifier()
+    >>> before = rule_of(clf)
+    >>> rule_of(clf) == before, rule_of(clf.set_params(update="newton")) == before
+    (True, False)
+    """
     of_classes = classifier.class_weight
     weights = dict(of_classes) if isinstance(of_classes, Mapping) else of_classes
     return weights, *(getattr(classifier, name) for name in _RULE)
@@ -207,3 +222,32 @@ def is_followed(classifier: LaplaceUpdateClassifier, n_labels: int, n_pool: int)
     # A label costs of the order D^2 + n D, a pool anew n D^2. In products such as the latter an
     # operation takes, as measured, a fiftieth of the time of one on D^2, half of one on n D.
     return n_labels * (50 / n_pool + 2 / len(classifier.posterior_.base_mean)) <= 1
+
+
+def is_accurate(dtype: torch.dtype, variance: torch.Tensor, scored: torch.Tensor) -> bool:
+    """Whether the variances of a pool that follows labels still hold digits enough.
+
+    Parameters
+    ----------
+    dtype : torch.dtype
+        Of the features.
+    variance : Tensor of any shape
+    scored : Tensor of that shape
+        What the variances were when the pool was scored.
+
+    Returns
+    -------
+    bool
+        False where the pool is to be scored anew.
+
+    Examples
+    --------
+    >>> scored = torch.ones(1)
+    >>> is_accurate(torch.float32, 1e-4 * scored, scored)
+    True
+    >>> is_accurate(torch.float32, 1e-6 * scored, scored)
+    False
+    """
+    # what was subtracted from the variances has the rounding of the features
+    error = torch.finfo(dtype).eps * scored
+    return not bool((error > _MAX_ERROR * variance).any())

@@ -14,29 +14,43 @@ import functools
 import math
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
 
 import dask
 import dask.array as da
 import numpy as np
+import torch
 from dask.delayed import Delayed
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import _num_samples
+from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from laplace_al.classifier import LaplaceUpdateClassifier
-from laplace_al.features import TorchFeatures, share
+from laplace_al.devices import as_array
+from laplace_al.features import Extracted, TorchFeatures, share
 from laplace_al.fitting import Labelled
+from laplace_al.labels import check_labels
+from laplace_al.pool import PoolState
+from laplace_al.posterior import Posterior
+from laplace_al.posterior.effects import Effect
+from laplace_al.scored_pool import is_accurate, is_followed, rule_of
 from laplace_al.strategies.base import QueryStrategy
 from laplace_al.strategies.checks import (
     candidates_of_block,
     check_candidates,
     check_n_instances,
+    check_positions,
 )
 from laplace_al.strategies.passes import leaders_of_block
 from laplace_al.strategies.ranking import Leaders, draw_seed
+from laplace_al.strategies.view import PoolView
+from laplace_al.transaction import all_or_nothing, on_one_state
 
 _AT_ONCE = 8  # parts that one task adds up
+# Layers of a graph that a lost worker may make Dask compute again, each a pass over the features:
+# scoring anew takes about as long as 30, so that the bound costs a third of a pass a label.
+_MAX_FOLLOWED = 100
 # What every task needs is sent once, whatever its size: no reason to warn.
 _CONFIG = {"distributed.admin.large-graph-warning-threshold": "1 TiB"}
 
@@ -275,10 +289,8 @@ def query(
     ...     query(MarginSampling(), clf, pool)
     array([1])
     """
-    strategy._validate_params()
-    ranking, limit, with_rows = strategy.shortlist(check_n_instances(n_instances, math.inf))
-    ranking._validate_params()
-    X_pool = _with_sizes(_in_rows(X_pool))
+    ranking, limit, with_rows = _shortlist(strategy, n_instances)
+    X_pool = _with_sizes(_in_rows(X_pool, "X_pool"))
     is_open = None if candidates is None else check_candidates(candidates, len(X_pool))
     n_instances = check_n_instances(n_instances, len(X_pool) if is_open is None else is_open.sum())
     rng = check_random_state(strategy.random_state)
@@ -297,16 +309,353 @@ def query(
         )
         for block, rows in _blocks(X_pool)
     ]
+    return _settled(strategy, functools.partial(PoolView, learner), parts, n_instances, rng)
+
+
+class Pool:
+    """A pool on a cluster that follows labels: each costs one pass over the features.
+
+    :func:`query` scores a pool anew each time, n D^2 operations. Here the workers keep logits and
+    variances, and a label moves them by its few directions, n D operations, to what the updated
+    classifier would predict.
+
+    Where :class:`PoolState` cannot follow, because ``n_passes``, ``forgetting`` or ``memory_size``
+    are not 1, 1 and 0, the parameters or classes of ``classifier_`` were changed, or many labels
+    come at once, the pool is scored anew from the features that are kept. So is each block whose
+    variances come down to the rounding of their features, and all of them after 100 calls of
+    :meth:`teach`: that is how far back Dask must go to compute again what a lost worker kept.
+
+    Parameters
+    ----------
+    classifier : fitted LaplaceUpdateClassifier
+        Copied, so that yours stays as it is.
+    X_pool : dask Array of shape (n_pool, ...)
+        Its features are extracted once, on the workers.
+
+    Attributes
+    ----------
+    classifier_ : LaplaceUpdateClassifier
+        With all labels so far. :meth:`teach` replaces it.
+    positions_ : ndarray of shape (n_labelled,), dtype int64
+        What was taught, in that order.
+    labels_ : ndarray of shape (n_labelled,)
+        The labels.
+
+    Raises
+    ------
+    TypeError
+        If the classifier is another one, or X_pool no Dask array.
+    ValueError
+        If X_pool is not what the classifier takes.
+
+    See Also
+    --------
+    laplace_al.ActiveLearner : Keeps a pool in the memory of one machine.
+
+    Notes
+    -----
+    A worker keeps of each row its features, in the precision they come in, C logits and two
+    variances, or 2 C with a covariance for each of C outputs. It keeps no posterior: that goes to
+    each worker once when the pool is scored anew, and with each query of a strategy that reads more
+    than predictions and variances, as :class:`~laplace_al.strategies.BALD` does; such a strategy
+    gets the whole classifier, its ``feature_extractor`` included. Beside the network of an
+    extractor the scheduler holds the directions, D numbers an output, of up to 100 calls.
+
+    Examples
+    --------
+    >>> import dask
+    >>> import dask.array as da
+    >>> from laplace_al import LaplaceUpdateClassifier
+    >>> from laplace_al.strategies import MarginSampling
+    >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], ["no", "yes"])
+    >>> X = da.from_array(np.array([[3.0], [0.1], [-2.0], [0.3]]), chunks=(2, 1))
+    >>> with dask.config.set(scheduler="synchronous"):
+    ...     pool = Pool(clf, X)
+    ...     first = pool.query(MarginSampling())
+    ...     second = pool.teach(first, ["yes"]).query(MarginSampling())
+    >>> first, second, len(pool)
+    (array([1]), array([3]), 4)
+    """
+
+    def __init__(self, classifier: LaplaceUpdateClassifier, X_pool: da.Array) -> None:
+        if not isinstance(classifier, LaplaceUpdateClassifier):
+            raise TypeError(
+                "classifier must be a fitted LaplaceUpdateClassifier, whose predictions follow "
+                f"labels; got {type(classifier).__name__}. For others there is query, which scores "
+                "the pool anew."
+            )
+        check_is_fitted(classifier)
+        blocks = _blocks(_with_sizes(_in_rows(X_pool, "X_pool")))
+        if not blocks:
+            raise ValueError("X_pool has 0 rows; a pool needs at least 1.")
+        self.classifier_ = _copied(classifier)
+        self.positions_ = np.empty(0, dtype=np.int64)
+        self.labels_ = classifier.classes_[:0]
+        self._sizes = [rows.stop - rows.start for _, rows in blocks]
+        self._starts = np.array([rows.start for _, rows in blocks])
+        extractor, base = _shipped(_without_posterior(classifier)), classifier.posterior_.base
+        features = [
+            dask.delayed(_kept_features)(extractor, block, base.dtype, base.device)
+            for block, _ in blocks
+        ]
+        with dask.config.set(_CONFIG):
+            self._features = dask.persist(*features)
+        self._first_row = self._rows(np.zeros(1, dtype=np.int64))
+        self._scored = self._scored_anew()
+
+    def __len__(self) -> int:
+        return sum(self._sizes)
+
+    @on_one_state
+    def query(self, strategy: QueryStrategy, n_instances: int = 1) -> NDArray[np.int64]:
+        """Choose instances that have no label yet.
+
+        Parameters
+        ----------
+        strategy : QueryStrategy
+            That scores each instance on its own, or a :class:`~laplace_al.strategies.Preselection`,
+            whose candidates come here. It sees features, not what they were extracted from.
+        n_instances : int, default=1
+            At most the number of instances without a label.
+
+        Returns
+        -------
+        ndarray of shape (n_instances,), dtype int64
+            Distinct positions, best first: those that ``strategy.query`` chooses in memory with
+            ``classifier_``.
+
+        Raises
+        ------
+        TypeError
+            If the strategy compares instances with each other.
+        ValueError
+            If so many are not left.
+
+        Examples
+        --------
+        >>> import dask
+        >>> import dask.array as da
+        >>> from laplace_al import LaplaceUpdateClassifier
+        >>> from laplace_al.strategies import EntropySampling
+        >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1])
+        >>> with dask.config.set(scheduler="synchronous"):
+        ...     Pool(clf, da.from_array(np.array([[3.0], [0.1]]))).query(EntropySampling())
+        array([1])
+        """
+        ranking, limit, with_rows = _shortlist(strategy, n_instances)
+        n_instances = check_n_instances(n_instances, len(self) - len(self.positions_))
+        rng = check_random_state(strategy.random_state)
+        seed = draw_seed(rng)
+        shipped = self._shipped_model(ranking.reads_posterior)
+        blocks = zip(self._up_to_date(), self._taught(), self._starts.tolist(), strict=True)
+        parts = [
+            dask.delayed(_leaders_of_kept)(
+                ranking, shipped, *block, taught, limit, seed, start, with_rows
+            )
+            for block, taught, start in blocks
+        ]
+        return _settled(strategy, self._view_of, parts, n_instances, rng)
+
+    @all_or_nothing
+    def teach(self, indices: ArrayLike, y: ArrayLike) -> Self:
+        """Learn labels of instances, by ``partial_fit``; the predictions of all others follow.
+
+        Parameters
+        ----------
+        indices : int or array-like of shape (n_instances,)
+            Positions in the pool that have no label.
+        y : label or array-like of shape (n_instances,)
+
+        Returns
+        -------
+        Pool
+            This object.
+
+        Raises
+        ------
+        ValueError
+            If a position is not in the pool, is given twice or has a label already, or the
+            classifier refuses the labels. The pool is then as it was. A label that is not among the
+            classes is taken after ``pool.classifier_.add_classes``.
+
+        Examples
+        --------
+        >>> import dask
+        >>> import dask.array as da
+        >>> from laplace_al import LaplaceUpdateClassifier
+        >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1])
+        >>> with dask.config.set(scheduler="synchronous"):
+        ...     pool = Pool(clf, da.from_array(np.array([[0.5], [1.0]]))).teach(0, 0)
+        ...     followed = pool.predict_proba().compute()
+        >>> np.allclose(followed, pool.classifier_.predict_proba([[0.5], [1.0]]))
+        True
+        """
+        indices = check_positions(indices, len(self))
+        labelled = indices[np.isin(indices, self.positions_)]
+        if len(labelled):
+            raise ValueError(
+                "indices must be positions without a label; labelled already: "
+                f"{labelled.tolist()}. A label that was learnt cannot be changed: make a pool of a "
+                "classifier that has not learnt it."
+            )
+        y, _ = check_labels(np.atleast_1d(y), None, len(indices))
+        features = Extracted(self._rows(indices))
+        state, scored = self.classifier_.pool_state(features), self._scored
+        is_current = scored.is_under(self.classifier_)
+        self.classifier_ = _copied(self.classifier_).partial_fit(features, y)
+        if (
+            is_current
+            and scored.n_followed < _MAX_FOLLOWED
+            and is_followed(self.classifier_, len(y), len(self))
+        ):
+            effects = state.learn(range(len(y)), y, np.ones(len(y)))
+            self._scored = self._following(effects)
+        else:
+            self._scored = self._scored_anew()
+        self.positions_ = np.concatenate([self.positions_, indices])
+        self.labels_ = np.concatenate([self.labels_, y])
+        return self
+
+    @on_one_state
+    def predict_proba(self) -> da.Array:
+        """Probabilities of the classes for all instances, labelled ones too.
+
+        Returns
+        -------
+        dask Array of shape (n_pool, n_classes)
+            Not computed yet; of the labels so far, whatever is taught before it is.
+
+        Examples
+        --------
+        >>> import dask
+        >>> import dask.array as da
+        >>> from laplace_al import LaplaceUpdateClassifier
+        >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1])
+        >>> with dask.config.set(scheduler="synchronous"):
+        ...     Pool(clf, da.zeros((2, 1), chunks=1)).predict_proba().compute()
+        array([[0.5, 0.5],
+               [0.5, 0.5]])
+        """
+        shipped = self._shipped_model(reads_posterior=False)
+        parts = [dask.delayed(_probabilities)(shipped, *block) for block in self._up_to_date()]
+        example = self.classifier_.predict_proba(Extracted(self._first_row))
+        return _stacked(parts, self._sizes, example)
+
+    def _up_to_date(self) -> list[tuple[Delayed, Delayed]]:
+        """Features and scores of each block, under the classifier as it is."""
+        if not self._scored.is_under(self.classifier_):
+            self._scored = self._scored_anew()
+        return list(zip(self._features, self._scored.blocks, strict=True))
+
+    def _scored_anew(self) -> "_Scored":
+        blocks, _ = _persisted(self._features, self._anew(self._features))
+        return _Scored(blocks, self.classifier_.posterior_, rule_of(self.classifier_), 0)
+
+    def _following(self, effects: Sequence[Effect]) -> "_Scored":
+        """Scores when labels had effects; where too few digits are left, anew."""
+        shipped = _shipped((self._model(with_posterior=False), effects))
+        followed = [
+            dask.delayed(_followed)(shipped, *block)
+            for block in zip(self._features, self._scored.blocks, strict=True)
+        ]
+        blocks, are_accurate = _persisted(self._features, followed)
+        lost = np.flatnonzero(np.logical_not(are_accurate))
+        if len(lost):
+            features = [self._features[i] for i in lost]
+            anew, _ = _persisted(features, self._anew(features))
+            for i, block in zip(lost, anew, strict=True):
+                blocks[i] = block
+        return self._scored._replace(
+            blocks=blocks,
+            posterior=self.classifier_.posterior_,
+            n_followed=self._scored.n_followed + 1,
+        )
+
+    def _anew(self, features: Sequence[Delayed]) -> list[Delayed]:
+        """Scores of blocks under the classifier, not computed yet."""
+        model = _shipped(self._model(with_posterior=True))
+        return [dask.delayed(_scores_under)(model, block) for block in features]
+
+    def _model(self, *, with_posterior: bool) -> PoolState:
+        """A state of no rows: what predictions take besides features, logits and variances."""
+        model = self.classifier_.pool_state(Extracted(self._first_row)).part(np.arange(0))
+        if not with_posterior:
+            del model.posterior
+        return model
+
+    def _shipped_model(self, reads_posterior: bool) -> Delayed:
+        """A model, and the classifier where the model does not say it all."""
+        needs_all = reads_posterior or self.classifier_.predictive == "monte_carlo"
+        model = self._model(with_posterior=needs_all)
+        return _shipped((model, self.classifier_ if needs_all else None))
+
+    def _rows(self, positions: NDArray[np.int64]) -> NDArray[np.floating]:
+        """Features of instances, fetched from the workers: (n, n_features)."""
+        where = np.searchsorted(self._starts, positions, side="right") - 1
+        places = positions - self._starts[where]
+        parts = [
+            dask.delayed(_rows_of_kept)(self._features[i], places[where == i])
+            for i in np.unique(where)
+        ]
+        sorted_by_block = np.concatenate(dask.compute(*parts))
+        rows = np.empty_like(sorted_by_block)
+        rows[np.argsort(where, kind="stable")] = sorted_by_block
+        return rows
+
+    def _taught(self) -> list[NDArray[np.int64]]:
+        """Rows of each block that have a label: fewer to send than a mask."""
+        positions = np.sort(self.positions_)
+        parts = np.split(positions, np.searchsorted(positions, self._starts[1:]))
+        return [part - start for part, start in zip(parts, self._starts, strict=True)]
+
+    def _view_of(self, rows: NDArray[np.floating]) -> PoolView:
+        state = self.classifier_.pool_state(Extracted(rows))
+        return PoolView.of_state(state, self.classifier_)
+
+
+class _Scored(NamedTuple):
+    """What the workers keep of each block beside features, and which classifier it is of."""
+
+    blocks: list[Delayed]
+    posterior: Posterior
+    rule: tuple[Any, ...]
+    n_followed: int  # layers of the graph since it was scored
+
+    def is_under(self, classifier: LaplaceUpdateClassifier) -> bool:
+        return self.posterior is classifier.posterior_ and self.rule == rule_of(classifier)
+
+
+def _shortlist(strategy: QueryStrategy, n_instances: int) -> tuple[QueryStrategy, int, bool]:
+    """What a strategy asks of a pass, its parameters validated."""
+    if not isinstance(strategy, QueryStrategy):
+        raise TypeError(
+            "strategy must be one of laplace_al.strategies, e.g. MarginSampling(); got "
+            f"{strategy!r}."
+        )
+    strategy._validate_params()
+    ranking, limit, with_rows = strategy.shortlist(check_n_instances(n_instances, math.inf))
+    ranking._validate_params()
+    return ranking, limit, with_rows
+
+
+def _settled(
+    strategy: QueryStrategy,
+    view_of: Callable[[Any], PoolView],
+    parts: list[Delayed],
+    n_instances: int,
+    rng: np.random.RandomState,
+) -> NDArray[np.int64]:
+    """What a strategy chooses from the leaders of blocks."""
     leaders = _computed(_reduced(parts, _added))
-    return strategy.settle(learner, leaders, n_instances, rng)[0]
+    return strategy.settle(view_of, leaders, n_instances, rng)[0]
 
 
-def _in_rows(X: da.Array) -> da.Array:
+def _in_rows(X: da.Array, name: str = "X") -> da.Array:
     """The array cut along its first axis only."""
     if not isinstance(X, da.Array) or X.ndim == 0:
         raise TypeError(
-            f"X must be a Dask array with a row for each instance; got {type(X).__name__}. Use "
-            "dask.array.from_array(X, chunks=(10_000, -1))."
+            f"{name} must be a Dask array with a row for each instance; got {type(X).__name__}. "
+            "Use dask.array.from_array(X, chunks=(10_000, -1))."
         )
     return X.rechunk(dict.fromkeys(range(1, X.ndim), -1))
 
@@ -358,12 +707,29 @@ def _without_posterior(classifier: LaplaceUpdateClassifier) -> LaplaceUpdateClas
 def _mapped(X: da.Array, thing: Any, method: str, example: NDArray[Any]) -> da.Array:
     """A method that gives a row for each row, of all blocks."""
     shipped, call = _shipped(thing), dask.delayed(_called)
-    parts = [
-        da.from_delayed(call(shipped, method, block), (n, *example.shape[1:]), example.dtype)
-        for block, n in zip(X.to_delayed().ravel(), X.chunks[0], strict=True)
-        if n != 0
+    sizes = [n for n in X.chunks[0] if n != 0]
+    pairs = zip(X.to_delayed().ravel(), X.chunks[0], strict=True)
+    parts = [call(shipped, method, block) for block, n in pairs if n != 0]
+    return _stacked(parts, sizes, example)
+
+
+def _stacked(parts: Sequence[Delayed], sizes: Sequence[float], example: NDArray[Any]) -> da.Array:
+    """Rows of blocks one after the other, like those of an example."""
+    arrays = [
+        da.from_delayed(part, (n, *example.shape[1:]), example.dtype)
+        for part, n in zip(parts, sizes, strict=True)
     ]
-    return da.concatenate(parts, allow_unknown_chunksizes=True)
+    return da.concatenate(arrays, allow_unknown_chunksizes=True)
+
+
+def _persisted(
+    features: Sequence[Delayed], scores: Sequence[Delayed]
+) -> tuple[list[Delayed], tuple[bool, ...]]:
+    """Scores that the workers keep, once all are there, and whether each is accurate."""
+    checks = [dask.delayed(_is_accurate)(*pair) for pair in zip(features, scores, strict=True)]
+    with dask.config.set(_CONFIG):
+        kept = dask.persist(*scores, *checks)
+    return list(kept[: len(scores)]), dask.compute(*kept[len(scores) :])
 
 
 def _computed(node: Delayed) -> Any:
@@ -463,5 +829,96 @@ def _leaders(
 ) -> Leaders:
     is_open = candidates_of_block(candidates, 0, _num_samples(block))
     return leaders_of_block(
-        ranking, learner, block, is_open, limit, seed, start=start, with_rows=with_rows
+        ranking,
+        PoolView(learner, block),
+        is_open,
+        limit,
+        seed,
+        start=start,
+        rows=block if with_rows else None,
     )[0]
+
+
+class _Kept:
+    """Tensors that a worker keeps, whose bytes Dask counts."""
+
+    def __sizeof__(self) -> int:
+        return sum(tensor.nbytes for tensor in vars(self).values())
+
+
+@dataclass(frozen=True, eq=False)
+class _Features(_Kept):
+    """Of the rows of a block: (n, n_features)."""
+
+    tensor: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class _Scores(_Kept):
+    """Of the rows of a block: logits (n, C), variances (n,) or (n, C), and those at first."""
+
+    logits: torch.Tensor
+    variance: torch.Tensor
+    when_scored: torch.Tensor
+
+
+def _kept_features(
+    classifier: LaplaceUpdateClassifier, block: Any, dtype: torch.dtype, device: torch.device
+) -> _Features:
+    return _Features(classifier._pool_features(block, dtype, device))
+
+
+def _scores_under(model: PoolState, features: _Features) -> _Scores:
+    state = model.elsewhere(features.tensor)
+    return _Scores(state.logits, state.variance, state.variance)
+
+
+def _state(model: PoolState, features: _Features, scores: _Scores) -> PoolState:
+    state = model.copy()
+    state.features, state.logits, state.variance = features.tensor, scores.logits, scores.variance
+    return state
+
+
+def _followed(
+    shipped: tuple[PoolState, Sequence[Effect]], features: _Features, scores: _Scores
+) -> _Scores:
+    model, effects = shipped
+    state = _state(model, features, scores).affected(effects)
+    return _Scores(state.logits, state.variance, scores.when_scored)
+
+
+def _is_accurate(features: _Features, scores: _Scores) -> bool:
+    return is_accurate(features.tensor.dtype, scores.variance, scores.when_scored)
+
+
+def _view(
+    shipped: tuple[PoolState, LaplaceUpdateClassifier | None], features: _Features, scores: _Scores
+) -> PoolView:
+    model, classifier = shipped
+    return PoolView.of_state(_state(model, features, scores), classifier)
+
+
+def _probabilities(shipped: Any, features: _Features, scores: _Scores) -> NDArray[np.floating]:
+    return _view(shipped, features, scores).predict_proba()
+
+
+def _leaders_of_kept(
+    ranking: QueryStrategy,
+    shipped: Any,
+    features: _Features,
+    scores: _Scores,
+    taught: NDArray[np.int64],
+    limit: int,
+    seed: int,
+    start: int,
+    with_rows: bool,
+) -> Leaders:
+    view = _view(shipped, features, scores)
+    is_open = np.ones(len(view), dtype=bool)
+    is_open[taught] = False
+    rows = view.features if with_rows else None
+    return leaders_of_block(ranking, view, is_open, limit, seed, start=start, rows=rows)[0]
+
+
+def _rows_of_kept(features: _Features, places: NDArray[np.int64]) -> NDArray[np.floating]:
+    return as_array(features.tensor[places])

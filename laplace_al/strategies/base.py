@@ -24,7 +24,9 @@ class QueryStrategy(ABC, BaseEstimator):
     A subclass says how useful each instance is, in ``utilities(view, rng)``, and one whose choices
     depend on each other overrides ``choose(view, n_instances, candidates, rng)`` as well. Where the
     utility of an instance depends on no other of the pool, and draws nothing from ``rng``,
-    ``is_pointwise`` may be set to True: the pool may then come in blocks.
+    ``is_pointwise`` may be set to True: the pool may then come in blocks. If ``utilities`` takes no
+    more from the view than its length, features, probabilities and variances, ``reads_posterior``
+    may be False: the posterior is then not sent to the workers of a cluster.
     A strategy holds parameters only; it changes neither the learner nor the pool.
 
     Parameters
@@ -45,6 +47,7 @@ class QueryStrategy(ABC, BaseEstimator):
         self.random_state = random_state
 
     is_pointwise = False
+    reads_posterior = True
 
     @property
     def reads_blocks(self) -> bool:
@@ -287,13 +290,18 @@ class QueryStrategy(ABC, BaseEstimator):
         return self, n_instances, False
 
     def settle(
-        self, learner: Any, leaders: Leaders, n_instances: int, rng: np.random.RandomState
+        self,
+        view_of: Callable[[Any], PoolView],
+        leaders: Leaders,
+        n_instances: int,
+        rng: np.random.RandomState,
     ) -> tuple[NDArray[np.int64], NDArray[np.float64] | None]:
         """Choose from what a pass over a pool in blocks has found.
 
         Parameters
         ----------
-        learner : object
+        view_of : callable
+            From the rows of leaders to the learner's view of them.
         leaders : Leaders
             As :meth:`shortlist` asked for.
         n_instances : int
@@ -370,6 +378,7 @@ class ProbabilityStrategy(QueryStrategy):
     """
 
     is_pointwise = True
+    reads_posterior = False
     score: Callable[..., Any]
 
     def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.floating]:

@@ -1,6 +1,7 @@
 """What a query is asked for, validated."""
 
 import numbers
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -106,3 +107,68 @@ def check_n_instances(n_instances: int, n_pool: float) -> int:
             f"n_instances must be between 1 and the size of the pool, {n_pool}; got {n_instances}."
         )
     return int(n_instances)
+
+
+def check_positions(indices: Any, n_pool: int) -> NDArray[np.int64]:
+    """Positions of instances in a pool, each once.
+
+    Parameters
+    ----------
+    indices : int or array-like of int of shape (n_instances,)
+    n_pool : int
+
+    Returns
+    -------
+    ndarray of shape (n_instances,), dtype int64
+
+    Raises
+    ------
+    ValueError
+        If one is no integer, not in the pool or given twice, or there is none.
+
+    Examples
+    --------
+    >>> check_positions(2, 3)
+    array([2])
+    """
+    indices = check_distinct("indices", indices, "positions in X_pool")
+    outside = indices[(indices < 0) | (indices >= n_pool)]
+    if len(outside):
+        raise ValueError(
+            f"indices must be between 0 and {n_pool - 1}, positions in X_pool; got "
+            f"{outside.tolist()}."
+        )
+    return indices
+
+
+def check_distinct(name: str, values: Any, what: str) -> NDArray[np.int64]:
+    """Integers, at least one, none of them twice.
+
+    Parameters
+    ----------
+    name : str
+        Of the argument.
+    values : int or array-like of int of shape (n,)
+    what : str
+        What they are.
+
+    Returns
+    -------
+    ndarray of shape (n,), dtype int64
+
+    Raises
+    ------
+    ValueError
+        If one is no integer or given twice, or there is none.
+
+    Examples
+    --------
+    >>> check_distinct("rows", [3, 1], "rows of labels_")
+    array([3, 1])
+    """
+    values = np.atleast_1d(values)
+    if values.ndim != 1 or not (np.issubdtype(values.dtype, np.integer) or not values.size):
+        raise ValueError(f"{name} must be integer {what}; got {values!r}.")
+    if not len(values) or len(np.unique(values)) < len(values):
+        raise ValueError(f"{name} must be distinct {what}, at least one; got {values.tolist()}.")
+    return values.astype(np.int64)

@@ -1,6 +1,8 @@
 """One pass over a pool that comes in blocks, which keeps the first ones of what it has seen."""
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -32,7 +34,11 @@ class BlockReader(Protocol):
         """Who ranks the instances, how many of the first to find, and whether with their rows."""
 
     def settle(
-        self, learner: Any, leaders: Leaders, n_instances: int, rng: np.random.RandomState
+        self,
+        view_of: Callable[[Any], PoolView],
+        leaders: Leaders,
+        n_instances: int,
+        rng: np.random.RandomState,
     ) -> tuple[NDArray[np.int64], NDArray[np.float64] | None]:
         """Positions (n_instances,), and utilities of the leaders where they are others."""
 
@@ -126,7 +132,13 @@ def choose_from_blocks(
     for block in blocks_of(X_pool):
         is_open = candidates_of_block(candidates, n_pool, _num_samples(block))
         some, utilities = leaders_of_block(
-            ranking, learner, block, is_open, limit, seed, start=n_pool, with_rows=with_rows
+            ranking,
+            PoolView(learner, block),
+            is_open,
+            limit,
+            seed,
+            start=n_pool,
+            rows=block if with_rows else None,
         )
         leaders = some if leaders is None else leaders + some
         n_pool += len(utilities)
@@ -136,7 +148,8 @@ def choose_from_blocks(
     n_instances = check_n_instances(n_instances, n_candidates)
     check_candidates(candidates, n_pool)
     assert leaders is not None  # there are candidates, so there was a block
-    positions, own = strategy.settle(learner, leaders, n_instances, rng)
+    view_of = functools.partial(PoolView, learner)
+    positions, own = strategy.settle(view_of, leaders, n_instances, rng)
     if not with_utilities:
         return positions, None
     if own is None:
@@ -148,14 +161,13 @@ def choose_from_blocks(
 
 def leaders_of_block(
     ranking: BlockReader,
-    learner: Any,
-    block: Any,
+    view: PoolView,
     candidates: NDArray[np.bool_],
     limit: int,
     seed: int,
     *,
     start: int,
-    with_rows: bool,
+    rows: Any = None,
 ) -> tuple[Leaders, NDArray[np.float64]]:
     """The first ones of a block, and the utilities of its rows.
 
@@ -163,16 +175,16 @@ def leaders_of_block(
     ----------
     ranking : QueryStrategy
         That scores each instance on its own.
-    learner : object
-    block : array-like of shape (n, ...)
+    view : PoolView
+        Of the block, n rows.
     candidates : ndarray of bool of shape (n,)
     limit : int
     seed : int
         Of the order of ties.
     start : int
         Position of the first row in the pool.
-    with_rows : bool
-        Whether the leaders keep their inputs.
+    rows : array-like of shape (n, ...), default=None
+        Inputs, if the leaders are to keep theirs.
 
     Returns
     -------
@@ -182,15 +194,14 @@ def leaders_of_block(
     Examples
     --------
     >>> from laplace_al.strategies import RandomSampling
+    >>> block = [[5.0], [6.0]]
     >>> leaders, _ = leaders_of_block(
-    ...     RandomSampling(), None, [[5.0], [6.0]], np.array([False, True]), 1, 0, start=10,
-    ...     with_rows=True)
+    ...     RandomSampling(), PoolView(None, block), np.array([False, True]), 1, 0, start=10,
+    ...     rows=block)
     >>> leaders.positions, leaders.rows
     (array([11]), [[6.0]])
     """
     nothing_to_draw = np.random.RandomState(0)  # what scores each on its own draws nothing
-    view = PoolView(learner, block)
     utilities = ranking.candidate_utilities(view, candidates, nothing_to_draw)
-    rows = block if with_rows else None
     leaders = ranking.leaders(utilities, candidates, limit, seed, start=start, rows=rows)
     return leaders, utilities

@@ -64,6 +64,11 @@ class PowerSampling(QueryStrategy):
         """Whether the strategy scores each instance on its own."""
         return self.strategy.is_pointwise
 
+    @property
+    def reads_posterior(self) -> bool:  # type: ignore[override]  # the others' is a constant
+        """Whether the strategy needs more than predictions and their variances."""
+        return self.strategy.reads_posterior
+
     def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.floating]:
         """Those of the strategy, (n_pool,)."""
         return self.strategy.utilities(view, rng)

@@ -1,5 +1,6 @@
 """Candidates that fit in memory, for strategies that compare instances with each other."""
 
+from collections.abc import Callable
 from numbers import Integral
 from typing import Any
 
@@ -122,11 +123,15 @@ class Preselection(QueryStrategy):
         return by, max(self.n_candidates, n_instances), True
 
     def settle(
-        self, learner: Any, leaders: Leaders, n_instances: int, rng: np.random.RandomState
+        self,
+        view_of: Callable[[Any], PoolView],
+        leaders: Leaders,
+        n_instances: int,
+        rng: np.random.RandomState,
     ) -> Choice:
         """See :meth:`QueryStrategy.settle`: the wrapped strategy chooses among the leaders."""
         order = np.argsort(leaders.positions)
-        view = PoolView(learner, _safe_indexing(leaders.rows, order))
+        view = view_of(_safe_indexing(leaders.rows, order))
         positions, own = self._chosen(view, n_instances, rng)
         utilities = np.empty(len(order))
         utilities[order] = own

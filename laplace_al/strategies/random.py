@@ -23,6 +23,7 @@ class RandomSampling(QueryStrategy):
     """
 
     is_pointwise = True
+    reads_posterior = False
 
     def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.float64]:
         """Zero for each, (n_pool,)."""

@@ -35,6 +35,7 @@ class VarianceSampling(QueryStrategy):
     """
 
     is_pointwise = True
+    reads_posterior = False
 
     def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.floating]:
         """Variance of the logits, (n_pool,)."""

@@ -42,6 +42,32 @@ class PoolView:
         self.learner = learner
         self.X = X
 
+    @classmethod
+    def of_state(cls, state: PoolState, learner: Any = None) -> Self:
+        """A view of a pool whose features and predictions are known.
+
+        Parameters
+        ----------
+        state : PoolState
+        learner : fitted LaplaceUpdateClassifier, default=None
+            Whose state it is; None where nothing else will be asked of it.
+
+        Returns
+        -------
+        PoolView
+            Of the features of the state.
+
+        Examples
+        --------
+        >>> from laplace_al import LaplaceUpdateClassifier
+        >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1])
+        >>> PoolView.of_state(clf.pool_state([[0.0]])).predict_proba()
+        array([[0.5, 0.5]])
+        """
+        view = cls(learner, state.features)
+        view.state, view._goes_by_state = state, learner is None
+        return view
+
     def __len__(self) -> int:
         return _num_samples(self.X)
 
@@ -161,7 +187,7 @@ class PoolView:
 
     @functools.cached_property
     def _probabilities(self) -> NDArray[np.floating]:
-        if self.state is not None and (self._is_hypothetical or self._sees_itself):
+        if self.state is not None and (self._goes_by_state or self._sees_itself):
             return self.state.predict_proba()
         if not hasattr(self.learner, "predict_proba"):
             raise TypeError(
@@ -173,7 +199,8 @@ class PoolView:
             return self._laplace[0].predict_proba(Extracted(self.features))
         return self.learner.predict_proba(self.X)
 
-    _is_hypothetical = False
+    # whether predictions are those of the state, whatever the learner's are
+    _goes_by_state = False
     # the view that this one is a part of, and where
     _whole: "tuple[PoolView, NDArray[np.int64]] | None" = None
     # the view before any label was supposed, and where they have been since
@@ -318,7 +345,7 @@ class PoolView:
         for name in ("_probabilities", "labelled", "labelled_positions"):
             vars(later).pop(name, None)
         first, supposed = self._first or (self, np.empty(0, dtype=np.int64))
-        later.state, later._is_hypothetical = state, True
+        later.state, later._goes_by_state = state, True
         later._first = first, np.append(supposed, position)
         return later
 

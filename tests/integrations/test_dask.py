@@ -31,6 +31,7 @@ from laplace_al.strategies import (
     PowerSampling,
     Preselection,
     RandomSampling,
+    VarianceSampling,
 )
 
 RNG = np.random.default_rng(0)
@@ -229,7 +230,7 @@ class TestInOneProcess:
             over_blocks.query(CoreSet(), fitted, X_BLOCKS)
         with pytest.raises(ValueError, match="size of the pool, 2000; got 2001"):
             over_blocks.query(MarginSampling(), fitted, X_BLOCKS, 2001)
-        with pytest.raises(TypeError, match="X must be a Dask array with a row for each"):
+        with pytest.raises(TypeError, match="X_pool must be a Dask array with a row for each"):
             over_blocks.query(MarginSampling(), fitted, X)
         with pytest.raises(ValueError, match="mask of 2000 booleans"):
             over_blocks.query(MarginSampling(), fitted, X_BLOCKS, candidates=[True])
@@ -247,6 +248,262 @@ class TestInOneProcess:
             found = over_blocks.features(blocks, extractor)
             assert (found.shape, found.dtype) == ((50, 5), np.float32)
             np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+class CountingRows(nn.Module):
+    """Its features are its inputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.head, self.n_rows = nn.Linear(6, 2).double(), 0
+
+    def forward(self, X):
+        self.n_rows += len(X)
+        return self.head(X)
+
+
+def taught(pool, labels, n_calls, size=1):
+    """A pool that has learnt labels at regular positions, in no order."""
+    positions = np.random.default_rng(2).permutation(len(pool))[: n_calls * size]
+    for some in positions.reshape(n_calls, size):
+        pool.teach(some, labels[some])
+    return pool
+
+
+def assert_up_to_date(pool, X=X):
+    close(pool.predict_proba().compute(), pool.classifier_.predict_proba(X), 1e-9)
+
+
+@pytest.fixture
+def n_scored(monkeypatch):
+    """How many blocks were scored anew: a list of ones."""
+    scored, scores_under = [], over_blocks._scores_under
+
+    def counted(model, features):
+        scored.append(1)
+        return scores_under(model, features)
+
+    monkeypatch.setattr(over_blocks, "_scores_under", counted)
+    return scored
+
+
+@pytest.mark.usefixtures("here")
+class TestPool:
+    @pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
+    @pytest.mark.parametrize("n_classes", [2, 3])
+    @pytest.mark.parametrize("size", [1, 3])
+    def test_predictions_follow_labels(self, covariance, n_classes, size, n_scored):
+        labels = y if n_classes == 3 else np.where(y == "c", "a", y)
+        clf = LaplaceUpdateClassifier(covariance=covariance).fit(X[:60], labels[:60])
+        before = clf.predict_proba(X)
+        pool = taught(over_blocks.Pool(clf, X_BLOCKS), labels, 8, size)
+        assert_up_to_date(pool)
+        assert len(n_scored) == 3  # of as many blocks, when it was made
+        assert len(pool) == 2000
+        np.testing.assert_array_equal(pool.labels_, labels[pool.positions_])
+        assert len(pool.positions_) == 8 * size
+        np.testing.assert_array_equal(clf.predict_proba(X), before)
+        expected = clf.partial_fit(X[pool.positions_], pool.labels_)
+        close(pool.classifier_.predict_proba(X), expected.predict_proba(X), 1e-9)
+
+    @pytest.mark.parametrize(
+        "params",
+        [
+            {"n_passes": 2},
+            {"forgetting": 0.9},
+            {"memory_size": 5},
+            {"predictive": "monte_carlo", "random_state": 0},
+            {"predictive": "bridge", "calibration": None},
+            {"class_weight": {"a": 10.0, "b": 0.1, "c": 1.0}},
+        ],
+        ids=str,
+    )
+    def test_predictions_follow_whatever_the_settings(self, params):
+        clf = LaplaceUpdateClassifier(**params).fit(X[:60], y[:60])
+        assert_up_to_date(taught(over_blocks.Pool(clf, X_BLOCKS), y, 3, 2))
+
+    def test_many_labels_are_scored_anew(self, fitted, n_scored):
+        assert_up_to_date(taught(over_blocks.Pool(fitted, X_BLOCKS), y, 1, 200))
+        assert len(n_scored) == 6
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda clf: clf.set_params(predictive="plug_in"),
+            lambda clf: clf.partial_fit(X[:3], y[:3]),
+            lambda clf: clf.add_classes("d"),
+        ],
+        ids=["parameter", "labels", "classes"],
+    )
+    def test_what_is_done_to_its_classifier_is_seen(self, change, fitted):
+        pool = taught(over_blocks.Pool(fitted, X_BLOCKS), y, 3)
+        change(pool.classifier_)
+        assert_up_to_date(pool)
+        change(taught(over_blocks.Pool(fitted, X_BLOCKS), y, 3).classifier_)
+        pool.teach([0, 1], [pool.classifier_.classes_[-1]] * 2)
+        assert_up_to_date(pool)
+        assert pool.classifier_.classes_[-1] in pool.labels_
+
+    @pytest.mark.parametrize(
+        "strategy",
+        [
+            MarginSampling(random_state=3),
+            RandomSampling(random_state=3),
+            VarianceSampling(random_state=3),
+            BALD(n_samples=8, random_state=3),
+            PowerSampling(MarginSampling(), random_state=3),
+            PowerSampling(BALD(n_samples=8), random_state=3),
+            Preselection(BADGE(), MarginSampling(), n_candidates=90, random_state=3),
+            Preselection(Preselection(CoreSet(), n_candidates=50), n_candidates=90, random_state=3),
+        ],
+        ids=lambda strategy: type(strategy).__name__,
+    )
+    @pytest.mark.parametrize("extractor", [None, np.tanh])
+    def test_query_is_that_of_memory(self, strategy, extractor):
+        clf = LaplaceUpdateClassifier(extractor, random_state=0).fit(X[:60], y[:60])
+        pool = taught(over_blocks.Pool(clf, X_BLOCKS), y, 10)
+        candidates = np.ones(2000, dtype=bool)
+        candidates[pool.positions_] = False
+        expected = strategy.query(pool.classifier_, X, 15, candidates=candidates)
+        np.testing.assert_array_equal(pool.query(strategy, 15), expected)
+
+    def test_everything_is_asked_for_once(self, fitted):
+        pool = over_blocks.Pool(fitted, X_BLOCKS[:40].rechunk((3, 6)))
+        asked = []
+        for _ in range(8):
+            asked.append(pool.query(MarginSampling(random_state=0), 5))
+            pool.teach(asked[-1], y[asked[-1]])
+        assert sorted(np.concatenate(asked)) == list(range(40))
+        with pytest.raises(ValueError, match="no candidate left"):
+            pool.query(MarginSampling())
+
+    def test_features_are_extracted_once(self):
+        network = CountingRows()
+        clf = LaplaceUpdateClassifier(network).fit(X[:60], y[:60])
+        network.n_rows = 0
+        pool = over_blocks.Pool(clf, X_BLOCKS)
+        for strategy in (MarginSampling(), BALD(n_samples=8), Preselection(BADGE())):
+            positions = pool.query(strategy, 3)
+            pool.teach(positions, y[positions])
+        others = np.setdiff1d(np.arange(300), pool.positions_)
+        pool.teach(others, y[others])  # scored anew
+        found = pool.predict_proba().compute()
+        assert network.n_rows == 2000
+        close(found, pool.classifier_.predict_proba(X), 1e-9)
+
+    def test_the_posterior_goes_only_where_it_is_read(self, fitted, monkeypatch):
+        sent, leaders = [], over_blocks._leaders_of_kept
+
+        def recorded(ranking, shipped, *args):
+            sent.append(hasattr(shipped[0], "posterior") or shipped[1] is not None)
+            return leaders(ranking, shipped, *args)
+
+        monkeypatch.setattr(over_blocks, "_leaders_of_kept", recorded)
+        pool = over_blocks.Pool(fitted, X_BLOCKS)
+        for ranking in (MarginSampling(), VarianceSampling(), PowerSampling(MarginSampling())):
+            pool.query(ranking)
+        pool.query(Preselection(BADGE()))
+        assert not any(sent)
+        assert len(sent) == 12
+        pool.query(BALD())
+        assert all(sent[12:])
+
+    def test_a_graph_goes_back_so_many_labels(self, fitted, monkeypatch, n_scored):
+        monkeypatch.setattr(over_blocks, "_MAX_FOLLOWED", 4)
+        pool = taught(over_blocks.Pool(fitted, X_BLOCKS), y, 9)
+        assert len(n_scored) == 3 + 3
+        assert_up_to_date(pool)
+
+    def test_blocks_that_lose_their_digits_are_scored_anew(self, monkeypatch, n_scored):
+        rng = np.random.default_rng(0)
+        wide = (10 * rng.normal(size=(500, 20))).astype(np.float32)
+        wide[400:] *= 1e-3  # which no label makes certain
+        labels = (wide[:, 0] > 0).astype(int)
+        clf = LaplaceUpdateClassifier(
+            covariance="shared", prior_precision=1e-3, curvature="gaussian"
+        ).fit(wide[:4], [0, 1, 0, 1])
+        monkeypatch.setattr(over_blocks, "_MAX_FOLLOWED", 1000)
+
+        def error(pool):
+            for i in range(4, 300):
+                pool.teach(i, labels[i])
+            variance = np.concatenate([scores.compute().variance for scores in pool._scored.blocks])
+            anew = pool.classifier_.pool_state(wide).variance.numpy()
+            return np.abs(variance / anew - 1).max()
+
+        blocks = da.from_array(wide, chunks=(100, 20))
+        assert error(over_blocks.Pool(clf, blocks)) < 0.1
+        assert 5 < len(n_scored) < 100
+        monkeypatch.setattr(over_blocks, "is_accurate", lambda *_: True)
+        assert error(over_blocks.Pool(clf, blocks)) > 0.5
+
+    def test_a_float32_pool(self, fitted):
+        X32 = X.astype(np.float32)
+        pool = taught(over_blocks.Pool(fitted, X_BLOCKS.astype(np.float32)), y, 20)
+        assert pool._features[0].compute().tensor.dtype == torch.float32
+        expected = pool.classifier_.predict_proba(X32)
+        np.testing.assert_allclose(pool.predict_proba().compute(), expected, rtol=1e-4, atol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("indices", "labels", "message"),
+        [
+            (2000, "a", "between 0 and 1999, positions in X_pool; got .2000."),
+            (-1, "a", "between 0 and 1999"),
+            ([7, 7], ["a", "a"], "distinct positions"),
+            ([8, 5], ["a", "a"], r"without a label; labelled already: \[5\]"),
+            (8.0, "a", "integer positions"),
+            (8, "z", r"not among the classes: \['z'\].*add_classes"),
+            (8, None, "got None"),
+            ([8, 9], "a", "one label per row of X: 2; got 1"),
+        ],
+        ids=str,
+    )
+    def test_wrong_labels_leave_it_as_it_was(self, indices, labels, message, fitted):
+        pool = over_blocks.Pool(fitted, X_BLOCKS).teach(5, "a")
+        before = dict(vars(pool))
+        with pytest.raises(ValueError, match=message):
+            pool.teach(indices, labels)
+        assert all(vars(pool)[name] is value for name, value in before.items())
+        assert_up_to_date(pool.teach([8], ["b"]))
+
+    def test_a_pass_that_fails_leaves_it_as_it_was(self, fitted, monkeypatch):
+        pool = over_blocks.Pool(fitted, X_BLOCKS)
+        before = dict(vars(pool))
+
+        def failing(*_):
+            raise OSError("a disk is full")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(over_blocks, "_followed", failing)
+            with pytest.raises(OSError, match="full"):
+                pool.teach(5, "a")
+        assert all(vars(pool)[name] is value for name, value in before.items())
+        assert_up_to_date(pool.teach(5, "a"))
+
+    def test_wrong_pools_and_queries_are_refused(self, fitted):
+        with pytest.raises(TypeError, match="classifier must be a fitted LaplaceUpdateClassifier"):
+            over_blocks.Pool(ActiveLearner(fitted, MarginSampling(), X), X_BLOCKS)
+        with pytest.raises(NotFittedError):
+            over_blocks.Pool(LaplaceUpdateClassifier(), X_BLOCKS)
+        with pytest.raises(TypeError, match="X_pool must be a Dask array"):
+            over_blocks.Pool(fitted, X)
+        with pytest.raises(ValueError, match="X has 3 features"):
+            over_blocks.Pool(fitted, X_BLOCKS[:, :3])
+        with pytest.raises(ValueError, match="X_pool has 0 rows"):
+            over_blocks.Pool(fitted, X_BLOCKS[:0])
+        pool = over_blocks.Pool(fitted, X_BLOCKS).teach(5, "a")
+        with pytest.raises(TypeError, match=r"Preselection\(CoreSet"):
+            pool.query(CoreSet())
+        with pytest.raises(TypeError, match="strategy must be one of laplace_al"):
+            pool.query("margin")
+        with pytest.raises(ValueError, match="size of the pool, 1999; got 2000"):
+            pool.query(MarginSampling(), 2000)
+
+    def test_dask_knows_what_a_worker_keeps(self, fitted):
+        pool = over_blocks.Pool(fitted, X_BLOCKS)
+        features, scores = pool._features[0].compute(), pool._scored.blocks[0].compute()
+        assert 0 <= dask.sizeof.sizeof(features) - 700 * 6 * 8 < 100
+        assert 0 <= dask.sizeof.sizeof(scores) - 700 * (3 + 2 * 3) * 8 < 100
 
 
 class TestOnACluster:
@@ -302,3 +559,22 @@ class TestOnACluster:
         np.testing.assert_array_equal(found, MarginSampling(random_state=0).query(clf, X, 20))
         client.wait_for_workers(2)
         assert set(client.run(os.getpid).values()) != set(before.values())
+
+    def test_a_pool_that_loses_a_worker_is_the_same(self, client):
+        clf = LaplaceUpdateClassifier().fit(X[:60], y[:60])
+        pool = taught(over_blocks.Pool(clf, da.from_array(X, chunks=(100, 6))), y, 5)
+        victim, pid = next(iter(client.run(os.getpid).items()))
+        assert {block.key for block in pool._scored.blocks} & set(client.has_what()[victim])
+        os.kill(pid, signal.SIGKILL)
+        client.wait_for_workers(2)
+        for _ in range(3):
+            positions = pool.query(MarginSampling(random_state=0), 3)
+            is_open = np.isin(np.arange(2000), pool.positions_, invert=True)
+            expected = MarginSampling(random_state=0).query(
+                pool.classifier_, X, 3, candidates=is_open
+            )
+            np.testing.assert_array_equal(positions, expected)
+            pool.teach(positions, y[positions])
+        assert_up_to_date(pool)
+        assert pool._scored.n_followed == 8
+        assert pid not in client.run(os.getpid).values()

@@ -4,9 +4,10 @@ A pool on a cluster
 
 A network that knows the digits 0 to 4 is frozen. Images of the digits 5 to 9 lie in blocks on a
 cluster, here two processes of this machine: a Dask array. The network goes to each worker once and
-makes their features there. Each round, :func:`laplace_al.integrations.dask.query` scores all blocks
-where they are, and only the positions of the ten best images, or of some hundred candidates, come
-back. A :class:`~laplace_al.LaplaceUpdateClassifier` on this side learns their labels.
+makes their features there. A :class:`laplace_al.integrations.dask.Pool` keeps them, with the
+predictions of a :class:`~laplace_al.LaplaceUpdateClassifier`. Each round only the positions of the
+ten best images, or of some hundred candidates, come back; the classifier learns their labels on
+this side, and the predictions follow where they are.
 
 A cluster starts its workers by importing the main file again, so what runs once is in a function
 behind ``if __name__ == "__main__"``.
@@ -51,19 +52,17 @@ def shifted(images):
     return np.concatenate(moved).reshape(-1, 64)
 
 
-def curve(strategy, pool, labels, start, X_test, y_test):
-    """Accuracy after each batch, and seconds of each query."""
-    clf = LaplaceUpdateClassifier(prior_precision=0.1, covariance="shared")
-    clf.fit(*start)
+def curve(strategy, features, labels, start, X_test, y_test):
+    """Accuracy after each batch, and seconds of each, its query and labels."""
+    clf = LaplaceUpdateClassifier(prior_precision=0.1, covariance="shared").fit(*start)
+    pool = on_cluster.Pool(clf, features)
     accuracy, seconds = [clf.score(X_test, y_test)], []
-    is_open = np.ones(len(labels), dtype=bool)
     for _ in range(BUDGET // BATCH):
         begun = time.perf_counter()
-        positions = on_cluster.query(strategy, clf, pool, BATCH, candidates=is_open)
+        positions = np.sort(pool.query(strategy, BATCH))
+        pool.teach(positions, labels[positions])
         seconds.append(time.perf_counter() - begun)
-        is_open[positions] = False
-        clf.partial_fit(pool[np.sort(positions)].compute(), labels[np.sort(positions)])
-        accuracy.append(clf.score(X_test, y_test))
+        accuracy.append(pool.classifier_.score(X_test, y_test))
     return accuracy, seconds
 
 
@@ -90,17 +89,17 @@ def main(figure):
         Client(cluster),
     ):
         blocks = da.from_array(shifted(X_pool), chunks=(500, 64))
-        pool = on_cluster.features(blocks, network).persist()
+        features = on_cluster.features(blocks, network).persist()
         test = on_cluster.features(da.from_array(X_test, chunks=(500, 64)), network).compute()
-        start = pool[first].compute(), labels[first]
+        start = features[first].compute(), labels[first]
         curves = {
-            name: curve(strategy, pool, labels, start, test, y_test)
+            name: curve(strategy, features, labels, start, test, y_test)
             for name, strategy in ways.items()
         }
-    print(f"{len(labels)} images in {pool.numblocks[0]} blocks, two workers\n")
+    print(f"{len(labels)} images in {features.numblocks[0]} blocks, two workers\n")
     _, axes = plt.subplots(layout="constrained")
     for name, (accuracy, seconds) in curves.items():
-        print(f"{name:26} accuracy {accuracy[-1]:.3f}, a query {np.median(seconds):.2f} s")
+        print(f"{name:26} accuracy {accuracy[-1]:.3f}, a batch {np.median(seconds):.2f} s")
         axes.plot(5 + BATCH * np.arange(len(accuracy)), accuracy, marker="o", label=name)
     axes.set(xlabel="Labels of the digits 5-9", ylabel="Test accuracy", title="A pool on a cluster")
     axes.legend()

@@ -354,12 +354,14 @@ class Pool:
 
     Notes
     -----
-    A worker keeps of each row its features, in the precision they come in, C logits and two
-    variances, or 2 C with a covariance for each of C outputs. It keeps no posterior: that goes to
-    each worker once when the pool is scored anew, and with each query of a strategy that reads more
-    than predictions and variances, as :class:`~laplace_al.strategies.BALD` does; such a strategy
-    gets the whole classifier, its ``feature_extractor`` included. Beside the network of an
-    extractor the scheduler holds the directions, D numbers an output, of up to 100 calls.
+    A worker keeps of each row its features, in the precision they come in, and in that of the
+    posterior C logits and the variance, now and when it was scored: one for all outputs with
+    ``covariance="shared"``, else C. It keeps no posterior: that goes to each worker once when the
+    pool is scored anew, and with each query of a strategy that reads more than predictions and
+    variances, as :class:`~laplace_al.strategies.BALD` does; such a strategy gets the whole
+    classifier, its ``feature_extractor`` included. The scheduler holds, to compute again what is
+    lost, the network of an extractor, the posterior that the pool was scored under, and what each
+    call of :meth:`teach` since then has sent: per label D numbers, or D C.
 
     Examples
     --------

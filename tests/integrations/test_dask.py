@@ -8,6 +8,7 @@ import dask.array as da
 import joblib
 import numpy as np
 import pytest
+import simulated_device
 import torch
 from counting_network import CountingNetwork
 from sklearn.base import clone
@@ -443,6 +444,23 @@ class TestPool:
         assert pool._features[0].compute().tensor.dtype == torch.float32
         expected = pool.classifier_.predict_proba(X32)
         np.testing.assert_allclose(pool.predict_proba().compute(), expected, rtol=1e-4, atol=1e-6)
+
+    @pytest.mark.skipif(
+        not simulated_device.IS_SUPPORTED, reason="this torch has no devices in Python"
+    )
+    @pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
+    def test_blocks_stay_on_a_device(self, covariance):
+        with simulated_device.SimulatedDevice():
+            clf = LaplaceUpdateClassifier(covariance=covariance, device=simulated_device.NAME)
+            pool = over_blocks.Pool(clf.fit(X[:60], y[:60]), X_BLOCKS)
+            for strategy in (MarginSampling(), BALD(n_samples=8), Preselection(BADGE())):
+                positions = pool.query(strategy, 2)
+                pool.teach(positions, y[positions])
+            kept = pool._features[0].compute(), pool._scored.blocks[0].compute()
+            tensors = [tensor for part in kept for tensor in vars(part).values()]
+            assert {tensor.device.type for tensor in tensors} == {simulated_device.NAME}
+            assert pool._scored.n_followed == 3
+            assert_up_to_date(pool)
 
     @pytest.mark.parametrize(
         ("indices", "labels", "message"),

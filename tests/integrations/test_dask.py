@@ -288,6 +288,13 @@ def n_scored(monkeypatch):
     return scored
 
 
+CHANGES = {
+    "parameter": lambda clf: clf.set_params(predictive="plug_in"),
+    "labels": lambda clf: clf.partial_fit(X[:3], y[:3]),
+    "classes": lambda clf: clf.add_classes("d"),
+}
+
+
 @pytest.mark.usefixtures("here")
 class TestPool:
     @pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
@@ -327,23 +334,19 @@ class TestPool:
         assert_up_to_date(taught(over_blocks.Pool(fitted, X_BLOCKS), y, 1, 200))
         assert len(n_scored) == 6
 
-    @pytest.mark.parametrize(
-        "change",
-        [
-            lambda clf: clf.set_params(predictive="plug_in"),
-            lambda clf: clf.partial_fit(X[:3], y[:3]),
-            lambda clf: clf.add_classes("d"),
-        ],
-        ids=["parameter", "labels", "classes"],
-    )
+    @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
     def test_what_is_done_to_its_classifier_is_seen(self, change, fitted):
         pool = taught(over_blocks.Pool(fitted, X_BLOCKS), y, 3)
         change(pool.classifier_)
         assert_up_to_date(pool)
-        change(taught(over_blocks.Pool(fitted, X_BLOCKS), y, 3).classifier_)
-        pool.teach([0, 1], [pool.classifier_.classes_[-1]] * 2)
-        assert_up_to_date(pool)
-        assert pool.classifier_.classes_[-1] in pool.labels_
+
+    @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+    def test_labels_are_taught_after_a_change(self, change, fitted):
+        pool = taught(over_blocks.Pool(fitted, X_BLOCKS), y, 3)
+        change(pool.classifier_)
+        last = pool.classifier_.classes_[-1]
+        assert_up_to_date(pool.teach(7, last))
+        assert pool.labels_[-1] == last
 
     @pytest.mark.parametrize(
         "strategy",

@@ -97,6 +97,8 @@ class PoolState:
         self.fit_intercept = fit_intercept
         self.class_weights = np.ones(len(classes)) if class_weights is None else class_weights
         self.random_seed = random_seed
+        # whether predictions are made of other variances than those of the logits
+        self._has_contrasts = isinstance(posterior, FullPosterior)
         self.logits = self.project(posterior.mean)
         self.variance, self.predictive_variance = self._fresh_variances()
 
@@ -387,11 +389,6 @@ class PoolState:
             self.random_seed,
         )
         return torch.cat(list(draws)).numpy(force=True)
-
-    @property
-    def _has_contrasts(self) -> bool:
-        """Whether predictions are made of other variances than those of the logits."""
-        return isinstance(self.posterior, FullPosterior)
 
     def _fresh_variances(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Of the logits, and for predictions."""

@@ -356,12 +356,12 @@ class Pool:
     -----
     A worker keeps of each row its features, in the precision they come in, and in that of the
     posterior C logits and the variance, now and when it was scored: one for all outputs with
-    ``covariance="shared"``, else C. It keeps no posterior: that goes to each worker once when the
-    pool is scored anew, and with each query of a strategy that reads more than predictions and
-    variances, as :class:`~laplace_al.strategies.BALD` does; such a strategy gets the whole
-    classifier, its ``feature_extractor`` included. The scheduler holds, to compute again what is
-    lost, the network of an extractor, the posterior that the pool was scored under, and what each
-    call of :meth:`teach` since then has sent: per label D numbers, or D C.
+    ``covariance="shared"``, else C, and with ``"full"`` C more. It keeps no posterior: that goes to
+    each worker once when the pool is scored anew, and with each query of a strategy that reads more
+    than predictions and variances, as :class:`~laplace_al.strategies.BALD` does; such a strategy
+    gets the whole classifier, its ``feature_extractor`` included. The scheduler holds, to compute
+    again what is lost, the network of an extractor, the posterior that the pool was scored under,
+    and what each call of :meth:`teach` since then has sent: per label D numbers, or D C.
 
     Examples
     --------
@@ -845,7 +845,7 @@ class _Kept:
     """Tensors that a worker keeps, whose bytes Dask counts."""
 
     def __sizeof__(self) -> int:
-        return sum(tensor.nbytes for tensor in vars(self).values())
+        return sum({id(tensor): tensor.nbytes for tensor in vars(self).values()}.values())
 
 
 @dataclass(frozen=True, eq=False)
@@ -857,11 +857,12 @@ class _Features(_Kept):
 
 @dataclass(frozen=True, eq=False)
 class _Scores(_Kept):
-    """Of the rows of a block: logits (n, C), variances (n,) or (n, C), and those at first."""
+    """Of the rows of a block: logits (n, C), variances (n,) or (n, C), and what they were."""
 
     logits: torch.Tensor
     variance: torch.Tensor
-    when_scored: torch.Tensor
+    predictive_variance: torch.Tensor
+    when_scored: torch.Tensor  # the predictive ones
 
 
 def _kept_features(
@@ -872,13 +873,18 @@ def _kept_features(
 
 def _scores_under(model: PoolState, features: _Features) -> _Scores:
     state = model.elsewhere(features.tensor)
-    return _Scores(state.logits, state.variance, state.variance)
+    return _scores_of(state, state.predictive_variance)
 
 
 def _state(model: PoolState, features: _Features, scores: _Scores) -> PoolState:
     state = model.copy()
     state.features, state.logits, state.variance = features.tensor, scores.logits, scores.variance
+    state.predictive_variance = scores.predictive_variance
     return state
+
+
+def _scores_of(state: PoolState, when_scored: torch.Tensor) -> _Scores:
+    return _Scores(state.logits, state.variance, state.predictive_variance, when_scored)
 
 
 def _followed(
@@ -886,11 +892,11 @@ def _followed(
 ) -> _Scores:
     model, effects = shipped
     state = _state(model, features, scores).affected(effects)
-    return _Scores(state.logits, state.variance, scores.when_scored)
+    return _scores_of(state, scores.when_scored)
 
 
 def _is_accurate(features: _Features, scores: _Scores) -> bool:
-    return is_accurate(features.tensor.dtype, scores.variance, scores.when_scored)
+    return is_accurate(features.tensor.dtype, scores.predictive_variance, scores.when_scored)
 
 
 def _view(

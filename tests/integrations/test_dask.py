@@ -524,6 +524,8 @@ class TestPool:
         pool = over_blocks.Pool(fitted, X_BLOCKS)
         features, scores = pool._features[0].compute(), pool._scored.blocks[0].compute()
         assert 0 <= dask.sizeof.sizeof(features) - 700 * 6 * 8 < 100
+        assert 0 <= dask.sizeof.sizeof(scores) - 700 * (3 + 3) * 8 < 100
+        scores = pool.teach(5, "a")._scored.blocks[0].compute()
         assert 0 <= dask.sizeof.sizeof(scores) - 700 * (3 + 2 * 3) * 8 < 100
 
 

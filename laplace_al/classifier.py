@@ -474,7 +474,17 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
             )
         self.classes_ = distinct_classes(y if self.classes is None else self.classes)
         indices = class_indices(y, self.classes_)
-        return indices, self._weighted_by_class(sample_weight, indices)
+        weights = self._weighted_by_class(sample_weight, indices)
+        self._check_any(weights)
+        return indices, weights
+
+    def _check_any(self, weights: NDArray[np.float64]) -> None:
+        if not weights.any():
+            raise ValueError(
+                "class_weight must leave a weight to some instance; got "
+                f"{self.class_weight!r}, with which there is nothing to learn. Give a class that "
+                "occurs a positive weight."
+            )
 
     def _weighted_by_class(
         self, sample_weight: NDArray[np.float64], indices: NDArray[np.int64]
@@ -515,8 +525,8 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         ------
         ValueError
             If X or y is not valid, y has a label that is not among the classes, the classes
-            differ from those of earlier calls, a weight is negative or all are zero. The
-            object is then bit for bit as it was.
+            differ from those of earlier calls, a weight is negative or all sample weights are
+            zero. The object is then bit for bit as it was.
 
         Examples
         --------
@@ -538,6 +548,10 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         indices = class_indices(y, self.classes_)
         weights = self._weighted_by_class(sample_weight, indices)
         counting = np.flatnonzero(weights)
+        if first:
+            self._check_any(weights)
+        elif not len(counting):  # of classes without weight
+            return self
         if len(counting) < len(weights):  # the others neither fade nor replace what was learnt
             features = features[torch.from_numpy(counting).to(features.device)]
             indices, weights = indices[counting], weights[counting]
@@ -570,8 +584,10 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
     def add_classes(self, labels: ArrayLike) -> Self:
         """Open new classes from the prior, without refitting.
 
-        Their logits start at 0, and the classes so far keep theirs. With two classes the one
-        logit first becomes two, half of it each.
+        Their logits start at 0, and the classes so far keep their mean logits. With two classes the
+        one logit first becomes two, half of it each; for each of them the prior is that of the one,
+        so that with one covariance for all or for each the model is then less sure of what it
+        knew: the difference of the two has twice the variance.
 
         Parameters
         ----------

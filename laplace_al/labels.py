@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
@@ -59,9 +60,11 @@ def check_labels(
         )
     if not (type(y) is np.ndarray and y.ndim == 1 and y.dtype.kind in _DISCRETE):
         y = column_or_1d(y, warn=True)
-        if any(label is None for label in y):
+        missing = y[pd.isna(y)]
+        if len(missing):
             raise ValueError(
-                "y must hold a label for each row of X; got None. Leave out rows that have none."
+                f"y must hold a label for each row of X; got {missing[0]}. Leave out rows that "
+                "have none: Input y contains NaN."
             )
         check_classification_targets(y)
     if len(y) != n_samples:
@@ -245,8 +248,8 @@ def weighted_by_class(
     Raises
     ------
     ValueError
-        If a product is not what a weight may be, all are zero, or a dict has keys that are no
-        classes in place of some that are.
+        If a product is not what a weight may be, the weights of all classes are 0, or a dict has
+        keys that are no classes in place of some that are.
 
     Examples
     --------
@@ -266,10 +269,10 @@ def weighted_by_class(
         else:
             of_classes = _from_dict(class_weight, classes.tolist())
         weights = sample_weight * of_classes[indices]
-    if not ((weights >= 0) & (weights <= _LARGEST_WEIGHT)).all() or not weights.any():
+    if not ((weights >= 0) & (weights <= _LARGEST_WEIGHT)).all() or not of_classes.any():
         raise ValueError(
-            "class_weight must be >= 0, and its products with sample_weight at most "
-            f"{_LARGEST_WEIGHT:g} and not all zero; got {class_weight!r}, with products between "
+            "class_weight must be >= 0 and not 0 for all, and its products with sample_weight at "
+            f"most {_LARGEST_WEIGHT:g}; got {class_weight!r}, with products between "
             f"{weights.min():g} and {weights.max():g}. Give classes finite weights near 1."
         )
     return weights

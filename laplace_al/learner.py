@@ -4,6 +4,7 @@ import copy
 import datetime
 import functools
 import numbers
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, Self, TypeAlias
 
@@ -50,7 +51,9 @@ class ActiveLearner:
     ----------
     estimator : classifier
         What learns. Copied, so that yours stays as it is; if it is fitted, the copy starts
-        from what it has learnt. ``prior_precision="scale"`` goes by the features of the pool.
+        from what it has learnt, if it has a ``partial_fit``. ``prior_precision="scale"`` goes by
+        the features of the pool. A search, or what else splits its labels, needs ``X_initial`` with
+        labels enough to split.
     strategy : QueryStrategy
         What chooses. Copied as well.
     X_pool : array-like of shape (n_pool, ...)
@@ -174,6 +177,14 @@ class ActiveLearner:
         # what a refit starts from when the data behind the estimator is not known
         is_all_known = not self.is_fitted or not hasattr(estimator, "partial_fit")
         self._given = None if is_all_known else self.estimator_
+        if self.is_fitted and self._given is None:
+            warnings.warn(
+                f"{type(estimator).__name__} has no partial_fit: what it has learnt is lost when "
+                "it is fitted on the first labels. Pass the data behind it as X_initial and "
+                "y_initial.",
+                UserWarning,
+                stacklevel=2,
+            )
         if self._given is not None and _is_balanced(estimator):
             raise ValueError(
                 "class_weight='balanced' needs all labels at once, of which those behind a fitted "
@@ -685,13 +696,27 @@ class ActiveLearner:
         """Take over what a journal holds."""
         refits = [any(event.action == "refit" for event in batch) for batch in batches]
         n_fitted = max((i + 1 for i, refit in enumerate(refits) if refit), default=0)
-        record = self._record
+        start = record = self._record
         for i, batch in enumerate(batches, start=1):
             record = record.add(batch)
             if i == n_fitted:
                 self._install(self._fitted_or_waiting(record), record)
             elif i > n_fitted:
-                self._install(self._conditioned(batch), record)
+                model = self._updated(batch, record)
+                if model is None:  # other settings wrote this: with these, a fit is due
+                    whole = functools.reduce(Record.add, batches, start)
+                    return self._refit_resumed(whole)
+                self._install(model, record)
+        return None
+
+    def _refit_resumed(self, record: Record) -> None:
+        """Fit anew on all that a journal holds, and write down that this was done."""
+        assert self._journal is not None
+        model = self._fitted_or_waiting(record)
+        if model.is_fitted:
+            record = record.add([self._event("refit", None)])
+            self._journal.append(record.batches[-1])
+        self._install(model, record)
 
     def _updated(self, events: Sequence[Event], record: Record) -> "_Model | None":
         """Model that has learnt events by an update; None where it takes a fit."""
@@ -819,12 +844,14 @@ class ActiveLearner:
 
     def _check_y(self, y: Any, n_labels: int) -> NDArray[Any]:
         """Labels, of the kind of those so far and among the declared classes."""
-        y = np.atleast_1d(y)
-        if any(label is None for label in y.ravel()):
+        missing = np.atleast_1d(np.asarray(y, dtype=object)).ravel()  # as text, NaN is "nan"
+        missing = missing[pd.isna(missing)]
+        if len(missing):
             raise ValueError(
-                "y must hold a label for each instance; got None. Call skip for what gets none, "
-                "unlabel to withdraw one."
+                f"y must hold a label for each instance; got {missing[0]}. Call skip for what gets "
+                "none, unlabel to withdraw one."
             )
+        y = np.atleast_1d(y)
         y, _ = check_labels(y, None, n_labels)
         declared = getattr(self.estimator_, "classes", None)
         declared = self.classes if declared is None else declared
@@ -947,7 +974,8 @@ def _in_order(events: Sequence[Event], inside: Any, outside: list[Any]) -> Any:
 def _stack(first: Any, second: Any) -> Any:
     """Rows of two containers of the same kind: frames, lists, arrays or sparse matrices."""
     if isinstance(first, pd.DataFrame):
-        return pd.concat([first, second])
+        is_frame = isinstance(second, pd.DataFrame)
+        return pd.concat([first, second if is_frame else pd.DataFrame(second, None, first.columns)])
     if isinstance(first, list):
         return first + list(second)
     if hasattr(first, "vstack"):  # polars

@@ -19,7 +19,7 @@ from laplace_al.typing import Features, Instances
 _RULE = ("update", "curvature", "step_size", "predictive")
 # Of a variance, as a share of it: where a pool is scored anew.
 _MAX_ERROR = 0.01
-_N_SPACED = 1000
+_N_SPACED = 200
 
 
 class ScoredPool:
@@ -62,7 +62,7 @@ class ScoredPool:
         PoolState
             Kept: copy it before it observes anything.
         """
-        if self._state is None:
+        if self._state is None or self._rule != rule_of(classifier):
             known = self.X if self.features is None else Extracted(self.features)
             self._state = classifier.pool_state(known)
             self.features = self._state.features
@@ -100,9 +100,11 @@ class ScoredPool:
         Returns
         -------
         float
-            From up to 1000 instances, evenly spaced.
+            From up to 200 instances, evenly spaced. What is extracted of a pool of so many is kept.
         """
         n_pool = _num_samples(self.X)
+        if n_pool <= _N_SPACED:
+            self.features_under(classifier)
         positions = np.linspace(0, n_pool - 1, min(n_pool, _N_SPACED)).astype(np.int64)
         features = self.rows(positions)
         if features is None:

@@ -955,6 +955,17 @@ class TestMemory:
         np.testing.assert_allclose(clf.posterior_.covariance, twin.posterior_.covariance, atol=1e-8)
         assert clf.temperature_ == pytest.approx(twin.temperature_)
 
+    def test_labels_of_classes_without_weight_change_nothing(self):
+        A, b = data(3)
+        clf = LaplaceUpdateClassifier(class_weight={2: 0.0}).fit(A, b)
+        before = dict(vars(clf))
+        assert clf.partial_fit(A[b == 2], b[b == 2]) is clf
+        assert all(vars(clf)[name] is before[name] for name in ("posterior_", "_calibration"))
+        assert clf.log_marginal_likelihood() == before["log_marginal_likelihood_value_"]
+        for method in ("fit", "partial_fit"):
+            with pytest.raises(ValueError, match="class_weight must leave a weight"):
+                getattr(clone(clf).set_params(classes=range(3)), method)(A[b == 2], b[b == 2])
+
     @pytest.mark.parametrize("memory_size", [None, 20])
     def test_labels_fade(self, memory_size):
         A, b = data(3)

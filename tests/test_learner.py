@@ -389,7 +389,8 @@ class TestTakingBack:
 
     def test_an_estimator_that_came_fitted_and_learns_by_refits(self):
         known = LogisticRegression().fit(X[START], y[START])
-        learner = make(known, X_initial=None, y_initial=None, refit_every=1)
+        with pytest.warns(UserWarning, match=r"what it has learnt is lost.* X_initial"):
+            learner = make(known, X_initial=None, y_initial=None, refit_every=1)
         learner.teach([5, 60], [0, 1]).unlabel([5, 60])
         np.testing.assert_array_equal(learner.predict_proba(X), known.predict_proba(X))
 
@@ -1027,3 +1028,83 @@ def test_kept_inputs():
     assert learner.kept_inputs(stream) is stream
     waiting = ActiveLearner(LaplaceUpdateClassifier(np.square), MarginSampling(), X)
     assert waiting.kept_inputs(X) is X
+
+
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA, pd.NaT])
+def test_a_missing_label_is_refused(missing):
+    learner = make(X_initial=None, y_initial=None)
+    before = dict(vars(learner))
+    for labels in (["cat", "dog", missing], pd.Series(["cat", "dog", missing], dtype=object)):
+        with pytest.raises(ValueError, match=r"y must hold a label for each instance; got.* skip"):
+            learner.teach([0, 1, 2], labels)
+    assert vars(learner) == before
+
+
+def test_a_label_of_a_class_without_weight_is_recorded():
+    learner = make(LaplaceUpdateClassifier(class_weight={2: 0.0}))
+    learner.query()
+    before = learner.predict_proba(X)
+    learner.teach(100, 2)
+    assert learner.labels_.label.tolist() == [2]
+    np.testing.assert_array_equal(learner.predict_proba(X), before)
+    state = learner.pool_.state_under(learner.estimator_)
+    np.testing.assert_allclose(state.predict_proba(), learner.predict_proba(X_pool))
+
+
+@pytest.mark.parametrize(
+    ("estimator", "refit_every"),
+    [
+        (LogisticRegression(), 1),
+        (make_pipeline(StandardScaler(), LaplaceUpdateClassifier()), 1),
+        (SGDClassifier(loss="log_loss", random_state=0), 1),
+        (SGDClassifier(loss="log_loss", random_state=0), None),
+        (LaplaceUpdateClassifier(class_weight="balanced"), 1),
+        (LaplaceUpdateClassifier(), 1),
+    ],
+)
+def test_a_journal_of_other_settings(tmp_path, estimator, refit_every):
+    """What updates have learnt is fitted on where the settings ask for it."""
+    path = tmp_path / "labels.sqlite"
+    rows = [0, 60, 1, 61, 100, 101, 2]
+    with ActiveLearner(LaplaceUpdateClassifier(), RandomSampling(), X, journal=path) as learner:
+        for i in rows:
+            learner.teach(i, y[i])
+    with ActiveLearner(
+        estimator, RandomSampling(), X, journal=path, refit_every=refit_every
+    ) as learner:
+        assert learner.labels_.position.tolist() == rows
+        expected = clone(estimator).fit(X[rows], y[rows])
+        np.testing.assert_allclose(learner.predict_proba(X), expected.predict_proba(X))
+        learner.teach(3, y[3])
+        answers, history = learner.predict_proba(X), learner.history_
+    with ActiveLearner(
+        estimator, RandomSampling(), X, journal=path, refit_every=refit_every
+    ) as learner:
+        np.testing.assert_array_equal(learner.predict_proba(X), answers)
+        pd.testing.assert_frame_equal(learner.history_, history)
+
+
+def test_an_array_pool_beside_initial_frames():
+    frame = pd.DataFrame(X[START], columns=list("abcd"))
+    learner = make(LogisticRegression(), X_initial=frame, refit_every=1)
+    learner.teach(3, y_pool[3])
+    expected = LogisticRegression().fit(np.r_[X[START], X_pool[[3]]], np.r_[y[START], y_pool[[3]]])
+    named = pd.DataFrame(X, columns=list("abcd"))
+    np.testing.assert_allclose(learner.predict_proba(named), expected.predict_proba(X))
+
+
+def test_the_pool_of_a_prior_by_scale_is_extracted_once():
+    network = Passes()
+    learner = ActiveLearner(
+        LaplaceUpdateClassifier(network, prior_precision="scale"),
+        MarginSampling(),
+        X_pool,
+        classes=range(3),
+        random_state=0,
+    )
+    for _ in range(5):
+        i = learner.query()[0]
+        learner.teach(i, y_pool[i])
+    learner.refit().query()
+    assert network.sizes.count(len(X_pool)) == 1
+    assert sum(network.sizes) <= len(X_pool) + 10  # and a few rows to look at

@@ -131,7 +131,9 @@ def test_predictions_follow_weights_of_classes(covariance):
 def test_predictions_follow_parameters_that_change(params):
     clf, pool = fitted(), ScoredPool(X)
     pool.state_under(clf)
-    clf.set_params(**params).partial_fit(X[[20]], y[[20]])
+    clf.set_params(**params)
+    assert_up_to_date(pool, clf)
+    clf.partial_fit(X[[20]], y[[20]])
     assert_up_to_date(pool.after_update(clf, [20], y[[20]]), clf)
 
 

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _num_samples, check_consistent_length
+from sklearn.utils.validation import check_consistent_length
 
 from laplace_al import scores
 from laplace_al.pool import PoolState
@@ -142,14 +142,16 @@ class LookAhead(QueryStrategy):
                 f"{type(self).__name__} simulates posteriors with covariance='shared' or "
                 "'per_class'; got covariance='full'. Use one of these."
             )
-        if _num_samples(self.y_pool) != len(view):
+        y_pool, places = np.asarray(self.y_pool), view.places
+        n_needed = len(view) if places is None else places.max() + 1
+        if len(y_pool) < n_needed or (places is None and len(y_pool) > n_needed):
             raise ValueError(
-                f"y_pool must have a label for each of the {len(view)} rows of X_pool; got "
-                f"{_num_samples(self.y_pool)}."
+                f"y_pool must have a label for each of the {n_needed} rows of X_pool; got "
+                f"{len(y_pool)}."
             )
         check_consistent_length(self.X_eval, self.y_eval)
         evaluation = view.state_of(self.X_eval)
-        targets = _encoded(state, self.y_pool, "y_pool")
+        targets = _encoded(state, y_pool if places is None else y_pool[places], "y_pool")
         eval_targets = _encoded(state, self.y_eval, "y_eval")
         n_groups = len(state.posterior.base)
         numbers_each = n_groups * batches.shape[1] * (len(evaluation) + batches.shape[1])

@@ -132,6 +132,7 @@ class Preselection(QueryStrategy):
         """See :meth:`QueryStrategy.settle`: the wrapped strategy chooses among the leaders."""
         order = np.argsort(leaders.positions)
         view = view_of(_safe_indexing(leaders.rows, order))
+        view.places = leaders.positions[order]
         positions, own = self._chosen(view, n_instances, rng)
         utilities = np.empty(len(order))
         utilities[order] = own

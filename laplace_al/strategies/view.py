@@ -201,6 +201,8 @@ class PoolView:
 
     # whether predictions are those of the state, whatever the learner's are
     _goes_by_state = False
+    # where the rows are in the pool of the query; None if they are all of it
+    places: NDArray[np.int64] | None = None
     # the view that this one is a part of, and where
     _whole: "tuple[PoolView, NDArray[np.int64]] | None" = None
     # the view before any label was supposed, and where they have been since
@@ -318,6 +320,7 @@ class PoolView:
             vars(part).pop(name, None)
         part.X = _safe_indexing(self.X, positions)
         part._whole, part._first = (self, positions), None
+        part.places = positions if self.places is None else self.places[positions]
         return part
 
     def after(self, position: int, state: PoolState | None) -> Self:

@@ -5,7 +5,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, zero_one_loss
 
 from laplace_al import LaplaceUpdateClassifier
-from laplace_al.strategies import LookAhead
+from laplace_al.strategies import LookAhead, MarginSampling, Preselection
 from laplace_al.strategies.view import PoolView
 
 
@@ -101,3 +101,15 @@ def test_learners_that_cannot_be_simulated():
         LookAhead(X_eval, y_eval, y).query(clf, X)
     with pytest.raises(TypeError, match="LookAhead needs the posterior"):
         LookAhead(X_eval, y_eval, y).query(LogisticRegression().fit(X, y), X)
+
+
+def test_among_candidates_labels_are_those_of_their_rows():
+    clf, X, y, X_eval, y_eval = problem()
+    ahead = LookAhead(X_eval, y_eval, y, random_state=0)
+    chosen = Preselection(ahead, MarginSampling(), n_candidates=15, random_state=0).query(clf, X, 1)
+    candidates = np.sort(MarginSampling().query(clf, X, 15))
+    losses = ahead.losses(PoolView(clf, X), candidates[:, None])
+    assert chosen[0] in candidates
+    assert losses[np.flatnonzero(candidates == chosen[0])] == losses.min()
+    with pytest.raises(ValueError, match=r"y_pool must have a label for each of the \d+ rows"):
+        Preselection(LookAhead(X_eval, y_eval, y[:5]), n_candidates=15).query(clf, X, 1)

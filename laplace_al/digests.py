@@ -24,7 +24,7 @@ from laplace_al.typing import Instances
 _N_DIGESTED = 1000  # rows of a pool that tell it from others
 
 
-def sample_digest(X: Instances) -> str:
+def sample_digest(X: Instances, *, of_objects: bool = True) -> str:
     """A fingerprint of a pool: of up to 1000 of its rows, at even distances.
 
     A journal is to open at once, however large its pool. What has to tell all data apart is
@@ -33,6 +33,10 @@ def sample_digest(X: Instances) -> str:
     Parameters
     ----------
     X : array-like or sparse matrix of shape (n_pool, ...)
+        Of objects that :func:`data_digest` refuses, no more is seen than their type.
+    of_objects : bool, default=True
+        Whether to look at what is no array of numbers or texts: times, paths, missing values,
+        dicts, images of several sizes. False is what the digest was in files of journals before.
 
     Returns
     -------
@@ -53,16 +57,32 @@ def sample_digest(X: Instances) -> str:
         parts = [*places, held.astype(np.float64)]
         return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
     some = _safe_indexing(X, rows) if n else []
-    if isinstance(some, pd.DataFrame):
-        some = some.to_numpy()
-    values = np.asarray(some)
+    values = _values(some)
     if values.dtype.kind in "biuf":
         content = np.ascontiguousarray(values, dtype=np.float64).tobytes()
     elif values.dtype.kind in "US" or all(map(_is_plain, values.ravel().tolist())):
         content = json.dumps(values.tolist(), default=str).encode()
+    elif of_objects:
+        content = json.dumps(list(map(_form_or_type, values.ravel().tolist()))).encode()
     else:
-        content = b""  # objects of which no more is known than how many they are
+        content = b""
     return hashlib.sha256(content).hexdigest()
+
+
+def _values(rows: Any) -> NDArray[Any]:
+    """An array of what rows hold, or of the rows themselves if they differ in shape."""
+    if isinstance(rows, pd.DataFrame):
+        rows = rows.to_numpy()
+    with contextlib.suppress(*_NO_NUMBERS):
+        return np.asarray(rows)
+    return np.fromiter(rows, dtype=object)
+
+
+def _form_or_type(value: object) -> Any:
+    try:
+        return _form(value)
+    except TypeError:
+        return [type(value).__name__]
 
 
 def data_digest(X: Any) -> str:
@@ -102,8 +122,10 @@ _BLOCK_BYTES, _BLOCK_ROWS = 2**24, 4096
 _PLAIN = (
     *(str, bytes, numbers.Number, pathlib.PurePath),
     *(datetime.date, datetime.time, datetime.timedelta),  # and those of pandas
-    *(type(None), type(pd.NA), type(pd.NaT)),
+    *(pd.Interval, pd.Period, type(None), type(pd.NA), type(pd.NaT)),
 )
+# What NumPy and torch raise of rows that are no numbers, or not of one shape.
+_NO_NUMBERS = (TypeError, ValueError, RuntimeError, OverflowError)
 
 
 def _content(X: Any) -> Iterator[bytes | memoryview]:
@@ -155,8 +177,7 @@ def _content_of_array(X: Any) -> Iterator[bytes | memoryview]:
 def _content_of_rows(rows: list[Any]) -> Iterator[bytes | memoryview]:
     values = np.empty(0, dtype=object)
     if isinstance(rows[0], numbers.Number | list | tuple):
-        # what NumPy and torch raise of rows that are no numbers
-        with contextlib.suppress(TypeError, ValueError, RuntimeError, OverflowError):
+        with contextlib.suppress(*_NO_NUMBERS):
             values = np.asarray(rows)
     if values.dtype.kind in "biuf":  # at a fraction of the time
         yield from _content(values)

@@ -50,7 +50,8 @@ CREATE TABLE events (
     row INTEGER
 );
 {_LABELS}"""
-# version 1 had no rows: a label was told by its position, and what had none stayed as it was
+# version 1 had no rows: a label was told by its position, and what had none stayed as it was; its
+# digest of the pool was the same for all objects
 _UPGRADE = f"""
 ALTER TABLE events ADD COLUMN row INTEGER;
 DROP VIEW IF EXISTS labels;
@@ -244,7 +245,11 @@ class Journal:
         rows = [(event.row, id_) for event, (id_,) in zip(record.events, ids, strict=True)]
         _execute(connection, _UPGRADE)
         connection.executemany("UPDATE events SET row = ? WHERE id = ?", rows)
-        connection.execute("UPDATE meta SET value = ? WHERE name = 'version'", [_VERSION])
+        changed = {"version": _VERSION, "digest": sample_digest(self._X_pool)}
+        connection.executemany(
+            "UPDATE meta SET value = :value WHERE name = :name",
+            [{"name": name, "value": value} for name, value in changed.items()],
+        )
 
     def _check(self, connection: sqlite3.Connection, tables: set[str]) -> None:
         if tables and not {"meta", "events"} <= tables:
@@ -259,7 +264,8 @@ class Journal:
                 f"{_VERSION}, which this laplace_al reads. Upgrade laplace_al."
             )
         n_pool = _num_samples(self._X_pool)
-        if (meta["n_pool"], meta["digest"]) != (n_pool, sample_digest(self._X_pool)):
+        digest = sample_digest(self._X_pool, of_objects=meta["version"] > 1)
+        if (meta["n_pool"], meta["digest"]) != (n_pool, digest):
             raise ValueError(
                 f"journal={str(self.path)!r} is of another pool, of {meta['n_pool']} instances; "
                 f"X_pool has {n_pool}. Its positions mean nothing here: pass the pool that it was "

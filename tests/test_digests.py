@@ -1,3 +1,4 @@
+import copy
 import datetime
 import functools
 import pathlib
@@ -6,6 +7,7 @@ import sys
 
 import numpy as np
 import pandas as pd
+import PIL.Image
 import polars as pl
 import pytest
 import torch
@@ -22,6 +24,25 @@ from laplace_al.digests import data_digest, fingerprint, sample_digest
 from laplace_al.strategies import MarginSampling
 
 X = np.arange(12.0).reshape(6, 2)
+
+
+DATES = pd.to_datetime(["2026-01-01 00:00", "2026-01-02 03:04", None])
+OBJECTS = {
+    "paths": [pathlib.Path(name) for name in "abc"],
+    "dicts": [{"text": name, "ids": [1]} for name in "abc"],
+    "frame with times": pd.DataFrame({"a": [1.0, 2.0, 3.0], "b": DATES}),
+    "frame with times alone": pd.DataFrame({"b": DATES.tz_localize("UTC")}),
+    "days": np.array(["2026-01-01", "2026-01-02", "2026-01-03"], dtype="datetime64[D]"),
+    "periods": pd.DataFrame({"a": pd.period_range("2026-01", periods=3, freq="M")}),
+    "intervals": pd.DataFrame({"a": pd.cut([1, 2, 3], 3)}),
+    "texts that may be missing": pd.DataFrame({"a": ["x", pd.NA, "y"]}, dtype="string"),
+    "integers that may be missing": pd.DataFrame({"a": [1, pd.NA, 2]}, dtype="Int64"),
+    "images of several sizes": [PIL.Image.new("L", (i, 2), 7 * i) for i in (1, 2, 3)],
+    "images of one size but for a row": [PIL.Image.new("L", (2, i), i) for i in (2, 2, 3)],
+    "arrays of several sizes": [np.arange(i) for i in (1, 2, 3)],
+    "tensors of several sizes": [torch.arange(float(i)).requires_grad_() for i in (1, 2, 3)],
+    "tokens": [[1, 2], [3], [4, 5, 6]],
+}
 
 
 class TestSampleDigest:
@@ -57,8 +78,19 @@ class TestSampleDigest:
         assert sample_digest(large) == sample_digest(alike[0]) == sample_digest(alike[1])
         assert sample_digest(large.astype(np.float32)) == sample_digest(alike[2])
 
+    @pytest.mark.parametrize("kind", OBJECTS)
+    def test_objects_are_told_apart(self, kind):
+        pool = OBJECTS[kind]
+        order = [2, 1, 0]
+        other = pool.iloc[order] if isinstance(pool, pd.DataFrame) else [pool[i] for i in order]
+        same = copy.deepcopy(pool)
+        assert sample_digest(pool) == sample_digest(same) != sample_digest(other)
+
     def test_objects_of_no_known_content(self):
         assert sample_digest([object()]) == sample_digest([object()])
+        columns = {"a": ["x", "y"], "b": [object(), object()]}
+        frame = pd.DataFrame(columns)
+        assert sample_digest(frame) == sample_digest(frame[:]) != sample_digest(frame[::-1])
 
 
 def network(seed):

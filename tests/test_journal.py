@@ -1,10 +1,12 @@
 import datetime
+import pathlib
 import sqlite3
 import subprocess
 import sys
 
 import numpy as np
 import pandas as pd
+import PIL.Image
 import polars as pl
 import pytest
 
@@ -142,6 +144,28 @@ def test_a_closed_journal(path):
         journal.append([Event("skip", 0, time=NOW)])
 
 
+@pytest.mark.parametrize(
+    "pool",
+    [
+        [pathlib.Path(name) for name in "abc"],
+        [{"text": name} for name in "abc"],
+        [[1, 2], [3], [4, 5, 6]],
+        [PIL.Image.new("L", (i, 2)) for i in (1, 2, 3)],
+    ],
+)
+def test_a_learner_on_another_order_of_objects(path, pool):
+    settings = LaplaceUpdateClassifier(numbers_of), RandomSampling()
+    with ActiveLearner(*settings, pool, journal=path) as learner:
+        learner.teach([0, 1], ["cat", "dog"])
+    with pytest.raises(ValueError, match="is of another pool"):
+        ActiveLearner(*settings, pool[::-1], journal=path)
+    ActiveLearner(*settings, list(pool), journal=path).close()
+
+
+def numbers_of(items):
+    return np.arange(len(items), dtype=float)[:, None]
+
+
 @pytest.mark.parametrize("other", [X[:5], X + 1, X[::-1]])
 def test_another_pool(path, other):
     Journal(path, X).close()
@@ -198,29 +222,33 @@ CREATE VIEW labels AS
 """
 
 
+def write_version_1(path, digest):
+    """A journal as it was written before labels had rows."""
+    entries = {"version": 1, "n_pool": 6, "digest": digest, "label_kind": "U"}
+    time = NOW.isoformat()
+    events = [
+        (1, "label", 4, "cat", time, None),
+        (1, "label", None, "cat", time, "[0.5, 1.5]"),
+        (1, "label", 2, "dog", time, None),
+        (1, "refit", None, None, time, None),
+        (2, "skip", 5, None, time, None),
+        (3, "relabel", 4, "cow", time, None),
+    ]
+    with sqlite3.connect(path) as connection:
+        connection.executescript(SCHEMA_OF_VERSION_1)
+        connection.executemany("INSERT INTO meta VALUES (?, ?)", entries.items())
+        connection.executemany(
+            "INSERT INTO events (batch, action, position, label, time, instance)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            events,
+        )
+    connection.close()
+
+
 class TestVersion1:
     @pytest.fixture
     def old(self, path):
-        """A journal as it was written before labels had rows."""
-        entries = {"version": 1, "n_pool": 6, "digest": sample_digest(X), "label_kind": "U"}
-        time = NOW.isoformat()
-        events = [
-            (1, "label", 4, "cat", time, None),
-            (1, "label", None, "cat", time, "[0.5, 1.5]"),
-            (1, "label", 2, "dog", time, None),
-            (1, "refit", None, None, time, None),
-            (2, "skip", 5, None, time, None),
-            (3, "relabel", 4, "cow", time, None),
-        ]
-        with sqlite3.connect(path) as connection:
-            connection.executescript(SCHEMA_OF_VERSION_1)
-            connection.executemany("INSERT INTO meta VALUES (?, ?)", entries.items())
-            connection.executemany(
-                "INSERT INTO events (batch, action, position, label, time, instance)"
-                " VALUES (?, ?, ?, ?, ?, ?)",
-                events,
-            )
-        connection.close()
+        write_version_1(path, sample_digest(X))
         return path
 
     def read(self, path, query):
@@ -257,6 +285,15 @@ class TestVersion1:
         journal.close()
         assert self.read(old, "SELECT value FROM meta WHERE name = 'version'") == [(1,)]
         assert len(Journal(old, X).batches()) == 3
+
+    def test_of_objects_it_tells_another_pool_once_it_is_up_to_date(self, path):
+        pool = [pathlib.Path(name) for name in "abcdef"]
+        write_version_1(path, sample_digest(pool, of_objects=False))
+        journal = Journal(path, pool)
+        journal.append([Event("unlabel", 2, None, NOW, row=2)])
+        reopened(journal, pool).close()
+        with pytest.raises(ValueError, match="is of another pool"):
+            Journal(path, pool[::-1])
 
     def test_a_learner_goes_on(self, old):
         settings = LaplaceUpdateClassifier(), RandomSampling(), X

@@ -1,14 +1,20 @@
 """Digests of data and of parameters, the same in every process."""
 
 import contextlib
+import copyreg
 import datetime
+import dis
 import hashlib
 import inspect
+import itertools
 import json
 import math
 import numbers
+import operator
 import pathlib
-from collections.abc import Iterator, Mapping
+import sys
+import types
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -231,10 +237,12 @@ def _is_plain(value: object) -> bool:
 
 
 def fingerprint(value: object) -> str:
-    """A digest that tells parameters apart: of estimators, networks, arrays, texts and numbers.
+    """A digest that tells parameters apart: of estimators, networks, callables, arrays and texts.
 
-    Of an object that it does not know, it sees the class, and the ``repr`` unless that has an
-    address in it. So it is the same in another process.
+    The same in another process and after pickling. Of an estimator it sees the parameters and all
+    that it has learnt, of a network the weights, of other objects what pickle would write. Of a
+    class it sees the name, of a function that a module has the name and the code, and of others,
+    those of ``__main__`` too, the code, the closure, the defaults and the globals in use.
 
     Parameters
     ----------
@@ -245,6 +253,11 @@ def fingerprint(value: object) -> str:
     str
         16 hexadecimal digits.
 
+    Raises
+    ------
+    TypeError
+        If it is, or holds, what cannot be told from others: a lock, a file, a connection.
+
     Examples
     --------
     >>> from laplace_al.strategies import MarginSampling
@@ -252,48 +265,130 @@ def fingerprint(value: object) -> str:
     >>> fingerprint(one) == fingerprint(MarginSampling(random_state=0)) != fingerprint(other)
     True
     """
-    return hashlib.sha256(json.dumps(_plain(value)).encode()).hexdigest()[:16]
+    return hashlib.sha256(_print(value, {}).encode()).hexdigest()[:16]
 
 
-def _plain(value: Any) -> Any:
-    """Nested lists of texts."""
+def _print(value: Any, known: dict[int, tuple[object, str]]) -> str:
+    """A text of one's own for a value.
+
+    Those of objects are known by id, beside the object itself so that no other can get its place;
+    within itself, an object is known by how many came before it.
+    """
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, str | bytes | numbers.Number):
         return repr(value)
+    if id(value) not in known:
+        known[id(value)] = value, f"number {len(known)}"
+        prints = [_print(part, known) for part in _parts(value)]
+        if isinstance(value, set | frozenset):
+            prints.sort()
+        known[id(value)] = value, hashlib.sha256(json.dumps(prints).encode()).hexdigest()
+    return known[id(value)][1]
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    """What an object consists of."""
     if isinstance(value, Mapping):
-        return [[str(name), _plain(content)] for name, content in value.items()]
-    if isinstance(value, set | frozenset):
-        return sorted(map(repr, value))
-    if isinstance(value, list | tuple):
-        return [_plain(content) for content in value]
-    if isinstance(value, torch.Tensor):
-        value = value.numpy(force=True)
+        return itertools.chain.from_iterable(value.items())
+    if isinstance(value, list | tuple | set | frozenset):
+        return value
+    if isinstance(value, torch.Tensor) or sparse.issparse(value):
+        return [data_digest(value)]
     if isinstance(value, np.ndarray | pd.DataFrame | pd.Series):
-        return _plain_array(np.asarray(value))
-    if sparse.issparse(value):
-        return data_digest(value)
-    if inspect.isroutine(value) or isinstance(value, type):
-        return f"{value.__module__}.{value.__qualname__}"
-    return [_plain(type(value)), *_plain_object(value)]
-
-
-# By skorch nets and by linear models, ours included, that come fitted.
-_LEARNT = ("module_", "coef_", "intercept_")
-
-
-def _plain_array(values: NDArray[Any]) -> list[Any]:
-    if values.dtype.kind == "O":
-        return [str(values.shape), _plain(values.ravel().tolist())]
-    content = np.ascontiguousarray(values).tobytes()
-    return [str(values.shape), str(values.dtype), hashlib.sha256(content).hexdigest()]
-
-
-def _plain_object(value: Any) -> list[Any]:
+        return _parts_of_array(np.asarray(value))
+    if isinstance(value, type):
+        return [value.__module__, value.__qualname__]
+    if isinstance(value, types.ModuleType):
+        return [value.__name__]
+    if isinstance(value, types.MethodType):
+        return [value.__func__, value.__self__]
+    if isinstance(value, types.FunctionType):
+        return _parts_of_function(value)
+    if isinstance(value, types.CodeType):
+        return [value.co_code, value.co_names, value.co_consts]
     if hasattr(value, "get_params"):
-        learnt = [getattr(value, name, None) for name in _LEARNT]
-        return [_plain(value.get_params(deep=False)), _plain(learnt)]
+        return [type(value), value.get_params(deep=False), _learnt(value)]
     if hasattr(value, "state_dict"):
-        return [_plain(value.state_dict())]
+        return [type(value), value.state_dict(), _text(value)]
+    return _pickled(value)
+
+
+def _parts_of_array(values: NDArray[Any]) -> list[Any]:
+    if values.dtype.kind in "OV":  # bytes of which are addresses, or between the fields
+        return [values.shape, *values.ravel().tolist()]
+    return [data_digest(values)]
+
+
+def _parts_of_function(function: types.FunctionType) -> list[Any]:
+    if _is_of_a_module(function):
+        code = inspect.unwrap(function).__code__
+        return [function.__module__, function.__qualname__, code]
+    return [
+        *(function.__code__, function.__defaults__, function.__kwdefaults__),
+        *_contents(function.__closure__ or ()),
+        _globals_in_use(function),
+    ]
+
+
+def _is_of_a_module(function: types.FunctionType) -> bool:
+    """Whether an import gives the function, as it does in another process; a script is none."""
+    if function.__module__ == "__main__":
+        return False
+    with contextlib.suppress(AttributeError):
+        found = operator.attrgetter(function.__qualname__)(sys.modules.get(function.__module__))
+        return found is function
+    return False
+
+
+def _contents(cells: tuple[types.CellType, ...]) -> Iterator[Any]:
+    """Of the variables of a closure; those that have no value yet count as none."""
+    for cell in cells:
+        with contextlib.suppress(ValueError):
+            yield cell.cell_contents
+
+
+def _globals_in_use(function: types.FunctionType) -> dict[str, Any]:
+    names = sorted(_global_names(function.__code__))
+    return {name: function.__globals__[name] for name in names if name in function.__globals__}
+
+
+def _global_names(code: types.CodeType) -> set[str]:
+    """Names of globals that the code, or functions within it, read."""
+    steps = dis.get_instructions(code)
+    within = (const for const in code.co_consts if isinstance(const, types.CodeType))
+    return {step.argval for step in steps if step.opname == "LOAD_GLOBAL"}.union(
+        *map(_global_names, within)
+    )
+
+
+def _learnt(estimator: Any) -> Any:
+    """All that an estimator has besides its parameters; of a skorch net, which has times, less."""
+    if hasattr(estimator, "module_"):
+        return estimator.module_
+    attributes, params = vars(estimator), estimator.get_params(deep=False)
+    return {name: attributes[name] for name in sorted(attributes.keys() - params.keys())}
+
+
+def _text(value: object) -> str:
+    """The ``repr``, unless it has an address in it."""
     text = repr(value)
-    return [] if " at 0x" in text else [text]
+    return "" if " at 0x" in text else text
+
+
+def _pickled(value: Any) -> list[Any]:
+    """What pickle would write of an object."""
+    reduce = copyreg.dispatch_table.get(type(value), operator.methodcaller("__reduce_ex__", 4))
+    try:
+        reduced = reduce(value)
+    except Exception as error:  # any, of code that is not ours
+        raise TypeError(
+            f"results cannot tell an object of type {type(value).__name__} in an estimator, a "
+            f"strategy or a setting from others ({error}), and so not keep its runs. Use there "
+            "numbers, texts, arrays, networks, estimators or objects that pickle takes, without "
+            "locks, files or connections, or leave results out."
+        ) from error
+    if isinstance(reduced, str):  # a name
+        return [getattr(value, "__module__", ""), reduced, getattr(value, "__wrapped__", None)]
+    make, arguments, state, *items = (*reduced, None, None, None)[:5]
+    return [make, arguments, state, *(list(part or ()) for part in items)]

@@ -347,8 +347,9 @@ def compare(
         If names are not distinct, an argument is not what it may be, or ``results`` is a file of
         something else or has runs of these names that were made with other settings or data.
     TypeError
-        If an estimator or a strategy is none, or ``results`` is given and X or y holds objects that
-        cannot be told from others: of a class of one's own, say.
+        If an estimator or a strategy is none, or ``results`` is given and X or y, an estimator, a
+        strategy or a setting holds objects that cannot be told from others: X those of a class of
+        one's own, say, and an extractor a lock or a connection.
     RuntimeError
         If another process uses ``results``.
 

@@ -2,8 +2,11 @@ import copy
 import datetime
 import functools
 import pathlib
+import pickle
+import re
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pandas as pd
@@ -14,12 +17,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
+from sklearn.decomposition import PCA
+from sklearn.ensemble import RandomForestRegressor
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics import accuracy_score, f1_score, make_scorer
+from sklearn.neighbors import KNeighborsTransformer
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from torch import nn
 
-from laplace_al import LaplaceUpdateClassifier
+from laplace_al import LaplaceUpdateClassifier, TorchFeatures
 from laplace_al.digests import data_digest, fingerprint, sample_digest
 from laplace_al.strategies import MarginSampling
 
@@ -140,17 +147,138 @@ def test_fingerprints_tell_apart(same, other):
     assert fingerprint(same()) != fingerprint(other())
 
 
+class Encoder:
+    """What makes features by what it holds."""
+
+    def __init__(self, scale, itself=False):
+        self.scale = np.full(3, scale)
+        self.itself = self if itself else None
+
+    def encode(self, X):
+        return self.scale * X
+
+    __call__ = encode
+
+
+class Slots:
+    __slots__ = ("scale",)
+
+    def __init__(self, scale):
+        self.scale = scale
+
+
+A, B = np.random.default_rng(0).normal(size=(2, 30, 4))
+TEXTS = [["to be", "or not to be"], ["to be to", "or not"]]  # of one vocabulary
+OF_GLOBALS = [{"__name__": "__main__", "scale": scale} for scale in (1, 2)]
+for names in OF_GLOBALS:
+    exec("def scaled(X): return [scale * x for x in X]\nf = lambda X: scaled(X)", names)
+# what differs by a number only, made of the first or of the second
+EXTRACTORS = {
+    "method": [Encoder(1).encode, Encoder(3).encode],
+    "object that is called": [Encoder(1), Encoder(3)],
+    "object within itself": [Encoder(1, itself=True), Encoder(3, itself=True)],
+    "object with slots": [Slots(1), Slots(3)],
+    "partial": [functools.partial(np.multiply, A), functools.partial(np.multiply, B)],
+    "partial by keyword": [functools.partial(np.sum, axis=axis) for axis in (0, 1)],
+    "scaler": [StandardScaler().fit(A), StandardScaler().fit(B)],
+    "components": [PCA(2).fit(A), PCA(2).fit(B)],
+    "pipeline": [make_pipeline(StandardScaler(), PCA(2)).fit(each) for each in (A, B)],
+    "method of a pipeline": [make_pipeline(PCA(2)).fit(each).transform for each in (A, B)],
+    "texts": [TfidfVectorizer().fit(each) for each in TEXTS],
+    "neighbours": [KNeighborsTransformer().fit(each) for each in (A, B)],
+    "forest": [RandomForestRegressor(3, random_state=0).fit(A, each[:, 0]) for each in (A, B)],
+    "keywords": [FunctionTransformer(np.sum, kw_args={"axis": axis}) for axis in (0, 1)],
+    "features": [TorchFeatures(PCA(2).fit(each)).fit(A) for each in (A, B)],
+    "network": [network(0), network(1)],
+    "method of a network": [network(0).forward, network(1).forward],
+    "half precision": [network(0).to(torch.bfloat16), network(1).to(torch.bfloat16)],
+    "other layers": [nn.Sequential(nn.ReLU()), nn.Sequential(nn.Tanh())],
+    "random generator": [np.random.default_rng(seed) for seed in (0, 1)],
+    "pattern": [re.compile("a"), re.compile("b")],
+    "records": [np.array([(n, 0.5)], dtype=[("n", "i4"), ("x", "f8")]) for n in (1, 2)],
+}
+FUNCTIONS = {
+    "other code": [lambda X: X + 1, lambda X: X - 1],
+    "another number": [lambda X: X + 1, lambda X: X + 2],
+    "another attribute": [lambda X: X.min, lambda X: X.max],
+    "other code within": [lambda X: [x + 1 for x in X], lambda X: [x + 2 for x in X]],
+    "closure": [(lambda e: lambda X: e.encode(X))(Encoder(scale)) for scale in (1, 3)],
+    "default": [(lambda s: lambda X, s=s: s * X)(scale) for scale in (A, B)],
+    "keyword": [(lambda s: lambda X, *, s=s: s * X)(scale) for scale in (A, B)],
+    "globals of a script": [names["f"] for names in OF_GLOBALS],
+}
+
+
+@pytest.mark.parametrize("kind", [*EXTRACTORS, *FUNCTIONS])
+def test_fingerprints_tell_extractors_apart(kind):
+    one, other = (EXTRACTORS | FUNCTIONS)[kind]
+    prints = {fingerprint(LaplaceUpdateClassifier(extractor)) for extractor in (one, other)}
+    assert len({*prints, fingerprint(one), fingerprint(other)}) == 4
+
+
+@pytest.mark.parametrize("kind", EXTRACTORS)
+def test_fingerprints_are_those_of_copies(kind):
+    for extractor in EXTRACTORS[kind]:
+        expected = fingerprint(extractor)
+        assert fingerprint(pickle.loads(pickle.dumps(extractor))) == expected
+        assert fingerprint(copy.deepcopy(extractor)) == expected
+
+
+def test_fingerprints_stay_the_same_in_use():
+    def recursive(n):
+        return n and recursive(n - 1)
+
+    classifier = LaplaceUpdateClassifier(StandardScaler().fit(A), memory_size=5)
+    classifier.fit(A, A[:, 0] > 0)
+    before = fingerprint(classifier), fingerprint(recursive)
+    classifier.predict_proba(B)
+    recursive(100)
+    assert (fingerprint(classifier), fingerprint(recursive)) == before
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        threading.Lock(),
+        [{"a": (n for n in range(3))}],
+        functools.partial(len, threading.Lock()),
+        (lambda lock: lambda X: lock)(threading.Lock()),
+        LaplaceUpdateClassifier(FunctionTransformer(kw_args={"lock": threading.Lock()})),
+    ],
+)
+def test_what_fingerprints_cannot_tell_apart_is_refused(value):
+    match = "results cannot tell an object of type .* from others .* or leave results out"
+    with pytest.raises(TypeError, match=match):
+        fingerprint(value)
+
+
+SCRIPT = """
+import functools, sys
+import numpy as np
+from sklearn.decomposition import PCA
+from sklearn.ensemble import RandomForestRegressor
+from sklearn.metrics import f1_score, make_scorer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from laplace_al import LaplaceUpdateClassifier
+from laplace_al.digests import fingerprint
+class Encoder:
+    def __init__(self): self.kinds = {"b", "a", "c"}
+    def encode(self, X): return scaled(X)
+def scaled(X): return [scale * x for x in X if x in {"a", "b", "c"}]
+scale, A = 2.0, np.random.default_rng(0).normal(size=(30, 4))
+print([fingerprint(each) for each in (
+    [LaplaceUpdateClassifier(np.tanh), object(), len, {"b", "a", "c"}], Encoder(), Encoder().encode,
+    functools.partial(scaled, A=A), make_pipeline(StandardScaler(), PCA(2)).fit(A), lambda X: f(X),
+    RandomForestRegressor(2, random_state=0).fit(A, A), make_scorer(f1_score, average="macro"),
+)])
+"""
+
+
 @pytest.mark.slow
 def test_fingerprints_are_those_of_another_process():
-    code = (
-        "from laplace_al import LaplaceUpdateClassifier\n"
-        "from laplace_al.digests import fingerprint\n"
-        "import numpy as np\n"
-        "def f(): pass\n"
-        "print(fingerprint([LaplaceUpdateClassifier(np.tanh), {'b', 'a', 'c'}, object(), len]))"
-    )
     done = [
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
         for _ in range(2)
     ]
     assert done[0].stdout == done[1].stdout

@@ -1,3 +1,4 @@
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 from joblib import parallel_config
 from scipy.sparse import csr_matrix, issparse
 from sklearn.datasets import load_iris
+from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, make_scorer
 from sklearn.model_selection import ShuffleSplit, train_test_split
@@ -539,6 +541,20 @@ class TestResults:
             small(estimator, data=data, results=path)
         assert n_runs.runs == 0
         small(estimator, data=data)
+
+    def test_another_extractor_is_refused(self, path, n_runs):
+        for _ in range(2):
+            small(LaplaceUpdateClassifier(PCA(2).fit(X)), results=path, n_repeats=1)
+        assert n_runs.runs == 2
+        with pytest.raises(ValueError, match="made with other settings or data"):
+            small(LaplaceUpdateClassifier(PCA(2).fit(X[:100])), results=path, n_repeats=1)
+
+    def test_an_extractor_of_no_known_content_is_refused(self, path, n_runs):
+        lock = threading.Lock()
+        estimator = LaplaceUpdateClassifier(lambda rows: (lock, rows)[1])
+        with pytest.raises(TypeError, match=r"object of type lock .* or leave results out"):
+            small(estimator, results=path)
+        assert n_runs.runs == 0
 
     def test_other_columns_are_refused(self, path):
         small(results=path)

@@ -17,6 +17,7 @@ from torch import nn
 from laplace_al.archive import read_archive, write_archive
 from laplace_al.calibration import Calibration
 from laplace_al.devices import available_device
+from laplace_al.digests import fingerprint
 from laplace_al.features import TorchFeatures
 from laplace_al.fitting import LooScore
 from laplace_al.labels import distinct_classes
@@ -167,7 +168,8 @@ class SaveLoadMixin:
         Warns
         -----
         UserWarning
-            If the weights of the network differ from those at the time of saving.
+            If the weights of the network differ from those at the time of saving, or what another
+            extractor holds: what a transformer has learnt, the code of a function.
 
         See Also
         --------
@@ -251,6 +253,7 @@ class _Description(NamedTuple):
     layer_in_use: str | None
     n_features: int
     weights: str | None  # SHA-256 of those of a network
+    content: str | None = None  # fingerprint of what is no network, where one can be had
 
 
 @contextlib.contextmanager
@@ -430,7 +433,14 @@ def _described(extractor: TorchFeatures) -> "_Description":
         extractor.layer_,
         int(extractor._n_features_out),
         None if network is None else _digest_of_weights(network),
+        None if network is not None else _content(extractor.feature_extractor),
     )
+
+
+def _content(feature_extractor: Any) -> str | None:
+    with contextlib.suppress(TypeError):  # of what cannot be told from others
+        return fingerprint(feature_extractor)
+    return None
 
 
 def _attach(extractor: TorchFeatures, described: "_Description") -> None:
@@ -450,6 +460,16 @@ def _attach(extractor: TorchFeatures, described: "_Description") -> None:
             f"feature_extractor {type(network).__name__} has other weights than when the "
             "classifier was saved: it was trained on, cast or initialised anew. The features "
             "differ, and what was learnt on the old ones may mean nothing on these.",
+            UserWarning,
+            stacklevel=3,
+        )
+    if described.content is not None and _content(extractor.feature_extractor) != described.content:
+        warnings.warn(
+            f"feature_extractor {type(extractor.feature_extractor).__name__} is not what it was "
+            "when the classifier was saved: it was fitted on other data, has other settings or "
+            "code, or comes from another module or version of its library or of Python. If the "
+            "features differ, what was learnt on the old ones may mean nothing on these; if they "
+            "are the same, save the classifier again.",
             UserWarning,
             stacklevel=3,
         )

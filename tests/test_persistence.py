@@ -1,7 +1,9 @@
 import contextlib
 import copy
+import functools
 import json
 import pickle
+import threading
 
 import joblib
 import numpy as np
@@ -12,7 +14,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
+from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from laplace_al import LaplaceUpdateClassifier, TorchFeatures
@@ -222,6 +227,38 @@ class TestExtractor:
         with pytest.warns(UserWarning, match="Sequential has other weights than when") as record:
             LaplaceUpdateClassifier.load(tmp_path / "clf", network(seed=1))
         assert record[0].filename == __file__
+
+    @pytest.mark.parametrize(
+        "made",
+        [
+            lambda rows: PCA(4).fit(rows),
+            lambda rows: make_pipeline(StandardScaler(), PCA(4)).fit(rows),
+            lambda rows: PCA(4).fit(rows).transform,
+            lambda rows: functools.partial(np.subtract, rows.mean(0)),
+            lambda rows: lambda A: A - rows.mean(0),
+            lambda rows: TorchFeatures(PCA(4).fit(rows)),
+        ],
+    )
+    def test_what_has_learnt_from_other_data_warns(self, made, tmp_path):
+        clf, A, b = taught(extractor=made(X))
+        check_twins(clf, saved(clf, tmp_path, made(X)), A, b)
+        with pytest.warns(UserWarning, match="is not what it was when the .* save") as record:
+            LaplaceUpdateClassifier.load(tmp_path / "clf.safetensors", made(X[:100]))
+        assert record[0].filename == __file__
+
+    def test_what_cannot_be_told_apart_does_not(self, tmp_path):
+        lock = threading.Lock()
+        clf, A, b = taught(extractor=lambda A: (lock, A)[1])
+        check_twins(clf, saved(clf, tmp_path, np.array), A, b)
+
+    def test_a_file_that_does_not_say_what_its_extractor_holds(self, tmp_path):
+        clf, A, b = taught(extractor=PCA(4).fit(X))
+        clf.save(tmp_path / "clf")
+        document, tensors = read_archive(tmp_path / "clf")
+        del document["extractor"]["content"]
+        write_archive(tmp_path / "clf", document, tensors)
+        check_twins(clf, LaplaceUpdateClassifier.load(tmp_path / "clf", PCA(4).fit(X)), A, b)
+        LaplaceUpdateClassifier.load(tmp_path / "clf", PCA(4).fit(X[:100]))
 
     @pytest.mark.parametrize(
         ("extractor", "given", "match"),

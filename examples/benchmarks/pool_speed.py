@@ -50,7 +50,7 @@ def rescoring(repeats):
 
         def anew(pool=pool):
             logits = pool.project(pool.posterior.mean)
-            return logits, pool._fresh_variance()
+            return logits, pool._fresh_variances()
 
         seconds = interleaved(observe, one_pass, repeats=repeats)
         report(

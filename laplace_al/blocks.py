@@ -87,18 +87,33 @@ def check_whole(X: Any) -> None:
         ...
     TypeError: X must be whole, an array or what the feature extractor takes; got list_iterator...
     """
-    has_targets = (
-        isinstance(X, data.Dataset)
-        and not is_stream(X)
-        and _num_samples(X) > 0
-        and isinstance(X[0], tuple)
-    )
-    if has_targets or is_stream(X):
+    if is_stream(X) or has_targets(X):
         raise TypeError(
             "X must be whole, an array or what the feature extractor takes; got "
             f"{type(X).__name__}. Predictions alone take blocks, as a DataLoader gives them. Put "
             "its inputs into one array, or call partial_fit with one block after the other."
         )
+
+
+def has_targets(X: Any) -> bool:
+    """Whether inputs are a torch ``Dataset`` that has more than an input at each position.
+
+    Parameters
+    ----------
+    X : object
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> import torch
+    >>> has_targets(data.TensorDataset(torch.ones(2, 1))), has_targets(np.ones((2, 1)))
+    (True, False)
+    """
+    is_map = isinstance(X, data.Dataset) and not is_stream(X)
+    return is_map and _num_samples(X) > 0 and isinstance(X[0], tuple)
 
 
 def blocks_of(X: Any) -> Iterator[Any]:

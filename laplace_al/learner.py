@@ -11,15 +11,15 @@ from typing import Any, Literal, NamedTuple, Self, TypeAlias
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy import sparse
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils.validation import _num_samples, check_consistent_length
 from torch.utils import data
 
-from laplace_al.blocks import comes_in_blocks
+from laplace_al.blocks import comes_in_blocks, concatenated, has_targets
 from laplace_al.classifier import LaplaceUpdateClassifier
+from laplace_al.devices import as_array
 from laplace_al.features import Extracted, KeptFeatures
 from laplace_al.journal import Journal
 from laplace_al.labels import check_labels, class_indices, distinct_classes
@@ -177,20 +177,8 @@ class ActiveLearner:
         # what a refit starts from when the data behind the estimator is not known
         is_all_known = not self.is_fitted or not hasattr(estimator, "partial_fit")
         self._given = None if is_all_known else self.estimator_
-        if self.is_fitted and self._given is None:
-            warnings.warn(
-                f"{type(estimator).__name__} has no partial_fit: what it has learnt is lost when "
-                "it is fitted on the first labels. Pass the data behind it as X_initial and "
-                "y_initial.",
-                UserWarning,
-                stacklevel=2,
-            )
-        if self._given is not None and _is_balanced(estimator):
-            raise ValueError(
-                "class_weight='balanced' needs all labels at once, of which those behind a fitted "
-                f"{type(estimator).__name__} are not known. Pass class_weight as a dict, or it "
-                "unfitted with these as X_initial and y_initial."
-            )
+        if self.is_fitted:
+            _check_fitted(estimator)
         self.pool_ = ScoredPool(X_pool)
         self._kept = KeptFeatures()
         self._n_since_refit = 0
@@ -912,10 +900,9 @@ def _check_pool(X_pool: Any) -> None:
             f"X_pool must have an instance at each position; got a {kind}, which only goes through "
             "them. Pass a Dataset of inputs alone, or an array or list of them."
         )
-    first = X_pool[0] if isinstance(X_pool, data.Dataset) and _num_samples(X_pool) else None
-    if isinstance(first, tuple):
+    if has_targets(X_pool):
         raise TypeError(
-            f"X_pool must hold inputs alone; got a {kind} with a tuple of {len(first)} at each "
+            f"X_pool must hold inputs alone; got a {kind} with a tuple of {len(X_pool[0])} at each "
             "position. Pass [item[0] for item in dataset], or a Dataset that returns no more than "
             "the input."
         )
@@ -951,6 +938,23 @@ def _check_refit_every(refit_every: Any, estimator: BaseEstimator) -> RefitEvery
     return refit_every
 
 
+def _check_fitted(estimator: BaseEstimator) -> None:
+    """Whether an estimator can go on from data that only it knows."""
+    if not hasattr(estimator, "partial_fit"):
+        warnings.warn(
+            f"{type(estimator).__name__} has no partial_fit: what it has learnt is lost when it is "
+            "fitted on the first labels. Pass the data behind it as X_initial and y_initial.",
+            UserWarning,
+            stacklevel=3,
+        )
+    elif _is_balanced(estimator):
+        raise ValueError(
+            "class_weight='balanced' needs all labels at once, of which those behind a fitted "
+            f"{type(estimator).__name__} are not known. Pass class_weight as a dict, or it "
+            "unfitted with these as X_initial and y_initial."
+        )
+
+
 def _is_balanced(estimator: BaseEstimator) -> bool:
     class_weight = getattr(estimator, "class_weight", None)
     return isinstance(class_weight, str) and class_weight == "balanced"
@@ -972,14 +976,9 @@ def _in_order(events: Sequence[Event], inside: Any, outside: list[Any]) -> Any:
 
 
 def _stack(first: Any, second: Any) -> Any:
-    """Rows of two containers of the same kind: frames, lists, arrays or sparse matrices."""
-    if isinstance(first, pd.DataFrame):
-        is_frame = isinstance(second, pd.DataFrame)
-        return pd.concat([first, second if is_frame else pd.DataFrame(second, None, first.columns)])
-    if isinstance(first, list):
-        return first + list(second)
-    if hasattr(first, "vstack"):  # polars
-        return first.vstack(second)
-    if sparse.issparse(first):
-        return sparse.vstack([first, second], format="csr")
-    return np.concatenate([first, second])
+    """Rows of two containers, in the kind of the first."""
+    if isinstance(first, pd.DataFrame) and not isinstance(second, pd.DataFrame):
+        second = pd.DataFrame(second, None, first.columns)
+    elif isinstance(first, list):
+        second = list(second)
+    return concatenated([as_array(first), as_array(second)])

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from laplace_al.calibration import Calibration
 from laplace_al.likelihoods import Likelihood
-from laplace_al.posterior import FullPosterior, Posterior
+from laplace_al.posterior import Posterior
 from laplace_al.posterior.effects import Effect
 from laplace_al.posterior.full import common_shift
 from laplace_al.predictive import sampled_probabilities
@@ -97,8 +97,7 @@ class PoolState:
         self.fit_intercept = fit_intercept
         self.class_weights = np.ones(len(classes)) if class_weights is None else class_weights
         self.random_seed = random_seed
-        # whether predictions are made of other variances than those of the logits
-        self._has_contrasts = isinstance(posterior, FullPosterior)
+        self._has_contrasts = posterior.has_contrasts
         self.logits = self.project(posterior.mean)
         self.variance, self.predictive_variance = self._fresh_variances()
 

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 
@@ -35,6 +35,9 @@ class Posterior(StoredState, ABC):
     prior_mean : Tensor of shape (D, C)
         Mean of the Gaussian prior.
     """
+
+    has_contrasts: ClassVar[bool] = False
+    """Whether :meth:`predictive_variance` is another one than :meth:`variance`."""
 
     base_mean: torch.Tensor
     base: torch.Tensor

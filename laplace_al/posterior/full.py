@@ -37,6 +37,8 @@ class FullPosterior(Posterior):
     tensor([[0.5000, 0.5000, 0.5000]])
     """
 
+    has_contrasts = True
+
     @staticmethod
     def shape_of_root(n_features: int, n_outputs: int) -> tuple[int, int]:
         """One root of the size of all weights.

@@ -261,13 +261,13 @@ def concatenated(parts: Sequence[Any]) -> Any:
 
     Parameters
     ----------
-    parts : list of ndarray, list, frame of pandas or polars, Series or sparse matrix
+    parts : list of ndarray, tensor, list, frame of pandas or polars, Series or sparse matrix
         All of one kind.
 
     Returns
     -------
     array-like
-        Of that kind.
+        Of that kind; an ndarray for tensors and whatever else NumPy takes.
 
     Raises
     ------
@@ -279,9 +279,8 @@ def concatenated(parts: Sequence[Any]) -> Any:
     >>> concatenated([["a"], ["b", "c"]])
     ['a', 'b', 'c']
     """
+    parts = [as_array(part) for part in parts]
     first = parts[0]
-    if isinstance(first, np.ndarray):
-        return np.concatenate(parts)
     if isinstance(first, list):
         return [row for part in parts for row in part]
     if isinstance(first, pd.DataFrame | pd.Series):
@@ -290,6 +289,8 @@ def concatenated(parts: Sequence[Any]) -> Any:
         return sparse.vstack(parts, format="csr")
     if hasattr(first, "vstack"):  # polars
         return functools.reduce(lambda above, below: above.vstack(below), parts)
+    if hasattr(first, "__array__"):
+        return np.concatenate(parts)
     raise TypeError(
         "Rows that are put together must be arrays, lists, frames or sparse matrices; got "
         f"{type(first).__name__}."

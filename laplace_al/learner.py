@@ -19,7 +19,6 @@ from torch.utils import data
 
 from laplace_al.blocks import comes_in_blocks, concatenated, has_targets
 from laplace_al.classifier import LaplaceUpdateClassifier
-from laplace_al.devices import as_array
 from laplace_al.features import Extracted, KeptFeatures
 from laplace_al.journal import Journal
 from laplace_al.labels import check_labels, class_indices, distinct_classes
@@ -981,4 +980,4 @@ def _stack(first: Any, second: Any) -> Any:
         second = pd.DataFrame(second, None, first.columns)
     elif isinstance(first, list):
         second = list(second)
-    return concatenated([as_array(first), as_array(second)])
+    return concatenated([first, second])

@@ -230,6 +230,12 @@ def test_concatenated_rows_are_of_their_kind(kind):
     np.testing.assert_array_equal(dense, X[:5])
 
 
+@pytest.mark.parametrize("kind", [torch.from_numpy, lambda rows: pl.Series(rows[:, 0])])
+def test_concatenated_rows_that_numpy_takes_are_an_array(kind):
+    whole = concatenated([kind(X[:2]), kind(X[2:5])])
+    np.testing.assert_array_equal(whole, np.asarray(kind(X[:5])), strict=True)
+
+
 def test_rows_of_an_unknown_kind_are_refused():
     with pytest.raises(TypeError, match=r"must be arrays, lists, frames.*got str"):
         concatenated(["a", "b"])

@@ -1108,3 +1108,21 @@ def test_the_pool_of_a_prior_by_scale_is_extracted_once():
     learner.refit().query()
     assert network.sizes.count(len(X_pool)) == 1
     assert sum(network.sizes) <= len(X_pool) + 10  # and a few rows to look at
+
+
+@pytest.mark.parametrize("extractor", [None, nn.Linear(4, 3).double()])
+def test_tensors_are_taught_by_value(extractor):
+    tensors = torch.from_numpy(X)
+    learner = ActiveLearner(
+        LaplaceUpdateClassifier(extractor),
+        MarginSampling(),
+        tensors[POOL],
+        X_initial=tensors[START],
+        y_initial=y[START],
+    )
+    learner.query()
+    learner.teach(X=tensors[10:13], y=y[10:13]).refit()
+    rows = [*START, 10, 11, 12]
+    twin = LaplaceUpdateClassifier(extractor).fit(X[rows], y[rows])
+    np.testing.assert_allclose(learner.predict_proba(X), twin.predict_proba(X), atol=1e-12)
+    assert len(learner.instances_) == len(rows)

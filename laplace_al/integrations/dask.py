@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Self
 
 import dask
 import dask.array as da
+import dask.distributed  # its defaults, before _CONFIG is set: leaving that would drop them
 import numpy as np
 import torch
 from dask.delayed import Delayed

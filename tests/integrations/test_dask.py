@@ -1,6 +1,8 @@
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import dask
@@ -601,3 +603,18 @@ class TestOnACluster:
         assert_up_to_date(pool)
         assert pool._scored.n_followed == 8
         assert pid not in client.run(os.getpid).values()
+
+
+def test_defaults_of_the_scheduler_stay_after_the_first_use():
+    code = """
+import dask
+import dask.array as da
+from laplace_al import LaplaceUpdateClassifier
+from laplace_al.integrations import dask as over_blocks
+from laplace_al.strategies import MarginSampling
+clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1])
+with dask.config.set(scheduler="synchronous"):
+    over_blocks.query(MarginSampling(), clf, da.from_array([[-1.0], [1.0]]), 1)
+dask.config.get("distributed.worker")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

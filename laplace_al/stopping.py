@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
+from sklearn.metrics import cohen_kappa_score
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _num_samples
 
@@ -227,7 +228,9 @@ class StablePredictions(StoppingRule):
         predictions = _predictions(learner, self.X_stop)
         kappas: list[float] = getattr(self, "kappas_", [])
         if hasattr(self, "predictions_"):
-            kappas = [*kappas, kappa(self.predictions_, predictions)]
+            is_one_class = len(np.unique([self.predictions_, predictions])) == 1
+            kappa = 0.0 if is_one_class else cohen_kappa_score(self.predictions_, predictions)
+            kappas = [*kappas, float(kappa)]
         self.predictions_: NDArray[Any] = predictions
         self.kappas_ = kappas
 
@@ -413,29 +416,6 @@ def is_open(learner: Learner) -> NDArray[np.bool_]:
     last = learner.history_.dropna(subset="position").groupby("position").action.last()
     closed = last.index[~last.isin(["unlabel", "unskip"])].to_numpy(dtype=int)
     return ~np.isin(np.arange(_num_samples(learner.X_pool)), closed)
-
-
-def kappa(first: NDArray[Any], second: NDArray[Any]) -> float:
-    """Cohen's kappa, the agreement of two predictions beyond that of their class frequencies.
-
-    Parameters
-    ----------
-    first, second : ndarray of shape (n,)
-        Labels.
-
-    Returns
-    -------
-    float
-        At most 1; 0 if both are of one and the same class throughout.
-
-    Examples
-    --------
-    >>> kappa(np.array([0, 0, 1, 1]), np.array([0, 0, 1, 0]))
-    0.5
-    """
-    classes = np.unique([first, second])
-    chance = sum(np.mean(first == c) * np.mean(second == c) for c in classes)
-    return 0.0 if len(classes) == 1 else float((np.mean(first == second) - chance) / (1 - chance))
 
 
 _LOSSES = {"zero_one": scores.least_confident, "log_loss": scores.entropy}

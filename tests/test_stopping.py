@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.datasets import load_iris
+from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import cohen_kappa_score
 from sklearn.naive_bayes import GaussianNB
@@ -15,7 +16,6 @@ from laplace_al.stopping import (
     StablePredictions,
     StoppingRule,
     is_open,
-    kappa,
 )
 from laplace_al.strategies import MarginSampling, RandomSampling
 
@@ -186,8 +186,12 @@ class TestStablePredictions:
         assert len(rule.kappas_) == 2
 
     def test_one_class_throughout_is_no_agreement(self):
-        assert kappa(np.zeros(5), np.zeros(5)) == 0
-        assert kappa(np.array(["a", "a"]), np.array(["b", "b"])) == 0
+        learner = make(DummyClassifier(), X_initial=X[:3], y_initial=[0, 0, 1], refit_every=1)
+        rule = StablePredictions()
+        rule.should_stop(learner)
+        rule.should_stop(learner.teach([60], [0]))
+        rule.should_stop(learner.teach([61, 62, 63, 64], [1, 1, 1, 1]))
+        assert rule.kappas_ == [0, 0]
 
 
 class TestExpectedGain:

@@ -5,18 +5,17 @@ import datetime
 import itertools
 import json
 import numbers
-import os
 import pathlib
 import sqlite3
 from collections.abc import Sequence
 from typing import Any, NoReturn
-from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
 from sklearn.utils.validation import _num_samples
 
 from laplace_al.digests import sample_digest
+from laplace_al.locks import locked
 from laplace_al.record import Event, Record
 from laplace_al.typing import Instances, Path
 
@@ -106,12 +105,7 @@ class Journal:
     def __init__(self, path: Path, X_pool: Instances) -> None:
         self.path = pathlib.Path(path)
         self._X_pool = X_pool
-        if not self.path.parent.is_dir():
-            raise FileNotFoundError(
-                f"journal={str(path)!r}: the folder {str(self.path.parent)!r} does not exist; make "
-                "it first."
-            )
-        self._lock = _locked(self.path)
+        self._lock = locked(self.path, "journal", "ActiveLearner")
         try:
             self._connection: sqlite3.Connection | None = self._opened()
             self._n_batches = self._last("batch")
@@ -322,29 +316,6 @@ class Journal:
             instance if instance is None else _like(json.loads(instance), self._X_pool),
             number,
         )
-
-
-def _locked(path: pathlib.Path) -> sqlite3.Connection:
-    """A connection to ``<path>.lock`` that nobody else can have at the same time.
-
-    The journal itself stays readable for others; SQLite gives the lock up when the process ends.
-    """
-    address = "file:" + quote(os.fspath(path.with_name(path.name + ".lock")))
-    try:
-        lock = sqlite3.connect(address, timeout=0, uri=True, check_same_thread=False)
-    except sqlite3.OperationalError as error:
-        raise OSError(f"journal={str(path)!r} cannot be locked: {error}.") from error
-    try:
-        lock.execute("BEGIN EXCLUSIVE")
-    except sqlite3.OperationalError as error:
-        lock.close()
-        if "locked" not in str(error):
-            raise OSError(f"journal={str(path)!r} cannot be locked: {error}.") from error
-        raise RuntimeError(
-            f"journal={str(path)!r} is in use by another ActiveLearner, of this process or another "
-            "one. Close that first, or name another file."
-        ) from error
-    return lock
 
 
 def _execute(connection: sqlite3.Connection, statements: str) -> None:

@@ -4,13 +4,13 @@ import csv
 import io
 import os
 import pathlib
-import sqlite3
 from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 
+from laplace_al.locks import locked
 from laplace_al.typing import Path
 
 
@@ -58,7 +58,7 @@ class ResultsFile:
         self._tables: dict[tuple[Any, ...], tuple[str, pd.DataFrame]] = {}
 
     def __enter__(self) -> Self:
-        self._lock = _locked(self.path)
+        self._lock = locked(self.path, "results", "call")
         try:
             self._read()
         except BaseException:
@@ -203,24 +203,3 @@ def _number(text: str) -> int | float:
         return int(text)
     except ValueError:
         return float(text) if text else np.nan
-
-
-def _locked(path: pathlib.Path) -> sqlite3.Connection:
-    """A connection to ``<path>.lock`` that nobody else can have at the same time.
-
-    SQLite gives it up when the process ends, however that ends.
-    """
-    if not path.parent.is_dir():
-        raise FileNotFoundError(
-            f"results={str(path)!r}: the folder {str(path.parent)!r} does not exist; make it first."
-        )
-    lock = sqlite3.connect(path.with_name(path.name + ".lock"), timeout=0, check_same_thread=False)
-    try:
-        lock.execute("BEGIN EXCLUSIVE")
-    except sqlite3.OperationalError as error:
-        lock.close()
-        raise RuntimeError(
-            f"results={str(path)!r} is in use by another call ({error}). Wait for its end, or name "
-            "another file."
-        ) from error
-    return lock

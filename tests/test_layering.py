@@ -48,6 +48,7 @@ LAYERS = [
     "likelihoods",
     "posterior",
     "devices",
+    "locks",
     "stored",
     "transaction",
     "typing",

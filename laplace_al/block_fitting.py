@@ -1,7 +1,7 @@
 """A fit whose data comes in blocks, wherever they are: all it needs are sums over the instances.
 
 ``total(function, *args)`` is the sum of ``function(block, *args)`` over the blocks, each of them a
-:class:`~laplace_al.fitting.Labelled`. Who adds up, and where, is none of this module's business.
+:class:`~laplace_al.mode.Labelled`. Who adds up, and where, is none of this module's business.
 
 ``total.keep(function, *args)`` is a total that gives its functions the result of
 ``function(block, *args)`` as well, after the block. These results stay where the blocks are.
@@ -20,10 +20,10 @@ from laplace_al.calibration import (
     weight_of_classes,
 )
 from laplace_al.curvatures import per_class_curvature, secant_stiffening
-from laplace_al.fitting import Labelled
+from laplace_al.fitting import LooScore
 from laplace_al.leave_one_out import LeftOut, leave_one_out
 from laplace_al.likelihoods import Likelihood
-from laplace_al.mode import Mode, minimise
+from laplace_al.mode import Labelled, Mode, minimise
 from laplace_al.posterior import Posterior
 from laplace_al.posterior.roots import root_of_precision
 from laplace_al.priors import IsotropicPrior
@@ -79,15 +79,13 @@ class BlockFit(NamedTuple):
     calibration : Calibration
     log_evidence : float or None
         In nats.
-    accuracy, log_likelihood : float or None
-        Of the labels left out, see :class:`~laplace_al.classifier.LooScore`.
+    loo_score : LooScore or None
     """
 
     posterior: Posterior
     calibration: Calibration
     log_evidence: float | None = None
-    accuracy: float | None = None
-    log_likelihood: float | None = None
+    loo_score: LooScore | None = None
 
 
 def find_mode_in_blocks(
@@ -121,7 +119,7 @@ def find_mode_in_blocks(
 
     Examples
     --------
-    >>> from laplace_al.fitting import Labelled
+    >>> from laplace_al.mode import Labelled
     >>> from laplace_al.likelihoods import Bernoulli
     >>> from laplace_al.priors import IsotropicPrior
     >>> one = torch.ones(1, 1, dtype=torch.float64)
@@ -208,7 +206,7 @@ def fit_at_mode(
         examined, mean, link, covariance, curvature
     )
     fitted = posterior.of_sums(mean, information, prior.precision, prior.mean)
-    if coupled is not None:
+    if len(coupled):
         log_determinant = posterior.of_sums(
             mean, coupled, prior.precision, prior.mean
         ).log_determinant()
@@ -219,7 +217,7 @@ def fit_at_mode(
     found = Calibration.of_scores(scores, bool((weights > 1).any()))
     right, log_proba = examinee(left_out_scores, mean, link, found)
     n = float(weights.sum())
-    return BlockFit(fitted, found, evidence, float(right) / n, float(log_proba) / n)
+    return BlockFit(fitted, found, evidence, LooScore(float(right) / n, float(log_proba) / n))
 
 
 def _with_variances(
@@ -311,22 +309,12 @@ def examined(
     information = information_at_mode(
         data, mean, covariance, curvature, stiffening if curvature == "secant" else None
     )
-    coupled = None
+    coupled = information.new_zeros(0)  # none
     if covariance == "full" and likelihood.n_outputs > 1:
         coupled = information_at_mode(data, mean, "full", "categorical")
     loss = weights @ likelihood.negative_log_likelihood(data.features @ mean, targets)
     scores = scores_of_scales(Observation(link, likelihood, left_out, targets, weights))
-    return _Examined((information, coupled, loss, scores, weight_of_classes(targets, weights)))
-
-
-class _Examined(Sums):
-    """Sums of which the second may be missing."""
-
-    def __add__(self, other: Iterable[Any]) -> "_Examined":
-        if self[1] is not None:
-            return _Examined(super().__add__(other))
-        pairs = zip(self, other, strict=True)
-        return _Examined(a if a is None else a + b for a, b in pairs)
+    return Sums((information, coupled, loss, scores, weight_of_classes(targets, weights)))
 
 
 def left_out_scores(

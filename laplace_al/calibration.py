@@ -100,15 +100,7 @@ class Calibration:
         >>> Calibration.fit(right).temperature < 0.1
         True
         """
-        if not _says_anything(observation):
-            return cls()
-        coarse = _LOG_TEMPERATURES[::2]
-
-        def quality(scale: float) -> float:
-            return (_summed_scores(observation, scale, coarse) + _log_prior(coarse)).max()
-
-        best = max(_SCALES, key=quality)
-        return cls(_summed_scores(observation, best, _LOG_TEMPERATURES), best)
+        return cls.of_scores(scores_of_scales(observation), _says_anything(observation))
 
     @classmethod
     def of_scores(cls, scores: NDArray[np.float64], is_informed: bool) -> Self:

@@ -3,7 +3,6 @@
 import numbers
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -18,7 +17,6 @@ from laplace_al.calibration import Calibration, Observation
 from laplace_al.devices import available_device
 from laplace_al.fitting import (
     Examined,
-    Labelled,
     LooScore,
     choose_prior_precision,
     evidence_slope,
@@ -37,7 +35,7 @@ from laplace_al.last_layer import LINKS, KnownInputs, LastLayer, drawn_seed
 from laplace_al.leave_one_out import LeftOut
 from laplace_al.likelihoods import Likelihood, likelihood_of
 from laplace_al.memory import Memory
-from laplace_al.mode import InMemory, Mode, find_mode
+from laplace_al.mode import InMemory, Labelled, Mode, find_mode
 from laplace_al.persistence import SaveLoadMixin
 from laplace_al.posterior import Posterior
 from laplace_al.priors import IsotropicPrior
@@ -352,8 +350,8 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         previous = self.posterior_ if self.warm_start and hasattr(self, "posterior_") else None
         features = self._features(X, reset=True)
         indices, weights = map(features.new_tensor, self._encode(y, sample_weight, len(features)))
-        likelihood = likelihood_of(len(self.classes_))
-        data = Labelled(features, likelihood.encode(indices), weights, likelihood)
+        data = self._labelled(features, indices, weights)
+        likelihood = data.likelihood
         prior_mean = self._prior_mean(features, likelihood.n_outputs)
         self.covariance_ = self._structure(prior_mean)
         start = prior_mean
@@ -370,14 +368,7 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
             stiffening = examined.stiffening
         structure = STRUCTURES[self.covariance_]
         self.posterior_ = structure.at_mode(
-            mean,
-            features,
-            weights,
-            likelihood,
-            self.curvature,
-            self.prior_precision_,
-            prior_mean,
-            stiffening=stiffening,
+            data, mean, self.curvature, prior, stiffening=stiffening
         )
         self._calibrate(data, examined)
         self._memory = None
@@ -446,8 +437,8 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         self.posterior_, self._calibration, self._memory = fitted[0], fitted[1], None
         if fitted.log_evidence is not None:
             self.log_marginal_likelihood_value_ = fitted.log_evidence
-        if fitted.accuracy is not None and fitted.log_likelihood is not None:
-            self.loo_score_ = LooScore(fitted.accuracy, fitted.log_likelihood)
+        if fitted.loo_score is not None:
+            self.loo_score_ = fitted.loo_score
         self._draw_seed()
         return self
 
@@ -457,8 +448,12 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         """Labelled instances of a block, for a fit whose first rows are known."""
         device = available_device(self.device)
         features = self._phi(self._extract(X, reset=False), getattr(torch, self.dtype), device)
+        return self._labelled(features, features.new_tensor(indices), features.new_tensor(weights))
+
+    def _labelled(
+        self, features: torch.Tensor, indices: torch.Tensor, weights: torch.Tensor
+    ) -> Labelled:
         likelihood = likelihood_of(len(self.classes_))
-        indices, weights = features.new_tensor(indices), features.new_tensor(weights)
         return Labelled(features, likelihood.encode(indices), weights, likelihood)
 
     def _encode(
@@ -556,8 +551,7 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
             features = features[torch.from_numpy(counting).to(features.device)]
             indices, weights = indices[counting], weights[counting]
         indices, weights = features.new_tensor(indices), features.new_tensor(weights)
-        likelihood = likelihood_of(len(self.classes_))
-        data = Labelled(features, likelihood.encode(indices), weights, likelihood)
+        data = self._labelled(features, indices, weights)
         if first:
             self._start_from_the_prior(data)
         memory = self._current_memory(data)
@@ -575,7 +569,7 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         self._memory = None
         if memory is not None:
             memory = memory.add(features, indices, self.n_passes * weights)
-            self._memory = self._refit_on(memory, likelihood)
+            self._memory = self._refit_on(memory, data.likelihood)
         if first:
             self._draw_seed()
         return self
@@ -699,13 +693,9 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
 
     def _evidence_of_all(self, memory: Memory, prior: IsotropicPrior) -> tuple[float, float]:
         """Log evidence of all that is remembered, and its slope along log lambda."""
-        likelihood = likelihood_of(len(self.classes_))
-        memory = replace(memory, prior=prior)
-        mode = memory.find_mode(
-            likelihood, self.posterior_.mean, max_iter=self.max_iter, tol=self.tol
-        )
-        targets = likelihood.encode(memory.indices)
-        data = Labelled(memory.features, targets, memory.weights, likelihood)
+        data = memory.labelled(likelihood_of(len(self.classes_)))
+        start = self.posterior_.mean
+        mode = find_mode(data, prior, start, max_iter=self.max_iter, tol=self.tol)
         examined = examine(data, mode.mean, prior, coupled=self.covariance_ == "full")
         return examined.log_evidence, _slope(data, mode.mean, prior, examined)
 
@@ -751,13 +741,11 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         self._check_params()
         features = self._features(X, reset=False)
         y, sample_weight = check_labels(y, sample_weight, len(features))
-        likelihood = likelihood_of(len(self.classes_))
         indices = class_indices(y, self.classes_)
-        targets = likelihood.encode(features.new_tensor(indices))
-        weights = features.new_tensor(self._weighted_by_class(sample_weight, indices))
-        residual = likelihood.residual(self.posterior_.logits(features), targets)
+        weights = self._weighted_by_class(sample_weight, indices)
+        data = self._labelled(features, features.new_tensor(indices), features.new_tensor(weights))
         prior = IsotropicPrior(self.posterior_.prior_mean, self.prior_precision_)
-        gradient = prior.gradient(self.posterior_.mean) - features.T @ (weights[:, None] * residual)
+        _, gradient, _ = InMemory(data, prior).at(self.posterior_.mean)
         return float(self.posterior_.norm(gradient))  # eq-decrement
 
     def _known_classes(self, classes: ArrayLike | None) -> NDArray[Any]:
@@ -834,7 +822,7 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
             nonlocal start
             prior = IsotropicPrior(prior_mean, prior_precision)
             if self.head == "fit":
-                start = find_mode(*data, prior, start, max_iter=self.max_iter, tol=self.tol).mean
+                start = find_mode(data, prior, start, max_iter=self.max_iter, tol=self.tol).mean
             examined = examine(data, start, prior, coupled=coupled)
             if self.prior_precision == "loo":
                 calibration = self._fitted_calibration(data, examined)
@@ -855,7 +843,7 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
     def _find_mode(
         self, data: Labelled, prior: IsotropicPrior, start: torch.Tensor
     ) -> torch.Tensor:
-        return self._checked(find_mode(*data, prior, start, max_iter=self.max_iter, tol=self.tol))
+        return self._checked(find_mode(data, prior, start, max_iter=self.max_iter, tol=self.tol))
 
     def _checked(self, mode: Mode) -> torch.Tensor:
         self.n_iter_ = max(mode.n_iter, 1)
@@ -970,8 +958,12 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
 
     def _refit_on(self, memory: Memory, likelihood: Likelihood) -> Memory:
         """Move the mean to the mode of all that is remembered, and drop what is too much."""
-        mode = memory.find_mode(
-            likelihood, self.posterior_.mean, max_iter=self.max_iter, tol=_MEMORY_TOLERANCE
+        mode = find_mode(
+            memory.labelled(likelihood),
+            memory.prior,
+            self.posterior_.mean,
+            max_iter=self.max_iter,
+            tol=_MEMORY_TOLERANCE,
         )
         self.posterior_ = self.posterior_.with_mean(mode.mean)
         return memory.keep(self.memory_size, mode.mean, likelihood, STRUCTURES[self.covariance_])
@@ -983,7 +975,7 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
 
 def _slope(data: Labelled, mean: torch.Tensor, prior: IsotropicPrior, examined: Examined) -> float:
     """Of the log evidence along log lambda."""
-    return evidence_slope(InMemory(*data, prior), mean, prior, examined.pull)
+    return evidence_slope(InMemory(data, prior), mean, prior, examined.pull)
 
 
 def _one_number(prior_precision: float | torch.Tensor) -> torch.Tensor:

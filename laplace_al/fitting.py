@@ -9,8 +9,7 @@ from scipy.optimize import minimize_scalar
 
 from laplace_al.curvatures import per_class_curvature, secant_stiffening
 from laplace_al.leave_one_out import LeftOut, leave_one_out, per_class_laplace
-from laplace_al.likelihoods import Likelihood
-from laplace_al.mode import Objective, solve_hessian
+from laplace_al.mode import Labelled, Objective, solve_hessian
 from laplace_al.posterior import FullPosterior
 from laplace_al.priors import IsotropicPrior
 from laplace_al.structures import STRUCTURES
@@ -19,23 +18,6 @@ from laplace_al.structures import STRUCTURES
 _RANGE = np.logspace(-6, 2, 9)
 _SEARCH_TOLERANCE = 0.1  # of log lambda
 _SHARE_OF_SPREAD = 0.01  # near the best on images, text and tables with 10 to 1000 labels
-
-
-class Labelled(NamedTuple):
-    """Labelled instances of a last layer.
-
-    Parameters
-    ----------
-    features : Tensor of shape (n, D)
-    targets : Tensor of shape (n, C)
-    weights : Tensor of shape (n,)
-    likelihood : Bernoulli or Categorical
-    """
-
-    features: torch.Tensor
-    targets: torch.Tensor
-    weights: torch.Tensor
-    likelihood: Likelihood
 
 
 class Pull(NamedTuple):
@@ -131,9 +113,7 @@ def examine(
     without = likelihood.mean(left_out.logits)
     stiffening = secant_stiffening(probabilities, without, logits - left_out.logits)
     if coupled and likelihood.n_outputs > 1:
-        posterior = STRUCTURES["full"].at_mode(
-            mean, features, weights, likelihood, "categorical", prior.precision
-        )
+        posterior = STRUCTURES["full"].at_mode(data, mean, "categorical", prior)
         assert isinstance(posterior, FullPosterior)
         log_determinant, pull = posterior.log_determinant(), coupled_pull(data, mean, posterior)
     else:
@@ -233,11 +213,11 @@ def evidence_slope(
     Examples
     --------
     >>> from laplace_al.likelihoods import Bernoulli
-    >>> from laplace_al.mode import InMemory
+    >>> from laplace_al.mode import InMemory, Labelled
     >>> one = torch.ones(1, 1)
     >>> data, prior = Labelled(one, one, one[0], Bernoulli()), IsotropicPrior(0 * one, 1.0)
     >>> pull = examine(data, 0 * one, prior).pull
-    >>> round(evidence_slope(InMemory(*data, prior), 0 * one, prior, pull), 4)  # at W = 0
+    >>> round(evidence_slope(InMemory(data, prior), 0 * one, prior, pull), 4)  # at W = 0
     0.1
     """
     gradient = prior.gradient(mean)

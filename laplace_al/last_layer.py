@@ -32,7 +32,7 @@ from laplace_al.predictive import averaged, sampled_probabilities
 from laplace_al.structures import STRUCTURES
 from laplace_al.tensors import like_tensors
 from laplace_al.transaction import on_one_state
-from laplace_al.typing import Inputs, Instances, RandomState
+from laplace_al.typing import Inputs, Instances, Method, RandomState
 from laplace_al.updates import Rule
 
 KnownInputs: TypeAlias = Instances | Extracted
@@ -44,6 +44,11 @@ LINKS = {
     "bridge": links.bridge,
     "monte_carlo": links.mean_field,  # of the same Gaussian, where nothing can be drawn
 }
+
+
+def _predicting(method: Method) -> Method:
+    """Answers to inputs in memory or in blocks, from one state, in the kind of the inputs."""
+    return like_tensors(on_one_state(in_blocks(method)))
 
 
 class LastLayer(
@@ -76,9 +81,7 @@ class LastLayer(
     _sampling_seed: int
     _parameter_constraints: dict[str, Any]
 
-    @like_tensors
-    @on_one_state
-    @in_blocks
+    @_predicting
     def decision_function(self, X: AnyInputs) -> NDArray[np.floating]:
         """Logits of the prediction: :meth:`predict_proba` is their sigmoid or softmax.
 
@@ -101,9 +104,7 @@ class LastLayer(
         logits = self._predictive_logits(X).numpy(force=True)
         return logits[:, 0] if logits.shape[1] == 1 else logits
 
-    @like_tensors
-    @on_one_state
-    @in_blocks
+    @_predicting
     def predict(self, X: AnyInputs) -> NDArray[Any]:
         """The most probable class of each input.
 
@@ -126,9 +127,7 @@ class LastLayer(
             logits.argmax(axis=1) if logits.ndim == 2 else (logits > 0).astype(int)
         ]
 
-    @like_tensors
-    @on_one_state
-    @in_blocks
+    @_predicting
     def predict_proba(self, X: AnyInputs) -> NDArray[np.floating]:
         """Probabilities of the classes, uncertainty about the weights included.
 
@@ -151,9 +150,7 @@ class LastLayer(
         logits = self._predictive_logits(X)
         return likelihood_of(len(self.classes_)).probabilities(logits).numpy(force=True)
 
-    @like_tensors
-    @on_one_state
-    @in_blocks
+    @_predicting
     def predict_log_proba(self, X: AnyInputs) -> NDArray[np.floating]:
         """Logarithm of :meth:`predict_proba`, exact for tiny probabilities.
 
@@ -175,9 +172,7 @@ class LastLayer(
         logits = self._predictive_logits(X)
         return likelihood_of(len(self.classes_)).log_probabilities(logits).numpy(force=True)
 
-    @like_tensors
-    @on_one_state
-    @in_blocks
+    @_predicting
     def latent_mean_and_variance(
         self, X: AnyInputs
     ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
@@ -252,9 +247,7 @@ class LastLayer(
         )
         return torch.cat(list(draws)).numpy(force=True)
 
-    @like_tensors
-    @on_one_state
-    @in_blocks
+    @_predicting
     def predict_uncertainty(
         self, X: AnyInputs
     ) -> tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.floating]]:
@@ -333,9 +326,7 @@ class LastLayer(
             random_seed=self._sampling_seed,
         )
 
-    @like_tensors
-    @on_one_state
-    @in_blocks
+    @_predicting
     def transform(self, X: AnyInputs) -> NDArray[np.floating]:
         """The features of X, without the intercept's constant: pays for the extractor once.
 

@@ -6,7 +6,7 @@ from typing import Any, Self
 import torch
 
 from laplace_al.likelihoods import Likelihood
-from laplace_al.mode import Mode, find_mode
+from laplace_al.mode import Labelled
 from laplace_al.posterior import Posterior
 from laplace_al.priors import GaussianPrior, IsotropicPrior, Prior
 from laplace_al.stored import StoredState
@@ -131,33 +131,19 @@ class Memory(StoredState):
         indices = positions.to(self.indices)[self.indices.long()]
         return replace(self, indices=indices, prior=self.prior._replace(mean=mean))
 
-    def find_mode(
-        self, likelihood: Likelihood, start: torch.Tensor, *, max_iter: int, tol: float
-    ) -> Mode:
-        """Mode of the prior and all instances, see :func:`laplace_al.mode.find_mode`.
+    def labelled(self, likelihood: Likelihood) -> Labelled:
+        """All instances, for the likelihood of their classes.
 
         Parameters
         ----------
         likelihood : Bernoulli or Categorical
-        start : Tensor of shape (D, C)
-        max_iter : int
-        tol : float
 
         Returns
         -------
-        Mode
+        Labelled
         """
         targets = likelihood.encode(self.indices)
-        return find_mode(
-            self.features,
-            targets,
-            self.weights,
-            likelihood,
-            self.prior,
-            start,
-            max_iter=max_iter,
-            tol=tol,
-        )
+        return Labelled(self.features, targets, self.weights, likelihood)
 
     def keep(
         self,

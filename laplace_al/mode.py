@@ -17,6 +17,23 @@ _SOLVED = 1e-4
 _SETTLED = 0.3  # of a logit: curvatures change by less than a third
 
 
+class Labelled(NamedTuple):
+    """Labelled instances of a last layer.
+
+    Parameters
+    ----------
+    features : Tensor of shape (n, D)
+    targets : Tensor of shape (n, C)
+    weights : Tensor of shape (n,)
+    likelihood : Bernoulli or Categorical
+    """
+
+    features: torch.Tensor
+    targets: torch.Tensor
+    weights: torch.Tensor
+    likelihood: Likelihood
+
+
 class Mode(NamedTuple):
     """Where the search for the MAP ended.
 
@@ -58,10 +75,7 @@ class Objective(Protocol):
 
 
 def find_mode(
-    features: torch.Tensor,
-    targets: torch.Tensor,
-    weights: torch.Tensor,
-    likelihood: Likelihood,
+    data: Labelled,
     prior: Prior,
     start: torch.Tensor,
     *,
@@ -76,11 +90,7 @@ def find_mode(
 
     Parameters
     ----------
-    features : Tensor of shape (n, D)
-    targets : Tensor of shape (n, C)
-    weights : Tensor of shape (n,)
-        s, >= 0.
-    likelihood : Bernoulli or Categorical
+    data : Labelled
     prior : IsotropicPrior or GaussianPrior
     start : Tensor of shape (D, C)
     max_iter : int
@@ -104,12 +114,12 @@ def find_mode(
     >>> from laplace_al.priors import IsotropicPrior
     >>> one = torch.ones(1, 1, dtype=torch.float64)
     >>> prior = IsotropicPrior(0 * one, 1.0)
-    >>> mode = find_mode(one, one, one[0], Bernoulli(), prior, 0 * one, max_iter=20, tol=1e-8)
+    >>> data = Labelled(one, one, one[0], Bernoulli())
+    >>> mode = find_mode(data, prior, 0 * one, max_iter=20, tol=1e-8)
     >>> torch.allclose(mode.mean, 1 - torch.sigmoid(mode.mean))  # lambda w = y - p
     True
     """
-    objective = InMemory(features, targets, weights, likelihood, prior)
-    return minimise(objective, start, max_iter=max_iter, tol=tol)
+    return minimise(InMemory(data, prior), start, max_iter=max_iter, tol=tol)
 
 
 class _Point(NamedTuple):
@@ -124,37 +134,33 @@ class InMemory(NamedTuple):
 
     Parameters
     ----------
-    features : Tensor of shape (n, D)
-    targets : Tensor of shape (n, C)
-    weights : Tensor of shape (n,)
-    likelihood : Bernoulli or Categorical
+    data : Labelled
     prior : IsotropicPrior or GaussianPrior
     """
 
-    features: torch.Tensor
-    targets: torch.Tensor
-    weights: torch.Tensor
-    likelihood: Likelihood
+    data: Labelled
     prior: Prior
 
     def at(self, mean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, _Point]:
         """See :meth:`Objective.at`."""
-        logits = self.features @ mean
-        loss, residual, probabilities = self.likelihood.loss_and_derivatives(logits, self.targets)
-        value = self.weights @ loss + self.prior.value(mean)  # eq-objective
+        features, targets, weights, likelihood = self.data
+        logits = features @ mean
+        loss, residual, probabilities = likelihood.loss_and_derivatives(logits, targets)
+        value = weights @ loss + self.prior.value(mean)  # eq-objective
         # eq-gradient
-        gradient = self.prior.gradient(mean) - self.features.T @ (self.weights[:, None] * residual)
+        gradient = self.prior.gradient(mean) - features.T @ (weights[:, None] * residual)
         return value, gradient, _Point(logits, probabilities)
 
     def product(self, point: _Point, direction: torch.Tensor) -> torch.Tensor:
         """See :meth:`Objective.product`."""
-        curved = self.likelihood.hessian_product(point.probabilities, self.features @ direction)
-        return self.features.T @ (self.weights[:, None] * curved) + self.prior.product(direction)
+        features, _, weights, likelihood = self.data
+        curved = likelihood.hessian_product(point.probabilities, features @ direction)
+        return features.T @ (weights[:, None] * curved) + self.prior.product(direction)
 
     def root(self, point: _Point) -> torch.Tensor:
         """See :meth:`Objective.root`."""
         curvature = per_class_curvature(point.probabilities).mean(dim=1, keepdim=True)
-        return self.prior.shared_root(self.features, self.weights[:, None] * curvature)
+        return self.prior.shared_root(self.data.features, self.data.weights[:, None] * curvature)
 
     def moved(self, point: _Point, other: _Point) -> float:
         """See :meth:`Objective.moved`."""
@@ -240,7 +246,7 @@ def solve_hessian(objective: Objective, mean: torch.Tensor, right: torch.Tensor)
     >>> from laplace_al.likelihoods import Bernoulli
     >>> from laplace_al.priors import IsotropicPrior
     >>> one = torch.ones(1, 1)
-    >>> data = InMemory(one, one, one[0], Bernoulli(), IsotropicPrior(0 * one, 1.0))
+    >>> data = InMemory(Labelled(one, one, one[0], Bernoulli()), IsotropicPrior(0 * one, 1.0))
     >>> solve_hessian(data, 0 * one, one)  # 1 / (1 + 1/4)
     tensor([[0.8000]])
     """

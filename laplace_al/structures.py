@@ -8,7 +8,9 @@ import torch
 from laplace_al.curvatures import full_curvature_root, per_class_curvature, shared_curvature
 from laplace_al.devices import available_memory
 from laplace_al.likelihoods import Likelihood
+from laplace_al.mode import Labelled
 from laplace_al.posterior import FullPosterior, PerClassPosterior, Posterior, SharedPosterior
+from laplace_al.priors import IsotropicPrior
 from laplace_al.updates import (
     CoupledMapUpdate,
     CoupledNewtonUpdate,
@@ -85,13 +87,10 @@ class Structure(NamedTuple):
 
     def at_mode(
         self,
+        data: Labelled,
         mean: torch.Tensor,
-        features: torch.Tensor,
-        weights: torch.Tensor,
-        likelihood: Likelihood,
         curvature: CurvatureName,
-        prior_precision: float,
-        prior_mean: torch.Tensor | None = None,
+        prior: IsotropicPrior,
         *,
         stiffening: torch.Tensor | None = None,
     ) -> Posterior:
@@ -99,14 +98,10 @@ class Structure(NamedTuple):
 
         Parameters
         ----------
+        data : Labelled
         mean : Tensor of shape (D, C)
-        features : Tensor of shape (n, D)
-        weights : Tensor of shape (n,)
-        likelihood : Bernoulli or Categorical
         curvature : {"secant", "categorical", "gaussian"}
-        prior_precision : float
-        prior_mean : Tensor of shape (D, C), default=None
-            None is zero.
+        prior : IsotropicPrior
         stiffening : Tensor of shape (n, C), default=None
             See :meth:`curvature`.
 
@@ -118,13 +113,13 @@ class Structure(NamedTuple):
         --------
         >>> from laplace_al.likelihoods import Bernoulli
         >>> one = torch.ones(1, 1)
-        >>> STRUCTURES["shared"].at_mode(
-        ...     0 * one, one, one[0], Bernoulli(), "categorical", 1.0).precision
+        >>> data, prior = Labelled(one, one, one[0], Bernoulli()), IsotropicPrior(0 * one, 1.0)
+        >>> STRUCTURES["shared"].at_mode(data, 0 * one, "categorical", prior).precision
         tensor([[1.2500]])
         """
-        probabilities = likelihood.mean(features @ mean)
-        weighted = self.curvature(curvature, probabilities, weights, stiffening)
-        return self.posterior.at_mode(mean, features, weighted, prior_precision, prior_mean)
+        probabilities = data.likelihood.mean(data.features @ mean)
+        weighted = self.curvature(curvature, probabilities, data.weights, stiffening)
+        return self.posterior.at_mode(mean, data.features, weighted, prior.precision, prior.mean)
 
     def curvature(
         self,

@@ -5,13 +5,12 @@ from scipy.integrate import dblquad
 from scipy.special import expit, log_expit
 
 from laplace_al.fitting import (
-    Labelled,
     choose_prior_precision,
     examine,
     prior_precision_by_scale,
 )
 from laplace_al.likelihoods import likelihood_of
-from laplace_al.mode import find_mode
+from laplace_al.mode import Labelled, find_mode
 from laplace_al.priors import IsotropicPrior
 
 ONES = torch.ones(3)
@@ -30,7 +29,7 @@ def labelled(n_classes, *, n=40, size=2, seed=0, weights=None):
 def mode_of(data, prior_precision):
     zero = torch.zeros(data.features.shape[1], data.likelihood.n_outputs).double()
     prior = IsotropicPrior(zero, prior_precision)
-    return find_mode(*data, prior, zero, max_iter=100, tol=1e-8).mean, prior
+    return find_mode(data, prior, zero, max_iter=100, tol=1e-8).mean, prior
 
 
 @pytest.mark.parametrize("prior_precision", [0.5, 2.0])

@@ -6,7 +6,7 @@ from sklearn.datasets import load_digits, load_iris
 from laplace_al.curvatures import per_class_curvature
 from laplace_al.leave_one_out import leave_one_out, per_class_laplace
 from laplace_al.likelihoods import likelihood_of
-from laplace_al.mode import find_mode
+from laplace_al.mode import Labelled, find_mode
 from laplace_al.priors import IsotropicPrior
 
 
@@ -56,7 +56,8 @@ def left_out_and_refitted(X, y, prior_precision):
     zero = torch.zeros(phi.shape[1], likelihood.n_outputs).double()
     prior = IsotropicPrior(zero, prior_precision)
     options = {"max_iter": 100, "tol": 1e-8}
-    mean = find_mode(phi, targets, ones, likelihood, prior, zero, **options).mean
+    data = Labelled(phi, targets, ones, likelihood)
+    mean = find_mode(data, prior, zero, **options).mean
     logits = phi @ mean
     curvature = per_class_curvature(likelihood.mean(logits))
     laplace = per_class_laplace(phi, curvature, prior_precision)
@@ -66,7 +67,7 @@ def left_out_and_refitted(X, y, prior_precision):
     for row in range(len(X)):
         weights = ones.clone()
         weights[row] = 0
-        without = find_mode(phi, targets, weights, likelihood, prior, mean, **options).mean
+        without = find_mode(data._replace(weights=weights), prior, mean, **options).mean
         refitted.append(phi[row] @ without)
     return logits, left_out.logits, torch.stack(refitted)
 

@@ -6,7 +6,7 @@ import torch
 
 from laplace_al.likelihoods import likelihood_of
 from laplace_al.memory import Memory
-from laplace_al.mode import find_mode
+from laplace_al.mode import Labelled, find_mode
 from laplace_al.priors import IsotropicPrior
 from laplace_al.structures import STRUCTURES
 
@@ -30,17 +30,18 @@ class Problem:
     def mode(self, weights):
         """Of all instances with such weights, from scratch."""
         targets = self.likelihood.encode(self.indices)
-        return find_mode(
-            self.features, targets, weights, self.likelihood, self.prior, self.zero, **OPTIONS
-        ).mean
+        data = Labelled(self.features, targets, weights, self.likelihood)
+        return find_mode(data, self.prior, self.zero, **OPTIONS).mean
+
+    def mode_of(self, memory):
+        return find_mode(memory.labelled(self.likelihood), memory.prior, self.zero, **OPTIONS).mean
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_all_that_is_remembered_is_refitted(n_classes):
     problem = Problem(n_classes)
     memory = problem.memory.add(*problem.rows(slice(10))).add(*problem.rows(slice(10, 30)))
-    mode = memory.find_mode(problem.likelihood, problem.zero + 0.3, **OPTIONS)
-    torch.testing.assert_close(mode.mean, problem.mode(problem.weights))
+    torch.testing.assert_close(problem.mode_of(memory), problem.mode(problem.weights))
 
 
 @pytest.mark.parametrize("structure", STRUCTURES)
@@ -48,11 +49,11 @@ def test_all_that_is_remembered_is_refitted(n_classes):
 def test_dropping_leaves_the_mode_and_its_curvature(structure, n_classes):
     problem = Problem(n_classes)
     memory = problem.memory.add(*problem.rows(slice(None)))
-    mode = memory.find_mode(problem.likelihood, problem.zero, **OPTIONS).mean
+    mode = problem.mode_of(memory)
     kept = memory.keep(8, mode, problem.likelihood, STRUCTURES[structure])
     assert len(kept.features) == len(kept.indices) == len(kept.weights) == 8
     torch.testing.assert_close(kept.features, problem.features[-8:])
-    again = kept.find_mode(problem.likelihood, problem.zero, **OPTIONS).mean
+    again = problem.mode_of(kept)
     torch.testing.assert_close(again, mode, atol=1e-7, rtol=1e-6)
     if structure == "full" or n_classes == 2:  # then the quadratic is that of the instances
         direction = torch.linspace(-1, 1, mode.numel()).reshape(mode.shape).double()
@@ -73,7 +74,7 @@ def test_nothing_is_dropped_without_a_size():
 def test_forgetting_fades_the_weights():
     problem = Problem()
     memory = problem.memory.add(*problem.rows(slice(None))).forget(0.5)
-    mode = memory.find_mode(problem.likelihood, problem.zero, **OPTIONS).mean
+    mode = problem.mode_of(memory)
     torch.testing.assert_close(mode, problem.mode(problem.weights / 2))
 
 
@@ -82,9 +83,8 @@ def test_it_goes_on_from_a_posterior(structure):
     problem = Problem()
     features, indices, weights = problem.rows(slice(None))
     mode = problem.mode(weights)
-    posterior = STRUCTURES[structure].at_mode(
-        mode, features, weights, problem.likelihood, "categorical", 0.5
-    )
+    data = problem.memory.add(features, indices, weights).labelled(problem.likelihood)
+    posterior = STRUCTURES[structure].at_mode(data, mode, "categorical", problem.prior)
     prior = Memory.of_posterior(posterior).prior
     torch.testing.assert_close(prior.gradient(mode), torch.zeros_like(mode))
     kept = problem.memory.add(features, indices, weights).keep(

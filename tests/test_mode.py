@@ -6,7 +6,7 @@ from sklearn.datasets import load_digits, load_iris
 from sklearn.linear_model import LogisticRegression
 
 from laplace_al.likelihoods import likelihood_of
-from laplace_al.mode import InMemory, find_mode, solve_hessian
+from laplace_al.mode import InMemory, Labelled, find_mode, solve_hessian
 from laplace_al.priors import IsotropicPrior
 
 
@@ -22,9 +22,8 @@ def find(
         start = torch.zeros(X.shape[1], likelihood.n_outputs, dtype=dtype)
     weights = torch.from_numpy(weights).to(dtype)
     prior = IsotropicPrior(torch.zeros_like(start), prior_precision)
-    return find_mode(
-        features, targets, weights, likelihood, prior, start, max_iter=max_iter, tol=tol
-    )
+    data = Labelled(features, targets, weights, likelihood)
+    return find_mode(data, prior, start, max_iter=max_iter, tol=tol)
 
 
 @pytest.mark.parametrize("n_classes", [2, 3, 10])
@@ -107,7 +106,7 @@ def test_the_second_derivative_is_solved(n_classes):
     weights = torch.from_numpy(rng.uniform(0, 2, size=40))
     mean, right = (torch.from_numpy(rng.normal(size=(5, likelihood.n_outputs))) for _ in range(2))
     prior = IsotropicPrior(torch.zeros_like(mean), 0.7)
-    objective = InMemory(features, targets, weights, likelihood, prior)
+    objective = InMemory(Labelled(features, targets, weights, likelihood), prior)
 
     def value(flat):
         logits = features @ flat.reshape(mean.shape)

@@ -10,6 +10,7 @@ computed, Dask computes again, with the same result.
 ``with joblib.parallel_config("dask"):``.
 """
 
+import copy
 import functools
 import math
 import operator
@@ -30,7 +31,6 @@ from sklearn.utils.validation import _num_samples, check_is_fitted
 from laplace_al.classifier import LaplaceUpdateClassifier
 from laplace_al.devices import as_array
 from laplace_al.features import Extracted, TorchFeatures, share
-from laplace_al.fitting import Labelled
 from laplace_al.labels import check_labels
 from laplace_al.pool import PoolState
 from laplace_al.posterior import Posterior
@@ -168,9 +168,9 @@ def fit(
     def distribute(
         begun: LaplaceUpdateClassifier, indices: NDArray[np.int64], weights: NDArray[np.float64]
     ) -> _Total:
-        shipped = _shipped(_without_posterior(begun))
+        shipped, call = _shipped(_without_posterior(begun)), dask.delayed(_called)
         blocks = [
-            (dask.delayed(_labelled)(shipped, block, indices[rows], weights[rows]),)
+            (call(shipped, "_labelled_block", block, indices[rows], weights[rows]),)
             for block, rows in _blocks(X)
         ]
         with dask.config.set(_CONFIG):
@@ -391,7 +391,7 @@ class Pool:
         blocks = _blocks(_with_sizes(_in_rows(X_pool, "X_pool")))
         if not blocks:
             raise ValueError("X_pool has 0 rows; a pool needs at least 1.")
-        self.classifier_ = _copied(classifier)
+        self.classifier_ = copy.copy(classifier)
         self.positions_ = np.empty(0, dtype=np.int64)
         self.labels_ = classifier.classes_[:0]
         self._sizes = [rows.stop - rows.start for _, rows in blocks]
@@ -505,7 +505,7 @@ class Pool:
         features = Extracted(self._rows(indices))
         state, scored = self.classifier_.pool_state(features), self._scored
         is_current = scored.is_under(self.classifier_)
-        self.classifier_ = _copied(self.classifier_).partial_fit(features, y)
+        self.classifier_ = copy.copy(self.classifier_).partial_fit(features, y)
         if (
             is_current
             and scored.n_followed < _MAX_FOLLOWED
@@ -701,9 +701,9 @@ def _shipped(thing: Any) -> Delayed:
 
 
 def _without_posterior(classifier: LaplaceUpdateClassifier) -> LaplaceUpdateClassifier:
-    twin = classifier.__class__.__new__(classifier.__class__)
-    left = {"posterior_", "_memory", "_calibration"}
-    twin.__dict__.update({k: v for k, v in vars(classifier).items() if k not in left})
+    twin = copy.copy(classifier)
+    for name in ("posterior_", "_memory", "_calibration"):
+        twin.__dict__.pop(name, None)
     return twin
 
 
@@ -770,17 +770,8 @@ class _Total:
 # What follows runs on the workers.
 
 
-def _called(thing: Any, method: str, block: Any) -> Any:
-    return getattr(thing, method)(block)
-
-
-def _labelled(
-    classifier: LaplaceUpdateClassifier,
-    block: Any,
-    indices: NDArray[np.int64],
-    weights: NDArray[np.float64],
-) -> Labelled:
-    return classifier._labelled_block(block, indices, weights)
+def _called(thing: Any, method: str, *args: Any) -> Any:
+    return getattr(thing, method)(*args)
 
 
 def _applied(function: Callable[..., Any], args: tuple[Any, ...], *block: Any) -> Any:
@@ -798,13 +789,13 @@ def _learnt(
     classes: ArrayLike | None,
     sample_weight: NDArray[np.float64],
 ) -> LaplaceUpdateClassifier:
-    return _copied(classifier).partial_fit(block, y, classes=classes, sample_weight=sample_weight)
+    return copy.copy(classifier).partial_fit(block, y, classes=classes, sample_weight=sample_weight)
 
 
 def _merged(
     start: LaplaceUpdateClassifier, *learnt: LaplaceUpdateClassifier
 ) -> LaplaceUpdateClassifier:
-    merged = _copied(learnt[0])
+    merged = copy.copy(learnt[0])
     begun = hasattr(start, "posterior_")
     for other in learnt[1:]:
         since = start.posterior_ if begun else None
@@ -812,12 +803,6 @@ def _merged(
         seen = start._calibration if begun else type(merged._calibration)()
         merged._calibration = merged._calibration.merge(other._calibration, seen)
     return merged
-
-
-def _copied(classifier: LaplaceUpdateClassifier) -> LaplaceUpdateClassifier:
-    twin = classifier.__class__.__new__(classifier.__class__)
-    twin.__dict__.update(vars(classifier))
-    return twin
 
 
 def _leaders(

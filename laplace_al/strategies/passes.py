@@ -2,8 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,51 +17,12 @@ from laplace_al.strategies.checks import (
 )
 from laplace_al.strategies.ranking import Leaders, draw_seed
 from laplace_al.strategies.view import PoolView
-from laplace_al.typing import RandomState
+
+if TYPE_CHECKING:  # which imports this module
+    from laplace_al.strategies.base import QueryStrategy
 
 
-class BlockReader(Protocol):
-    """What a pass asks of a strategy, see :class:`QueryStrategy`."""
-
-    random_state: RandomState
-
-    @property
-    def reads_blocks(self) -> bool:
-        """Whether the pool may come in blocks."""
-
-    def shortlist(self, n_instances: int) -> tuple["BlockReader", int, bool]:
-        """Who ranks the instances, how many of the first to find, and whether with their rows."""
-
-    def settle(
-        self,
-        view_of: Callable[[Any], PoolView],
-        leaders: Leaders,
-        n_instances: int,
-        rng: np.random.RandomState,
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64] | None]:
-        """Positions (n_instances,), and utilities of the leaders where they are others."""
-
-    def candidate_utilities(
-        self, view: PoolView, candidates: NDArray[np.bool_], rng: np.random.RandomState
-    ) -> NDArray[np.float64]:
-        """Utilities of the rows, (n,), -inf for what is no candidate."""
-
-    def leaders(
-        self,
-        utilities: NDArray[np.float64],
-        candidates: NDArray[np.bool_],
-        limit: int,
-        seed: int,
-        *,
-        start: int = 0,
-        rows: Any = None,
-    ) -> Leaders:
-        """The candidates that come first."""
-
-    def _validate_params(self) -> None: ...
-
-
-def reads_in_blocks(strategy: BlockReader, learner: Any, X_pool: Any) -> bool:
+def reads_in_blocks(strategy: "QueryStrategy", learner: Any, X_pool: Any) -> bool:
     """Whether a strategy is to read a pool block by block.
 
     Parameters
@@ -89,7 +49,7 @@ def reads_in_blocks(strategy: BlockReader, learner: Any, X_pool: Any) -> bool:
 
 
 def choose_from_blocks(
-    strategy: BlockReader,
+    strategy: "QueryStrategy",
     learner: Any,
     X_pool: Any,
     n_instances: int,
@@ -160,7 +120,7 @@ def choose_from_blocks(
 
 
 def leaders_of_block(
-    ranking: BlockReader,
+    ranking: "QueryStrategy",
     view: PoolView,
     candidates: NDArray[np.bool_],
     limit: int,

@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laplace_al.likelihoods import likelihood_of
+from laplace_al.mode import Labelled
 from laplace_al.posterior import PerClassPosterior, SharedPosterior
 from laplace_al.posterior.base import halves, spread
+from laplace_al.priors import IsotropicPrior
 from laplace_al.structures import STRUCTURES
 
 UPDATES = ["newton", "map"]
@@ -33,8 +35,10 @@ class Problem:
         self.seen, self.features = torch.from_numpy(scale * rng.normal(size=(2, n, size)))
         mean = torch.from_numpy(rng.normal(size=(size, self.likelihood.n_outputs))) / scale
         self.seen_weights = torch.from_numpy(rng.uniform(size=n))
+        # the curvature knows no label
+        data = Labelled(self.seen, torch.empty(0), self.seen_weights, self.likelihood)
         self.posterior = self.structure.at_mode(
-            mean, self.seen, self.seen_weights, self.likelihood, curve, prior
+            data, mean, curve, IsotropicPrior(torch.zeros_like(mean), prior)
         )
         labels = torch.from_numpy(rng.integers(n_classes, size=n).astype(float))
         self.targets = self.likelihood.encode(labels)
@@ -244,12 +248,14 @@ def test_merged_is_learnt_together(structure, n_classes):
     """Data learnt apart from a common prior, curvature fixed by the mode it is taken at."""
     problem = Problem(structure, "gaussian", "newton", n_classes, prior=0.7)
     mean, ones = problem.posterior.mean, torch.ones(20).double()
-    at_mode = STRUCTURES[structure].at_mode
-    parts = [
-        at_mode(mean, problem.seen[rows], ones[rows], problem.likelihood, "gaussian", 0.7)
-        for rows in (slice(0, 5), slice(5, 20))
-    ]
-    whole = at_mode(mean, problem.seen, ones, problem.likelihood, "gaussian", 0.7)
+    prior = IsotropicPrior(torch.zeros_like(mean), 0.7)
+
+    def of_rows(rows):
+        data = Labelled(problem.seen[rows], torch.empty(0), ones[rows], problem.likelihood)
+        return STRUCTURES[structure].at_mode(data, mean, "gaussian", prior)
+
+    parts = [of_rows(slice(0, 5)), of_rows(slice(5, 20))]
+    whole = of_rows(slice(None))
     merged = parts[0].merge(parts[1])
     torch.testing.assert_close(merged.precision, whole.precision)
     torch.testing.assert_close(merged.covariance, whole.covariance)

@@ -2,8 +2,10 @@ import pytest
 import torch
 
 from laplace_al.likelihoods import likelihood_of
+from laplace_al.mode import Labelled
 from laplace_al.posterior import SharedPosterior
 from laplace_al.posterior.roots import root_of_precision
+from laplace_al.priors import IsotropicPrior
 from laplace_al.structures import STRUCTURES
 
 
@@ -15,9 +17,9 @@ def relative_error(value, truth):
 def test_golden_precision_and_covariance(golden, curvature):
     numbers = golden(curvature)
     features = numbers["features_train"]
-    posterior = STRUCTURES["shared"].at_mode(
-        numbers["mean"], features, torch.ones(60).double(), likelihood_of(4), curvature, 1.0
-    )
+    data = Labelled(features, torch.empty(0), torch.ones(60).double(), likelihood_of(4))
+    prior = IsotropicPrior(torch.zeros_like(numbers["mean"]), 1.0)
+    posterior = STRUCTURES["shared"].at_mode(data, numbers["mean"], curvature, prior)
     assert relative_error(posterior.precision, numbers["precision"]) < 1e-10
     assert relative_error(posterior.covariance, numbers["covariance"]) < 1e-10
 

@@ -766,8 +766,8 @@ class ActiveLearner:
             if len(new) and hasattr(estimator, "add_classes"):
                 estimator.add_classes(new)
             estimator.partial_fit(X, y)
-        elif self._must_declare_classes(y):
-            # scikit-learn's incremental classifiers take classes that y lacks only here
+        elif len(np.unique(y)) == 1 and self._declares_in_partial_fit():
+            # where scikit-learn's incremental classifiers take a single class, other than in fit
             estimator = clone(self.estimator_).partial_fit(
                 X, y, classes=np.unique(np.asarray(self.classes))
             )
@@ -817,12 +817,10 @@ class ActiveLearner:
         declared = self.classes is not None or getattr(self.estimator_, "classes", None) is not None
         return len(np.unique(y)) > 1 or (declared and hasattr(self.estimator_, "partial_fit"))
 
-    def _must_declare_classes(self, y: NDArray[Any]) -> bool:
+    def _declares_in_partial_fit(self) -> bool:
+        is_incremental = hasattr(self.estimator_, "partial_fit")
         return (
-            self.classes is not None
-            and not hasattr(self.estimator_, "classes")
-            and hasattr(self.estimator_, "partial_fit")
-            and not np.isin(self.classes, y).all()
+            self.classes is not None and is_incremental and not hasattr(self.estimator_, "classes")
         )
 
     def _event(self, action: Action, annotator: str | None, **what: Any) -> Event:

@@ -950,6 +950,24 @@ def test_the_prior_by_scale_goes_by_the_pool():
     assert learner.estimator.prior_precision == "scale"
 
 
+@pytest.mark.parametrize("refit_every", [None, 1])
+def test_a_refit_is_a_fit_where_a_declared_class_has_no_label(refit_every):
+    """``partial_fit`` goes over the data once, ``fit`` until it converges."""
+    labelled = np.flatnonzero(y < 2)
+    learner = make(
+        SGDClassifier(loss="log_loss", random_state=0),
+        X_initial=X[labelled],
+        y_initial=y[labelled],
+        classes=[0, 1, 2],
+        refit_every=refit_every,
+    )
+    expected = SGDClassifier(loss="log_loss", random_state=0).fit(X[labelled], y[labelled])
+    np.testing.assert_array_equal(learner.estimator_.coef_, expected.coef_)
+    learner.teach(X=X[-1:], y=y[-1:])
+    expected.fit(np.r_[X[labelled], X[-1:]], np.r_[y[labelled], y[-1]])
+    np.testing.assert_array_equal(learner.estimator_.coef_, expected.coef_)
+
+
 def test_initial_labels_of_one_class_wait_for_a_second():
     learner = ActiveLearner(
         LaplaceUpdateClassifier(), MarginSampling(), X, X_initial=X[:3], y_initial=y[:3]

@@ -167,10 +167,12 @@ def features_of(feature_extractor: Any, X: Any, **params: Any) -> NDArray[np.flo
     array([[9.]])
     """
     if feature_extractor is None:
-        return check_array(X, dtype=(np.float64, np.float32))
-    if isinstance(feature_extractor, TorchFeatures):
-        return share(feature_extractor).fit_transform(X)
-    return TorchFeatures(feature_extractor, **params).fit_transform(X)
+        return check_array(as_array(X), dtype=(np.float64, np.float32))
+    is_one = isinstance(feature_extractor, TorchFeatures)
+    extractor = share(feature_extractor) if is_one else TorchFeatures(feature_extractor, **params)
+    X = extractor.check_inputs(extractor, X, reset=True)
+    # not by fit_transform, whose container is what scikit-learn is configured to put out
+    return extractor.probe(X).extract(X)
 
 
 def share(extractor: Any) -> Any:

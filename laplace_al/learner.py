@@ -3,6 +3,7 @@
 import copy
 import datetime
 import functools
+import itertools
 import numbers
 import warnings
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from laplace_al.features import Extracted, KeptFeatures
 from laplace_al.journal import Journal
 from laplace_al.labels import check_labels, class_indices, distinct_classes
 from laplace_al.record import Action, Event, Record
-from laplace_al.scored_pool import ScoredPool
+from laplace_al.scored_pool import ScoredPool, extracted
 from laplace_al.strategies.base import QueryStrategy
 from laplace_al.strategies.checks import check_distinct, check_n_instances, check_positions
 from laplace_al.strategies.random import RandomSampling
@@ -145,7 +146,6 @@ class ActiveLearner:
         verbose: int = 0,
     ) -> None:
         self.estimator = estimator
-        self.strategy = strategy
         self.X_pool = X_pool
         self.X_initial = X_initial
         self.y_initial = y_initial
@@ -158,13 +158,8 @@ class ActiveLearner:
 
         if (X_initial is None) != (y_initial is None):
             raise ValueError("X_initial and y_initial must be given together, or neither.")
-        if not hasattr(strategy, "query"):
-            raise TypeError(
-                f"strategy must have a method query; got {strategy!r}. Pass an object of "
-                "laplace_al.strategies, e.g. MarginSampling()."
-            )
+        self.strategy = strategy
         _check_pool(X_pool)
-        self._strategy = clone(strategy)
         self._seed = check_random_state(random_state).randint(2**31)
         self._journal = None
         self.estimator_ = copy.deepcopy(estimator)
@@ -181,9 +176,14 @@ class ActiveLearner:
         self.pool_ = ScoredPool(X_pool)
         self._kept = KeptFeatures()
         self._n_since_refit = 0
+        self._y_initial: NDArray[Any] | None = None
         self._record = Record.empty(_num_samples(X_pool))
         if X_initial is not None:
             check_consistent_length(X_initial, y_initial)
+            self._y_initial = self._check_y(y_initial, _num_samples(X_initial))
+            self._check_instances(
+                X_initial, "X_initial", is_fitted_next=self._can_fit(self._record)
+            )
             self._install(self._fitted_or_waiting(self._record), self._record)
         if journal is not None:
             self._journal = Journal(journal, X_pool)
@@ -192,6 +192,21 @@ class ActiveLearner:
             except BaseException:
                 self._journal.close()
                 raise
+
+    @property
+    def strategy(self) -> QueryStrategy:
+        """What chooses, as it was given; another one can be set at any time."""
+        return self._given_strategy
+
+    @strategy.setter
+    def strategy(self, strategy: QueryStrategy) -> None:
+        if not hasattr(strategy, "query"):
+            raise TypeError(
+                f"strategy must have a method query; got {strategy!r}. Pass an object of "
+                "laplace_al.strategies, e.g. MarginSampling()."
+            )
+        self._strategy = clone(strategy)
+        self._given_strategy = strategy
 
     @property
     def labels_(self) -> pd.DataFrame:
@@ -707,11 +722,14 @@ class ActiveLearner:
 
     def _updated(self, events: Sequence[Event], record: Record) -> "_Model | None":
         """Model that has learnt events by an update; None where it takes a fit."""
-        y = np.array([event.label for event in events if event.action in ("label", "relabel")])
-        if not len(y):
+        taught = [event for event in events if event.action in ("label", "relabel")]
+        if not taught:
             return self._model
+        y = np.array([event.label for event in taught])
         if not self.is_fitted:
-            return None if self._can_fit(record) else self._model
+            can_fit = self._can_fit(record)
+            self._check_instances(self._given_rows(taught), "X", is_fitted_next=can_fit)
+            return None if can_fit else self._model
         is_due = (
             isinstance(self.refit_every, numbers.Integral)
             and self._n_since_refit + len(y) >= self.refit_every
@@ -740,7 +758,12 @@ class ActiveLearner:
             estimator.add_classes(new)
         estimator.partial_fit(self._rows(events), y)
         positions = [event.position for event in events if event.position is not None]
-        if is_ours and not len(new) and len(positions) == len(events):
+        if (
+            is_ours
+            and not len(new)
+            and len(positions) == len(events)
+            and self.pool_.is_under(self.estimator_)
+        ):
             pool = self.pool_.after_update(estimator, positions, y)
         else:
             pool = self.pool_.after_fit()
@@ -783,14 +806,14 @@ class ActiveLearner:
 
     def _training_set(self, record: Record) -> tuple[Any, NDArray[Any]]:
         """All instances with labels, initial ones first, and their labels."""
-        if not record.labelled and self.X_initial is None:
-            raise ValueError("There is no label to fit on yet: teach some, or pass X_initial.")
+        if self.X_initial is None or self._y_initial is None:
+            if not record.labelled:
+                raise ValueError("There is no label to fit on yet: teach some, or pass X_initial.")
+            return self._rows(record.labelled), record.labels
         if not record.labelled:
-            return self.X_initial, np.asarray(self.y_initial)
+            return self.X_initial, self._y_initial
         X = self._rows(record.labelled)
-        if self.X_initial is None:
-            return X, record.labels
-        y = np.concatenate([self.y_initial, record.labels])
+        y = np.concatenate([self._y_initial, record.labels])
         if isinstance(X, Extracted):
             initial = self._kept.of([self.X_initial], self.estimator_.transform)
             return Extracted(np.concatenate([*initial, X.features])), y
@@ -812,8 +835,8 @@ class ActiveLearner:
     def _can_fit(self, record: Record) -> bool:
         """Whether the labels so far are enough for a first fit."""
         y = record.labels
-        if self.y_initial is not None:
-            y = np.concatenate([self.y_initial, y])
+        if self._y_initial is not None:
+            y = np.concatenate([self._y_initial, y])
         declared = self.classes is not None or getattr(self.estimator_, "classes", None) is not None
         return len(np.unique(y)) > 1 or (declared and hasattr(self.estimator_, "partial_fit"))
 
@@ -822,6 +845,14 @@ class ActiveLearner:
         return (
             self.classes is not None and is_incremental and not hasattr(self.estimator_, "classes")
         )
+
+    def _check_instances(self, X: Instances, name: str, *, is_fitted_next: bool) -> None:
+        """Refuse what a fit would refuse, or take for other columns than those of the pool."""
+        if not isinstance(self.estimator_, LaplaceUpdateClassifier):
+            return
+        _check_like(X, self.X_pool, name)
+        if not is_fitted_next:
+            extracted(self.estimator_, X)
 
     def _event(self, action: Action, annotator: str | None, **what: Any) -> Event:
         annotator = self.annotator if annotator is None else annotator
@@ -843,8 +874,8 @@ class ActiveLearner:
         if declared is not None:
             class_indices(y, distinct_classes(declared))
         known = [event.label for event in self._record.labelled[:1]]
-        if self.y_initial is not None:
-            known = np.asarray(self.y_initial)[:1]
+        if self._y_initial is not None:
+            known = self._y_initial[:1].tolist()
         if len(known) and isinstance(known[0], str) != isinstance(y[0], str):
             raise ValueError(
                 f"y must hold labels of the kind of those so far, such as {known[0]!r}; got "
@@ -903,6 +934,24 @@ def _check_pool(X_pool: Any) -> None:
             "position. Pass [item[0] for item in dataset], or a Dataset that returns no more than "
             "the input."
         )
+
+
+def _check_like(X: Instances, X_pool: Instances, name: str) -> None:
+    """Refuse rows that are not like those of a pool."""
+    if hasattr(X, "columns") and hasattr(X_pool, "columns"):
+        pairs = enumerate(itertools.zip_longest(X.columns, X_pool.columns))
+        for place, (found, expected) in pairs:
+            if found != expected:
+                raise ValueError(
+                    f"{name} must have the columns of X_pool in the same order; column {place} is "
+                    f"{found!r}, that of X_pool {expected!r}. Pass {name}[X_pool.columns]."
+                )
+    if len(getattr(X_pool, "shape", ())) > 1:
+        shape, expected = np.shape(X)[1:], tuple(X_pool.shape[1:])
+        if shape != expected:
+            raise ValueError(
+                f"{name} must have rows of shape {expected}, as X_pool has; got {shape}."
+            )
 
 
 def _check_refit_every(refit_every: Any, estimator: BaseEstimator) -> RefitEvery:

@@ -62,12 +62,29 @@ class ScoredPool:
         PoolState
             Kept: copy it before it observes anything.
         """
-        if self._state is None or self._rule != rule_of(classifier):
+        if self._state is None or not self.is_under(classifier):
             known = self.X if self.features is None else Extracted(self.features)
             self._state = classifier.pool_state(known)
             self.features = self._state.features
             self._rule, self._scored = rule_of(classifier), self._state.predictive_variance
         return self._state
+
+    def is_under(self, classifier: LaplaceUpdateClassifier) -> bool:
+        """Whether the predictions are those of a classifier, as it is now.
+
+        Parameters
+        ----------
+        classifier : LaplaceUpdateClassifier
+
+        Returns
+        -------
+        bool
+        """
+        return (
+            self._state is not None
+            and self._state.posterior is classifier.posterior_
+            and self._rule == rule_of(classifier)
+        )
 
     def features_under(self, classifier: LaplaceUpdateClassifier) -> Features:
         """Features of the pool, for which a classifier need not be fitted.
@@ -82,12 +99,11 @@ class ScoredPool:
             Where they are kept.
         """
         if self.features is None:
-            self.features = features_of(
-                classifier.feature_extractor,
-                self.X,
-                batch_size=classifier.batch_size,
-                verbose=classifier.verbose,
-            )
+            if hasattr(classifier, "posterior_"):  # it knows what its inputs are like
+                base = classifier.posterior_.base
+                self.features = classifier._pool_features(self.X, base.dtype, base.device)
+            else:
+                self.features = extracted(classifier, self.X)
         return self.features
 
     def prior_precision_by_scale(self, classifier: LaplaceUpdateClassifier) -> float:
@@ -108,12 +124,7 @@ class ScoredPool:
         positions = np.linspace(0, n_pool - 1, min(n_pool, _N_SPACED)).astype(np.int64)
         features = self.rows(positions)
         if features is None:
-            features = features_of(
-                classifier.feature_extractor,
-                _safe_indexing(self.X, positions),
-                batch_size=classifier.batch_size,
-                verbose=classifier.verbose,
-            )
+            features = extracted(classifier, _safe_indexing(self.X, positions))
         features = torch.tensor(as_array(features), dtype=torch.float64)
         return prior_precision_by_scale(features, torch.ones_like(features[:, 0]))
 
@@ -173,6 +184,33 @@ class ScoredPool:
         ndarray of shape (n, n_features) or None
         """
         return None if self.features is None else as_array(self.features[positions])
+
+
+def extracted(classifier: LaplaceUpdateClassifier, X: Instances) -> NDArray[np.floating]:
+    """Features of inputs, validated, for which a classifier need not be fitted.
+
+    Parameters
+    ----------
+    classifier : LaplaceUpdateClassifier
+    X : array-like of shape (n_samples, ...)
+
+    Returns
+    -------
+    ndarray of shape (n_samples, n_features)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from laplace_al import LaplaceUpdateClassifier
+    >>> extracted(LaplaceUpdateClassifier(np.square), [[3.0]])
+    array([[9.]])
+    """
+    return features_of(
+        classifier.feature_extractor,
+        X,
+        batch_size=classifier.batch_size,
+        verbose=classifier.verbose,
+    )
 
 
 def rule_of(classifier: LaplaceUpdateClassifier) -> tuple[Any, ...]:

@@ -9,8 +9,11 @@ import polars as pl
 import pytest
 import torch
 from scipy import sparse
+from sklearn import config_context
 from sklearn.base import clone
+from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_iris
+from sklearn.exceptions import DataConversionWarning
 from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
@@ -22,6 +25,7 @@ from laplace_al import ActiveLearner, LaplaceUpdateClassifier, strategies
 from laplace_al.journal import Journal
 from laplace_al.learner import _MAX_DRIFT
 from laplace_al.strategies import (
+    BADGE,
     BALD,
     CoreSet,
     EntropySampling,
@@ -966,6 +970,163 @@ def test_a_refit_is_a_fit_where_a_declared_class_has_no_label(refit_every):
     learner.teach(X=X[-1:], y=y[-1:])
     expected.fit(np.r_[X[labelled], X[-1:]], np.r_[y[labelled], y[-1]])
     np.testing.assert_array_equal(learner.estimator_.coef_, expected.coef_)
+
+
+class TestColumns:
+    """Features that are extracted before a fit are told by their place alone."""
+
+    frame = pd.DataFrame(X[START], columns=list("abcd"))
+
+    @pytest.mark.parametrize("prior_precision", [1.0, "scale"])
+    @pytest.mark.parametrize("columns", ["dcba", "abcx", "abc"])
+    def test_initial_instances_have_those_of_the_pool(self, prior_precision, columns):
+        initial = self.frame.reindex(columns=list(columns), fill_value=0.0)
+        with pytest.raises(ValueError, match=r"X_initial must have the columns of X_pool"):
+            ActiveLearner(
+                LaplaceUpdateClassifier(prior_precision=prior_precision),
+                MarginSampling(),
+                self.frame,
+                X_initial=initial,
+                y_initial=y[START],
+            )
+
+    def test_initial_instances_have_their_number(self):
+        with pytest.raises(ValueError, match=r"X_initial must have rows of shape \(4,\).*\(3,\)"):
+            make(X_initial=X[START, :3])
+
+    @pytest.mark.parametrize("strategy", [CoreSet(), MarginSampling()])
+    def test_a_fitted_estimator_knows_them(self, strategy):
+        clf = LaplaceUpdateClassifier().fit(self.frame, y[START])
+        learner = ActiveLearner(clf, strategy, self.frame[list("dcba")])
+        with pytest.raises(ValueError, match="must be in the same order"):
+            learner.query()
+
+    def test_others_tell_columns_by_name(self):
+        by_name = make_column_transformer((StandardScaler(), ["a", "d"]))
+        learner = ActiveLearner(
+            make_pipeline(by_name, GaussianNB()),
+            MarginSampling(),
+            self.frame,
+            X_initial=self.frame[list("dab")],
+            y_initial=y[START],
+            refit_every=1,
+        )
+        assert len(learner.query(2)) == 2
+
+
+class TestWaiting:
+    """What is taken before there is a model can be learnt once there is one."""
+
+    @pytest.mark.parametrize(
+        ("wrong", "match"),
+        [([[1.0, 2.0]], r"rows of shape \(4,\)"), ([[1.0, 2.0, 3.0, np.nan]], "NaN")],
+    )
+    def test_instances_that_no_fit_would_take(self, wrong, match, tmp_path):
+        settings = {"X_initial": None, "y_initial": None, "journal": tmp_path / "labels.sqlite"}
+        with make(**settings) as learner:
+            learner.teach(0, "a")
+            before = len(learner.history_)
+            with pytest.raises(ValueError, match=match):
+                learner.teach(X=wrong, y=["a"])
+            assert len(learner.history_) == before
+            learner.teach(60, "b")
+        with make(**settings) as learner:
+            assert learner.labels_.label.tolist() == ["a", "b"]
+
+    def test_a_row_of_the_pool_with_nan(self):
+        pool = X.copy()
+        pool[3, 1] = np.nan
+        learner = ActiveLearner(LaplaceUpdateClassifier(), RandomSampling(), pool)
+        with pytest.raises(ValueError, match="NaN"):
+            learner.teach(3, 0)
+        assert learner.teach([0, 60], [0, 1]).is_fitted
+
+    def test_initial_instances(self):
+        with pytest.raises(ValueError, match="NaN"):
+            make(X_initial=np.full((2, 4), np.nan), y_initial=[0, 0])
+
+
+class TestInitialLabels:
+    @pytest.mark.parametrize("kind", [pd.DataFrame, lambda column: column])
+    def test_a_column(self, kind):
+        with pytest.warns(DataConversionWarning, match="column-vector"):
+            learner = make(y_initial=kind(y[START][:, None])).teach([0], y_pool[:1])
+        expected = make().teach([0], y_pool[:1])
+        np.testing.assert_array_equal(learner.predict_proba(X), expected.predict_proba(X))
+
+    def test_missing_ones(self):
+        with pytest.raises(ValueError, match="y must hold a label for each instance; got None"):
+            make(y_initial=["a"] * 8 + [None])
+
+    def test_outside_the_classes(self):
+        with pytest.raises(ValueError, match=r"not among the classes: \[2\]"):
+            make(SGDClassifier(loss="log_loss"), classes=[0, 1])
+
+
+def test_another_strategy():
+    learner = make(random_state=0)
+    margin = learner.query(3)
+    strategy = CoreSet()
+    learner.strategy = strategy
+    assert learner.strategy is strategy
+    assert learner.query(3).tolist() == make(strategy=CoreSet(), random_state=0).query(3).tolist()
+    with pytest.raises(TypeError, match="strategy must have a method query"):
+        learner.strategy = "margin"
+    learner.strategy = MarginSampling()
+    assert learner.query(3).tolist() == margin.tolist()
+
+
+class TestChangedEstimator:
+    """Who learns something beside the learner finds it in the queries."""
+
+    @pytest.mark.parametrize("method", ["fit", "partial_fit"])
+    def test_queries(self, method):
+        learner = make(LaplaceUpdateClassifier(), EntropySampling())
+        learner.query()
+        getattr(learner.estimator_, method)(X[::2], y[::2])
+        expected = EntropySampling().query(learner.estimator_, X_pool, 5)
+        assert learner.query(5).tolist() == expected.tolist()
+        learner.teach([0], y_pool[:1])
+        expected = EntropySampling().query(learner.estimator_, X_pool, 5, return_utilities=True)
+        assert learner.query(5).tolist() == [p for p in expected[0] if p != 0][:5]
+
+    def test_new_classes(self):
+        learner = make()
+        learner.query()
+        learner.estimator_.add_classes(77)
+        assert 77 in learner.teach(3, 77).predict(X_pool[[3]])
+
+
+class TestTensorPools:
+    @pytest.mark.parametrize("kind", ["bfloat16", "gradient", "float32"])
+    @pytest.mark.parametrize("strategy", [MarginSampling(), CoreSet(), TypiClust()])
+    @pytest.mark.parametrize("prior_precision", [1.0, "scale"])
+    def test_as_the_classifier_takes_them(self, kind, strategy, prior_precision):
+        pool = torch.tensor(X_pool, dtype=torch.float32)
+        pool = pool.bfloat16() if kind == "bfloat16" else pool
+        pool = pool.requires_grad_() if kind == "gradient" else pool
+        learner = ActiveLearner(
+            LaplaceUpdateClassifier(prior_precision=prior_precision),
+            strategy,
+            pool,
+            random_state=0,
+        )
+        learner.teach([0, 50, 100], [0, 1, 2]).query(2)
+        learner.teach(X=pool[:1] * 2, y=[1])
+        assert len(learner.query(2)) == 2
+
+
+@pytest.mark.parametrize("strategy", [BADGE(), CoreSet()])
+def test_frames_as_output_are_no_frames_inside(strategy):
+    extractor = StandardScaler().fit(X)
+
+    def queried():
+        learner = make(LaplaceUpdateClassifier(extractor, prior_precision="scale"), strategy)
+        return learner.teach([0, 60], y_pool[[0, 60]]).query(3).tolist()
+
+    expected = queried()
+    with config_context(transform_output="pandas"):
+        assert queried() == expected
 
 
 def test_initial_labels_of_one_class_wait_for_a_second():

@@ -251,7 +251,7 @@ class PoolView:
             return self._kept.features_under(self._laplace[0])
         if self.state is not None:
             return self.state.features
-        return check_array(self.X, dtype=(np.float64, np.float32))
+        return check_array(as_array(self.X), dtype=(np.float64, np.float32))
 
     @functools.cached_property
     def labelled(self) -> NDArray[np.floating]:
@@ -266,7 +266,7 @@ class PoolView:
         if len(outside):
             X = _safe_indexing(self._instances, outside)
             if self._laplace is None:
-                labelled[outside] = check_array(X, dtype=(np.float64, np.float32))
+                labelled[outside] = check_array(as_array(X), dtype=(np.float64, np.float32))
             else:
                 classifier, before = self._laplace
                 labelled[outside] = classifier.transform(before(X))

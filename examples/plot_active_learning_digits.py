@@ -7,11 +7,11 @@ A small convolutional network is trained on the digits 0 to 4 and frozen. A
 never seen, from sixty labels. Each label is a Bayesian update in closed form: neither the network
 nor the last layer is trained again.
 
-Four ways to spend the labels are compared over twenty seeds, paired by the same split of the data
-and the same five labels to start from:
+Four ways to choose the sixty images are compared over twenty seeds, paired by the same split of the
+data and the same five initial labels:
 
-* ten images at random,
-* ten images at once by the smallest margin (top-b): they resemble each other,
+* ten images at a time, at random,
+* ten images at a time, by the smallest margin (top-b): these images resemble each other,
 * one image at a time by the smallest margin, its label learnt by an update before the next choice,
 * the same with a refit of the last layer on all labels instead of each update.
 """
@@ -63,8 +63,9 @@ network.fit(images[seen], digits[seen])
 # %%
 # Sixty labels of the digits 5 to 9, spent in four ways
 # -----------------------------------------------------
-# The classifier takes raw images: the frozen network makes their features. With so few labels the
-# shared covariance, the structure of the paper, learns more from an update than one of each class.
+# The classifier takes raw images, and the frozen network computes their features. With so few
+# labels the shared covariance, the structure of the paper, learns more from an update than one
+# covariance for each class.
 
 classifier = LaplaceUpdateClassifier(network, prior_precision=0.1, covariance="shared")
 ways = {
@@ -88,10 +89,10 @@ curves = compare(
 # %%
 # The table
 # ---------
-# Accuracy after each batch, the area under the curve (its mean over the labels) with the standard
-# error over the seeds, and the milliseconds that learning one label took, features included. The
-# differences to top-b are paired by the seed; p is of Wilcoxon's signed-rank test, with Holm's
-# correction.
+# The table shows the accuracy after each batch, the area under the curve (its mean over the labels)
+# with the standard error over the seeds, and the milliseconds that learning one label took,
+# features included. The differences to top-b are paired by seed; p is from Wilcoxon's signed-rank
+# test, with Holm's correction.
 
 learnt = curves[curves.n_labels > 5]
 display = LearningCurveDisplay.from_simulation(

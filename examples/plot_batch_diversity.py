@@ -2,10 +2,10 @@
 Ten at once: batches that repeat themselves, and batches that do not
 ====================================================================
 
-An annotator takes ten images of digits at a time. The ten of the smallest margin, each on its own,
-are often the same difficulty ten times. Here are the batches that strategies choose from the same
-pool, after the same thirty labels, as images; then, over ten seeds, how diverse they are and what
-they are worth.
+An annotator labels ten images of digits at a time. If each image is chosen on its own by the
+smallest margin, the ten often show the same difficulty ten times. This example shows, as images,
+the batches that strategies choose from the same pool after the same thirty labels. It then measures
+over ten seeds how diverse the batches are and how much they help.
 """
 
 import matplotlib.pyplot as plt
@@ -31,7 +31,7 @@ from laplace_al.strategies import (
 # ------------------------------------
 # ``PowerSampling`` draws with odds that grow with the utility. ``SequentialBatch`` learns an
 # imagined label of each choice before the next one. ``BADGE`` and ``BatchBALD`` are diverse by
-# themselves.
+# construction.
 
 margin = MarginSampling()
 strategies = {
@@ -79,11 +79,11 @@ for row, (name, strategy) in zip(axes, strategies.items(), strict=True):
 plt.show()
 
 # %%
-# How diverse, and what are they worth?
-# -------------------------------------
-# Diversity: how many digits are in a batch, and how far its images are from the nearest other one
-# in it. Worth: the accuracy after a refit with the true labels, less that with a random batch, in
-# points and in pairs of the same seed. Diversity is not the same as worth: after so few labels
+# How diverse are they, and what are they worth?
+# ----------------------------------------------
+# Diversity is how many digits a batch contains, and how far each of its images is from its nearest
+# neighbour in the batch. Worth is the accuracy after a refit with the true labels minus that with a
+# random batch, in points, paired by seed. Diversity is not the same as worth: after so few labels
 # nearly every hard image teaches something, and ten seeds cannot tell these batches apart.
 
 rows = []

@@ -2,15 +2,15 @@
 A pool on a cluster
 ===================
 
-A network that knows the digits 0 to 4 is frozen. Images of the digits 5 to 9 lie in blocks on a
-cluster, here two processes of this machine: a Dask array. The network goes to each worker once and
-makes their features there. A :class:`laplace_al.integrations.dask.Pool` keeps them, with the
-predictions of a :class:`~laplace_al.LaplaceUpdateClassifier`. Each round only the positions of the
-ten best images, or of some hundred candidates, come back; the classifier learns their labels on
-this side, and the predictions follow where they are.
+A network that has learnt the digits 0 to 4 is frozen. Images of the digits 5 to 9 lie in the blocks
+of a Dask array on a cluster, here two processes of this machine. The network is sent to each worker
+once and computes the features there. A :class:`laplace_al.integrations.dask.Pool` keeps the
+features together with the predictions of a :class:`~laplace_al.LaplaceUpdateClassifier`. In each
+round only the positions of the ten best images, or of some hundred candidates, come back. The
+classifier learns their labels on the client, and the workers update the predictions where they are.
 
-A cluster starts its workers by importing the main file again, so what runs once is in a function
-behind ``if __name__ == "__main__"``.
+A cluster starts its workers by importing the main file again, so code that must run only once is in
+a function behind ``if __name__ == "__main__"``.
 """
 
 import sys

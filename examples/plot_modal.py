@@ -3,9 +3,9 @@ In modAL: the same loop, taught by updates
 ==========================================
 
 modAL's ``ActiveLearner`` fits its estimator again, on everything, after each label.
-:class:`laplace_al.integrations.modal.ActiveLearner` is modAL's, and works as it does, but teaches
-by :meth:`~laplace_al.LaplaceUpdateClassifier.partial_fit`. Strategies of both libraries work in it.
-Needs modAL: ``pip install "laplace_al[modal]"``.
+:class:`laplace_al.integrations.modal.ActiveLearner` is modAL's learner and is used in the same way,
+but teaches by :meth:`~laplace_al.LaplaceUpdateClassifier.partial_fit`. Strategies of both libraries
+work in it. This example needs modAL: ``pip install "laplace_al[modal]"``.
 """
 
 import time
@@ -49,9 +49,9 @@ def loop(estimator, strategy):
 # %%
 # modAL's strategy and ours, updates and refits
 # ---------------------------------------------
-# An estimator without ``partial_fit``, as ``LogisticRegression``, is fitted again after each label.
-# ``VarianceSampling`` asks where the features are unlike all that was learnt, whatever the
-# prediction: on these digits a poor guide.
+# An estimator without ``partial_fit``, such as ``LogisticRegression``, is fitted again after each
+# label. ``VarianceSampling`` queries where the features are unlike everything learnt so far,
+# whatever the prediction; on these digits this is a poor guide.
 
 loops = {
     "Laplace, modAL's margin_sampling": (

@@ -2,14 +2,14 @@
 What it does not know: uncertainty and inputs of another kind
 =============================================================
 
-A classifier has learnt the digits 0 to 4. It is shown others of them, and three things that it
-cannot know: the digits 5 to 9, digits turned by 90 degrees, and noise. It has to answer one of 0 to
-4 all the same. Can it at least tell that it does not know?
+A classifier has learnt the digits 0 to 4. It is then shown other images of these digits, and three
+kinds of input that it cannot know: the digits 5 to 9, digits turned by 90 degrees, and noise. It
+must always answer with one of the digits 0 to 4. Can it at least tell that it does not know?
 
-A :class:`~laplace_al.LaplaceUpdateClassifier` has several answers. The probability of its own
-prediction is one; of the *total* uncertainty the *aleatoric* part is what is ambiguous whatever the
-weights are, the *epistemic* part what a label would reduce; and the *variance* of the logits looks
-only at how far an input is from all that was learnt.
+A :class:`~laplace_al.LaplaceUpdateClassifier` has several measures of uncertainty. One is the
+probability of its own prediction. The *total* uncertainty has two parts: the *aleatoric* part is
+the ambiguity that remains whatever the weights are, the *epistemic* part is what a label would
+reduce. The *variance* of the logits depends only on how far an input is from everything learnt.
 """
 
 import matplotlib.pyplot as plt
@@ -25,8 +25,9 @@ from laplace_al import LaplaceUpdateClassifier
 # %%
 # The digits 0 to 4
 # -----------------
-# Random Fourier features keep distances: what is far from all labels in the images is so in the
-# features. A network may not do that, and then its last layer cannot tell; see the note below.
+# Random Fourier features preserve distances: images that are far from all labelled images have
+# features that are far as well. A network may not preserve distances, and then its last layer
+# cannot tell that an input is far away; see the note below.
 
 images, digits = load_digits(return_X_y=True)
 images = images / 16
@@ -60,12 +61,12 @@ def doubts(X):
 found = {name: doubts(X) for name, X in inputs.items()}
 
 # %%
-# Which of them tells?
-# --------------------
-# The area under the ROC curve: how often an unknown input has more doubt than a known one. The
-# probability is easily fooled by digits that are turned, some of which look like others to it; the
-# epistemic part less, and the variance of the logits not at all. On new digits, which lie between
-# the known ones, it is the other way round.
+# Which measure detects them?
+# ---------------------------
+# The area under the ROC curve is how often an unknown input is more uncertain than a known one. The
+# probability is easily fooled by turned digits, some of which look like other digits to the
+# classifier; the epistemic part is fooled less, and the variance of the logits not at all. On new
+# digits, which lie between the known ones, it is the other way round.
 
 known = found.pop("0-4")
 
@@ -83,8 +84,8 @@ print(table.to_string(float_format="{:.3f}".format))
 # %%
 # The picture
 # -----------
-# Densities are on a logarithmic scale. Below are, of each kind, the four images with the largest
-# epistemic part, and what the classifier takes them for.
+# Densities are on a logarithmic scale. Below them are, for each kind of input, the four images with
+# the largest epistemic part, and the digits that the classifier predicts for them.
 
 colors = {"0-4": "0.6", "5-9": "#0072B2", "turned": "#D55E00", "noise": "#009E73"}
 figure = plt.figure(figsize=(9.5, 4.6), layout="constrained")

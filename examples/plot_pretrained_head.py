@@ -2,11 +2,11 @@
 Start from a trained network: the pretrained head
 =================================================
 
-A network has been trained to the end, last layer and all, and its training data is gone but for a
-hundred instances. ``head="pretrained"`` keeps that last layer as the mean of the posterior: the
-predictions are those of the network, only that their probabilities are calibrated. Then the camera
-is turned a little, and the classifier learns from labels of the new images, one update for each,
-where the network would have to be trained again.
+A network has been trained completely, including its last layer, and all but a hundred instances of
+its training data are gone. ``head="pretrained"`` keeps that last layer as the mean of the
+posterior: the predictions are those of the network, but with calibrated probabilities. Then the
+camera is turned a little. The classifier learns from labels of the new images, with one update for
+each, where the network would have to be trained again.
 """
 
 import matplotlib.pyplot as plt
@@ -56,10 +56,10 @@ classifier = LaplaceUpdateClassifier(network, head="pretrained").fit(X[:100], y[
 fresh = LaplaceUpdateClassifier(network, classes=range(10))  # a head that knows nothing
 
 # %%
-# Learn, a label at a time
-# ------------------------
-# The updated head starts from what the network knows. One that is learnt from nothing on the same
-# features, with the same labels, shows what that is worth; it takes some labels to catch up.
+# Learn one label at a time
+# -------------------------
+# The updated head starts from what the network has learnt. For comparison, a head without
+# pretraining learns the same labels on the same features; it takes some labels to catch up.
 
 accuracy = {"pretrained head, updated": [classifier.score(X_new, y_new)], "head from nothing": []}
 for image, digit in zip(X_turned, y_turned, strict=True):
@@ -74,8 +74,8 @@ for name, scores in accuracy.items():
 # %%
 # The picture
 # -----------
-# To the right, whether the probabilities for the turned images can be believed: the network is far
-# too sure of itself, the updated head is not.
+# The right panel shows how well the probabilities for the turned images are calibrated: the network
+# is far too sure of itself, the updated head is not.
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.9), layout="constrained")
 for (name, scores), color in zip(accuracy.items(), ("#0072B2", "#D55E00"), strict=True):

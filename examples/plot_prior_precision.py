@@ -2,12 +2,12 @@
 The prior precision: scale, evidence or a grid search
 =====================================================
 
-``prior_precision``, the ``1 / C`` of logistic regression, is the one number of a
-:class:`~laplace_al.LaplaceUpdateClassifier` to choose. ``fit`` can do so by the scale of the
-features, without a look at labels; by the evidence, the
-probability of the labels with the weights integrated out; or by leaving each label out in closed
-form. scikit-learn's ``GridSearchCV`` works as well. None of the four needs labels apart; here they
-meet a test set.
+``prior_precision``, the ``1 / C`` of logistic regression, is the one parameter of a
+:class:`~laplace_al.LaplaceUpdateClassifier` to choose. ``fit`` can set it from the scale of the
+features, without looking at labels; by the evidence, which is the probability of the labels with
+the weights integrated out; or by leave-one-out in closed form. scikit-learn's ``GridSearchCV``
+works as well. None of the four needs separate validation labels; here they are compared on a test
+set.
 """
 
 import time
@@ -33,9 +33,9 @@ precisions = np.logspace(-3, 1, 17)
 # %%
 # Four ways to choose
 # -------------------
-# ``"scale"`` costs nothing. A search makes five fits for each precision, on four fifths of the
+# ``"scale"`` costs nothing. A search makes five fits for each precision, each on four fifths of the
 # labels. ``"evidence"`` and ``"loo"`` make about fifteen fits in all, and need a few labels of each
-# class: from one or two they choose a prior that drowns them.
+# class: with only one or two they choose a prior that overwhelms the labels.
 
 search = GridSearchCV(
     LaplaceUpdateClassifier(), {"prior_precision": precisions}, scoring="neg_log_loss", cv=5
@@ -64,8 +64,8 @@ print(table.to_string(float_format="{:.3f}".format))
 # %%
 # All precisions
 # --------------
-# The evidence asks whether the labels are probable under the model as it is, prior and all. The
-# other curves ask what is said of labels that were not learnt.
+# The evidence measures how probable the labels are under the model as it is, prior included. The
+# other curves measure the predictions of labels that were not learnt.
 
 curves = {"evidence": [], "as they come": [], "calibrated": []}
 for precision in precisions:
@@ -78,9 +78,9 @@ for precision in precisions:
 # %%
 # The picture
 # -----------
-# Calibration takes over most of what a good prior does for the probabilities: over four decades the
+# Calibration does most of what a good prior would do for the probabilities: over four decades the
 # calibrated ones hardly change. For the mean, and so for accuracy and updates, the prior still
-# counts.
+# matters.
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 3.6), layout="constrained")
 left.plot(precisions, curves["evidence"], color="#0072B2", marker="o", markersize=4)

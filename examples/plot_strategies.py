@@ -2,10 +2,10 @@
 How each strategy chooses, on one plane
 =======================================
 
-Three clouds of points, twelve of them labelled (crosses), and a classifier that has learnt these.
-Each picture shows what one strategy sees: the darker a point, the more its label is worth to the
-strategy, by rank. The six points that it would ask about are ringed. The lines are where the
-classifier changes its mind. :doc:`/strategies` has the formulas.
+The pool is three clouds of points. Twelve points are labelled (crosses), and a classifier has
+learnt these labels. Each picture shows how one strategy sees the pool: the darker a point, the
+higher the strategy ranks its label. The six points that the strategy would query are ringed, and
+the lines are the decision boundaries of the classifier. :doc:`/strategies` has the formulas.
 """
 
 import matplotlib.pyplot as plt
@@ -19,8 +19,8 @@ from laplace_al import ActiveLearner, LaplaceUpdateClassifier, strategies
 # %%
 # One plane, one learner
 # ----------------------
-# Random Fourier features make the classifier a kernel machine, so that it can bend its borders and
-# knows where it has seen nothing.
+# Random Fourier features turn the classifier into a kernel machine, so that its decision boundaries
+# can bend and it is uncertain where it has seen nothing.
 
 X, y = make_blobs(
     [110, 110, 110],
@@ -39,8 +39,8 @@ is_open = ~np.isin(np.arange(len(X)), labelled)
 # %%
 # The strategies
 # --------------
-# ``EPIG`` is told that what counts lies to the right. ``LookAhead`` cheats, it knows all labels.
-# ``Preselection`` keeps sixty points of small margin and covers these.
+# ``EPIG`` gets the points on the right as its target inputs. ``LookAhead`` cheats: it knows all
+# labels. ``Preselection`` keeps the sixty points of smallest margin and covers these.
 
 is_right = X[:, 0] > 1.5
 margin = strategies.MarginSampling()
@@ -67,8 +67,8 @@ STRATEGIES = {
 }
 
 # %%
-# What each would ask
-# -------------------
+# What each would query
+# ---------------------
 
 SCALE = {"vmin": -0.15 * len(X), "vmax": len(X)}  # of ranks; the least is pale, not white
 axis_x, axis_y = np.linspace(-3.2, 3.0, 150), np.linspace(-3.0, 2.7, 140)

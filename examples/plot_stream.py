@@ -2,21 +2,22 @@
 A stream that drifts, and labels that cost
 ==========================================
 
-Images of digits arrive ten at a time. Each is predicted before its label is known, then learnt:
-the share of right predictions is the *prequential* accuracy. In the middle of the stream somebody
-turns the camera by 90 degrees, and what was learnt before is of little use.
+Images of digits arrive ten at a time. The label of each image is predicted before it is known, and
+then learnt: the share of right predictions is the *prequential* accuracy. In the middle of the
+stream somebody turns the camera by 90 degrees, and what was learnt before becomes of little use.
 
 A :class:`~laplace_al.LaplaceUpdateClassifier` learns each label by a Bayesian update. With
-``forgetting`` below 1 each label makes all earlier ones count a little less, so that it follows the
-drift. Two online learners of the same kind of model, one logistic regression per class, learn by
-stochastic gradient descent: scikit-learn's ``SGDClassifier`` and river's ``LogisticRegression``.
+``forgetting`` below 1, each label makes all earlier ones count a little less, so that the
+classifier follows the drift. Two online learners of the same kind of model, one logistic regression
+per class, learn by stochastic gradient descent: scikit-learn's ``SGDClassifier`` and river's
+``LogisticRegression``.
 
-Then labels cost: only some of the images may be labelled, and a threshold on the margin of the
-prediction decides which. It adapts to the budget, a variant of the variable uncertainty strategy of
-Žliobaitė, Bifet, Pfahringer and Holmes, *Active learning with drifting streaming data*, IEEE TNNLS
-2014.
+In the second part labels have a cost: only some of the images may be labelled, and a threshold on
+the margin of the prediction decides which. The threshold adapts to the budget. This is a variant of
+the variable uncertainty strategy of Žliobaitė, Bifet, Pfahringer and Holmes, *Active learning with
+drifting streaming data*, IEEE TNNLS 2014.
 
-Needs river: ``pip install "laplace_al[examples]"``.
+This example needs river: ``pip install "laplace_al[examples]"``.
 """
 
 import sys
@@ -32,7 +33,7 @@ from sklearn.linear_model import SGDClassifier
 from laplace_al import LaplaceUpdateClassifier, scores
 
 FIGURE = sys.argv[1] if len(sys.argv) > 1 else "stream.png"
-# Of the orders that count. None of the choices made here, tuning included, has seen them.
+# Seeds of the orders that count. No choice made here, tuning included, has seen these orders.
 SEEDS = range(2000, 2005)
 N_SEEDS, BLOCK, WINDOW = len(SEEDS), 10, 150
 CLASSES = np.arange(10)
@@ -40,9 +41,9 @@ CLASSES = np.arange(10)
 # %%
 # The stream
 # ----------
-# All images in random order, those of the second half turned. Gradient descent needs features of
-# one scale, so every learner gets the same ones: pixels standardised by the mean and the standard
-# deviation of the images so far, as a stream allows.
+# The stream is all images in random order, with those of the second half turned. Gradient descent
+# needs features of one scale, so every learner gets the same features: pixels standardised by the
+# mean and the standard deviation of the images so far, as a stream allows.
 
 images, digits = load_digits(return_X_y=True)
 N_IMAGES = len(digits) - len(digits) % (2 * BLOCK)
@@ -69,9 +70,9 @@ def stream(seed):
 # %%
 # Predict, then learn
 # -------------------
-# The one parameter that matters most of each learner is tuned over three values, on the same images
-# in an order that does not count later: the forgetting, the prior precision and the learning rates.
-# The milliseconds are those of predicting and learning, ten images at a time.
+# The most important parameter of each learner is tuned over three values: the forgetting, the prior
+# precision and the learning rates. Tuning uses the same images in an order that does not count
+# later. The milliseconds are those of predicting and learning, ten images at a time.
 
 
 def prequential(model, X, y, may_learn):
@@ -173,11 +174,11 @@ for name in list(LEARNERS)[1:]:
 # %%
 # Ask only when uncertain
 # -----------------------
-# An image is asked about if the margin between its two most probable classes is below a threshold,
-# unless the budget's share of the images so far has been asked about. Each margin below the
-# threshold lowers it and each other one raises it, in steps that are in balance at that share: so
-# it follows a quantile of the margins, through a drift too. Random labelling learns as many images,
-# the same first ten included.
+# The label of an image is queried if the margin between its two most probable classes is below a
+# threshold, unless the budget's share of the images so far has already been queried. Each margin
+# below the threshold lowers it, and every other margin raises it, in steps that balance at that
+# share. The threshold thus follows a quantile of the margins, through a drift too. Random labelling
+# learns as many images, including the same first ten.
 
 
 class Uncertain:

@@ -2,13 +2,13 @@
 Texts: ten intents from fifty labels
 ====================================
 
-What does somebody want who talks to a house? ``data/intents.csv`` has 240 short requests of ten
-kinds, a few as hard as *remind me in 30 seconds*, which is no appointment but a timer. A sentence
-encoder that was trained on other texts, and is frozen, turns each into 384 numbers; a
-:class:`~laplace_al.LaplaceUpdateClassifier` on these learns the intents label by label.
+What does somebody want who talks to a smart home? ``data/intents.csv`` has 240 short requests of
+ten kinds. A few are hard, such as *remind me in 30 seconds*, which is not an appointment but a
+timer. A frozen sentence encoder that was trained on other texts turns each request into 384
+numbers; a :class:`~laplace_al.LaplaceUpdateClassifier` on these learns the intents label by label.
 
-The encoder is all-MiniLM-L6-v2 of `sentence-transformers <https://sbert.net>`_. Its numbers for
-these texts lie beside them, so that this example runs without it. They were made by
+The encoder is all-MiniLM-L6-v2 of `sentence-transformers <https://sbert.net>`_. Its embeddings of
+these texts are stored beside them, so that this example runs without it. They were computed by
 
 .. code-block:: python
 
@@ -17,9 +17,9 @@ these texts lie beside them, so that this example runs without it. They were mad
    encoder = SentenceTransformer("all-MiniLM-L6-v2")
    np.save("data/intents_minilm.npy", encoder.encode(texts).astype("float16"))
 
-and for texts of your own the encoder goes into the classifier as it is,
-``LaplaceUpdateClassifier(encoder.encode, prior_precision=0.02)``. It is compared with words counted
-by scikit-learn: tf-idf, reduced to 50 numbers.
+For texts of your own, pass the encoder to the classifier as it is,
+``LaplaceUpdateClassifier(encoder.encode, prior_precision=0.02)``. The example compares it with word
+counts by scikit-learn: tf-idf, reduced to 50 numbers.
 """
 
 import pathlib
@@ -38,8 +38,8 @@ from laplace_al.strategies import MarginSampling, RandomSampling, TypiClust
 # %%
 # Two kinds of features
 # ---------------------
-# Those of the encoder have length 1, and the others at most. The default prior, made for features
-# with a length of some units, would be too strong.
+# The feature vectors of the encoder have norm 1, the others at most 1. The default prior, made for
+# features with a norm of a few units, would be too strong.
 
 DATA = pathlib.Path(sys.argv[0]).parent / "data"
 requests = pd.read_csv(DATA / "intents.csv")
@@ -49,11 +49,11 @@ counted = words.fit_transform(requests.text)
 classifier = LaplaceUpdateClassifier(prior_precision=0.02)
 
 # %%
-# What does it ask?
-# -----------------
-# Nothing is labelled at first, so the first ten questions are typical texts of many kinds.
-# Afterwards it asks where the margin between two intents is smallest, and learns each answer by an
-# update. An intent that is not among the first ten is learnt when it is first seen.
+# What does it query?
+# -------------------
+# Nothing is labelled at first, so the first ten queries are typical texts of many kinds. Afterwards
+# the learner queries where the margin between two intents is smallest, and learns each answer by an
+# update. An intent that is not among the first ten texts is added when it is first seen.
 
 learner = ActiveLearner(classifier, MarginSampling(), encoded, random_state=0)
 typical = TypiClust(random_state=0).query(learner, encoded, n_instances=10)
@@ -71,8 +71,8 @@ print(pd.DataFrame(asked)[["text", "intent", "taken for"]].to_string(index=False
 # %%
 # Fifty labels, with either kind of features
 # ------------------------------------------
-# Ten seeds, each with ten random labels to start and tested on 120 texts that it never asks about.
-# The features matter most. With those of the encoder, asking at the margin gains a little.
+# There are ten seeds. Each starts with ten random labels and is tested on 120 texts that are never
+# queried. The features matter most. With those of the encoder, querying by margin gains a little.
 
 data = {
     "sentence encoder": (encoded, requests.intent),

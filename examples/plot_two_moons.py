@@ -2,14 +2,14 @@
 Two moons: update or retrain?
 =============================
 
-A classifier has seen ten labels of two moons, all from their left half. Ten more come, from the
-right half. It learns them by a Bayesian update in closed form, from its posterior alone, and should
-then say what it would say had it been trained again on all twenty.
+A classifier has seen ten labels of two moons, all from their left half. Ten more labels come from
+the right half. The classifier learns them by a Bayesian update in closed form, from its posterior
+alone, and should then predict what it would predict if it had been trained again on all twenty.
 
-This is the two-dimensional figure of Huseljic et al., *Efficient Bayesian Updates for Deep (Active)
-Learning via Laplace Approximations*, arXiv 2210.06112. Random Fourier features stand for the deep
-network: a linear layer on them is, nearly, a Gaussian process, so that the posterior knows where it
-has seen nothing.
+This reproduces the two-dimensional figure of Huseljic et al., *Efficient Bayesian Updates for Deep
+(Active) Learning via Laplace Approximations*, arXiv 2210.06112. Random Fourier features stand for
+the deep network: a linear layer on them is nearly a Gaussian process, so the posterior is uncertain
+where it has seen nothing.
 """
 
 import matplotlib.pyplot as plt
@@ -42,8 +42,8 @@ everything = np.concatenate([first, later])
 # %%
 # Three classifiers
 # -----------------
-# ``RBFSampler`` makes 500 features and is never trained, as a frozen network. The paper's setting
-# is one covariance for all classes; with two classes every structure is the same.
+# ``RBFSampler`` computes 500 features and is never trained, like a frozen network. The paper uses
+# one covariance for all classes; with two classes every structure is the same.
 
 network = RBFSampler(gamma=2.0, n_components=500, random_state=0).fit(X)
 before = LaplaceUpdateClassifier(network, prior_precision=0.02, calibration=None)
@@ -52,8 +52,8 @@ updated = clone(before).fit(X[first], y[first]).partial_fit(X[later], y[later])
 retrained = clone(before).fit(X[everything], y[everything])
 
 # %%
-# What they say
-# -------------
+# What they predict
+# -----------------
 
 axis_x, axis_y = np.linspace(-1.6, 2.5, 140), np.linspace(-1.1, 1.6, 110)
 grid = np.stack(np.meshgrid(axis_x, axis_y), axis=-1)  # (110, 140, 2)
@@ -74,9 +74,9 @@ for name, plane in planes.items():
 # %%
 # The picture
 # -----------
-# Colour is the predictive probability, white where it is one half: before the update the right side
-# is unknown. The black line is the decision, the dashed lines are 20 % and 80 %. Circles are the
-# first ten labels, diamonds the ten of the update.
+# Colour is the predictive probability, white where it is one half: before the update the classifier
+# is uncertain on the right side. The black line is the decision boundary; the dashed lines are at
+# 20 % and 80 %. Circles are the first ten labels, diamonds the ten of the update.
 
 titles = {
     "before": "Ten labels of the left half",

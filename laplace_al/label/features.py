@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from laplace_al.label.items import Items, Table
+from laplace_al.label.items import Items, Table, check_fields
 from laplace_al.typing import Path
 
 # Of features around their mean: prior_precision=1 is then prior_precision="scale".
@@ -62,7 +62,8 @@ def given_features(path: Path, n_items: int) -> NDArray[Any]:
     try:
         features = readers[suffix](path)
     except (ValueError, OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{str(path)!r} cannot be read as features: {error}.") from error
+        reason = str(error).rstrip(".\n")
+        raise ValueError(f"{str(path)!r} cannot be read as features: {reason}.") from error
     return check_features(features, n_items, str(path))
 
 
@@ -83,6 +84,7 @@ def _read_npz(path: Path) -> NDArray[Any]:
 
 
 def _read_csv(path: Path) -> NDArray[Any]:
+    check_fields(pd.read_csv(path, dtype=str, nrows=1), path)
     table = pd.read_csv(path)
     index = [name for name in table if name.startswith("Unnamed: ") and _counts_rows(table[name])]
     return table.drop(columns=index).to_numpy()

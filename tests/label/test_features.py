@@ -47,6 +47,11 @@ class TestGivenFeatures:
         frame.assign(a=[0, 1, 2]).to_csv(tmp_path / "x.csv", index=False)
         assert given_features(tmp_path / "x.csv", 3).shape == (3, 2)
 
+    def test_rows_with_more_fields_than_the_header(self, tmp_path):
+        (tmp_path / "x.csv").write_text("a,b\n0,1,\n1,3,\n2,5,\n")
+        with pytest.raises(ValueError, match=r"first row has 3 fields, its header 2; .*[^.]\.$"):
+            given_features(tmp_path / "x.csv", 3)
+
     def test_several_arrays_without_a_name(self, tmp_path):
         np.savez(tmp_path / "x.npz", train=X, test=X)
         with pytest.raises(ValueError, match="several arrays, train, test; call one 'features'"):

@@ -322,7 +322,7 @@ def numeric_columns(table: Table, columns: Sequence[str] | None = None) -> tuple
     Returns
     -------
     features : ndarray of shape (n_rows, n_columns)
-        A missing value is the mean of its column.
+        A value that is missing or infinite is the mean of the others in its column.
     note : str
 
     Raises
@@ -330,7 +330,8 @@ def numeric_columns(table: Table, columns: Sequence[str] | None = None) -> tuple
     ValueError
         If one is not numeric, has no finite value, or there is none.
     """
-    numeric = table.parsed.select_dtypes(["number", "bool"]).dropna(axis=1, how="all")
+    numeric = table.parsed.select_dtypes(["number", "bool"]).replace([np.inf, -np.inf], np.nan)
+    numeric = numeric.dropna(axis=1, how="all")
     numbers = []
     if columns is None:
         numbers = [name for name in numeric if name == table.key or _counts_rows(numeric[name])]
@@ -344,12 +345,14 @@ def numeric_columns(table: Table, columns: Sequence[str] | None = None) -> tuple
     table.check_columns("--columns", columns)
     others = [column for column in columns if column not in numeric]
     if others:
-        raise ValueError(f"--columns must be numeric; {', '.join(others)} is not.")
+        raise ValueError(
+            f"--columns must be numeric, with a finite value; {', '.join(others)} is not."
+        )
     values = numeric[columns].astype(np.float64)
     n_missing = int(values.isna().sum().sum())
     deviation = values.std(ddof=0).replace(0, 1)
     features = ((values - values.mean()) / deviation).fillna(0).to_numpy()
-    missing = f" ({n_missing} missing values count as the mean)" if n_missing else ""
+    missing = f" ({n_missing} missing or infinite values count as the mean)" if n_missing else ""
     names = ", ".join(columns)
     note = f"the numeric columns, standardised: {names}{missing}{_beside(numbers)}"
     return check_features(features, len(table), "--columns"), note

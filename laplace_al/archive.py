@@ -60,7 +60,7 @@ def write_archive(path: Path, document: dict[str, Any], tensors: dict[str, torch
     text = json.dumps({"document": document, "orders": orders})
     header = {"format": _FORMAT, "version": str(_VERSION), "content": text}
     header["sha256"] = _digest(text, arrays)
-    _replace(path, save(arrays, metadata=header))
+    replace_file(path, save(arrays, metadata=header))
 
 
 def read_archive(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -135,9 +135,29 @@ def _digest(text: str, arrays: dict[str, NDArray[Any]]) -> str:
     return digest.hexdigest()
 
 
-def _replace(path: pathlib.Path, content: bytes) -> None:
-    """Put a file in the place of another at once, and on the disk before returning."""
-    path = path.resolve()  # a link stays a link
+def replace_file(path: Path, content: bytes) -> None:
+    """Put a file in the place of another at once, and on the disk before returning.
+
+    Parameters
+    ----------
+    path : str or path-like
+    content : bytes
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; what was there is as before.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "labels.csv")
+    ...     replace_file(path, b"name,label")
+    ...     path.read_bytes()
+    b'name,label'
+    """
+    path = pathlib.Path(path).resolve()  # a link stays a link
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open("xb") as file:

@@ -4,6 +4,25 @@ import pathlib
 import sqlite3
 
 
+def lock_path(path: pathlib.Path) -> pathlib.Path:
+    """Where the lock of a file lies.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    Path
+
+    Examples
+    --------
+    >>> lock_path(pathlib.Path("labels.sqlite")).name
+    'labels.sqlite.lock'
+    """
+    return path.with_name(path.name + ".lock")
+
+
 def locked(path: pathlib.Path, argument: str, user: str) -> sqlite3.Connection:
     """A connection to ``<path>.lock`` that nobody else can have at the same time.
 
@@ -34,9 +53,7 @@ def locked(path: pathlib.Path, argument: str, user: str) -> sqlite3.Connection:
         )
     lock = None
     try:
-        lock = sqlite3.connect(
-            path.with_name(path.name + ".lock"), timeout=0, check_same_thread=False
-        )
+        lock = sqlite3.connect(lock_path(path), timeout=0, check_same_thread=False)
         lock.execute("BEGIN EXCLUSIVE")
     except sqlite3.OperationalError as error:
         if lock is not None:

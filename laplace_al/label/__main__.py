@@ -13,11 +13,13 @@ from typing import Any
 from numpy.typing import NDArray
 
 from laplace_al import strategies
+from laplace_al.archive import replace_file
 from laplace_al.journal import Journal
 from laplace_al.label.features import cached, embed, given_features, plain_features
 from laplace_al.label.items import Items, open_items
 from laplace_al.label.server import LabelServer
 from laplace_al.label.session import Session, labels_csv, pool_of
+from laplace_al.locks import lock_path
 from laplace_al.record import Record
 from laplace_al.typing import Path
 
@@ -147,6 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             encoding=options.encoding,
         )
         if options.export:
+            check_export(options)
             export(items, options.journal, options.export)
             return
         features, note = features_for(items, options)
@@ -191,6 +194,45 @@ def features_for(items: Items, options: argparse.Namespace) -> tuple[NDArray[Any
     return plain_features(items, options.columns)
 
 
+def check_export(options: argparse.Namespace) -> None:
+    """Refuse to write the labels over a file that another option names.
+
+    Parameters
+    ----------
+    options : Namespace
+
+    Raises
+    ------
+    ValueError
+        If it is such a file, by whatever path, or its folder does not exist.
+    """
+    path = pathlib.Path(options.export)
+    if not path.parent.is_dir():
+        raise ValueError(
+            f"--export {options.export!r}: the folder {str(path.parent)!r} does not exist; make it "
+            "first."
+        )
+    others = {
+        "IMAGES_OR_CSV": options.items,
+        "--journal": options.journal,
+        "--journal, its lock": lock_path(pathlib.Path(options.journal)),
+        "--features": options.features,
+        "--cache": options.cache,
+    }
+    for option, other in others.items():
+        if other is not None and _is_same_file(path, pathlib.Path(other)):
+            raise ValueError(
+                f"--export {options.export!r} is the file of {option}, which it would overwrite; "
+                "name another file."
+            )
+
+
+def _is_same_file(path: pathlib.Path, other: pathlib.Path) -> bool:
+    if path.exists() and other.exists():
+        return path.samefile(other)  # even where upper and lower case name the same file
+    return path.resolve() == other.resolve()
+
+
 def export(items: Items, journal: Path, path: Path) -> None:
     """Write the labels of a journal to a CSV file.
 
@@ -214,8 +256,16 @@ def export(items: Items, journal: Path, path: Path) -> None:
         record = record.add(batch)
     opened.close()
     labels = record.labels_frame()
-    pathlib.Path(path).write_text(labels_csv(items, labels), encoding="utf-8")
+    _write(pathlib.Path(path), labels_csv(items, labels).encode())
     print(f"{_n(len(labels), 'labels')} written to {path}.")
+
+
+def _write(path: pathlib.Path, content: bytes) -> None:
+    """Write a file at once."""
+    if path.exists() and not path.is_file():  # a terminal or a pipe, which nothing may replace
+        path.write_bytes(content)
+    else:
+        replace_file(path, content)
 
 
 def serve(server: LabelServer, *, open_browser: bool) -> None:

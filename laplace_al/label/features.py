@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from laplace_al.label.items import Items, Table
+from laplace_al.label.items import Items, Table, check_fields
 from laplace_al.typing import Path
 
 # Of features around their mean: prior_precision=1 is then prior_precision="scale".
@@ -62,7 +62,8 @@ def given_features(path: Path, n_items: int) -> NDArray[Any]:
     try:
         features = readers[suffix](path)
     except (ValueError, OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{str(path)!r} cannot be read as features: {error}.") from error
+        reason = str(error).rstrip(".\n")
+        raise ValueError(f"{str(path)!r} cannot be read as features: {reason}.") from error
     return check_features(features, n_items, str(path))
 
 
@@ -83,6 +84,7 @@ def _read_npz(path: Path) -> NDArray[Any]:
 
 
 def _read_csv(path: Path) -> NDArray[Any]:
+    check_fields(pd.read_csv(path, dtype=str, nrows=1), path)
     table = pd.read_csv(path)
     index = [name for name in table if name.startswith("Unnamed: ") and _counts_rows(table[name])]
     return table.drop(columns=index).to_numpy()
@@ -320,7 +322,7 @@ def numeric_columns(table: Table, columns: Sequence[str] | None = None) -> tuple
     Returns
     -------
     features : ndarray of shape (n_rows, n_columns)
-        A missing value is the mean of its column.
+        A value that is missing or infinite is the mean of the others in its column.
     note : str
 
     Raises
@@ -328,7 +330,8 @@ def numeric_columns(table: Table, columns: Sequence[str] | None = None) -> tuple
     ValueError
         If one is not numeric, has no finite value, or there is none.
     """
-    numeric = table.parsed.select_dtypes(["number", "bool"]).dropna(axis=1, how="all")
+    numeric = table.parsed.select_dtypes(["number", "bool"]).replace([np.inf, -np.inf], np.nan)
+    numeric = numeric.dropna(axis=1, how="all")
     numbers = []
     if columns is None:
         numbers = [name for name in numeric if name == table.key or _counts_rows(numeric[name])]
@@ -342,12 +345,14 @@ def numeric_columns(table: Table, columns: Sequence[str] | None = None) -> tuple
     table.check_columns("--columns", columns)
     others = [column for column in columns if column not in numeric]
     if others:
-        raise ValueError(f"--columns must be numeric; {', '.join(others)} is not.")
+        raise ValueError(
+            f"--columns must be numeric, with a finite value; {', '.join(others)} is not."
+        )
     values = numeric[columns].astype(np.float64)
     n_missing = int(values.isna().sum().sum())
     deviation = values.std(ddof=0).replace(0, 1)
     features = ((values - values.mean()) / deviation).fillna(0).to_numpy()
-    missing = f" ({n_missing} missing values count as the mean)" if n_missing else ""
+    missing = f" ({n_missing} missing or infinite values count as the mean)" if n_missing else ""
     names = ", ".join(columns)
     note = f"the numeric columns, standardised: {names}{missing}{_beside(numbers)}"
     return check_features(features, len(table), "--columns"), note

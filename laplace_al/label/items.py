@@ -11,6 +11,11 @@ from laplace_al.typing import Path
 
 # UTF-8, with or without the mark that Excel sets before it
 _ENCODING = "utf-8-sig"
+# of rows that have more fields than the header, or a quotation mark that nothing closes
+_CURE = (
+    "Quote texts that hold commas, tabs or quotation marks; remove the comma at the end of each "
+    "row; or add the names of columns that have none."
+)
 IMAGE_TYPES = {
     ".bmp": "image/bmp",
     ".gif": "image/gif",
@@ -140,7 +145,8 @@ class Table:
     Raises
     ------
     ValueError
-        If the file has another encoding, no row, lacks a column, or an image is missing.
+        If the file has another encoding, no row, a row with more fields than the header, lacks a
+        column, or an image is missing.
 
     Examples
     --------
@@ -165,12 +171,7 @@ class Table:
         encoding: str | None = None,
     ) -> None:
         self.path = pathlib.Path(path)
-        separator = "\t" if self.path.suffix.lower() == ".tsv" else ","
-        content = _decoded(self.path, encoding)
-        self.parsed = pd.read_csv(io.StringIO(content, newline=""), sep=separator)
-        self.shown = pd.read_csv(
-            io.StringIO(content, newline=""), sep=separator, dtype=str, keep_default_na=False
-        )
+        self.shown, self.parsed = _read(self.path, encoding)
         if not len(self.shown):
             raise ValueError(f"{str(path)!r} has no row.")
         for option, column in {"--text": text, "--image": image, "--id": key}.items():
@@ -264,6 +265,49 @@ class Table:
                     f"{', '.join(IMAGE_TYPES)}."
                 )
         return paths
+
+
+def check_fields(rows: pd.DataFrame, path: Path) -> None:
+    r"""Refuse rows with more fields than the header: pandas takes their first ones for an index.
+
+    Parameters
+    ----------
+    rows : DataFrame of str
+        Read as text, for an index of whole numbers may look like none.
+    path : str or path-like
+        Of the file.
+
+    Raises
+    ------
+    ValueError
+        If there is such an index.
+
+    Examples
+    --------
+    >>> check_fields(pd.read_csv(io.StringIO("a,b\n1,2\n"), dtype=str), "t.csv")
+    """
+    if not isinstance(rows.index, pd.RangeIndex):
+        n_names = len(rows.columns)
+        raise ValueError(
+            f"{str(path)!r}: its first row has {n_names + rows.index.nlevels} fields, its header "
+            f"{n_names}; rows may not have more fields than the header. {_CURE}"
+        )
+
+
+def _read(path: pathlib.Path, encoding: str | None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows of a file as they are written and as pandas reads them."""
+    separator = "\t" if path.suffix.lower() == ".tsv" else ","
+    content = _decoded(path, encoding)
+
+    def rows(**options: Any) -> pd.DataFrame:
+        return pd.read_csv(io.StringIO(content, newline=""), sep=separator, **options)
+
+    try:
+        shown, parsed = rows(dtype=str, keep_default_na=False), rows()
+    except pd.errors.ParserError as error:
+        raise ValueError(f"{str(path)!r} cannot be read: {str(error).strip()}. {_CURE}") from error
+    check_fields(shown, path)
+    return shown, parsed
 
 
 def _decoded(path: pathlib.Path, encoding: str | None) -> str:

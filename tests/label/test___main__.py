@@ -124,6 +124,71 @@ def test_export(folder, capsys):
     assert capsys.readouterr().out == "2 labels written to e.csv.\n"
 
 
+class TestWhereLabelsAreExported:
+    ARGUMENTS = "t.csv --journal l.sqlite --features x.csv"
+
+    @pytest.fixture
+    def labelled(self, folder):
+        """The folder with a label in a journal, a features file and links to all files."""
+        session = Session(open_items("t.csv"), np.eye(3), "l.sqlite")
+        session.label(0, "warm")
+        session.close()
+        (folder / "x.csv").write_text("a\n1\n2\n3\n")
+        (folder / "links").mkdir()
+        for path in [path for path in folder.iterdir() if path.is_file()]:
+            (folder / "links" / path.name).symlink_to(path)
+        return folder
+
+    @pytest.mark.parametrize(
+        ("name", "option"),
+        [
+            ("t.csv", "IMAGES_OR_CSV"),
+            ("l.sqlite", "--journal"),
+            ("l.sqlite.lock", "--journal, its lock"),
+            ("x.csv", "--features"),
+        ],
+    )
+    @pytest.mark.parametrize(
+        "spelling", ["{name}", "{folder}/{name}", "links/../{name}", "links/{name}"]
+    )
+    def test_never_over_what_is_read(self, labelled, capsys, name, option, spelling):
+        before = (labelled / name).read_bytes()
+        target = spelling.format(folder=labelled, name=name)
+        said = refused(f"{self.ARGUMENTS} --export {target}", capsys)
+        assert f"is the file of {option}, which it would overwrite; name another" in said
+        assert (labelled / name).read_bytes() == before
+
+    def test_never_over_what_will_be_there(self, labelled, capsys):
+        (labelled / "l.sqlite.lock").unlink()
+        refused("t.csv --journal l.sqlite --export l.sqlite.lock", capsys)
+        refused("t.csv --journal l.sqlite --embed a:b --cache c.npy --export ./c.npy", capsys)
+        assert not {"l.sqlite.lock", "c.npy"} & {path.name for path in labelled.iterdir()}
+
+    def test_a_folder_that_is_missing(self, labelled, capsys):
+        assert "the folder 'no' does not exist" in refused(
+            f"{self.ARGUMENTS} --export no/e.csv", capsys
+        )
+
+    def test_whole_or_not_at_all(self, labelled, capsys, monkeypatch):
+        def fail(*args):
+            raise OSError("the disk is full")
+
+        (labelled / "e.csv").write_text("before")
+        monkeypatch.setattr("os.fsync", fail)
+        before = sorted(labelled.iterdir())
+        assert "the disk is full" in refused(f"{self.ARGUMENTS} --export e.csv", capsys)
+        assert (labelled / "e.csv").read_text() == "before"
+        assert sorted(labelled.iterdir()) == before
+
+    @pytest.mark.skipif(os.name == "nt", reason="pipes have no path there")
+    def test_a_pipe_stays_one(self, labelled):
+        os.mkfifo("pipe")
+        reader = os.open("pipe", os.O_RDONLY | os.O_NONBLOCK)
+        main(["t.csv", "--journal", "l.sqlite", "--export", "pipe"])
+        assert os.read(reader, 1000).startswith(b"position,name,label")
+        os.close(reader)
+
+
 def test_export_leaves_the_journal_free(folder):
     items = open_items("t.csv")
     Session(items, np.eye(3), "l.sqlite").close()

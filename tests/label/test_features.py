@@ -47,6 +47,11 @@ class TestGivenFeatures:
         frame.assign(a=[0, 1, 2]).to_csv(tmp_path / "x.csv", index=False)
         assert given_features(tmp_path / "x.csv", 3).shape == (3, 2)
 
+    def test_rows_with_more_fields_than_the_header(self, tmp_path):
+        (tmp_path / "x.csv").write_text("a,b\n0,1,\n1,3,\n2,5,\n")
+        with pytest.raises(ValueError, match=r"first row has 3 fields, its header 2; .*[^.]\.$"):
+            given_features(tmp_path / "x.csv", 3)
+
     def test_several_arrays_without_a_name(self, tmp_path):
         np.savez(tmp_path / "x.npz", train=X, test=X)
         with pytest.raises(ValueError, match="several arrays, train, test; call one 'features'"):
@@ -157,8 +162,28 @@ class TestPlainFeatures:
         expected = [[-1.0, 0.5**0.5, 0.0], [0.0, -(2**0.5), 0.0], [1.0, 0.5**0.5, 0.0]]
         np.testing.assert_allclose(features, expected, atol=1e-15)
         assert note == (
-            "the numeric columns, standardised: n, flag, same (1 missing values count as the mean)"
+            "the numeric columns, standardised: n, flag, same (1 missing or infinite values count "
+            "as the mean)"
         )
+
+    @pytest.mark.parametrize("value", ["inf", "-inf", "1e400"])
+    @pytest.mark.parametrize("columns", [None, ["x", "y"]])
+    def test_an_infinite_value_counts_as_the_mean(self, table, value, columns):
+        table.write_text(f"x,y\n1,2\n{value},5\n7,2\n")
+        features, note = plain_features(Table(table), columns)
+        expected = [[-1.0, -(0.5**0.5)], [0.0, 2**0.5], [1.0, -(0.5**0.5)]]
+        np.testing.assert_allclose(features, expected, atol=1e-15)
+        assert note == (
+            "the numeric columns, standardised: x, y (1 missing or infinite values count as the "
+            "mean)"
+        )
+
+    @pytest.mark.parametrize("value", ["inf", ""])
+    def test_a_column_without_a_finite_value_is_not_learnt_from(self, table, value):
+        table.write_text(f"x,y\n{value},2\n{value},5\n")
+        assert plain_features(Table(table))[1] == "the numeric columns, standardised: y"
+        with pytest.raises(ValueError, match="with a finite value; x is not"):
+            plain_features(Table(table), ["x"])
 
     @pytest.mark.parametrize("start", [0, 1])
     def test_what_numbers_the_rows_is_not_learnt_from(self, table, start):
@@ -194,7 +219,7 @@ class TestPlainFeatures:
         assert note.startswith("pixels at 16 x 16, a poor fallback")
 
     def test_columns_that_are_not_numeric(self, table):
-        with pytest.raises(ValueError, match="--columns must be numeric; text is not"):
+        with pytest.raises(ValueError, match=r"--columns must be numeric, .*; text is not"):
             plain_features(Table(table), ["n", "text"])
         with pytest.raises(ValueError, match="--columns must name columns of"):
             plain_features(Table(table), ["nope"])

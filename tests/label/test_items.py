@@ -109,6 +109,29 @@ class TestTable:
         with pytest.raises(ValueError, match=r"--encoding must be .*; got 'latin77'"):
             open_items(path, encoding="latin77")
 
+    @pytest.mark.parametrize(
+        ("content", "header", "row"),
+        [
+            ("subject\nhello, you\nhi, there\n", 1, 2),
+            ("subject,length\nWin,12,\nLunch,6,\n", 2, 3),
+            ("n,subject\n0,hello, you\n1,hi, there\n", 2, 3),
+            ("subject\nhello, you, there\n", 1, 3),
+        ],
+    )
+    def test_rows_with_more_fields_than_the_header(self, table, content, header, row):
+        table.write_text(content)
+        with pytest.raises(
+            ValueError,
+            match=rf"t\.csv': its first row has {row} fields, its header {header}; .* Quote texts",
+        ):
+            Table(table)
+
+    @pytest.mark.parametrize("content", ["a\nhello\nhi, you\n", 'a\nhello\n"hi\n'])
+    def test_rows_that_cannot_be_read(self, table, content):
+        table.write_text(content)
+        with pytest.raises(ValueError, match=r"t\.csv' cannot be read: .*[^\n]\. Quote texts"):
+            Table(table)
+
     def test_no_row(self, table):
         table.write_text("a,b\n")
         with pytest.raises(ValueError, match="has no row"):

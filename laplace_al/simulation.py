@@ -242,6 +242,10 @@ def _is_named(scoring: Scoring) -> bool:
 
 def _check_budget(budget: int | None, n_pool: int, n_initial: int) -> int:
     n_left = n_pool - n_initial
+    if n_left < 0:
+        raise ValueError(
+            f"n_initial must be at most {n_pool}, the size of the pool; got {n_initial}."
+        )
     if budget is None:
         return n_left
     check_scalar(budget, "budget", numbers.Integral)
@@ -304,7 +308,8 @@ def compare(
     estimators : classifier, list or dict of them
         A dict names them, else they have the names of their classes. In place of an estimator,
         a dict ``{"estimator": ..., "refit_every": 1}`` gives it settings of its own: ``budget``,
-        ``n_instances``, ``score_every``, ``refit_every`` or ``stopping``.
+        ``n_instances``, ``score_every``, ``refit_every`` or ``stopping``. Estimators are cloned:
+        what a fitted one has learnt is not used, unlike by :func:`simulate`.
     strategies : QueryStrategy, list or dict of them
         As ``estimators``, with dicts ``{"strategy": ..., "n_instances": 10}``. Where both an
         estimator and a strategy have a setting of their own, that of the estimator holds.
@@ -390,7 +395,8 @@ def compare(
         name: (data_set, _splits(data_set, n_repeats, test_size, cv, first_seed))
         for name, data_set in _data_sets(X, y).items()
     }
-    runs = _planned(_arms(estimators, "estimator"), _arms(strategies, "strategy"), splits, common)
+    unfitted = [arm._replace(content=clone(arm.content)) for arm in _arms(estimators, "estimator")]
+    runs = _planned(unfitted, _arms(strategies, "strategy"), splits, common)
     with contextlib.nullcontext() if results is None else ResultsFile(results, _KEYS) as kept:
         curves = _curves(runs, kept, n_jobs, verbose)
     names = [run.name for run in sorted(runs, key=lambda run: run.arm)]

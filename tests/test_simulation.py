@@ -186,6 +186,11 @@ def test_a_budget_beyond_the_pool(budget):
         run(budget=budget)
 
 
+def test_more_initial_labels_than_the_pool_has():
+    with pytest.raises(ValueError, match="n_initial must be at most 75, the size of the pool; got"):
+        run(budget=None, n_initial=76)
+
+
 def test_lengths():
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         run(y_pool=y[:10])
@@ -235,6 +240,12 @@ def curve(frame, **names):
 
 
 class TestCompare:
+    def test_estimators_start_unfitted(self):
+        """The splits are made here: what is known already are the test labels."""
+        fitted = LaplaceUpdateClassifier().fit(X, y)
+        pd.testing.assert_frame_equal(results_of(small(fitted)), results_of(small()))
+        assert hasattr(fitted, "posterior_")
+
     def test_the_table(self):
         frame = small()
         columns = [*NAMES, "n_labels", "score", "query_seconds", "teach_seconds"]

@@ -12,8 +12,10 @@ from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
+import torch
 from sklearn.utils.validation import _num_samples
 
+from laplace_al.devices import as_array
 from laplace_al.digests import sample_digest
 from laplace_al.locks import locked
 from laplace_al.record import Event, Record
@@ -352,6 +354,7 @@ def _as_json(instance: Any, X: Any) -> str:
 
     Raises ValueError if what would be read back is another instance.
     """
+    instance = as_array(instance)  # of a tensor
     if isinstance(instance, list):
         row = instance[0]
     else:
@@ -392,6 +395,8 @@ def _like(row: Any, X: Any) -> Any:
         return [row]
     if hasattr(X, "schema"):  # polars
         return type(X)([row], schema=X.schema, orient="row")
+    if isinstance(X, torch.Tensor):
+        return torch.tensor([row], dtype=X.dtype, device=X.device)
     return np.array([row], dtype=getattr(X, "dtype", None))
 
 
@@ -399,7 +404,7 @@ def _is_same(one: Any, other: Any) -> bool:
     """Whether containers of one row have the same columns and values."""
     if list(getattr(one, "columns", ())) != list(getattr(other, "columns", ())):
         return False
-    values = [np.asarray(part, dtype=object).ravel().tolist() for part in (one, other)]
+    values = [np.asarray(as_array(part), dtype=object).ravel().tolist() for part in (one, other)]
     return len(values[0]) == len(values[1]) and all(
         a == b or (a != a and b != b) for a, b in zip(*values, strict=True)
     )

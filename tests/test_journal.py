@@ -9,6 +9,7 @@ import pandas as pd
 import PIL.Image
 import polars as pl
 import pytest
+import torch
 
 from laplace_al import ActiveLearner, LaplaceUpdateClassifier
 from laplace_al.digests import sample_digest
@@ -84,6 +85,17 @@ def test_instances_from_outside_the_pool(path, pool, row):
         np.testing.assert_array_equal(instance, row)
     else:
         assert instance.equals(row)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64])
+def test_tensors_from_outside_the_pool(path, dtype):
+    pool = torch.tensor(X, dtype=dtype)
+    row = (pool[:1] + 2).requires_grad_(dtype.is_floating_point)
+    journal = Journal(path, pool)
+    journal.append([Event("label", None, "x", NOW, None, row)])
+    ((event,),) = reopened(journal, pool).batches()
+    assert event.instance.dtype == dtype
+    assert torch.equal(event.instance, row)
 
 
 @pytest.mark.parametrize(

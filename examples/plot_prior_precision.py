@@ -34,8 +34,8 @@ precisions = np.logspace(-3, 1, 17)
 # Four ways to choose
 # -------------------
 # ``"scale"`` costs nothing. A search makes five fits for each precision, each on four fifths of the
-# labels. ``"evidence"`` and ``"loo"`` make about fifteen fits in all, and need a few labels of each
-# class: with only one or two they choose a prior that overwhelms the labels.
+# labels. ``"evidence"`` and ``"loo"`` make about fifteen fits in all. With only one or two labels
+# of each class, ``"evidence"`` chooses a prior that overwhelms them.
 
 search = GridSearchCV(
     LaplaceUpdateClassifier(), {"prior_precision": precisions}, scoring="neg_log_loss", cv=5

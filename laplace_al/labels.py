@@ -117,17 +117,27 @@ def distinct_classes(classes: ArrayLike) -> NDArray[Any]:
     Raises
     ------
     ValueError
-        If there are fewer than two.
+        If there are fewer than two, or one is missing (NaN, None).
 
     Examples
     --------
     >>> distinct_classes([2, 1, 2])
     array([1, 2])
     """
-    distinct = np.unique(column_or_1d(np.asarray(classes)))
+    classes = column_or_1d(np.asarray(classes))
+    _check_none_is_missing("classes", classes)
+    distinct = np.unique(classes)
     if len(distinct) < 2:
         raise ValueError(f"classes must hold at least 2 labels; got {distinct.tolist()}.")
     return distinct
+
+
+def _check_none_is_missing(name: str, labels: NDArray[Any]) -> None:
+    missing = labels[pd.isna(labels)]
+    if len(missing):
+        raise ValueError(
+            f"{name} must hold labels; got {missing[0]}, which no instance can have. Leave it out."
+        )
 
 
 def widened_classes(classes: NDArray[Any], labels: ArrayLike) -> NDArray[Any]:
@@ -147,7 +157,7 @@ def widened_classes(classes: NDArray[Any], labels: ArrayLike) -> NDArray[Any]:
     Raises
     ------
     ValueError
-        If a label is known, given twice, or of another kind than the classes.
+        If a label is known, given twice, missing, or of another kind than the classes.
 
     Examples
     --------
@@ -157,6 +167,7 @@ def widened_classes(classes: NDArray[Any], labels: ArrayLike) -> NDArray[Any]:
     array(['ant', 'bee', 'cat'], dtype=object)
     """
     labels = column_or_1d(np.atleast_1d(labels))
+    _check_none_is_missing("labels", labels)
     kinds, known_kinds = _kinds(labels), _kinds(classes)
     if len(kinds | known_kinds) > 1:
         raise ValueError(

@@ -936,7 +936,7 @@ def _check_pool(X_pool: Any) -> None:
         )
 
 
-def _check_like(X: Instances, X_pool: Instances, name: str) -> None:
+def _check_like(X: Any, X_pool: Any, name: str) -> None:
     """Refuse rows that are not like those of a pool."""
     if hasattr(X, "columns") and hasattr(X_pool, "columns"):
         pairs = enumerate(itertools.zip_longest(X.columns, X_pool.columns))

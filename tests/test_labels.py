@@ -56,7 +56,7 @@ class TestWidenedClasses:
         [
             (TEXT, 3, r"so far, text; got numbers: \[3\]"),
             (TEXT, np.array(["c", 3], dtype=object), r"so far, text; got numbers and text"),
-            (TEXT, np.array(["c", None], dtype=object), "got NoneType and text"),
+            (TEXT, np.array(["c", None], dtype=object), "labels must hold labels; got None"),
             (TEXT, b"c", "got bytes"),
             (np.array([1, 2]), "c", "so far, numbers; got text"),
             (np.array([1.0, 2.0]), True, "so far, numbers; got booleans"),
@@ -73,6 +73,16 @@ class TestWidenedClasses:
         for classes in (TEXT, TEXT.astype(str)):
             with pytest.raises(ValueError, match="labels must be new and distinct"):
                 widened_classes(classes, labels)
+
+
+@pytest.mark.parametrize(
+    "labels", [[0.0, 1.0, np.nan], [0, 1, None], pd.Series(["a", "b", None])], ids=str
+)
+def test_no_class_is_missing(labels):
+    with pytest.raises(ValueError, match=r"classes must hold labels; got (nan|None)"):
+        distinct_classes(labels)
+    with pytest.raises(ValueError, match=r"labels must hold labels; got (nan|None)"):
+        widened_classes(np.array([5, 6]), labels[2:])
 
 
 class TestWeightedByClass:

@@ -333,7 +333,7 @@ class QueryStrategy(ABC, BaseEstimator):
         Raises
         ------
         ValueError
-            If a utility of a candidate is NaN.
+            If there is not one utility for each instance, or that of a candidate is NaN.
 
         Examples
         --------
@@ -343,6 +343,11 @@ class QueryStrategy(ABC, BaseEstimator):
         array([  0., -inf])
         """
         utilities = np.array(self.utilities(view, rng), dtype=np.float64)
+        if utilities.shape != (len(view),):
+            raise ValueError(
+                f"{type(self).__name__}.utilities must return one number for each instance, of "
+                f"shape ({len(view)},); got an array of shape {utilities.shape}."
+            )
         utilities[~candidates] = -np.inf
         return self._without_nan(utilities)
 
@@ -350,7 +355,8 @@ class QueryStrategy(ABC, BaseEstimator):
         if np.isnan(utilities).any():
             raise ValueError(
                 f"{type(self).__name__} got NaN utilities for {np.isnan(utilities).sum()} of "
-                f"{len(utilities)} instances; the learner's predict_proba must be finite."
+                f"{len(utilities)} instances; the learner's predict_proba must be finite, and "
+                "utilities must be numbers."
             )
         return utilities
 

@@ -6,7 +6,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
 from laplace_al import LaplaceUpdateClassifier, strategies
-from laplace_al.strategies import CoreSet, MarginSampling, SequentialBatch
+from laplace_al.strategies import CoreSet, MarginSampling, QueryStrategy, SequentialBatch
 from laplace_al.strategies.view import PoolView
 
 X = np.random.default_rng(0).normal(size=(60, 4))
@@ -227,6 +227,26 @@ def test_one_class(name):
 def test_nan_probabilities_are_refused(name):
     with pytest.raises(ValueError, match="NaN utilities for 1 of 2 instances"):
         make(name).query(Probabilities(), [[0.5, 0.5], [np.nan, 0.5]])
+
+
+class Own(QueryStrategy):
+    is_pointwise = True
+    reads_posterior = False
+
+    def __init__(self, shape):
+        self.shape = shape
+
+    def utilities(self, view, rng):
+        return np.zeros(self.shape)
+
+
+@pytest.mark.parametrize("shape", [3, (60, 1), (60, 3), ()])
+def test_utilities_of_another_shape_are_refused(shape):
+    strategy = Own(shape)
+    strategy.random_state = 0
+    match = r"Own.utilities must return one number for each instance, of shape \(60,\)"
+    with pytest.raises(ValueError, match=match):
+        strategy.query(LogisticRegression().fit(X, y), X, 2)
 
 
 @pytest.mark.parametrize("name", NAMES)

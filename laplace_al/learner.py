@@ -869,7 +869,7 @@ class ActiveLearner:
             unlabelled = indices[~self._record.is_labelled[indices]]
             if len(unlabelled):
                 raise ValueError(
-                    f"indices must be positions that have a label, to {method} them; without: "
+                    f"indices must be positions that have a label, to {method} it; without: "
                     f"{unlabelled.tolist()}. Call teach to give one."
                 )
             at = {event.position: event for event in self._record.labelled}

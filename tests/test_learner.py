@@ -303,7 +303,7 @@ class TestSkipAndRelabel:
     def test_relabelling_what_has_no_label(self):
         learner = make().teach(5, 0)
         before = state(learner)
-        with pytest.raises(ValueError, match=r"have a label, to relabel them; without: \[6\]"):
+        with pytest.raises(ValueError, match=r"have a label, to relabel it; without: \[6\]"):
             learner.relabel([5, 6], [1, 1])
         assert_unchanged(learner, before)
 
@@ -418,7 +418,7 @@ class TestTakingBack:
             (lambda one: one.unlabel([3, 141]), r"between 0 and 140.*\[141\]"),
             (lambda one: one.unlabel([3, 3]), "indices must be distinct positions"),
             (lambda one: one.unlabel([]), "distinct positions in X_pool, at least one"),
-            (lambda one: one.unlabel(), r"unlabel\(rows=rows\): one of indices and rows"),
+            (lambda one: one.unlabel(), r"unlabel\(rows=rows\): pass one of indices and rows"),
             (lambda one: one.unlabel(3, rows=0), "one of indices and rows"),
             (lambda one: one.unlabel(rows=[0, 2]), r"index of labels_.* not there: \[2\]"),
             (lambda one: one.unlabel(rows=-1), r"not there: \[-1\]"),
@@ -427,7 +427,7 @@ class TestTakingBack:
             (lambda one: one.relabel(rows=[0, 1, 7], y=[0, 0, 0]), r"not there: \[7\]"),
             (lambda one: one.relabel(rows=[0, 1], y=[0]), "one label per row"),
             (lambda one: one.relabel(3), r"got None\. .*unlabel to withdraw one"),
-            (lambda one: one.relabel(y=[0]), r"relabel\(rows=rows\): one of indices and rows"),
+            (lambda one: one.relabel(y=[0]), r"relabel\(rows=rows\): pass one of indices and rows"),
             (lambda one: one.relabel(rows=1, y="cat"), "of the same kind as those so far"),
             (lambda one: one.unskip([8, 4]), r"are skipped.*; not skipped: \[4\]"),
             (lambda one: one.unskip(3), r"not skipped: \[3\]\. To withdraw a label call unlabel"),

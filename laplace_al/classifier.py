@@ -79,9 +79,9 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         holds the features.
     prior_precision : float, "scale", "loo" or "evidence", default=1.0
         Precision lambda > 0 of the Gaussian prior on the weights, intercept included. The MAP and
-        the posterior share it. It is the ``1 / C`` of ``LogisticRegression``. ``"scale"`` is 0.01
-        times the sum of the variances of the features, which adapts to their units; in our study
-        it was near the best value from the first labels on. With ``"loo"`` or ``"evidence"``,
+        the posterior share it. It corresponds to ``1 / C`` of ``LogisticRegression``. ``"scale"``
+        is 0.01 times the sum of the variances of the features, which adapts to their units; in our
+        study it was near the best value from the first labels on. With ``"loo"`` or ``"evidence"``,
         ``fit`` chooses the value without a validation set, by the leave-one-out log-likelihood or
         the marginal likelihood. That takes about 15 fits and needs some labels of each class.
         Without ``fit``, the first ``partial_fit`` determines the value and should have several
@@ -115,11 +115,10 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         variance. ``"mean_field"`` and ``"plug_in"`` keep the order of the mean logits.
     calibration : {"loo"} or None, default="loo"
         ``"loo"`` fits a temperature and a scale of the variance to the leave-one-out predictions of
-        the training instances, which have a closed form; ``partial_fit`` continues with its
-        predictions of new instances, made before it learns them. None: probabilities from few
-        labels are far too timid. With one label per class there is nothing to calibrate on, and the
-        temperature stays 1. Labels that were queried because they are hard make the calibration
-        cautious.
+        the training instances, which have a closed form; ``partial_fit`` adds the predictions of
+        new instances, made before it learns them. With None, probabilities from few labels are far
+        too timid. With one label per class there is nothing to calibrate on, and the temperature is
+        1. Labels that were queried because they are hard make the calibration cautious.
     n_samples : int, default=1000
         Number of draws of the weights: for ``predictive="monte_carlo"``, for
         :meth:`predict_uncertainty`, and the default for :meth:`sample_proba`.
@@ -164,7 +163,7 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         Seeds the weights that are drawn for predictions. None always uses the same seed, so that
         predictions are deterministic.
     verbose : int, default=0
-        Shows a progress bar while features are extracted, if positive.
+        If positive, shows a progress bar while features are extracted.
 
     Attributes
     ----------

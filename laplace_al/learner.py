@@ -40,7 +40,7 @@ class ActiveLearner:
 
     Positions always refer to ``X_pool`` as it was given: labelled instances are not queried again,
     but the positions of the others stay the same. The pool must not change while it is in use: its
-    features are computed once, and each label updates their predictions in one pass.
+    features are computed once, and each label updates its predictions in one pass.
 
     The learner can start without any label. It keeps labels until the estimator can be fitted,
     which takes labels of two classes, initial ones included, unless ``classes`` names the classes.
@@ -78,14 +78,14 @@ class ActiveLearner:
         Name of the annotator, stored with each label.
     random_state : int, RandomState instance or None, default=None
         Seeds the strategy, unless that has a ``random_state`` of its own. Two queries with nothing
-        taught in between return the same positions.
+        taught or skipped in between return the same positions.
     verbose : int, default=0
         If positive, prints a line for each refit.
 
     Attributes
     ----------
     estimator_ : classifier
-        The estimator, with all labels so far learnt.
+        The copy of ``estimator`` that has learnt the labels so far.
     labels_ : DataFrame with columns position, label, time, annotator
         The valid label of each instance, in the order of teaching. The position is missing for
         instances from outside the pool, and the time is UTC. The index numbers all labels that were

@@ -32,12 +32,12 @@ from laplace_al.typing import Inputs, Instances
 
 
 class Extracted:
-    """Features of inputs that are known already, in place of those inputs.
+    """Features that are already known, to pass in place of their inputs.
 
     Parameters
     ----------
     features : Tensor or ndarray of shape (n_samples, n_features)
-        As the extractor of the classifier they are given to returned them.
+        As returned by the extractor of the classifier that they are passed to.
 
     Examples
     --------
@@ -202,21 +202,21 @@ class TorchFeatures(
     """Features from a frozen network, as a scikit-learn transformer.
 
     Runs in batches, in eval mode and without gradients. The extractor is never trained, moved
-    or copied: clones share it, and its training flags are as they were after every call.
+    or copied: clones share it, and every call restores its training flags.
 
     Parameters
     ----------
     feature_extractor : nn.Module, fitted skorch net, object with ``transform``, or callable
-        What turns n inputs into features of shape (n, D). Inputs of a module are cast to
+        Turns n inputs into features of shape (n, D). Inputs of a module are cast to
         its own dtype and device; integers stay integers if its first layer is an embedding.
-        A transformer or callable is given slices of X as they are (frames, lists of strings).
+        A transformer or callable gets unconverted slices of X (frames, lists of strings).
     layer : str, default=None
         Name of the layer of the module (see ``named_modules``) whose *output* is the features.
         By default the features are the *input* of the ``nn.Linear`` that is called last.
     batch_size : int, default=256
-        Inputs per forward pass.
+        Number of inputs per forward pass.
     verbose : int, default=0
-        Shows a progress bar if positive.
+        If positive, shows a progress bar.
 
     Attributes
     ----------
@@ -265,7 +265,7 @@ class TorchFeatures(
 
     @all_or_nothing
     def fit(self, X: Instances, y: object = None) -> Self:
-        """Find the layer and the number of features, on the first inputs. Nothing is trained.
+        """Find the layer and the number of features from the first inputs. Nothing is trained.
 
         Parameters
         ----------
@@ -280,7 +280,7 @@ class TorchFeatures(
         Raises
         ------
         TypeError
-            If ``feature_extractor`` is none of the kinds that it may be.
+            If ``feature_extractor`` is of none of the allowed kinds.
         ValueError
             If the layer does not exist or the extractor returns anything but finite numbers
             of shape (n, D).
@@ -329,15 +329,15 @@ class TorchFeatures(
         Parameters
         ----------
         estimator : estimator
-            Where ``n_features_in_`` and ``feature_names_in_`` are set or compared.
+            Holds ``n_features_in_`` and ``feature_names_in_``.
         X : array-like of shape (n_samples, ...), or what the extractor takes
         reset : bool
-            Whether to set them (``fit``) or to compare with them.
+            Whether to set these attributes (``fit``) or to compare X with them.
 
         Returns
         -------
         ndarray of shape (n_samples, ...)
-            For a network; X itself for a transformer or callable.
+            An array for a network; X itself for a transformer or callable.
 
         Examples
         --------
@@ -419,7 +419,7 @@ class TorchFeatures(
         return head.weight.detach(), bias
 
     def probe(self, X: Any) -> Self:
-        """Find the layer and the number of features, on the first of validated inputs.
+        """Find the layer and the number of features from the first of the validated inputs.
 
         Parameters
         ----------
@@ -493,7 +493,7 @@ class TorchFeatures(
                 if not seen:
                     raise ValueError(
                         f"layer={self.layer_!r} is not called when {type(network).__name__} runs. "
-                        "Name a layer that is."
+                        "Name a layer that is called."
                     )
                 return seen[-1][1]
 

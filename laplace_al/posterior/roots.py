@@ -226,8 +226,8 @@ def root_of_precision(precision: torch.Tensor) -> torch.Tensor:
 
 def _warn_of_a_lost_prior(where: str) -> None:
     warnings.warn(
-        f"prior_precision is lost beside the features {where}: what is uncertain where there are "
-        "no data is off. Scale the features, e.g. with StandardScaler, or raise prior_precision.",
+        f"prior_precision is lost beside the features {where}: the uncertainty where there are no "
+        "data is wrong. Scale the features, e.g. with StandardScaler, or raise prior_precision.",
         LinAlgWarning,
         stacklevel=3,
     )

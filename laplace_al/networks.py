@@ -145,7 +145,7 @@ def _layers(network: nn.Module) -> list[str]:
 def captured(
     network: nn.Module, names: Iterable[str], *, inputs: bool
 ) -> Iterator[list[tuple[str, Any]]]:
-    """Record what enters or leaves the named layers of a module.
+    """Record what enters or leaves the named layers of a module, tensors as copies.
 
     Parameters
     ----------
@@ -170,10 +170,10 @@ def captured(
     seen = []
 
     def before(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
-        return lambda module, args, kwargs: seen.append((name, (*args, *kwargs.values())[0]))
+        return lambda module, args, kwargs: seen.append((name, _copy((*args, *kwargs.values())[0])))
 
     def after(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        return lambda module, args, output: seen.append((name, output))
+        return lambda module, args, output: seen.append((name, _copy(output)))
 
     with contextlib.ExitStack() as stack:
         for name in names:
@@ -184,6 +184,11 @@ def captured(
                 hook = layer.register_forward_hook(after(name))
             stack.callback(hook.remove)
         yield seen
+
+
+def _copy(value: Any) -> Any:
+    """A tensor as it is now, for a later layer may work in place; anything else as it is."""
+    return value.clone() if isinstance(value, torch.Tensor) else value
 
 
 @contextlib.contextmanager

@@ -64,6 +64,20 @@ class OutOfOrder(nn.Module):
         return self.head(input=torch.tanh(self.body(inputs)))
 
 
+class ClearsUp(nn.Module):
+    """Reuses the memory of what its head has read."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Linear(4, 6), nn.Linear(6, 3)
+
+    def forward(self, inputs):
+        hidden = torch.tanh(self.body(inputs))
+        outputs = self.head(hidden)
+        hidden.mul_(0)
+        return outputs
+
+
 class TestWhatTheFeaturesAre:
     def test_the_input_of_the_last_linear(self, network):
         features = TorchFeatures(network).fit(X)
@@ -80,6 +94,17 @@ class TestWhatTheFeaturesAre:
     def test_the_output_of_a_named_layer(self, network):
         features = TorchFeatures(network, layer="0").fit(X)
         np.testing.assert_allclose(features.transform(X), by_hand(network, X, 1), rtol=1e-6)
+
+    def test_the_output_of_a_layer_before_one_that_works_in_place(self):
+        module = nn.Sequential(nn.Linear(4, 8), nn.ReLU(inplace=True), nn.Linear(8, 3))
+        features = TorchFeatures(module, layer="0").fit_transform(X)
+        np.testing.assert_allclose(features, by_hand(module, X, 1), rtol=1e-6)
+        assert (features < 0).any()
+
+    def test_the_input_of_a_head_that_is_overwritten_later(self):
+        module = ClearsUp()
+        body = torch.tanh(module.body(torch.from_numpy(X).float())).detach()
+        np.testing.assert_allclose(TorchFeatures(module).fit_transform(X), body, rtol=1e-6)
 
     def test_images(self, convolutional):
         features = TorchFeatures(convolutional).fit_transform(IMAGES)

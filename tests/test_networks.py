@@ -13,6 +13,21 @@ def test_captured_lists_the_calls_in_their_order():
     assert [name for name, _ in seen] == ["0", "2"]
 
 
+@pytest.mark.parametrize("inputs", [True, False])
+def test_captured_values_outlive_work_in_place(inputs):
+    network = nn.Sequential(nn.Identity(), nn.ReLU(inplace=True))
+    with captured(network, ["0"], inputs=inputs) as seen:
+        network(torch.tensor([[-1.0, 1.0]]))
+    assert torch.equal(seen[0][1], torch.tensor([[-1.0, 1.0]]))
+
+
+def test_captured_values_that_are_no_tensors_are_recorded_as_they_are():
+    network = nn.Sequential(nn.LSTM(4, 3))
+    with captured(network, ["0"], inputs=False) as seen:
+        output = network(torch.zeros(2, 4))
+    assert seen[0][1] is output
+
+
 def test_captured_removes_its_hooks_after_an_error():
     network = nn.Sequential(nn.ReLU())
     with pytest.raises(KeyError), captured(network, ["0"], inputs=False):

@@ -107,7 +107,51 @@ class KeptFeatures:
 class SharedExtractorMixin:
     """Copies of an estimator share its ``feature_extractor``: it is frozen and may be large."""
 
+    feature_extractor: Any
     get_params: Callable[..., dict[str, Any]]
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters of this estimator, those of nested objects as ``<name>__<parameter>``.
+
+        Parameters
+        ----------
+        **params
+            Of a ``feature_extractor`` only where it is a :class:`TorchFeatures`.
+
+        Returns
+        -------
+        estimator
+            This object.
+
+        Raises
+        ------
+        ValueError
+            If there is no such parameter, or it is one of another ``feature_extractor``, which is
+            frozen and shared by copies. Then nothing is set.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> TorchFeatures(np.square).set_params(batch_size=2).batch_size
+        2
+        """
+        for name in params:
+            self._check_not_frozen(name, params)
+        return super().set_params(**params)  # type: ignore[misc]  # scikit-learn's
+
+    def _check_not_frozen(self, name: str, params: dict[str, Any]) -> None:
+        """Refuse a parameter of an extractor, unless each copy has an extractor of its own."""
+        owner, place = self, "feature_extractor"
+        while name.startswith(f"{place}__"):
+            extractor = params.get(place, owner.feature_extractor)
+            if not isinstance(extractor, TorchFeatures):
+                raise ValueError(
+                    f"{name} cannot be set: {place}, here {type(extractor).__name__}, is frozen "
+                    f"and shared by all copies of this {type(self).__name__}. Fit the variants a "
+                    f"and b of it, and search over {place}=[FrozenEstimator(a), "
+                    "FrozenEstimator(b)], which is in sklearn.frozen."
+                )
+            owner, place = extractor, f"{place}__feature_extractor"
 
     def __sklearn_clone__(self) -> Self:
         params = {

@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import numbers
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Self
 
@@ -506,17 +506,11 @@ class TorchFeatures(
             pairwise(bounds), "features", len(bounds) - 1, unit="batch", disable=not self.verbose
         )
         with self._extractor() as extractor:
-            blocks = [
+            blocks = (
                 check_features(extractor(_safe_indexing(X, slice(start, stop))), start, stop)
                 for start, stop in progress
-            ]
-        widths = sorted({block.shape[1] for block in blocks})
-        if len(widths) > 1:
-            raise ValueError(
-                f"feature_extractor returned a varying number of features: {widths}. It must "
-                "return the same number for every input."
             )
-        return np.concatenate(blocks)
+            return _stacked(blocks, n_samples)
 
     @contextlib.contextmanager
     def _extractor(self) -> Iterator[Callable[[Any], Any]]:
@@ -547,3 +541,23 @@ class TorchFeatures(
         assert network is not None  # else nothing runs here
         run = network if network is self.feature_extractor else self.feature_extractor.infer
         return run(as_input(network, batch))
+
+
+def _stacked(blocks: Iterable[NDArray[np.floating]], n_rows: int) -> NDArray[np.floating]:
+    """Blocks one below the other, each copied before the next one may overwrite its memory."""
+    whole = np.empty((n_rows, 0), np.float32)
+    start = 0
+    for block in blocks:
+        if start == 0:
+            whole = np.empty((n_rows, block.shape[1]), block.dtype)
+        elif block.shape[1] != whole.shape[1]:
+            widths = sorted([whole.shape[1], block.shape[1]])
+            raise ValueError(
+                f"feature_extractor returned a varying number of features: {widths}. It must "
+                "return the same number for every input."
+            )
+        whole = whole.astype(np.promote_types(whole.dtype, block.dtype), copy=False)
+        stop = start + len(block)
+        whole[start:stop] = block
+        start = stop
+    return whole

@@ -135,6 +135,25 @@ class TestWhatTheFeaturesAre:
         features = TorchFeatures(vectorizer).fit_transform(texts)
         np.testing.assert_array_equal(features, vectorizer.transform(texts).toarray())
 
+    @pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
+    def test_a_callable_that_reuses_its_memory(self, kind):
+        weights, memory = rng.normal(size=(4, 3)), np.empty((7, 3))
+
+        def project(batch):
+            return kind(np.dot(batch, weights, out=memory[: len(batch)]))
+
+        features = TorchFeatures(project, batch_size=7).fit_transform(X)
+        np.testing.assert_allclose(features, X @ weights)
+
+    def test_the_widest_dtype_of_all_batches(self):
+        def extract(batch):
+            return batch.astype(np.float64 if X[8, 0] in batch else np.float32)
+
+        features = TorchFeatures(extract, batch_size=7).fit_transform(X)
+        assert features.dtype == np.float64
+        np.testing.assert_array_equal(features[7:14], X[7:14])
+        np.testing.assert_array_equal(features[14:], X[14:].astype(np.float32))
+
     @pytest.mark.parametrize("batch_size", [1, 7, 20, 100])
     def test_batches_change_nothing(self, network, batch_size):
         whole = TorchFeatures(network).fit_transform(X)

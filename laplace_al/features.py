@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import _num_samples, check_array, check_is_fitted, validate_data
+from torch.utils import data
 from tqdm.auto import tqdm
 
 from laplace_al.blocks import concatenated, in_blocks
@@ -251,7 +252,8 @@ class TorchFeatures(
     feature_extractor : nn.Module, fitted skorch net, object with ``transform``, or callable
         What turns n inputs into features of shape (n, D). Inputs of a module are cast to
         its own dtype and device; integers stay integers if its first layer is an embedding.
-        A transformer or callable is given slices of X as they are (frames, lists of strings).
+        A transformer or callable is given slices of X as they are (frames, lists of strings);
+        of a torch ``Dataset``, lists of what it holds.
     layer : str, default=None
         Name of the layer of the module (see ``named_modules``) whose *output* is the features.
         By default the features are the *input* of the ``nn.Linear`` that is called last.
@@ -480,7 +482,8 @@ class TorchFeatures(
         >>> TorchFeatures(nn.Linear(2, 1)).probe(np.ones((3, 2))).layer_
         ''
         """
-        first = _safe_indexing(X, slice(0, 2))  # two, for modules that squeeze a batch of one
+        # two, for modules that squeeze a batch of one
+        first = _rows(X, 0, min(2, _num_samples(X)))
         network = network_of(self.feature_extractor)
         if network is None:
             if self.layer is not None:
@@ -507,7 +510,7 @@ class TorchFeatures(
         )
         with self._extractor() as extractor:
             blocks = (
-                check_features(extractor(_safe_indexing(X, slice(start, stop))), start, stop)
+                check_features(extractor(_rows(X, start, stop)), start, stop)
                 for start, stop in progress
             )
             return _stacked(blocks, n_samples)
@@ -541,6 +544,13 @@ class TorchFeatures(
         assert network is not None  # else nothing runs here
         run = network if network is self.feature_extractor else self.feature_extractor.infer
         return run(as_input(network, batch))
+
+
+def _rows(X: Any, start: int, stop: int) -> Any:
+    """A batch of inputs, of their kind; of a ``Dataset``, which need not take slices, a list."""
+    if isinstance(X, data.Dataset):
+        return [X[i] for i in range(start, stop)]
+    return _safe_indexing(X, slice(start, stop))
 
 
 def _stacked(blocks: Iterable[NDArray[np.floating]], n_rows: int) -> NDArray[np.floating]:

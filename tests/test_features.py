@@ -17,9 +17,11 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from skorch import NeuralNetClassifier
 from torch import nn
+from torch.utils import data
 
-from laplace_al import LaplaceUpdateClassifier, TorchFeatures
+from laplace_al import ActiveLearner, LaplaceUpdateClassifier, TorchFeatures
 from laplace_al.features import Extracted, KeptFeatures, features_of
+from laplace_al.strategies import MarginSampling
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(20, 4))
@@ -64,6 +66,18 @@ class OutOfOrder(nn.Module):
 
     def forward(self, inputs):
         return self.head(input=torch.tanh(self.body(inputs)))
+
+
+class RowByRow(data.Dataset):
+    """Takes no slices."""
+
+    def __len__(self):
+        return len(X)
+
+    def __getitem__(self, i):
+        if i >= len(X):
+            raise IndexError(i)
+        return torch.from_numpy(X[i])
 
 
 class ClearsUp(nn.Module):
@@ -134,6 +148,25 @@ class TestWhatTheFeaturesAre:
         vectorizer = TfidfVectorizer().fit(texts)
         features = TorchFeatures(vectorizer).fit_transform(texts)
         np.testing.assert_array_equal(features, vectorizer.transform(texts).toarray())
+
+    def test_a_callable_on_a_dataset(self):
+        features = TorchFeatures(torch.stack, batch_size=7).fit_transform(RowByRow())
+        np.testing.assert_array_equal(features, X)
+        learner = ActiveLearner(
+            LaplaceUpdateClassifier(torch.stack), MarginSampling(), RowByRow(), random_state=0
+        )
+        twin = ActiveLearner(LaplaceUpdateClassifier(), MarginSampling(), X, random_state=0)
+        for each in (learner, twin):
+            each.teach([0, 19], [0, 1])
+        np.testing.assert_array_equal(learner.query(3), twin.query(3))
+
+    @pytest.mark.parametrize("indices", [[4, 0, 2], range(3)])
+    def test_a_callable_on_a_subset_of_paths(self, indices):
+        paths = [f"{i}.png" for i in range(5)]
+        features = TorchFeatures(lambda batch: np.array([[int(path[0])] for path in batch]))
+        numbers = features.fit_transform(data.Subset(paths, indices))
+        np.testing.assert_array_equal(numbers[:, 0], indices)
+        assert features.transform(data.Subset(paths, indices[:1])).shape == (1, 1)
 
     @pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
     def test_a_callable_that_reuses_its_memory(self, kind):

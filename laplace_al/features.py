@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
+from sklearn.exceptions import NotFittedError
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import _num_samples, check_array, check_is_fitted, validate_data
@@ -326,8 +327,8 @@ class TorchFeatures(
         TypeError
             If ``feature_extractor`` is none of the kinds that it may be.
         ValueError
-            If the layer does not exist or the extractor returns anything but finite numbers
-            of shape (n, D).
+            If the layer does not exist, the extractor is not fitted, or it returns anything but
+            finite numbers of shape (n, D).
 
         Examples
         --------
@@ -520,7 +521,15 @@ class TorchFeatures(
         """A callable from inputs to features, while the network is held still."""
         network = network_of(self.feature_extractor)
         if network is None:
-            yield getattr(self.feature_extractor, "transform", self.feature_extractor)
+            try:
+                yield getattr(self.feature_extractor, "transform", self.feature_extractor)
+            except NotFittedError as error:  # which callers would take for one of their estimator
+                raise ValueError(
+                    "feature_extractor must be fitted, for it is frozen and nothing trains it; got "
+                    f"{type(self.feature_extractor).__name__}, which is not. Call its fit first. "
+                    "For a search, which would copy it without what it has learnt, wrap it as "
+                    "FrozenEstimator(feature_extractor), which is in sklearn.frozen."
+                ) from error
             return
         assert self.layer_ is not None  # of a network
         before_head = self.layer is None

@@ -10,6 +10,7 @@ import torch
 from scipy.sparse import csr_matrix
 from sklearn.base import clone
 from sklearn.decomposition import PCA
+from sklearn.exceptions import NotFittedError
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.frozen import FrozenEstimator
 from sklearn.kernel_approximation import RBFSampler
@@ -21,7 +22,7 @@ from torch.utils import data
 
 from laplace_al import ActiveLearner, LaplaceUpdateClassifier, TorchFeatures
 from laplace_al.features import Extracted, KeptFeatures, features_of
-from laplace_al.strategies import MarginSampling
+from laplace_al.strategies import CoreSet, MarginSampling
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(20, 4))
@@ -482,6 +483,21 @@ class TestErrors:
             ValueError, match=r"NeuralNetClassifier that is not fitted. Call its fit"
         ):
             TorchFeatures(NeuralNetClassifier(network)).fit(X)
+
+    @pytest.mark.parametrize("make", [LaplaceUpdateClassifier, TorchFeatures])
+    @pytest.mark.parametrize("wrong", [PCA(2), PCA(2).transform])
+    def test_a_transformer_that_is_not_fitted(self, make, wrong):
+        with pytest.raises(
+            ValueError, match=rf"must be fitted, .* got {type(wrong).__name__}, which is not. Call"
+        ) as caught:
+            make(wrong).fit(X, np.arange(20) % 2)
+        assert not isinstance(caught.value, NotFittedError)
+        assert isinstance(caught.value.__cause__, NotFittedError)
+
+    def test_a_query_does_not_take_an_unfitted_extractor_for_an_unfitted_estimator(self):
+        learner = ActiveLearner(LaplaceUpdateClassifier(PCA(2)), CoreSet(random_state=0), X)
+        with pytest.raises(ValueError, match="feature_extractor must be fitted"):
+            learner.query(3)
 
     def test_a_layer_of_something_without_layers(self):
         with pytest.raises(ValueError, match=r"layer='0' needs .* an nn.Module or a skorch net"):

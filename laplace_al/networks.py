@@ -276,7 +276,7 @@ def check_features(features: Any, start: int, stop: int) -> NDArray[np.floating]
     Raises
     ------
     ValueError
-        If it has another shape, or NaN or infinity.
+        If it has another shape, anything but real numbers, or NaN or infinity.
 
     Examples
     --------
@@ -300,7 +300,7 @@ def check_features(features: Any, start: int, stop: int) -> NDArray[np.floating]
             f"({stop - start}, D); got shape {features.shape}. Reshape what it returns "
             "(nn.Flatten, a pooling layer, [:, None]) or name a later layer."
         )
-    features = features.astype(np.promote_types(features.dtype, np.float32), copy=False)
+    features = _as_floats(features)
     wrong = ~np.isfinite(features).all(axis=1)
     if wrong.any():
         raise ValueError(
@@ -309,3 +309,18 @@ def check_features(features: Any, start: int, stop: int) -> NDArray[np.floating]
             "and dtype of the network."
         )
     return features
+
+
+def _as_floats(features: NDArray[Any]) -> NDArray[np.floating]:
+    """Real numbers as float32 or wider; objects, as frames of several dtypes give, as float64."""
+    if features.dtype == object:
+        with contextlib.suppress(TypeError, ValueError):
+            features = features.astype(np.float64)
+    if not np.can_cast(features.dtype, np.longdouble):
+        kinds = sorted({type(value).__name__ for value in features.ravel().tolist()})
+        raise ValueError(
+            f"feature_extractor must return real numbers; got dtype {features.dtype} with values "
+            f"of type {', '.join(kinds)}. Encode texts and categories, as OneHotEncoder does, and "
+            "give complex numbers as their real and imaginary parts, side by side."
+        )
+    return features.astype(np.promote_types(features.dtype, np.float32), copy=False)

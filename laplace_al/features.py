@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import numbers
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Self
 
@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
+from sklearn.exceptions import NotFittedError
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import _num_samples, check_array, check_is_fitted, validate_data
+from torch.utils import data
 from tqdm.auto import tqdm
 
 from laplace_al.blocks import concatenated, in_blocks
@@ -107,7 +109,51 @@ class KeptFeatures:
 class SharedExtractorMixin:
     """Copies of an estimator share its ``feature_extractor``: it is frozen and may be large."""
 
+    feature_extractor: Any
     get_params: Callable[..., dict[str, Any]]
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters of this estimator, those of nested objects as ``<name>__<parameter>``.
+
+        Parameters
+        ----------
+        **params
+            Of a ``feature_extractor`` only where it is a :class:`TorchFeatures`.
+
+        Returns
+        -------
+        estimator
+            This object.
+
+        Raises
+        ------
+        ValueError
+            If there is no such parameter, or it is one of another ``feature_extractor``, which is
+            frozen and shared by copies. Then nothing is set.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> TorchFeatures(np.square).set_params(batch_size=2).batch_size
+        2
+        """
+        for name in params:
+            self._check_not_frozen(name, params)
+        return super().set_params(**params)  # type: ignore[misc]  # scikit-learn's
+
+    def _check_not_frozen(self, name: str, params: dict[str, Any]) -> None:
+        """Refuse a parameter of an extractor, unless each copy has an extractor of its own."""
+        owner, place = self, "feature_extractor"
+        while name.startswith(f"{place}__"):
+            extractor = params.get(place, owner.feature_extractor)
+            if not isinstance(extractor, TorchFeatures):
+                raise ValueError(
+                    f"{name} cannot be set: {place}, here {type(extractor).__name__}, is frozen "
+                    f"and shared by all copies of this {type(self).__name__}. Fit the variants a "
+                    f"and b of it, and search over {place}=[FrozenEstimator(a), "
+                    "FrozenEstimator(b)], which is in sklearn.frozen."
+                )
+            owner, place = extractor, f"{place}__feature_extractor"
 
     def __sklearn_clone__(self) -> Self:
         params = {
@@ -209,7 +255,8 @@ class TorchFeatures(
     feature_extractor : nn.Module, fitted skorch net, object with ``transform``, or callable
         Turns n inputs into features of shape (n, D). Inputs of a module are cast to
         its own dtype and device; integers stay integers if its first layer is an embedding.
-        A transformer or callable gets unconverted slices of X (frames, lists of strings).
+        A transformer or callable gets unconverted slices of X (frames, lists of strings); of a
+        torch ``Dataset``, lists of its items.
     layer : str, default=None
         Name of the layer of the module (see ``named_modules``) whose *output* is the features.
         By default the features are the *input* of the ``nn.Linear`` that is called last.
@@ -282,8 +329,8 @@ class TorchFeatures(
         TypeError
             If ``feature_extractor`` is of none of the allowed kinds.
         ValueError
-            If the layer does not exist or the extractor returns anything but finite numbers
-            of shape (n, D).
+            If the layer does not exist, the extractor is not fitted, or it returns anything but
+            finite numbers of shape (n, D).
 
         Examples
         --------
@@ -438,7 +485,8 @@ class TorchFeatures(
         >>> TorchFeatures(nn.Linear(2, 1)).probe(np.ones((3, 2))).layer_
         ''
         """
-        first = _safe_indexing(X, slice(0, 2))  # two, for modules that squeeze a batch of one
+        # two, for modules that squeeze a batch of one
+        first = _rows(X, 0, min(2, _num_samples(X)))
         network = network_of(self.feature_extractor)
         if network is None:
             if self.layer is not None:
@@ -464,24 +512,26 @@ class TorchFeatures(
             pairwise(bounds), "features", len(bounds) - 1, unit="batch", disable=not self.verbose
         )
         with self._extractor() as extractor:
-            blocks = [
-                check_features(extractor(_safe_indexing(X, slice(start, stop))), start, stop)
+            blocks = (
+                check_features(extractor(_rows(X, start, stop)), start, stop)
                 for start, stop in progress
-            ]
-        widths = sorted({block.shape[1] for block in blocks})
-        if len(widths) > 1:
-            raise ValueError(
-                f"feature_extractor returned a varying number of features: {widths}. It must "
-                "return the same number for every input."
             )
-        return np.concatenate(blocks)
+            return _stacked(blocks, n_samples)
 
     @contextlib.contextmanager
     def _extractor(self) -> Iterator[Callable[[Any], Any]]:
         """A callable from inputs to features, while the network is held still."""
         network = network_of(self.feature_extractor)
         if network is None:
-            yield getattr(self.feature_extractor, "transform", self.feature_extractor)
+            try:
+                yield getattr(self.feature_extractor, "transform", self.feature_extractor)
+            except NotFittedError as error:  # which callers would take for one of their estimator
+                raise ValueError(
+                    "feature_extractor must be fitted, for it is frozen and nothing trains it; got "
+                    f"{type(self.feature_extractor).__name__}, which is not. Call its fit first. "
+                    "For a search, which would copy it without what it has learnt, wrap it as "
+                    "FrozenEstimator(feature_extractor), which is in sklearn.frozen."
+                ) from error
             return
         assert self.layer_ is not None  # of a network
         before_head = self.layer is None
@@ -505,3 +555,30 @@ class TorchFeatures(
         assert network is not None  # else nothing runs here
         run = network if network is self.feature_extractor else self.feature_extractor.infer
         return run(as_input(network, batch))
+
+
+def _rows(X: Any, start: int, stop: int) -> Any:
+    """A batch of inputs, of their kind; of a ``Dataset``, which need not take slices, a list."""
+    if isinstance(X, data.Dataset):
+        return [X[i] for i in range(start, stop)]
+    return _safe_indexing(X, slice(start, stop))
+
+
+def _stacked(blocks: Iterable[NDArray[np.floating]], n_rows: int) -> NDArray[np.floating]:
+    """Blocks one below the other, each copied before the next one may overwrite its memory."""
+    whole = np.empty((n_rows, 0), np.float32)
+    start = 0
+    for block in blocks:
+        if start == 0:
+            whole = np.empty((n_rows, block.shape[1]), block.dtype)
+        elif block.shape[1] != whole.shape[1]:
+            widths = sorted([whole.shape[1], block.shape[1]])
+            raise ValueError(
+                f"feature_extractor returned a varying number of features: {widths}. It must "
+                "return the same number for every input."
+            )
+        whole = whole.astype(np.promote_types(whole.dtype, block.dtype), copy=False)
+        stop = start + len(block)
+        whole[start:stop] = block
+        start = stop
+    return whole

@@ -308,8 +308,9 @@ def compare(
     estimators : classifier, list or dict of them
         The keys of a dict name the estimators; otherwise the names of their classes do. In place
         of an estimator, a dict ``{"estimator": ..., "refit_every": 1}`` gives it settings of its
-        own: ``budget``, ``n_instances``, ``score_every``, ``refit_every`` or ``stopping``. Estimators are
-        cloned: what a fitted one has learnt is not used, unlike in :func:`simulate`.
+        own: ``budget``, ``n_instances``, ``score_every``, ``refit_every`` or ``stopping``.
+        Estimators are cloned: what a fitted one has learnt is not used, unlike in
+        :func:`simulate`.
     strategies : QueryStrategy, list or dict of them
         As ``estimators``, with dicts ``{"strategy": ..., "n_instances": 10}``. If an estimator and
         a strategy both have the same setting, that of the estimator is used.

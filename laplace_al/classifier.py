@@ -701,8 +701,9 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         data = memory.labelled(likelihood_of(len(self.classes_)))
         start = self.posterior_.mean
         mode = find_mode(data, prior, start, max_iter=self.max_iter, tol=self.tol)
-        examined = examine(data, mode.mean, prior, coupled=self.covariance_ == "full")
-        return examined.log_evidence, _slope(data, mode.mean, prior, examined)
+        mean = self._converged("log_marginal_likelihood", mode, self.tol)
+        examined = examine(data, mean, prior, coupled=self.covariance_ == "full")
+        return examined.log_evidence, _slope(data, mean, prior, examined)
 
     @like_tensors
     @on_one_state
@@ -852,10 +853,14 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
 
     def _checked(self, mode: Mode) -> torch.Tensor:
         self.n_iter_ = max(mode.n_iter, 1)
+        return self._converged("fit", mode, self.tol)
+
+    def _converged(self, method: str, mode: Mode, tol: float) -> torch.Tensor:
+        """The mode; with a warning if it has not been reached."""
         if not mode.converged:
             warnings.warn(
-                f"fit is {mode.distance:.1e} posterior standard deviations from the MAP after "
-                f"max_iter={self.max_iter} steps (tol={self.tol:g}). Scale the features "
+                f"{method} is {mode.distance:.1e} posterior standard deviations from the MAP after "
+                f"max_iter={self.max_iter} steps (tol={tol:g}). Scale the features "
                 "(StandardScaler), raise max_iter or prior_precision.",
                 ConvergenceWarning,
                 stacklevel=5,
@@ -970,8 +975,9 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
             max_iter=self.max_iter,
             tol=_MEMORY_TOLERANCE,
         )
-        self.posterior_ = self.posterior_.with_mean(mode.mean)
-        return memory.keep(self.memory_size, mode.mean, likelihood, STRUCTURES[self.covariance_])
+        mean = self._converged("partial_fit", mode, _MEMORY_TOLERANCE)
+        self.posterior_ = self.posterior_.with_mean(mean)
+        return memory.keep(self.memory_size, mean, likelihood, STRUCTURES[self.covariance_])
 
     def _draw_seed(self) -> None:
         """The last step of a call: a generator of the caller's is not drawn from in vain."""

@@ -14,7 +14,7 @@ from scipy.sparse import csr_matrix
 from scipy.special import entr, expit, log_softmax, softmax
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, load_iris
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.linear_model import LogisticRegression
@@ -811,6 +811,15 @@ def test_an_intercept_set_after_a_fit_waits_for_the_next(fit_intercept):
     assert clf.intercept_.any() == fit_intercept
     assert clf.partial_fit(A[:5], b[:5]).coef_.shape == shape
     assert clf.fit(A, b).intercept_.any() != fit_intercept
+
+
+@pytest.mark.parametrize("method", ["partial_fit", "log_marginal_likelihood"])
+def test_what_is_remembered_is_not_refitted_without_a_warning(method):
+    A, b = load_iris(return_X_y=True)
+    clf = LaplaceUpdateClassifier(memory_size=None, prior_precision=1e-4).fit(A[::8], b[::8])
+    args = (A, b) if method == "partial_fit" else (1e-6,)
+    with pytest.warns(ConvergenceWarning, match=f"{method} is .* from the MAP after max_iter=1"):
+        getattr(clf.set_params(max_iter=1), method)(*args)
 
 
 class TestEvidence:

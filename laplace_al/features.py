@@ -118,7 +118,8 @@ class SharedExtractorMixin:
         Parameters
         ----------
         **params
-            Of a ``feature_extractor`` only where it is a :class:`TorchFeatures`.
+            Of a ``feature_extractor`` only where it is a :class:`TorchFeatures`; others must have
+            the values that they have.
 
         Returns
         -------
@@ -137,16 +138,17 @@ class SharedExtractorMixin:
         >>> TorchFeatures(np.square).set_params(batch_size=2).batch_size
         2
         """
-        for name in params:
-            self._check_not_frozen(name, params)
-        return super().set_params(**params)  # type: ignore[misc]  # scikit-learn's
+        free = {name: value for name, value in params.items() if self._is_free(name, params)}
+        return super().set_params(**free)  # type: ignore[misc]  # scikit-learn's
 
-    def _check_not_frozen(self, name: str, params: dict[str, Any]) -> None:
-        """Refuse a parameter of an extractor, unless each copy has an extractor of its own."""
+    def _is_free(self, name: str, params: dict[str, Any]) -> bool:
+        """Whether to set a parameter; one of an extractor that copies share must stay as it is."""
         owner, place = self, "feature_extractor"
         while name.startswith(f"{place}__"):
             extractor = params.get(place, owner.feature_extractor)
             if not isinstance(extractor, TorchFeatures):
+                if params[name] is self.get_params().get(name, self):
+                    return False
                 raise ValueError(
                     f"{name} cannot be set: {place}, here {type(extractor).__name__}, is frozen "
                     f"and shared by all copies of this {type(self).__name__}. Fit the variants a "
@@ -154,6 +156,7 @@ class SharedExtractorMixin:
                     "FrozenEstimator(b)], which is in sklearn.frozen."
                 )
             owner, place = extractor, f"{place}__feature_extractor"
+        return True
 
     def __sklearn_clone__(self) -> Self:
         params = {

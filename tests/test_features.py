@@ -302,6 +302,15 @@ class TestParametersOfTheExtractor:
         assert net.get_params()["module__p"] == 0.5
         assert all(torch.equal(before[key], value) for key, value in state(net.module_).items())
 
+    @pytest.mark.parametrize("make", [LaplaceUpdateClassifier, TorchFeatures])
+    def test_all_that_an_estimator_has_can_be_set_again(self, make):
+        sampler = make_pipeline(RBFSampler(gamma=0.3, random_state=0)).fit(X)
+        estimator = make(sampler, batch_size=7)
+        params = estimator.get_params()
+        assert params["feature_extractor__rbfsampler__gamma"] == 0.3
+        estimator.set_params(**params | {"batch_size": 3})
+        assert estimator.get_params() == params | {"batch_size": 3}
+
     def test_those_of_torch_features_are_set_but_none_behind_them(self, network):
         clf = LaplaceUpdateClassifier(TorchFeatures(network), n_samples=7)
         clf.set_params(feature_extractor__batch_size=3, feature_extractor__layer="0")

@@ -123,7 +123,9 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         Number of draws of the weights: for ``predictive="monte_carlo"``, for
         :meth:`predict_uncertainty`, and the default for :meth:`sample_proba`.
     fit_intercept : bool, default=True
-        Whether to add a constant feature 1.
+        Whether to add a constant feature 1. Its weight, the intercept, has the same prior as the
+        others, as with ``LogisticRegression(solver="liblinear")``; centre features that are far
+        from zero, e.g. with ``StandardScaler``.
     head : {"fit", "pretrained"}, default="fit"
         ``"fit"`` converges to the MAP; ``"pretrained"`` keeps the trained last layer of the
         module or skorch net as the mean and only computes the covariance. The outputs of that
@@ -199,7 +201,8 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
     See Also
     --------
     ActiveLearner : Asks for the labels that this classifier learns.
-    sklearn.linear_model.LogisticRegression : The same MAP without a posterior or an update.
+    sklearn.linear_model.LogisticRegression : The same MAP with ``C = 1 / prior_precision`` and
+        ``fit_intercept=False``, without a posterior or an update.
 
     Notes
     -----

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple, Self, TypeAlias
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import _safe_indexing, check_random_state
@@ -930,6 +931,11 @@ def _check_pool(X_pool: Any) -> None:
         raise TypeError(
             f"X_pool must have an instance at each position; got a {kind}, which can only be "
             "iterated over. Pass a Dataset of inputs alone, or an array or list of them."
+        )
+    if sparse.issparse(X_pool) and X_pool.format in ("bsr", "coo", "dia"):
+        raise TypeError(
+            f"X_pool must have an instance at each position; got a {kind}, which has no rows to "
+            "take. Pass X_pool.tocsr()."
         )
     if has_targets(X_pool):
         raise TypeError(

@@ -1140,6 +1140,11 @@ def test_initial_labels_of_one_class_wait_for_a_second():
     np.testing.assert_array_equal(learner.predict_proba(X), expected.predict_proba(X))
 
 
+def test_a_sparse_pool_without_rows():
+    with pytest.raises(TypeError, match=r"coo_matrix, which has no rows to take. Pass X_pool.toc"):
+        ActiveLearner(LogisticRegression(), MarginSampling(), sparse.coo_matrix(X), refit_every=1)
+
+
 def test_a_sparse_pool():
     pool = sparse.csr_matrix(X)
     learner = ActiveLearner(

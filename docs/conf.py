@@ -97,6 +97,8 @@ def setup(app):
 
 # -- what it looks like ----------------------------------------------------------------------------
 
+toc_object_entries_show_parents = "hide"  # else methods are cut off beside their page
+
 html_theme = "pydata_sphinx_theme"
 html_title = "laplace_al"
 html_static_path = ["_static"]

@@ -122,8 +122,8 @@ def _check_header(header: dict[str, str], path: pathlib.Path) -> None:
     version = header.get("version", "")
     if not version.isdecimal() or int(version[:9]) > _VERSION:
         raise ValueError(
-            f"path={str(path)!r} is of version {version[:9]!r}, newer than {_VERSION}, which this "
-            "laplace_al reads. Upgrade laplace_al."
+            f"path={str(path)!r} is of version {version[:9]!r}, newer than {_VERSION}, the "
+            "newest that this laplace_al reads. Upgrade laplace_al."
         )
 
 

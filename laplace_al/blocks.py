@@ -90,7 +90,7 @@ def check_whole(X: Any) -> None:
     if is_stream(X) or has_targets(X):
         raise TypeError(
             "X must be whole, an array or what the feature extractor takes; got "
-            f"{type(X).__name__}. Predictions alone take blocks, as a DataLoader gives them. Put "
+            f"{type(X).__name__}. Only predictions take blocks, as a DataLoader gives them. Put "
             "its inputs into one array, or call partial_fit with one block after the other."
         )
 

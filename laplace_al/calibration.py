@@ -48,18 +48,20 @@ class Observation(NamedTuple):
 class Calibration:
     """A temperature T and a scale of the variance: the logits have mean z / T, variance scale v.
 
-    Chosen by the log-likelihood of labels under predictions that did not know them, with a weak
-    normal prior on log T around 0, so that few labels cannot push it to its bounds. Only sums
-    over the labels are kept, one for each temperature of a grid: a stream adds to them. Its newest
-    labels are added when they are asked for, many at a time.
+    Both maximise the log-likelihood of labels under predictions that were made without them. A
+    weak normal prior on log T around 0 keeps few labels from pushing T to its bounds. Only sums
+    over the labels are kept, one for each temperature of a grid, to which new labels are added. The
+    newest labels stay unread until the sums are needed, and are then added many at a time.
 
     Parameters
     ----------
     read : ndarray of shape (n_temperatures,)
-        Sum of s log p(y) at each temperature of the grid, e^-4 to e^4, without what is unread.
+        Sum of s log p(y) at each temperature of the grid, e^-4 to e^4, over all but the unread
+        labels.
     variance_scale : float
-        What the variances of the logits are multiplied with.
+        Factor of the variances of the logits.
     unread : tuple of Observation
+        Labels that are not yet in ``read``.
 
     Examples
     --------
@@ -76,18 +78,18 @@ class Calibration:
 
     @classmethod
     def fit(cls, observation: Observation) -> Self:
-        """Temperature and scale of the largest log-likelihood of the labels.
+        """Temperature and scale that maximise the log-likelihood of the labels.
 
         Parameters
         ----------
         observation : Observation
-            Predictions of each instance without it.
+            Leave-one-out predictions.
 
         Returns
         -------
         Calibration
-            The identity if every label is the only one of its class: left out, it would not be
-            known at all, which says nothing of new instances.
+            The identity if every label is the only one of its class: leaving it out would leave its
+            class without labels, which is not representative of new instances.
 
         Examples
         --------
@@ -104,12 +106,12 @@ class Calibration:
 
     @classmethod
     def of_scores(cls, scores: NDArray[np.float64], is_informed: bool) -> Self:
-        """What :meth:`fit` finds, from sums over the instances.
+        """The result of :meth:`fit`, from sums over the instances.
 
         Parameters
         ----------
         scores : ndarray of shape (n_scales, n_temperatures)
-            Of :func:`scores_of_scales`, added up.
+            Sums of :func:`scores_of_scales`.
         is_informed : bool
             Whether some class has more than one unit of weight.
 
@@ -164,7 +166,7 @@ class Calibration:
         return float(np.exp(_LOG_TEMPERATURES[best] + shift * step))
 
     def observe(self, observation: Observation) -> Self:
-        """With further labels.
+        """The calibration with further labels.
 
         Parameters
         ----------
@@ -191,13 +193,13 @@ class Calibration:
         return more if is_little else more._all_read()
 
     def merge(self, other: Self, since: Self) -> Self:
-        """With what two have seen apart from each other.
+        """The calibration from the labels of both of two, which have learnt them separately.
 
         Parameters
         ----------
         other : Calibration
         since : Calibration
-            What both began with.
+            Calibration from which both started.
 
         Returns
         -------
@@ -211,12 +213,12 @@ class Calibration:
         return replace(self, read=self.scores + other.scores - since.scores, unread=())
 
     def forget(self, share: float) -> Self:
-        """With all labels so far counting only a share.
+        """The calibration with the weights of all labels so far multiplied by a share.
 
         Parameters
         ----------
         share : float
-            In [0, 1].
+            Factor in [0, 1].
 
         Returns
         -------

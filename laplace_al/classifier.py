@@ -52,8 +52,8 @@ from laplace_al.typing import RandomState, UpdateRule
 from laplace_al.updates import Recording
 
 _AT_BOUND = {
-    "smallest": "the labels ask for no prior, as those that are told apart without an error do.",
-    "largest": "the features say no more of the labels than the prior mean.",
+    "smallest": "the labels favour no prior, as they do if the features separate them perfectly.",
+    "largest": "the features predict the labels no better than the prior mean.",
 }
 # Of a refit on remembered instances, in posterior standard deviations.
 _MEMORY_TOLERANCE = 0.01
@@ -65,110 +65,113 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
     The last layer gets a Gaussian posterior (Laplace approximation at the MAP). ``partial_fit``
     updates it with new labels in closed form, without the old data and without retraining.
 
-    What it predicts or transforms may be larger than memory: a memory map, an iterator of blocks of
+    Inputs to predict or transform may be larger than memory: a memory map, an iterator of blocks of
     rows, a ``torch.utils.data.DataLoader`` or a Dask array is read block by block, and only the
-    answer is held. With ``sklearn.set_config(array_api_dispatch=True)`` it answers tensors with
-    tensors.
+    result is held in memory. With ``sklearn.set_config(array_api_dispatch=True)``, tensors as
+    inputs give tensors as results.
 
     Parameters
     ----------
     feature_extractor : nn.Module, TorchFeatures, skorch net, transformer or callable, default=None
-        Makes the features, frozen: never trained, never copied by ``clone``. A module gives the
-        input of the ``nn.Linear`` that it calls last; for another layer pass
-        ``TorchFeatures(module, layer=...)``. A transformer must be fitted. None: X are
-        the features.
+        Computes the features. It is frozen: never trained, and never copied by ``clone``. The
+        features of a module are the input of the ``nn.Linear`` that it calls last; for another
+        layer pass ``TorchFeatures(module, layer=...)``. A transformer must be fitted. None: X
+        holds the features.
     prior_precision : float, "scale", "loo" or "evidence", default=1.0
-        Precision lambda > 0 of the Gaussian prior on the weights, intercept included; one and
-        the same for the MAP and the posterior. ``LogisticRegression``'s ``1 / C``. ``"scale"``
-        is 0.01 of the sum of the features' variances, whatever their units: near the best in
-        our study, from the first labels on. ``"loo"``
-        and ``"evidence"`` make ``fit`` choose it, without a validation set: by the log-likelihood
-        of the labels left out, or by the marginal likelihood. That takes about 15 fits, and some
-        labels for each class. A ``partial_fit`` without ``fit`` goes by its first call, which
-        should have several rows.
+        Precision lambda > 0 of the Gaussian prior on the weights, intercept included. The MAP and
+        the posterior share it. It corresponds to ``1 / C`` of ``LogisticRegression``. ``"scale"``
+        is 0.01 times the sum of the variances of the features, which adapts to their units; in our
+        study it was near the best value from the first labels on. With ``"loo"`` or ``"evidence"``,
+        ``fit`` chooses the value without a validation set, by the leave-one-out log-likelihood or
+        the marginal likelihood. That takes about 15 fits and needs some labels of each class.
+        Without ``fit``, the first ``partial_fit`` determines the value and should have several
+        rows.
     covariance : {"auto", "per_class", "shared", "full"}, default="auto"
         Structure of the posterior. ``"shared"`` is one covariance for the weights of all classes
         (n_features^2 numbers), ``"per_class"`` one for each class (n_classes n_features^2) and
         ``"full"`` couples all weights ((n_classes n_features)^2, for small heads). ``"auto"``
-        takes ``"per_class"`` up to 2^25 numbers, 256 MiB, else ``"shared"``. For two classes
-        all are the same.
+        chooses ``"per_class"`` up to 2^25 numbers, 256 MiB, else ``"shared"``. For two classes
+        all structures are the same.
     curvature : {"secant", "categorical", "gaussian"}, default="secant"
-        Weight of an instance in the precision. ``"categorical"`` is that of its softmax, ``p_max
-        (1 - p_max)`` if shared, ``p_k (1 - p_k)`` per class and ``diag p - p p^T`` in full; it
-        all but vanishes once a label is fitted. ``"secant"`` stiffens the instances of ``fit`` by
-        what they hold against being left out, which keeps later updates closer to retraining;
-        ``partial_fit`` takes the softmax. ``"gaussian"`` is 1.
+        How much each training instance adds to the posterior precision. ``"categorical"`` is the
+        curvature of the softmax at the fitted probabilities: ``p_max (1 - p_max)`` if shared,
+        ``p_k (1 - p_k)`` per class and ``diag p - p p^T`` in full. It almost vanishes for instances
+        that are fitted well. ``"secant"`` raises it for those, in ``fit``, from an estimate of how
+        far the logits would move without the instance, which keeps later updates closer to
+        retraining; ``partial_fit`` uses the softmax curvature. ``"gaussian"`` is 1 for every
+        instance.
     update : {"map", "newton"}, default="map"
         How ``partial_fit`` learns a label. ``"map"`` moves to the exact mode of the current
         Gaussian times the likelihood of the label and cannot overshoot; ``"newton"`` takes one
-        step of ``step_size``, as the paper does.
+        Newton step, multiplied by ``step_size``, as the paper does.
     step_size : float, default=1.0
-        gamma of ``update="newton"``; the paper uses 10.
+        Factor gamma of the step of ``update="newton"``; the paper uses 10.
     n_passes : int, default=1
-        How often ``partial_fit`` goes over its instances. Each pass counts them once more.
+        Number of passes of ``partial_fit`` over its instances. Each pass counts them once more.
     predictive : {"mean_field", "monte_carlo", "bridge", "plug_in"}, default="mean_field"
-        Probabilities from Gaussian logits: ``"mean_field"`` shrinks logits by their variance,
+        How Gaussian logits become probabilities: ``"mean_field"`` shrinks them by their variance,
         ``"monte_carlo"`` averages over ``n_samples`` weights drawn from the posterior,
         ``"bridge"`` takes the Dirichlet that matches the Gaussian and ``"plug_in"`` ignores the
         variance. ``"mean_field"`` and ``"plug_in"`` keep the order of the mean logits.
     calibration : {"loo"} or None, default="loo"
-        ``"loo"`` fits a temperature and a scale of the variance to what the model says of each
-        training instance without it, in closed form; ``partial_fit`` goes on with what it says of
-        each instance before it learns it. Without it, probabilities from few labels are far too
-        timid. With one label for each class there is nothing to learn from: the temperature is
-        then 1. Labels chosen for being hard make it cautious.
+        ``"loo"`` fits a temperature and a scale of the variance to the leave-one-out predictions of
+        the training instances, which have a closed form; ``partial_fit`` adds the predictions of
+        new instances, made before it learns them. With None, probabilities from few labels are far
+        too timid. With one label per class there is nothing to calibrate on, and the temperature is
+        1. Labels that were queried because they are hard make the calibration cautious.
     n_samples : int, default=1000
-        Draws of ``predictive="monte_carlo"``, of :meth:`predict_uncertainty`, and of
-        :meth:`sample_proba` when it is not told how many.
+        Number of draws of the weights: for ``predictive="monte_carlo"``, for
+        :meth:`predict_uncertainty`, and the default for :meth:`sample_proba`.
     fit_intercept : bool, default=True
         Whether to add a constant feature 1.
     head : {"fit", "pretrained"}, default="fit"
         ``"fit"`` converges to the MAP; ``"pretrained"`` keeps the trained last layer of the
-        module or skorch net as the mean and only computes the covariance. Its outputs stand
-        for the sorted classes.
+        module or skorch net as the mean and only computes the covariance. The outputs of that
+        layer must be in the order of the sorted classes.
     classes : array-like of shape (n_classes,), default=None
-        All labels that may ever occur. None: those in the first y, or given to ``partial_fit``.
+        All labels that may ever occur. None: the labels in the y of ``fit``, or the ``classes``
+        of the first ``partial_fit``.
     class_weight : dict, "balanced" or None, default=None
-        Weights >= 0 of classes, 1 where a dict has none, multiplied with ``sample_weight``.
-        ``"balanced"`` gives each class the same total, sample weights counted; it is for ``fit``
-        alone.
+        Weights >= 0 of the classes, multiplied with ``sample_weight``. A class that the dict lacks
+        has weight 1. ``"balanced"`` gives each class the same total weight, sample weights
+        included; only ``fit`` supports it.
     memory_size : int or None, default=0
-        How many labelled instances to keep, as features: 0 none, None all, else the newest. With
-        a memory, the mean after ``partial_fit`` is the exact mode of what is remembered and of
-        the Gaussian that stands for the rest; with None that of a refit. The covariance
-        is updated in closed form as without a memory, until the next ``fit``.
+        Number of labelled instances whose features are kept: 0 keeps none, None all, else the
+        newest. With a memory, ``partial_fit`` moves the mean to the exact mode of the likelihood of
+        the kept labels times a Gaussian that stands for all others; with None, to the mean of a
+        refit. The covariance is still updated in closed form until the next ``fit``.
     forgetting : float, default=1.0
-        In (0, 1]: for streams that drift, each new label makes all earlier ones count so much of
-        what they did; the prior always counts in full. Below 1, ``partial_fit`` costs a
-        factorisation, O(n_features^3), and a call with many labels is close to a call for each, not
-        the same.
+        Factor in (0, 1] by which each new label multiplies the weight of all earlier labels; the
+        prior keeps its full weight. Set it below 1 for data that drift. Each ``partial_fit`` then
+        costs a factorisation, O(n_features^3), and several labels in one call give nearly, not
+        exactly, the result of one call per label.
     dtype : {"float64", "float32"}, default="float64"
-        Precision of the posterior. ``"float32"`` halves memory and time and keeps about 6 digits:
-        the MAP stops at the distance that these resolve, and weak priors beside large features
-        drown earlier.
+        Floating-point type of the posterior. ``"float32"`` halves memory and time and keeps about
+        6 digits: ``fit`` comes only as close to the MAP as these digits resolve, and rounding loses
+        a weak prior beside large features sooner.
     max_iter : int, default=100
-        Newton steps of ``fit`` at most.
+        Maximum number of Newton steps of ``fit``.
     tol : float, default=1e-8
         Distance to the MAP, in posterior standard deviations, at which ``fit`` stops.
     warm_start : bool, default=False
-        Whether ``fit`` starts from the current mean. The MAP is the same.
+        Whether ``fit`` starts from the current mean. It reaches the same MAP.
     batch_size : int, default=256
-        Inputs per forward pass of the feature extractor.
+        Number of inputs per forward pass of the feature extractor.
     device : str or torch.device, default="cpu"
-        Where the posterior lives.
+        Device of the posterior.
     random_state : int, RandomState instance or None, default=None
-        Seeds the weights that predictions draw. None is the same seed always, so that predictions
-        are deterministic.
+        Seeds the weights that are drawn for predictions. None always uses the same seed, so that
+        predictions are deterministic.
     verbose : int, default=0
-        Shows a progress bar while features are extracted, if positive.
+        If positive, shows a progress bar while features are extracted.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
         The labels, sorted.
     posterior_ : Posterior
-        Gaussian over the weights: its ``mean`` is of shape (n_features + 1, n_outputs); n_outputs
-        is 1 for two classes, the last row is the intercept.
+        Gaussian over the weights. Its ``mean`` has shape (n_features + 1, n_outputs), with the
+        intercept in the last row; n_outputs is 1 for two classes.
     covariance_ : str
         Structure of the posterior in use.
     coef_ : ndarray of shape (n_outputs, n_features)
@@ -178,12 +181,12 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
     prior_precision_ : float
         The prior precision in use.
     temperature_ : float
-        What logits are divided by; 1 without calibration.
+        Divisor of the logits; 1 without calibration.
     loo_proba_ : ndarray of shape (n_samples, n_classes)
-        Calibrated probabilities of the instances of the last ``fit``, each left out. With
+        Calibrated leave-one-out probabilities of the instances of the last ``fit``. Only with
         ``calibration="loo"``.
     loo_score_ : LooScore
-        ``accuracy`` and ``log_likelihood`` (mean, in nats) of their labels under these.
+        ``accuracy`` and mean ``log_likelihood``, in nats, of the leave-one-out predictions.
     log_marginal_likelihood_value_ : float
         Log evidence of the last ``fit``, in nats; see :meth:`log_marginal_likelihood`.
     n_features_in_ : int
@@ -200,11 +203,11 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
 
     Notes
     -----
-    Memory beside X, in numbers of ``dtype``, for n instances, D features, K classes and G roots (1
-    if shared, else one for each output): ``fit`` takes about 4 n D + 6 G D^2 + 20 n K,
+    Memory needed besides X, in numbers of ``dtype``, for n instances, D features, K classes and G
+    roots (1 if shared, else one for each output): ``fit`` takes about 4 n D + 6 G D^2 + 20 n K,
     ``partial_fit`` 2 n D + 3 G D^2 + 30 n K, and ``predict_proba`` 4 n D + G D^2 + 6 n K. Weights
-    are drawn 32 at a time, which takes 130 (n + D) K more. Interrupted by Ctrl-C, a call leaves the
-    object as it was.
+    are drawn 32 at a time, which takes 130 (n + D) K more. A call that is interrupted by Ctrl-C
+    leaves the object unchanged.
 
     The paper's own method is ``covariance="shared", curvature="gaussian", update="newton",
     step_size=10, calibration=None``.
@@ -318,8 +321,8 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         y : array-like of shape (n_samples,)
             Labels.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights >= 0. Weight k is the same as the instance k times; with weight 0 it is absent,
-            except that its label is among the classes.
+            Weights >= 0. An instance of weight k counts as k copies of it. One of weight 0 is
+            ignored, except that its label is among the classes.
 
         Returns
         -------
@@ -330,16 +333,16 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         ------
         ValueError
             If X or y is not valid, y has a label outside ``classes`` or only one class, or the
-            weights are negative or all zero. The object is then as it was.
+            weights are negative or all zero. The object is then unchanged.
 
         Warns
         -----
         ConvergenceWarning
-            If the MAP was not reached in ``max_iter`` steps, or the prior precision that was chosen
-            is at a bound of the search.
+            If the MAP was not reached in ``max_iter`` steps, or the chosen prior precision is at a
+            bound of the search.
         LinAlgWarning
-            Of scipy, if the features are so large beside the prior precision that it is lost to
-            rounding.
+            From scipy, if the features are so large beside the prior precision that rounding
+            loses it.
 
         Examples
         --------
@@ -476,9 +479,9 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
     def _check_any(self, weights: NDArray[np.float64]) -> None:
         if not weights.any():
             raise ValueError(
-                "class_weight must leave a weight to some instance; got "
-                f"{self.class_weight!r}, with which there is nothing to learn. Give a class that "
-                "occurs a positive weight."
+                "class_weight must leave some instance a positive weight; got "
+                f"{self.class_weight!r}, which leaves nothing to learn. Give a positive weight to "
+                "a class that occurs in y."
             )
 
     def _weighted_by_class(
@@ -508,8 +511,8 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
             All labels that may ever occur. Needed by the first call, unless the parameter
             ``classes`` has them.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights >= 0. An instance of weight 0 changes nothing: it is not remembered, and makes
-            nothing fade.
+            Weights >= 0. An instance of weight 0 changes nothing: it is not kept in the memory and
+            does not lower the weight of earlier labels.
 
         Returns
         -------
@@ -521,7 +524,7 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         ValueError
             If X or y is not valid, y has a label that is not among the classes, the classes
             differ from those of earlier calls, a weight is negative or all sample weights are
-            zero. The object is then bit for bit as it was.
+            zero. The object is then unchanged, bit for bit.
 
         Examples
         --------
@@ -578,10 +581,10 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
     def add_classes(self, labels: ArrayLike) -> Self:
         """Open new classes from the prior, without refitting.
 
-        Their logits start at 0, and the classes so far keep their mean logits. With two classes the
-        one logit first becomes two, half of it each; for each of them the prior is that of the one,
-        so that with one covariance for all or for each the model is then less sure of what it
-        knew: the difference of the two has twice the variance.
+        The logits of the new classes start at 0; the known classes keep their mean logits. A model
+        of two classes has one logit, which first becomes two, minus and plus half of it. Each of
+        the two gets the prior of the one. Unless the covariance is full, the difference of the two
+        then has twice the variance: the model is less certain about the classes it knew.
 
         Parameters
         ----------
@@ -595,8 +598,8 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         Raises
         ------
         ValueError
-            If a label is known already, or is of another kind than those so far. The object is
-            then as it was.
+            If a label is already known, or not of the kind of the known labels, for example a text
+            among numbers. The object is then unchanged.
 
         Examples
         --------
@@ -636,30 +639,31 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
     ) -> float | torch.Tensor:
         """Log evidence: the probability of all labels under the prior, by Laplace's method.
 
-        With the curvature p_k (1 - p_k) of each class on its own, whatever ``curvature`` is, and
-        with that of all classes together for ``covariance="full"``.
+        It uses the curvature p_k (1 - p_k) of each class on its own, or with ``covariance="full"``
+        the joint curvature of all classes, whatever the parameter ``curvature`` is.
 
         Parameters
         ----------
         prior_precision : float or Tensor of one number, default=None
-            lambda > 0; None is that of the fit. With ``memory_size=None`` the mode of another one
-            is found anew. Without the data the evidence goes along its tangent in log lambda at
-            the fit's own: good nearby.
+            lambda > 0. None: the value of the fit. With ``memory_size=None`` the MAP is recomputed
+            for another value. Otherwise the data is no longer available and the evidence is
+            extrapolated linearly in log lambda: accurate only near the fitted value.
 
         Returns
         -------
         float, or Tensor of shape () for a tensor
-            In nats. A tensor that requires a gradient gets that of the evidence, the mode moving
-            along: exact at the fit's own lambda, and everywhere with ``memory_size=None``.
+            In nats. For a tensor that requires a gradient, the result has the gradient of the
+            evidence, the change of the MAP included. It is exact at the fitted value, and at every
+            value with ``memory_size=None``.
 
         Raises
         ------
         TypeError, ValueError
-            If ``prior_precision`` is not a number > 0. After ``partial_fit`` or ``add_classes``
-            without ``memory_size=None``: the data is gone; so it is after a fit over blocks, but
-            for that of the fit itself. After a fit that found no evidence: with
-            ``calibration=None``, a ``curvature`` other than ``"secant"`` and one covariance for
-            three classes or more, as in the paper, it would cost more than the fit.
+            If ``prior_precision`` is not a number > 0, or the evidence is unavailable: (a) after
+            ``partial_fit`` or ``add_classes``, unless ``memory_size=None``; (b) after a fit over
+            blocks, except for ``prior_precision=None``; (c) if ``fit`` did not compute it, because
+            with ``calibration=None``, a curvature other than ``"secant"`` and a shared covariance
+            for three or more classes, as in the paper, it would cost more than the fit.
 
         Examples
         --------
@@ -684,9 +688,10 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
             value, slope = self.log_marginal_likelihood_value_, self._evidence_slope
         else:
             raise ValueError(
-                "log_marginal_likelihood needs the data, which is gone after partial_fit, "
-                "add_classes or a fit over blocks, or a fit that computed it: set memory_size=None "
-                "or calibration='loo', and fit again."
+                "log_marginal_likelihood is not available: the fit did not compute it, labels or "
+                "classes were added since and the data was not kept, or the fit was over blocks. "
+                "Fit again, not over blocks, with memory_size=None (keeps the data) or "
+                "calibration='loo' (computes it in fit)."
             )
         evidence = value + slope * (wanted.log() - np.log(place))
         return evidence if isinstance(prior_precision, torch.Tensor) else float(evidence)
@@ -696,8 +701,9 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         data = memory.labelled(likelihood_of(len(self.classes_)))
         start = self.posterior_.mean
         mode = find_mode(data, prior, start, max_iter=self.max_iter, tol=self.tol)
-        examined = examine(data, mode.mean, prior, coupled=self.covariance_ == "full")
-        return examined.log_evidence, _slope(data, mode.mean, prior, examined)
+        mean = self._converged("log_marginal_likelihood", mode, self.tol)
+        examined = examine(data, mean, prior, coupled=self.covariance_ == "full")
+        return examined.log_evidence, _slope(data, mean, prior, examined)
 
     @like_tensors
     @on_one_state
@@ -707,8 +713,8 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         """How far the posterior mean is from the MAP of these labels, in standard deviations.
 
         sqrt(<g, Sigma g>) with the gradient g of ``sum s CE(y, W^T phi) + lambda / 2 |W - W_0|^2``
-        at the mean. Given all labels so far, it tells how far updates have drifted from what
-        ``fit`` would find: 0 right after ``fit``. Half its square estimates how much lower that
+        at the mean. Given all labels so far, it measures how far updates have drifted from the
+        result of ``fit``: 0 right after ``fit``. Half its square estimates how much lower that
         objective can get, in nats.
 
         Boyd and Vandenberghe, *Convex Optimization*, 2004, section 9.5.1.
@@ -810,8 +816,8 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         if self.prior_precision == "scale":
             if len(data.features) == 1:
                 warnings.warn(
-                    "prior_precision='scale' goes by the variance of the features, of which one "
-                    "row has none. Begin with more rows, or set a number.",
+                    "prior_precision='scale' needs the variance of the features, and one row has "
+                    "none. Begin with more rows, or set a number.",
                     UserWarning,
                     stacklevel=5,
                 )
@@ -834,7 +840,7 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         if chosen.bound is not None:
             warnings.warn(
                 f"prior_precision={self.prior_precision!r} chose {chosen.value:.3g}, the "
-                f"{chosen.bound} that is tried: {_AT_BOUND[chosen.bound]} Set a number.",
+                f"{chosen.bound} value tried: {_AT_BOUND[chosen.bound]} Set a number.",
                 ConvergenceWarning,
                 stacklevel=5,
             )
@@ -847,10 +853,14 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
 
     def _checked(self, mode: Mode) -> torch.Tensor:
         self.n_iter_ = max(mode.n_iter, 1)
+        return self._converged("fit", mode, self.tol)
+
+    def _converged(self, method: str, mode: Mode, tol: float) -> torch.Tensor:
+        """The mode; with a warning if it has not been reached."""
         if not mode.converged:
             warnings.warn(
-                f"fit is {mode.distance:.1e} posterior standard deviations from the MAP after "
-                f"max_iter={self.max_iter} steps (tol={self.tol:g}). Scale the features "
+                f"{method} is {mode.distance:.1e} posterior standard deviations from the MAP after "
+                f"max_iter={self.max_iter} steps (tol={tol:g}). Scale the features "
                 "(StandardScaler), raise max_iter or prior_precision.",
                 ConvergenceWarning,
                 stacklevel=5,
@@ -926,8 +936,8 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         is_whole = self.memory_size is None and isinstance(memory.prior, IsotropicPrior)
         if self.forgetting < 1 and not is_whole:
             raise ValueError(
-                "forgetting < 1 needs memory_size=0, or None from the first label on; got "
-                f"memory_size={self.memory_size}, beside which labels are not remembered."
+                "forgetting < 1 needs memory_size=0, or memory_size=None from the first label on; "
+                f"got memory_size={self.memory_size}, with which some labels may not be kept."
             )
         return memory
 
@@ -965,8 +975,9 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
             max_iter=self.max_iter,
             tol=_MEMORY_TOLERANCE,
         )
-        self.posterior_ = self.posterior_.with_mean(mode.mean)
-        return memory.keep(self.memory_size, mode.mean, likelihood, STRUCTURES[self.covariance_])
+        mean = self._converged("partial_fit", mode, _MEMORY_TOLERANCE)
+        self.posterior_ = self.posterior_.with_mean(mean)
+        return memory.keep(self.memory_size, mean, likelihood, STRUCTURES[self.covariance_])
 
     def _draw_seed(self) -> None:
         """The last step of a call: a generator of the caller's is not drawn from in vain."""

@@ -213,8 +213,9 @@ def _form(value: Any) -> Any:
     if _is_like_an_array(value):
         return [kind, data_digest(np.asarray(value))]
     raise TypeError(
-        f"results cannot tell data with objects of type {kind} from other data, and so not keep "
-        "runs on it. Pass X and y of numbers, texts, arrays or images, or leave results out."
+        f"results= cannot be used with this data: objects of type {kind} have no reproducible "
+        "fingerprint, so finished runs cannot be matched to their data. Convert X and y to "
+        "numbers, texts, arrays or images, or leave results out."
     )
 
 
@@ -383,10 +384,11 @@ def _pickled(value: Any) -> list[Any]:
         reduced = reduce(value)
     except Exception as error:  # any, of code that is not ours
         raise TypeError(
-            f"results cannot tell an object of type {type(value).__name__} in an estimator, a "
-            f"strategy or a setting from others ({error}), and so not keep its runs. Use there "
-            "numbers, texts, arrays, networks, estimators or objects that pickle takes, without "
-            "locks, files or connections, or leave results out."
+            f"results= cannot be used here: an object of type {type(value).__name__} in an "
+            f"estimator, a strategy or a setting has no reproducible fingerprint ({error}), so "
+            "finished runs cannot be matched to their settings. Use numbers, texts, arrays, "
+            "networks, estimators or objects that can be pickled, without locks, files or "
+            "connections, or leave results out."
         ) from error
     if isinstance(reduced, str):  # a name
         return [getattr(value, "__module__", ""), reduced, getattr(value, "__wrapped__", None)]

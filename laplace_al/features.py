@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import numbers
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Self
 
@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
+from sklearn.exceptions import NotFittedError
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import _num_samples, check_array, check_is_fitted, validate_data
+from torch.utils import data
 from tqdm.auto import tqdm
 
 from laplace_al.blocks import concatenated, in_blocks
@@ -32,12 +34,12 @@ from laplace_al.typing import Inputs, Instances
 
 
 class Extracted:
-    """Features of inputs that are known already, in place of those inputs.
+    """Features that are already known, to pass in place of their inputs.
 
     Parameters
     ----------
     features : Tensor or ndarray of shape (n_samples, n_features)
-        As the extractor of the classifier they are given to returned them.
+        As returned by the extractor of the classifier that they are passed to.
 
     Examples
     --------
@@ -107,7 +109,54 @@ class KeptFeatures:
 class SharedExtractorMixin:
     """Copies of an estimator share its ``feature_extractor``: it is frozen and may be large."""
 
+    feature_extractor: Any
     get_params: Callable[..., dict[str, Any]]
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters of this estimator, those of nested objects as ``<name>__<parameter>``.
+
+        Parameters
+        ----------
+        **params
+            Of a ``feature_extractor`` only where it is a :class:`TorchFeatures`; others must have
+            the values that they have.
+
+        Returns
+        -------
+        estimator
+            This object.
+
+        Raises
+        ------
+        ValueError
+            If there is no such parameter, or it is one of another ``feature_extractor``, which is
+            frozen and shared by copies. Then nothing is set.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> TorchFeatures(np.square).set_params(batch_size=2).batch_size
+        2
+        """
+        free = {name: value for name, value in params.items() if self._is_free(name, params)}
+        return super().set_params(**free)  # type: ignore[misc]  # scikit-learn's
+
+    def _is_free(self, name: str, params: dict[str, Any]) -> bool:
+        """Whether to set a parameter; one of an extractor that copies share must stay as it is."""
+        owner, place = self, "feature_extractor"
+        while name.startswith(f"{place}__"):
+            extractor = params.get(place, owner.feature_extractor)
+            if not isinstance(extractor, TorchFeatures):
+                if params[name] is self.get_params().get(name, self):
+                    return False
+                raise ValueError(
+                    f"{name} cannot be set: {place}, here {type(extractor).__name__}, is frozen "
+                    f"and shared by all copies of this {type(self).__name__}. Fit the variants a "
+                    f"and b of it, and search over {place}=[FrozenEstimator(a), "
+                    "FrozenEstimator(b)], which is in sklearn.frozen."
+                )
+            owner, place = extractor, f"{place}__feature_extractor"
+        return True
 
     def __sklearn_clone__(self) -> Self:
         params = {
@@ -202,21 +251,22 @@ class TorchFeatures(
     """Features from a frozen network, as a scikit-learn transformer.
 
     Runs in batches, in eval mode and without gradients. The extractor is never trained, moved
-    or copied: clones share it, and its training flags are as they were after every call.
+    or copied: clones share it, and every call restores its training flags.
 
     Parameters
     ----------
     feature_extractor : nn.Module, fitted skorch net, object with ``transform``, or callable
-        What turns n inputs into features of shape (n, D). Inputs of a module are cast to
+        Turns n inputs into features of shape (n, D). Inputs of a module are cast to
         its own dtype and device; integers stay integers if its first layer is an embedding.
-        A transformer or callable is given slices of X as they are (frames, lists of strings).
+        A transformer or callable gets unconverted slices of X (frames, lists of strings); of a
+        torch ``Dataset``, lists of its items.
     layer : str, default=None
         Name of the layer of the module (see ``named_modules``) whose *output* is the features.
         By default the features are the *input* of the ``nn.Linear`` that is called last.
     batch_size : int, default=256
-        Inputs per forward pass.
+        Number of inputs per forward pass.
     verbose : int, default=0
-        Shows a progress bar if positive.
+        If positive, shows a progress bar.
 
     Attributes
     ----------
@@ -265,7 +315,7 @@ class TorchFeatures(
 
     @all_or_nothing
     def fit(self, X: Instances, y: object = None) -> Self:
-        """Find the layer and the number of features, on the first inputs. Nothing is trained.
+        """Find the layer and the number of features from the first inputs. Nothing is trained.
 
         Parameters
         ----------
@@ -280,10 +330,10 @@ class TorchFeatures(
         Raises
         ------
         TypeError
-            If ``feature_extractor`` is none of the kinds that it may be.
+            If ``feature_extractor`` is of none of the allowed kinds.
         ValueError
-            If the layer does not exist or the extractor returns anything but finite numbers
-            of shape (n, D).
+            If the layer does not exist, the extractor is not fitted, or it returns anything but
+            finite numbers of shape (n, D).
 
         Examples
         --------
@@ -329,15 +379,15 @@ class TorchFeatures(
         Parameters
         ----------
         estimator : estimator
-            Where ``n_features_in_`` and ``feature_names_in_`` are set or compared.
+            Holds ``n_features_in_`` and ``feature_names_in_``.
         X : array-like of shape (n_samples, ...), or what the extractor takes
         reset : bool
-            Whether to set them (``fit``) or to compare with them.
+            Whether to set these attributes (``fit``) or to compare X with them.
 
         Returns
         -------
         ndarray of shape (n_samples, ...)
-            For a network; X itself for a transformer or callable.
+            An array for a network; X itself for a transformer or callable.
 
         Examples
         --------
@@ -419,7 +469,7 @@ class TorchFeatures(
         return head.weight.detach(), bias
 
     def probe(self, X: Any) -> Self:
-        """Find the layer and the number of features, on the first of validated inputs.
+        """Find the layer and the number of features from the first of the validated inputs.
 
         Parameters
         ----------
@@ -438,7 +488,8 @@ class TorchFeatures(
         >>> TorchFeatures(nn.Linear(2, 1)).probe(np.ones((3, 2))).layer_
         ''
         """
-        first = _safe_indexing(X, slice(0, 2))  # two, for modules that squeeze a batch of one
+        # two, for modules that squeeze a batch of one
+        first = _rows(X, 0, min(2, _num_samples(X)))
         network = network_of(self.feature_extractor)
         if network is None:
             if self.layer is not None:
@@ -464,24 +515,26 @@ class TorchFeatures(
             pairwise(bounds), "features", len(bounds) - 1, unit="batch", disable=not self.verbose
         )
         with self._extractor() as extractor:
-            blocks = [
-                check_features(extractor(_safe_indexing(X, slice(start, stop))), start, stop)
+            blocks = (
+                check_features(extractor(_rows(X, start, stop)), start, stop)
                 for start, stop in progress
-            ]
-        widths = sorted({block.shape[1] for block in blocks})
-        if len(widths) > 1:
-            raise ValueError(
-                f"feature_extractor returned a varying number of features: {widths}. It must "
-                "return the same number for every input."
             )
-        return np.concatenate(blocks)
+            return _stacked(blocks, n_samples)
 
     @contextlib.contextmanager
     def _extractor(self) -> Iterator[Callable[[Any], Any]]:
         """A callable from inputs to features, while the network is held still."""
         network = network_of(self.feature_extractor)
         if network is None:
-            yield getattr(self.feature_extractor, "transform", self.feature_extractor)
+            try:
+                yield getattr(self.feature_extractor, "transform", self.feature_extractor)
+            except NotFittedError as error:  # which callers would take for one of their estimator
+                raise ValueError(
+                    "feature_extractor must be fitted, for it is frozen and nothing trains it; got "
+                    f"{type(self.feature_extractor).__name__}, which is not. Call its fit first. "
+                    "For a search, which would copy it without what it has learnt, wrap it as "
+                    "FrozenEstimator(feature_extractor), which is in sklearn.frozen."
+                ) from error
             return
         assert self.layer_ is not None  # of a network
         before_head = self.layer is None
@@ -493,7 +546,7 @@ class TorchFeatures(
                 if not seen:
                     raise ValueError(
                         f"layer={self.layer_!r} is not called when {type(network).__name__} runs. "
-                        "Name a layer that is."
+                        "Name a layer that is called."
                     )
                 return seen[-1][1]
 
@@ -505,3 +558,30 @@ class TorchFeatures(
         assert network is not None  # else nothing runs here
         run = network if network is self.feature_extractor else self.feature_extractor.infer
         return run(as_input(network, batch))
+
+
+def _rows(X: Any, start: int, stop: int) -> Any:
+    """A batch of inputs, of their kind; of a ``Dataset``, which need not take slices, a list."""
+    if isinstance(X, data.Dataset):
+        return [X[i] for i in range(start, stop)]
+    return _safe_indexing(X, slice(start, stop))
+
+
+def _stacked(blocks: Iterable[NDArray[np.floating]], n_rows: int) -> NDArray[np.floating]:
+    """Blocks one below the other, each copied before the next one may overwrite its memory."""
+    whole = np.empty((n_rows, 0), np.float32)
+    start = 0
+    for block in blocks:
+        if start == 0:
+            whole = np.empty((n_rows, block.shape[1]), block.dtype)
+        elif block.shape[1] != whole.shape[1]:
+            widths = sorted([whole.shape[1], block.shape[1]])
+            raise ValueError(
+                f"feature_extractor returned a varying number of features: {widths}. It must "
+                "return the same number for every input."
+            )
+        whole = whole.astype(np.promote_types(whole.dtype, block.dtype), copy=False)
+        stop = start + len(block)
+        whole[start:stop] = block
+        start = stop
+    return whole

@@ -1,4 +1,4 @@
-"""A journal of labels on disk: what was acknowledged survives whatever happens to the process."""
+"""A journal of labels on disk: acknowledged labels survive whatever happens to the process."""
 
 import contextlib
 import datetime
@@ -62,34 +62,35 @@ DROP VIEW IF EXISTS labels;
 class Journal:
     """Events of a learner in an SQLite file, for one process at a time.
 
-    The table ``events`` has a row for each event, ``id``, ``batch`` (what happened at once),
-    ``action``, ``position`` in the pool, ``key`` (the index of its row, of a DataFrame), ``label``,
-    ``time`` (UTC, ISO 8601), ``annotator``, ``instance`` (values of an instance from outside the
-    pool, as JSON, with its columns or dtype where these are not the pool's) and ``row`` (of
-    ``labels_``: which label is given, corrected or withdrawn); the view ``labels`` has the valid
-    labels only. Other programs may read them at any time.
+    The table ``events`` has a row for each event, with the columns ``id``, ``batch`` (number of the
+    call that wrote it), ``action``, ``position`` in the pool, ``key`` (the index of its row in a
+    DataFrame), ``label``, ``time`` (UTC, ISO 8601), ``annotator``, ``instance`` (values of an
+    instance from outside the pool, as JSON, with its columns or dtype if they differ from the
+    pool's) and ``row`` (of ``labels_``: which label is given, corrected or withdrawn). The view
+    ``labels`` has only the valid labels. Other programs may read both at any time.
 
-    A file of version 1, without rows, opens as ever; the next event that is written brings it up to
-    date, and then only a laplace_al that knows version 2 opens it.
+    A file of version 1, which has no column ``row``, can still be opened. The next event that is
+    written upgrades it; then only versions of laplace_al that know version 2 can open it.
 
-    A second file, ``<path>.lock``, holds the lock that keeps a second learner out. It goes with the
-    process that took it, however that ends, and may be deleted when nobody uses the journal.
+    A second file, ``<path>.lock``, holds the lock that prevents use by a second learner. The lock
+    is released when the process that took it ends, in whatever way. The file may be deleted when
+    nobody uses the journal.
 
     Parameters
     ----------
     path : str or path-like
-        Made if it does not exist; its folder must.
+        File; created if it does not exist. Its folder must exist.
     X_pool : array-like of shape (n_pool, ...)
-        The pool that the positions are of.
+        The pool to which the positions refer.
 
     Raises
     ------
     ValueError
-        If the file is no journal, of a newer version or of another pool.
+        If the file is not a journal, is of a newer version or belongs to another pool.
     RuntimeError
         If another learner uses it.
     OSError
-        If it cannot be opened or made.
+        If it cannot be opened or created.
 
     Examples
     --------
@@ -116,7 +117,7 @@ class Journal:
             raise
 
     def append(self, events: Sequence[Event]) -> None:
-        """Write events that happened at once, durably: all of them or none.
+        """Write the events of one call durably: all of them or none.
 
         Parameters
         ----------
@@ -125,10 +126,10 @@ class Journal:
         Raises
         ------
         ValueError
-            If the journal is closed, or a label or instance is of a kind that it cannot hold: a
-            label that is not of the kind of the first one, too.
+            If the journal is closed, or a label or instance is of a kind that it cannot hold. A
+            label must also be of the kind of the first one.
         sqlite3.Error
-            If they cannot be written: the disk is full, say.
+            If the events cannot be written, for example because the disk is full.
         """
         connection = self._opened_connection()
         rows = [(self._n_batches + 1, *self._row(event)) for event in events]
@@ -150,7 +151,7 @@ class Journal:
         self._n_batches += 1
 
     def holds(self, n_batches: int) -> bool:
-        """Whether so many batches are written, asked of the file itself.
+        """Whether the file itself has at least this number of batches.
 
         Parameters
         ----------
@@ -166,7 +167,7 @@ class Journal:
         return self._n_batches >= n_batches
 
     def batches(self) -> list[list[Event]]:
-        """All events, in lists of what happened at once.
+        """All events, in one list for each call that wrote them.
 
         Returns
         -------
@@ -183,7 +184,7 @@ class Journal:
         ]
 
     def close(self) -> None:
-        """Let others use the journal. Closing it twice is no error."""
+        """Close the file and release its lock. Closing it twice is no error."""
         if self._connection is not None:
             self._connection.close()
             self._lock.close()
@@ -191,8 +192,8 @@ class Journal:
 
     def __getstate__(self) -> NoReturn:
         raise TypeError(
-            f"The journal {str(self.path)!r} is a file that one learner has open, so that neither "
-            "can be copied or pickled; make another ActiveLearner with a journal of its own."
+            f"The journal {str(self.path)!r} is a file that one learner has open, so neither of "
+            "them can be copied or pickled. Make another ActiveLearner with a journal of its own."
         )
 
     def _opened(self) -> sqlite3.Connection:
@@ -257,14 +258,14 @@ class Journal:
         if meta["version"] > _VERSION:
             raise ValueError(
                 f"journal={str(self.path)!r} is of version {meta['version']}, newer than "
-                f"{_VERSION}, which this laplace_al reads. Upgrade laplace_al."
+                f"{_VERSION}, the newest that this laplace_al reads. Upgrade laplace_al."
             )
         n_pool = _num_samples(self._X_pool)
         digest = sample_digest(self._X_pool, of_objects=meta["version"] > 1)
         if (meta["n_pool"], meta["digest"]) != (n_pool, digest):
             raise ValueError(
                 f"journal={str(self.path)!r} is of another pool, of {meta['n_pool']} instances; "
-                f"X_pool has {n_pool}. Its positions mean nothing here: pass the pool that it was "
+                f"X_pool has {n_pool}. Its positions mean nothing here. Pass the pool that it was "
                 "made with, in the same order, or name another file."
             )
 
@@ -375,8 +376,8 @@ def _as_json(instance: Any, X: Any) -> str:
             if _is_same(_like(json.loads(text), X), instance):
                 return text
     raise ValueError(
-        f"A journal holds instances from outside the pool as JSON, which {row!r} has no form "
-        "in. Put it into the pool and teach it by position."
+        f"A journal holds instances from outside the pool as JSON, but {row!r} cannot be written "
+        "as JSON. Put it into the pool and teach it by position."
     )
 
 

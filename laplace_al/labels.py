@@ -92,8 +92,8 @@ def _check_weights(sample_weight: ArrayLike | None, n_samples: int) -> NDArray[n
         )
     if weights.max() > _LARGEST_WEIGHT:
         raise ValueError(
-            f"sample_weight must be at most {_LARGEST_WEIGHT:g}, beside which float64 loses all "
-            f"else; got {weights.max():g}. Divide all weights by a constant."
+            f"sample_weight must be at most {_LARGEST_WEIGHT:g}, since float64 loses all else "
+            f"beside larger weights; got {weights.max():g}. Divide all weights by a constant."
         )
     if not weights.any():
         raise ValueError(

@@ -58,10 +58,10 @@ class LastLayer(
     TransformerMixin,
     BaseEstimator,
 ):
-    """A Gaussian last layer on frozen features, as it is: it changes nothing.
+    """A Gaussian last layer on frozen features that predicts, but does not learn.
 
-    A subclass has the parameters of :class:`laplace_al.LaplaceUpdateClassifier` and learns what is
-    named here.
+    A subclass has the parameters of :class:`laplace_al.LaplaceUpdateClassifier` and learns the
+    attributes below.
 
     Attributes
     ----------
@@ -129,7 +129,7 @@ class LastLayer(
 
     @_predicting
     def predict_proba(self, X: AnyInputs) -> NDArray[np.floating]:
-        """Probabilities of the classes, uncertainty about the weights included.
+        """Probabilities of the classes, which include the uncertainty about the weights.
 
         Parameters
         ----------
@@ -176,7 +176,7 @@ class LastLayer(
     def latent_mean_and_variance(
         self, X: AnyInputs
     ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-        """Gaussian over the logits, before it is made into probabilities.
+        """Gaussian over the logits, before calibration and conversion to probabilities.
 
         Parameters
         ----------
@@ -188,8 +188,8 @@ class LastLayer(
             One logit for two classes.
         variance : ndarray of shape (n_samples,) or (n_samples, n_classes)
             One for all logits of a row with ``covariance="shared"`` and for two classes, else one
-            for each logit. With ``covariance="full"`` predictions are made of the variances that
-            are left without the shift of all logits, see :doc:`/theory`.
+            for each logit. With ``covariance="full"``, predictions use variances without the part
+            that shifts all logits alike, see :doc:`/theory`.
 
         Examples
         --------
@@ -217,9 +217,9 @@ class LastLayer(
         ----------
         X : array-like of shape (n_inputs, n_features), or what the extractor takes
         n_samples : int, default=None
-            Number of draws; None takes the parameter ``n_samples``.
+            Number of draws. None: the parameter ``n_samples``.
         random_state : int, RandomState instance or None, default=None
-            None takes the parameter ``random_state``.
+            Seeds the draws. None: the parameter ``random_state``.
 
         Returns
         -------
@@ -253,9 +253,10 @@ class LastLayer(
     ) -> tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.floating]]:
         """How uncertain each prediction is, and why.
 
-        The entropy of the prediction averaged over drawn weights (total) is the mean entropy
-        under each of them (aleatoric: the classes overlap) plus what the weights disagree on
-        (epistemic, their mutual information with the label: a label would help).
+        The total uncertainty is the entropy of the prediction averaged over drawn weights. It is
+        the sum of the aleatoric part, the mean entropy under each of the weights (the classes
+        overlap), and the epistemic part, the mutual information of weights and label (the weights
+        disagree; a label would help).
 
         Depeweg et al., *Decomposition of uncertainty in Bayesian deep learning for efficient and
         risk-sensitive learning*, ICML 2018.
@@ -288,7 +289,7 @@ class LastLayer(
 
     @on_one_state
     def pool_state(self, X: KnownInputs) -> PoolState:
-        """Predictions of a pool that follow each label at the price of one pass over its features.
+        """Predictions of a pool, which one pass over its features updates for each new label.
 
         Parameters
         ----------
@@ -297,9 +298,9 @@ class LastLayer(
         Returns
         -------
         PoolState
-            What it observes does not change this object. It learns as ``partial_fit`` does with
-            ``n_passes=1``, ``forgetting=1`` and no memory, under the calibration as it is, with the
-            weights of ``class_weight`` (``"balanced"`` is for ``fit`` alone). With
+            Labels that it observes do not change this object. It learns as ``partial_fit`` with
+            ``n_passes=1``, ``forgetting=1`` and no memory, with the calibration unchanged and the
+            weights of ``class_weight`` (none for ``"balanced"``, which only ``fit`` supports). With
             ``predictive="monte_carlo"`` its probabilities are those of ``"mean_field"``.
 
         Examples
@@ -328,7 +329,7 @@ class LastLayer(
 
     @_predicting
     def transform(self, X: AnyInputs) -> NDArray[np.floating]:
-        """The features of X, without the intercept's constant: pays for the extractor once.
+        """The features of X, without the constant of the intercept: runs the extractor once.
 
         Parameters
         ----------
@@ -369,7 +370,7 @@ class LastLayer(
 
     @property
     def temperature_(self) -> float:
-        """What mean logits are divided by."""
+        """Divisor of the mean logits."""
         return self._calibration.temperature
 
     @property

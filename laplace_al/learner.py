@@ -39,62 +39,63 @@ _MAX_DRIFT = 1.0
 class ActiveLearner:
     """A classifier, a query strategy and a pool of unlabelled instances.
 
-    Positions are always those of ``X_pool`` as it was given: what has a label is not queried
-    again, but the positions of the rest stay the same. The pool must not change while it is in
-    use: its features are computed once, and each label changes their predictions in one pass.
+    Positions always refer to ``X_pool`` as it was given: labelled instances are not queried again,
+    but the positions of the others stay the same. The pool must not change while it is in use: its
+    features are computed once, and each label updates its predictions in one pass.
 
-    It can start without any label: they are kept until the estimator can be fitted, which takes two
-    classes, initial ones included, unless ``classes`` names them. Until then strategies that need
-    predictions draw at random.
+    The learner can start without any label. It keeps labels until the estimator can be fitted,
+    which takes labels of two classes, initial ones included, unless ``classes`` names the classes.
+    Until then, queries of strategies that need predictions are random.
 
     Parameters
     ----------
     estimator : classifier
-        What learns. Copied, so that yours stays as it is; if it is fitted, the copy starts
-        from what it has learnt, if it has a ``partial_fit``. ``prior_precision="scale"`` goes by
-        the features of the pool. A search, or what else splits its labels, needs ``X_initial`` with
-        labels enough to split.
+        Learns the labels. The learner works on a copy and leaves the estimator unchanged; the copy
+        of a fitted estimator with a ``partial_fit`` continues from what it has learnt.
+        ``prior_precision="scale"`` is computed from the features of the pool. An estimator that
+        cross-validates, such as ``GridSearchCV``, needs an ``X_initial`` with enough labels to
+        split.
     strategy : QueryStrategy
-        What chooses. Copied as well.
+        Chooses the instances to label. It is copied as well.
     X_pool : array-like of shape (n_pool, ...)
-        Instances that labels can be asked for. Also a ``torch.utils.data.Dataset`` of inputs alone.
+        Unlabelled instances to query. May be a ``torch.utils.data.Dataset`` of inputs alone.
     X_initial : array-like of shape (n_initial, ...), default=None
         Instances with labels, to start from.
     y_initial : array-like of shape (n_initial,), default=None
         Their labels.
     classes : array-like of shape (n_classes,), default=None
-        All labels that may occur; others are refused. None: a label that was not seen before opens
-        a class, by ``add_classes`` where the estimator has it, else by a refit.
+        All labels that may occur; others are refused. None: a new label opens a class, by
+        ``add_classes`` if the estimator has that method, else by a refit.
     refit_every : int, "auto" or None, default=None
-        Number of new labels after which the estimator is fitted anew on all of them. None: never,
-        every label is learnt by ``partial_fit``. ``"auto"``: when these updates have drifted more
-        than one posterior standard deviation from what a fit would find, see
+        Number of new labels after which the estimator is refitted on all labels. None: never;
+        ``partial_fit`` learns every label. ``"auto"``: when these updates have drifted more than
+        one posterior standard deviation from the result of a fit, see
         :meth:`LaplaceUpdateClassifier.newton_decrement`. ``class_weight="balanced"`` needs 1.
     journal : str or path-like, default=None
-        SQLite file that each label is written to before it counts as taught, see
-        :class:`laplace_al.journal.Journal`. If it exists, the learner goes on where it ends: same
-        labels, same model. One learner at a time.
+        SQLite file to which each label is written before it counts as taught, see
+        :class:`laplace_al.journal.Journal`. If it exists, the learner resumes where the file ends,
+        with the same labels and the same model. Only one learner at a time can use it.
     annotator : str, default=None
-        Who labels, for the record.
+        Name of the annotator, stored with each label.
     random_state : int, RandomState instance or None, default=None
-        Seeds the strategy, unless that has a ``random_state`` of its own. A query depends on it
-        and on how much has happened: asked twice, the answer is the same.
+        Seeds the strategy, unless that has a ``random_state`` of its own. Two queries with nothing
+        taught or skipped in between return the same positions.
     verbose : int, default=0
-        Prints a line for each refit, if positive.
+        If positive, prints a line for each refit.
 
     Attributes
     ----------
     estimator_ : classifier
-        What has learnt the labels so far.
+        The copy of ``estimator`` that has learnt the labels so far.
     labels_ : DataFrame with columns position, label, time, annotator
-        The valid label of each instance, in the order of teaching; position is missing for what
-        was taught by value, and time is UTC. Its index numbers all labels that were taught, so
-        that a label keeps its row when others are withdrawn.
+        The valid label of each instance, in the order of teaching. The position is missing for
+        instances from outside the pool, and the time is UTC. The index numbers all labels that were
+        ever taught, so that a label keeps its row when others are withdrawn.
     history_ : DataFrame with columns action, position, label, time, annotator, row
-        All that happened: "label", "skip", "relabel", "unlabel", "unskip", "refit"; row is that
-        of the label in ``labels_``.
+        All events: "label", "skip", "relabel", "unlabel", "unskip", "refit". The column row is the
+        row of the label in ``labels_``.
     instances_ : array-like of shape (n_labelled, ...) or None
-        What has a label, initial instances first.
+        Instances that have a label, initial ones first.
     is_fitted : bool
         Whether there is a model yet.
     pool_ : ScoredPool
@@ -103,17 +104,17 @@ class ActiveLearner:
     Raises
     ------
     ValueError
-        If a parameter is not what it may be, or the journal is of another pool.
+        If a parameter is invalid, or the journal belongs to another pool.
     TypeError
-        If the strategy cannot be asked, the estimator lacks the ``partial_fit`` that
-        ``refit_every`` relies on, or ``X_pool`` is a ``DataLoader`` or a ``Dataset`` that has more
-        than inputs.
+        If the strategy has no method ``query``, the estimator lacks the ``partial_fit`` that
+        ``refit_every`` relies on, or ``X_pool`` is a ``DataLoader`` or a ``Dataset`` that returns
+        more than inputs.
     RuntimeError
         If another learner uses the journal.
 
     See Also
     --------
-    simulate : Runs the loop against labels that are known.
+    simulate : Runs the loop on data whose labels are known.
 
     Examples
     --------
@@ -215,7 +216,7 @@ class ActiveLearner:
 
     @property
     def history_(self) -> pd.DataFrame:
-        """A row for each thing that happened."""
+        """A row for each event."""
         return self._record.history_frame()
 
     @property
@@ -232,7 +233,7 @@ class ActiveLearner:
         Parameters
         ----------
         n_instances : int, default=1
-            At most the number of instances that have no label and were not skipped.
+            How many to choose: at most as many as are neither labelled nor skipped.
 
         Returns
         -------
@@ -242,7 +243,7 @@ class ActiveLearner:
         Raises
         ------
         ValueError
-            If so many are not left.
+            If fewer than ``n_instances`` are left.
 
         Examples
         --------
@@ -275,17 +276,17 @@ class ActiveLearner:
         X: Instances | None = None,
         annotator: str | None = None,
     ) -> Self:
-        """Learn labels of instances of the pool, or of others.
+        """Learn the labels of instances, from the pool or from outside it.
 
         Parameters
         ----------
         indices : int or array-like of shape (n_instances,), default=None
-            Positions in ``X_pool``, skipped ones too.
+            Positions in ``X_pool``; skipped instances are allowed.
         y : label or array-like of shape (n_instances,)
         X : array-like of shape (n_instances, ...), default=None
-            In place of ``indices``: instances from outside the pool.
+            Instances from outside the pool, in place of ``indices``.
         annotator : str, default=None
-            Who labels; None is that of the learner.
+            Name of the annotator. None: that of the learner.
 
         Returns
         -------
@@ -295,7 +296,7 @@ class ActiveLearner:
         Raises
         ------
         ValueError
-            If a position is not in the pool, is given twice or has a label already, the
+            If a position is not in the pool, is given twice or already has a label, the
             estimator refuses the labels, or the journal is closed. Nothing is then learnt or
             recorded.
 
@@ -311,8 +312,8 @@ class ActiveLearner:
         """
         if (indices is None) == (X is None):
             raise ValueError(
-                "teach takes positions in the pool, teach(indices, y), or other instances, "
-                "teach(X=X, y=y): one of indices and X."
+                "teach takes either positions in the pool, teach(indices, y), or other instances, "
+                "teach(X=X, y=y): pass one of indices and X."
             )
         if X is None:
             indices = check_positions(indices, _num_samples(self.X_pool))
@@ -336,12 +337,12 @@ class ActiveLearner:
         return self._happened(events)
 
     def skip(self, indices: ArrayLike, *, annotator: str | None = None) -> Self:
-        """Never ask for these instances again; they can still be taught.
+        """Never query these instances again; they can still be taught.
 
         Parameters
         ----------
         indices : int or array-like of shape (n_instances,)
-            Positions in ``X_pool``, without a label.
+            Positions in ``X_pool`` that have no label.
         annotator : str, default=None
 
         Returns
@@ -374,7 +375,7 @@ class ActiveLearner:
         )
 
     def unskip(self, indices: ArrayLike, *, annotator: str | None = None) -> Self:
-        """Let skipped instances be asked for again; the model stays as it is.
+        """Let skipped instances be queried again; the model does not change.
 
         Parameters
         ----------
@@ -404,7 +405,7 @@ class ActiveLearner:
         others = indices[~self._record.is_skipped[indices]]
         if len(others):
             raise ValueError(
-                "indices must be positions that are skipped, to ask for them again; not skipped: "
+                "indices must be positions that are skipped, to query them again; not skipped: "
                 f"{others.tolist()}. To withdraw a label call unlabel."
             )
         return self._happened(
@@ -419,19 +420,20 @@ class ActiveLearner:
         rows: ArrayLike | None = None,
         annotator: str | None = None,
     ) -> Self:
-        """Correct labels: the estimator is fitted anew, as if they had been right at once.
+        """Correct labels and refit, as if they had been right from the start.
 
-        Where only one class is left and ``classes`` does not name more, it waits for a second one.
+        If only one class is left and ``classes`` does not name more, the estimator waits for a
+        second class.
 
         Parameters
         ----------
         indices : int or array-like of shape (n_instances,), default=None
             Positions in ``X_pool`` that have a label.
         y : label or array-like of shape (n_instances,)
-            The right ones.
+            The right labels.
         rows : int or array-like of shape (n_instances,), default=None
-            In place of ``indices``: rows of ``labels_``, from its index. What was taught by value
-            has no position.
+            Values of the index of ``labels_``, in place of ``indices``: instances from outside the
+            pool have no position.
         annotator : str, default=None
 
         Returns
@@ -443,7 +445,7 @@ class ActiveLearner:
         ------
         ValueError
             If a position or row has no label or is given twice, or the estimator refuses the
-            labels. All is then as it was.
+            labels. Nothing is then changed.
 
         Examples
         --------
@@ -478,20 +480,21 @@ class ActiveLearner:
         rows: ArrayLike | None = None,
         annotator: str | None = None,
     ) -> Self:
-        """Withdraw labels: the estimator is fitted anew, as if they had never been given.
+        """Withdraw labels and refit, as if they had never been given.
 
-        Positions of the pool are open again. Where only one class is left and ``classes`` does not
-        name more, the estimator waits for a second one; where nothing is left, it is as it came.
+        The positions in the pool can be queried again. If only one class is left and ``classes``
+        does not name more, the estimator waits for a second class. If no label is left, the
+        estimator is reset to the state in which it was passed.
 
         Parameters
         ----------
         indices : int or array-like of shape (n_instances,), default=None
             Positions in ``X_pool`` that have a label.
         rows : int or array-like of shape (n_instances,), default=None
-            In place of ``indices``: rows of ``labels_``, from its index. What was taught by value
-            has no position.
+            Values of the index of ``labels_``, in place of ``indices``: instances from outside the
+            pool have no position.
         annotator : str, default=None
-            Who withdraws them; None is that of the learner.
+            Name of the annotator who withdraws them. None: that of the learner.
 
         Returns
         -------
@@ -502,7 +505,7 @@ class ActiveLearner:
         ------
         ValueError
             If a position or row has no label or is given twice, or the estimator refuses the
-            labels that are left. All is then as it was.
+            labels that are left. Nothing is then changed.
 
         Examples
         --------
@@ -523,10 +526,10 @@ class ActiveLearner:
         return self._happened(events, refit=self.is_fitted)
 
     def refit(self) -> Self:
-        """Fit the estimator anew on all labels, the initial ones included.
+        """Refit the estimator on all labels, the initial ones included.
 
-        An estimator that came fitted, on data that the learner does not know, learns all labels
-        anew from the state it came in.
+        An estimator that was passed fitted, on data that the learner does not know, learns all
+        labels again with ``partial_fit`` from that fitted state.
 
         Returns
         -------
@@ -536,7 +539,7 @@ class ActiveLearner:
         Raises
         ------
         ValueError
-            If there is no label yet, or the estimator refuses them.
+            If there is no label yet, or the estimator refuses the labels.
 
         Examples
         --------
@@ -550,7 +553,7 @@ class ActiveLearner:
         return self._happened([], refit=True)
 
     def close(self) -> None:
-        """Let others use the journal. The learner can still predict, but not be taught.
+        """Release the journal. The learner can still predict, but no longer be taught.
 
         Examples
         --------
@@ -575,7 +578,7 @@ class ActiveLearner:
         self.close()
 
     def predict(self, X: Instances) -> NDArray[Any]:
-        """Labels that the estimator predicts, see its ``predict``.
+        """Labels predicted by the estimator, see its ``predict``.
 
         Parameters
         ----------
@@ -596,7 +599,7 @@ class ActiveLearner:
         return self.estimator_.predict(X)
 
     def predict_proba(self, X: Instances) -> NDArray[np.floating]:
-        """Class probabilities that the estimator predicts, see its ``predict_proba``.
+        """Class probabilities predicted by the estimator, see its ``predict_proba``.
 
         Parameters
         ----------
@@ -639,17 +642,17 @@ class ActiveLearner:
         return self.estimator_.score(X, y)
 
     def kept_inputs(self, X: Instances) -> Instances | Extracted:
-        """Inputs that the estimator will be asked about again: extracted once, where it extracts.
+        """Inputs for repeated predictions: their features, if the estimator extracts features.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
-            Must stay as it is.
+            Must not change.
 
         Returns
         -------
         array-like or Extracted
-            What the estimator's methods take in place of X.
+            Pass it to the methods of the estimator in place of X.
 
         Examples
         --------
@@ -808,7 +811,7 @@ class ActiveLearner:
         """All instances with labels, initial ones first, and their labels."""
         if self.X_initial is None or self._y_initial is None:
             if not record.labelled:
-                raise ValueError("There is no label to fit on yet: teach some, or pass X_initial.")
+                raise ValueError("There is no label to fit on yet. Teach some, or pass X_initial.")
             return self._rows(record.labelled), record.labels
         if not record.labelled:
             return self.X_initial, self._y_initial
@@ -864,8 +867,8 @@ class ActiveLearner:
         missing = missing[pd.isna(missing)]
         if len(missing):
             raise ValueError(
-                f"y must hold a label for each instance; got {missing[0]}. Call skip for what gets "
-                "none, unlabel to withdraw one."
+                f"y must hold a label for each instance; got {missing[0]}. Call skip for instances "
+                "without a label, unlabel to withdraw one."
             )
         y = np.atleast_1d(y)
         y, _ = check_labels(y, None, n_labels)
@@ -878,7 +881,7 @@ class ActiveLearner:
             known = self._y_initial[:1].tolist()
         if len(known) and isinstance(known[0], str) != isinstance(y[0], str):
             raise ValueError(
-                f"y must hold labels of the kind of those so far, such as {known[0]!r}; got "
+                f"y must hold labels of the same kind as those so far, such as {known[0]!r}; got "
                 f"{y[0]!r}."
             )
         return y
@@ -887,8 +890,8 @@ class ActiveLearner:
         """Valid labels of positions in the pool, or in rows of ``labels_``."""
         if (indices is None) == (rows is None):
             raise ValueError(
-                f"{method} takes positions in the pool, {method}(indices), or rows of labels_, "
-                f"{method}(rows=rows): one of indices and rows."
+                f"{method} takes either positions in the pool, {method}(indices), or rows of "
+                f"labels_, {method}(rows=rows): pass one of indices and rows."
             )
         if rows is None:
             indices = check_positions(indices, _num_samples(self.X_pool))
@@ -925,14 +928,13 @@ def _check_pool(X_pool: Any) -> None:
     kind = type(X_pool).__name__
     if isinstance(X_pool, data.DataLoader | data.IterableDataset):
         raise TypeError(
-            f"X_pool must have an instance at each position; got a {kind}, which only goes through "
-            "them. Pass a Dataset of inputs alone, or an array or list of them."
+            f"X_pool must have an instance at each position; got a {kind}, which can only be "
+            "iterated over. Pass a Dataset of inputs alone, or an array or list of them."
         )
     if has_targets(X_pool):
         raise TypeError(
             f"X_pool must hold inputs alone; got a {kind} with a tuple of {len(X_pool[0])} at each "
-            "position. Pass [item[0] for item in dataset], or a Dataset that returns no more than "
-            "the input."
+            "position. Pass [item[0] for item in dataset], or a Dataset that returns inputs only."
         )
 
 
@@ -963,11 +965,11 @@ def _check_refit_every(refit_every: Any, estimator: BaseEstimator) -> RefitEvery
     if refit_every != 1 and not hasattr(estimator, "partial_fit"):
         raise TypeError(
             f"{type(estimator).__name__} has no partial_fit to learn single labels with; pass "
-            "refit_every=1 to fit it anew after each."
+            "refit_every=1 to refit it after each label."
         )
     if refit_every == "auto" and not hasattr(estimator, "newton_decrement"):
         raise TypeError(
-            "refit_every='auto' needs a LaplaceUpdateClassifier, which can tell how far it is from "
+            "refit_every='auto' needs a LaplaceUpdateClassifier, which can measure its drift from "
             f"a fit; got {type(estimator).__name__}. Pass an integer."
         )
     if refit_every == "auto" and estimator.forgetting < 1:
@@ -977,8 +979,8 @@ def _check_refit_every(refit_every: Any, estimator: BaseEstimator) -> RefitEvery
         )
     if refit_every != 1 and _is_balanced(estimator):
         raise ValueError(
-            "class_weight='balanced' needs all labels at once, and updates see the new ones; got "
-            f"refit_every={refit_every!r}. Pass refit_every=1 to fit anew after each, or "
+            "class_weight='balanced' needs all labels at once, but updates see only the new ones; "
+            f"got refit_every={refit_every!r}. Pass refit_every=1 to refit after each label, or "
             "class_weight as a dict."
         )
     return refit_every
@@ -995,9 +997,9 @@ def _check_fitted(estimator: BaseEstimator) -> None:
         )
     elif _is_balanced(estimator):
         raise ValueError(
-            "class_weight='balanced' needs all labels at once, of which those behind a fitted "
-            f"{type(estimator).__name__} are not known. Pass class_weight as a dict, or it "
-            "unfitted with these as X_initial and y_initial."
+            "class_weight='balanced' needs all labels at once, but the labels behind a fitted "
+            f"{type(estimator).__name__} are not known. Pass class_weight as a dict, or the "
+            "estimator unfitted, with its data as X_initial and y_initial."
         )
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 
-from laplace_al.posterior.roots import factor_of_sum
+from laplace_al.posterior.roots import accurate_factor, factor_of_sum
 
 
 class Laplace(NamedTuple):
@@ -82,7 +82,9 @@ def per_class_laplace(
         constant = n_classes * n_features * math.log(prior_precision)
     for k, h in enumerate(curvature.T):
         if n < n_features:
-            variance[:, k], log_determinants[k] = _in_space_of_instances(gram, h)
+            variance[:, k], log_determinants[k] = _in_space_of_instances(
+                gram, features, h, prior_precision
+            )
         else:
             variance[:, k], log_determinants[k] = _in_space_of_weights(features, h, prior_precision)
     return Laplace(variance, log_determinants.sum() + constant)
@@ -97,11 +99,14 @@ def _in_space_of_weights(
 
 
 def _in_space_of_instances(
-    gram: torch.Tensor, h: torch.Tensor
+    gram: torch.Tensor, features: torch.Tensor, h: torch.Tensor, prior_precision: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """v = K - K H^(1/2) B^-1 H^(1/2) K on the diagonal, or (1 - B^-1) / h where h v is large."""
     scale = h.sqrt()
-    factor = torch.linalg.cholesky(torch.eye(len(gram)).to(gram) + scale[:, None] * gram * scale)
+    total = torch.eye(len(gram)).to(gram) + scale[:, None] * gram * scale  # B
+    factor = accurate_factor(
+        total, lambda: [(scale[:, None] * features).T / prior_precision**0.5], 1.0
+    )
     explained = torch.linalg.solve_triangular(factor, scale[:, None] * gram, upper=False)
     inverse = torch.linalg.solve_triangular(factor, torch.diag(scale), upper=False)
     # h v = 1 - h (H^-1/2 B^-1 H^-1/2) without the division by a small h
@@ -109,7 +114,7 @@ def _in_space_of_instances(
     unexplained = inverse.square().sum(dim=0)  # h (1 - h v)
     informed = h * gram.diagonal() > 1
     variance = torch.where(informed, (1 - unexplained / h) / h, variance)
-    return variance, 2 * factor.diagonal().log().sum()
+    return variance, 2 * factor.diagonal().abs().log().sum()
 
 
 def leave_one_out(

@@ -115,9 +115,7 @@ class Bernoulli:
         residual = mean.complement if target[0] else -mean.p
         return np.logaddexp(0.0, (1.0 - 2.0 * target) * logits)[0], residual, mean
 
-    def solve_damped_hessian(
-        self, mean: Mean[Numbers], residual: Numbers, scale: Numbers, right: Numbers
-    ) -> Numbers:
+    def solve_damped_hessian(self, mean: Mean[Numbers], scale: Numbers, right: Numbers) -> Numbers:
         """x (1,) in (I + diag(scale) p (1 - p)) x = right."""
         return right / (1.0 + scale * mean.p * mean.complement)
 
@@ -210,9 +208,7 @@ class Categorical:
         loss = math.log1p(others) + (logits[top] - logits[label])
         return loss, residual, Mean(p, complement)
 
-    def solve_damped_hessian(
-        self, mean: Mean[Vector], residual: Vector, scale: Vector, right: Vector
-    ) -> Vector:
+    def solve_damped_hessian(self, mean: Mean[Vector], scale: Vector, right: Vector) -> Vector:
         """x (C,) in (I + diag(scale) (diag p - p p^T)) x = right.
 
         Sherman-Morrison on diag(1 + scale p) - (scale p) p^T. Its denominator
@@ -224,11 +220,7 @@ class Categorical:
         return (right + scaled * ((ratio @ right) / ratio.sum())) / diagonal
 
     def solve_damped_hessians(
-        self,
-        mean: Mean[torch.Tensor],
-        residual: torch.Tensor,
-        scale: torch.Tensor,
-        right: torch.Tensor,
+        self, mean: Mean[torch.Tensor], scale: torch.Tensor, right: torch.Tensor
     ) -> torch.Tensor:
         """:meth:`solve_damped_hessian` for the rows of tensors (n, C), scale (n, 1) or (n, C)."""
         scaled = scale * mean.p
@@ -308,13 +300,13 @@ def likelihood_of(n_classes: int) -> Likelihood:
 
 
 def mode_coefficients(
-    likelihood: Likelihood, logits: Vector, variance: Vector, target: Vector, weight: float
+    likelihood: Likelihood, logits: Vector, variance: Vector, target: Vector
 ) -> tuple[Vector, Mean[Vector]]:
     """Exact mode of (Gaussian over the weights) x (likelihood of one label).
 
-    The mode is W + Sigma phi a^T, where a solves ``a = s (y - p(z + v a))``. With the shift
-    e = v a of the logits this is the minimum of the convex ``s CE(y, z + e) + sum e^2 / 2 v``,
-    found by damped Newton steps of O(C) each.
+    The mode is W + Sigma phi a^T, where a solves ``a = y - p(z + v a)``. With the shift e = v a of
+    the logits this is the minimum of the convex ``CE(y, z + e) + sum e^2 / 2 v``, found by damped
+    Newton steps of O(C) each. A label of weight s has s times the a of s v in place of v.
 
     Parameters
     ----------
@@ -324,8 +316,6 @@ def mode_coefficients(
     variance : ndarray of shape (1,) or (C,)
         v of the logits, one for all outputs or one each, >= 0.
     target : ndarray of shape (C,)
-    weight : float
-        s >= 0.
 
     Returns
     -------
@@ -342,40 +332,38 @@ def mode_coefficients(
     Examples
     --------
     >>> one = np.ones(1)
-    >>> a, p = mode_coefficients(Bernoulli(), 0 * one, 2 * one, one, 1.0)
+    >>> a, p = mode_coefficients(Bernoulli(), 0 * one, 2 * one, one)
     >>> np.allclose(a, p.complement) and np.allclose(p.p, expit(2 * a))
     True
     """
-    scale = weight * variance
     stiffness = np.divide(1.0, variance, out=np.zeros_like(variance), where=variance > 0)
     size = abs(logits).max()
     shift = np.zeros_like(logits)
-    loss, residual, mean = likelihood.learn(logits, target)
-    value = weight * loss
+    value, residual, mean = likelihood.learn(logits, target)
     max_steps = _MAX_NEWTON_STEPS + 2 * len(logits)  # far apart, logits meet one at a time
     for _ in range(max_steps):
-        gradient = shift - scale * residual  # of eq-shift, times v
-        step = likelihood.solve_damped_hessian(mean, residual, scale, gradient)
+        gradient = shift - variance * residual  # of eq-shift, times v
+        step = likelihood.solve_damped_hessian(mean, variance, gradient)
         slope = (gradient * stiffness) @ step
-        bound, length = value + 1e-14 * (1.0 + abs(value)), 1.0
+        bound, length = value + 1e-14 * (1.0 + abs(value) + size), 1.0
         while length > _SHORTEST_STEP:
             candidate = shift - length * step
             loss, residual, mean = likelihood.learn(logits + candidate, target)
-            value = weight * loss + np.dot(candidate * stiffness, candidate) / 2.0
+            value = loss + np.dot(candidate * stiffness, candidate) / 2.0
             if value <= bound - 1e-4 * length * slope:
                 break
             length /= 2.0
         shift = candidate
-        moved = length * abs(step).max()
-        if moved <= _STEP_TOLERANCE + _ROUNDING * (size + abs(shift).max()):
+        # the whole step: a short piece of it is no sign of a mode nearby
+        if abs(step).max() <= _STEP_TOLERANCE + _ROUNDING * (size + abs(shift).max()):
             break
     else:
         raise ArithmeticError(
             f"the mode equation was not solved in {max_steps} steps: logits up to {size:.3g}, "
             f"variance up to {variance.max():.3g}"
         )
-    # Two forms of the same number: the first is exact for small s v, the second for large.
-    return np.where(scale <= 1.0, weight * residual, shift * stiffness), mean
+    # Two forms of the same number: the first is exact for small v, the second for large.
+    return np.where(variance <= 1.0, residual, shift * stiffness), mean
 
 
 def mode_coefficients_at_once(
@@ -430,9 +418,10 @@ def mode_coefficients_at_once(
     max_steps = _MAX_NEWTON_STEPS + 2 * logits.shape[1]
     for _ in range(max_steps):
         gradient = shift - variance * residual  # times v
-        step = likelihood.solve_damped_hessians(mean, residual, variance, gradient)
+        step = likelihood.solve_damped_hessians(mean, variance, gradient)
         slope = (gradient * stiffness * step).sum(dim=1)
-        bound, length = value + 50 * precision * (1 + value.abs()), (~solved).to(value)
+        bound = value + 50 * precision * (1 + value.abs() + size)
+        length = (~solved).to(value)
         while True:
             candidate = shift - length[:, None] * step
             value, residual, mean = evaluate(candidate)
@@ -441,7 +430,7 @@ def mode_coefficients_at_once(
                 break
             length = torch.where(too_far, length / 2, length)
         shift = candidate
-        moved = length * step.abs().amax(dim=1)
+        moved = step.abs().amax(dim=1)
         rounding = 5000 * precision * (size + shift.abs().amax(dim=1))
         solved = solved | (moved <= precision**0.5 + rounding)
         if solved.all():
@@ -454,12 +443,11 @@ def coupled_mode_coefficients(
     logits: torch.Tensor,
     covariance: torch.Tensor,
     targets: torch.Tensor,
-    weight: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Exact mode for one instance whose logits are correlated.
 
-    Solves ``a = s (y - p(z + V a))``, the minimum of the convex ``s CE(y, z + V a) + a^T V a / 2``,
-    by damped Newton steps of O(C^3).
+    Solves ``a = y - p(z + V a)``, the minimum of the convex ``CE(y, z + V a) + a^T V a / 2``, by
+    damped Newton steps of O(C^3). A label of weight s has s times the a of s V in place of V.
 
     Parameters
     ----------
@@ -469,8 +457,6 @@ def coupled_mode_coefficients(
     covariance : Tensor of shape (C, C)
         V of the logits.
     targets : Tensor of shape (1, C)
-    weight : Tensor of shape (1,)
-        s >= 0.
 
     Returns
     -------
@@ -488,7 +474,7 @@ def coupled_mode_coefficients(
     --------
     >>> import torch
     >>> z, y = torch.zeros(1, 1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)
-    >>> a, shifted = coupled_mode_coefficients(Bernoulli(), z, 2 * y, y, y[:, 0])
+    >>> a, shifted = coupled_mode_coefficients(Bernoulli(), z, 2 * y, y)
     >>> torch.allclose(a, y - torch.sigmoid(shifted))
     True
     """
@@ -497,17 +483,18 @@ def coupled_mode_coefficients(
     def evaluate(a: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         shift = a @ covariance
         loss, residual, _ = likelihood.loss_and_derivatives(logits + shift, targets)
-        return weight * loss + (shift * a).sum(dim=1) / 2, residual
+        return loss + (shift * a).sum(dim=1) / 2, residual
 
-    a = torch.zeros_like(logits)
+    a, size = torch.zeros_like(logits), logits.abs().max()
     value, residual = evaluate(a)
     for _ in range(_MAX_NEWTON_STEPS):
         shifted = logits + a @ covariance
-        error = a - weight * residual  # of eq-coupled
-        damped = identity + weight * likelihood.hessian(shifted) @ covariance
+        error = a - residual  # of eq-coupled
+        damped = identity + likelihood.hessian(shifted) @ covariance
         step = -torch.linalg.solve(damped, error.T).T
         slope = ((error @ covariance) * step).sum()
-        bound, length = value + 1e-14 * (1 + value.abs()), 1.0
+        rounded = size + (a.abs() @ covariance.abs()).max()  # what z + V a is the small rest of
+        bound, length = value + 1e-14 * (1 + value.abs() + rounded), 1.0
         while length > _SHORTEST_STEP:
             candidate = a + length * step
             value, residual = evaluate(candidate)
@@ -515,8 +502,8 @@ def coupled_mode_coefficients(
                 break
             length /= 2
         a = candidate
-        moved = length * (step @ covariance).abs().max()
-        if moved <= _STEP_TOLERANCE + _ROUNDING * (shifted.abs().max() + moved):
+        moved = (step @ covariance).abs().max()
+        if moved <= _STEP_TOLERANCE + _ROUNDING * (rounded + moved):
             break
     else:
         raise ArithmeticError(f"the mode equation was not solved in {_MAX_NEWTON_STEPS} steps")

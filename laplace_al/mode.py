@@ -13,7 +13,8 @@ from laplace_al.priors import Prior
 _MAX_CG_STEPS = 500
 _MAX_HALVINGS = 60
 _FORCING = 0.25
-_SOLVED = 1e-4
+_SOLVED = 1e-5
+_SURE = 3  # small steps of conjugate gradients in a row, after which the next are small as well
 _SETTLED = 0.3  # of a logit: curvatures change by less than a third
 
 
@@ -195,24 +196,29 @@ def minimise(objective: Objective, start: torch.Tensor, *, max_iter: int, tol: f
     >>> minimise(Parabola(), torch.zeros(1, 1), max_iter=1, tol=1e-3).mean
     tensor([[3.]])
     """
-    mean, moved, distance = start, float("inf"), float("inf")
+    mean, moved, distance, is_near = start, float("inf"), float("inf"), False
     value, gradient, point = objective.at(mean)
     rounding = torch.finfo(start.dtype).eps
     for n_iter in range(max_iter + 1):
-        # The distance would not tell that a root is out of date: it is measured by that root, and
-        # short in directions that have no curvature yet.
         if moved > _SETTLED:  # else the curvature has hardly changed
             root = objective.root(point)
-        before, distance = distance, float(torch.linalg.vector_norm(root.T @ gradient))
-        resolution = rounding**0.5 * (1 + float(value.abs().sqrt()))
-        is_stuck = before / 2 < distance <= resolution  # the dtype resolves no more
-        if distance <= tol or is_stuck or n_iter == max_iter:
-            break
-        # quadratic convergence near the mode, and no digit beyond the tolerance
-        forcing = min(_FORCING, max(distance, tol / (2 * distance)))
         product = functools.partial(objective.product, point)
-        step = conjugate_gradients(product, -gradient, root, tol=forcing)
+        # The root has one curvature for all classes: in those of less the distance is longer.
+        guess = float(torch.linalg.vector_norm(root.T @ gradient))
+        resolution = rounding**0.5 * (1 + float(value.abs().sqrt()))
+        is_near = is_near or guess <= max(tol, resolution) or n_iter == max_iter
+        # quadratic convergence near the mode, and no digit beyond the tolerance
+        known = distance if is_near else guess
+        forcing = min(_FORCING, max(known, tol / (2 * known)))
+        n_small = _SURE if is_near else 1
+        step = conjugate_gradients(product, -gradient, root, tol=forcing, n_small=n_small)
         descent = (gradient * step).sum()
+        if is_near:
+            # -g^T x = x^T H x, whichever step of conjugate gradients x is
+            before, distance = distance, float((-descent).clamp_min(0)) ** 0.5
+            is_stuck = before / 2 < distance <= resolution  # the dtype resolves no more
+            if distance <= tol or is_stuck or n_iter == max_iter:
+                break
         bound = value + 4 * rounding * (1 + value.abs())
         for _ in range(_MAX_HALVINGS):
             new_value, new_gradient, new_point = objective.at(mean + step)
@@ -239,7 +245,7 @@ def solve_hessian(objective: Objective, mean: torch.Tensor, right: torch.Tensor)
     Returns
     -------
     Tensor of shape (D, C)
-        To four digits, in the norm of H.
+        To five digits, in the norm of H.
 
     Examples
     --------
@@ -252,7 +258,7 @@ def solve_hessian(objective: Objective, mean: torch.Tensor, right: torch.Tensor)
     """
     _, _, point = objective.at(mean)
     product = functools.partial(objective.product, point)
-    return conjugate_gradients(product, right, objective.root(point), tol=_SOLVED)
+    return conjugate_gradients(product, right, objective.root(point), tol=_SOLVED, n_small=_SURE)
 
 
 def conjugate_gradients(
@@ -261,6 +267,7 @@ def conjugate_gradients(
     root: torch.Tensor,
     *,
     tol: float,
+    n_small: int,
 ) -> torch.Tensor:
     """x in operator(x) = right, by preconditioned conjugate gradients.
 
@@ -272,7 +279,10 @@ def conjugate_gradients(
     root : Tensor of shape (D, D)
         R of the preconditioner R R^T.
     tol : float
-        Relative, in the norm of the preconditioner.
+        Relative, in the norm of the operator.
+    n_small : int
+        Steps below the tolerance in a row that end it. One may be small by chance, where the
+        preconditioner is poor.
 
     Returns
     -------
@@ -281,7 +291,7 @@ def conjugate_gradients(
     Examples
     --------
     >>> one = torch.ones(1, 1)
-    >>> conjugate_gradients(lambda x: 4 * x, one, one, tol=0.1)
+    >>> conjugate_gradients(lambda x: 4 * x, one, one, tol=0.1, n_small=1)
     tensor([[0.2500]])
     """
     solution = torch.zeros_like(right)
@@ -289,14 +299,19 @@ def conjugate_gradients(
     preconditioned = root @ (root.T @ residual)
     direction = preconditioned
     energy = (residual * preconditioned).sum()
-    target = tol**2 * energy
+    resolved = 16 * torch.finfo(right.dtype).eps ** 2 * energy
+    gained, n_in_a_row = torch.zeros_like(energy), 0
     for _ in range(_MAX_CG_STEPS):
-        if energy <= target:
+        if energy <= resolved or n_in_a_row == n_small:
             break
         image = operator(direction)
         length = energy / (direction * image).sum()
         solution = solution + length * direction
         residual = residual - length * image
+        # x^T operator(x) is the sum of the gains so far, that of the error the sum of those to come
+        gain = length * energy
+        gained = gained + gain
+        n_in_a_row = n_in_a_row + 1 if gain <= tol**2 / 2 * gained else 0
         preconditioned = root @ (root.T @ residual)
         new_energy = (residual * preconditioned).sum()
         direction = preconditioned + new_energy / energy * direction

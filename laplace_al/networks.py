@@ -145,7 +145,7 @@ def _layers(network: nn.Module) -> list[str]:
 def captured(
     network: nn.Module, names: Iterable[str], *, inputs: bool
 ) -> Iterator[list[tuple[str, Any]]]:
-    """Record what enters or leaves the named layers of a module.
+    """Record what enters or leaves the named layers of a module, tensors as copies.
 
     Parameters
     ----------
@@ -170,10 +170,10 @@ def captured(
     seen = []
 
     def before(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
-        return lambda module, args, kwargs: seen.append((name, (*args, *kwargs.values())[0]))
+        return lambda module, args, kwargs: seen.append((name, _copy((*args, *kwargs.values())[0])))
 
     def after(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        return lambda module, args, output: seen.append((name, output))
+        return lambda module, args, output: seen.append((name, _copy(output)))
 
     with contextlib.ExitStack() as stack:
         for name in names:
@@ -184,6 +184,11 @@ def captured(
                 hook = layer.register_forward_hook(after(name))
             stack.callback(hook.remove)
         yield seen
+
+
+def _copy(value: Any) -> Any:
+    """A tensor as it is now, for a later layer may work in place; anything else as it is."""
+    return value.clone() if isinstance(value, torch.Tensor) else value
 
 
 @contextlib.contextmanager
@@ -271,7 +276,7 @@ def check_features(features: Any, start: int, stop: int) -> NDArray[np.floating]
     Raises
     ------
     ValueError
-        If it has another shape, or NaN or infinity.
+        If it has another shape, anything but real numbers, or NaN or infinity.
 
     Examples
     --------
@@ -295,7 +300,7 @@ def check_features(features: Any, start: int, stop: int) -> NDArray[np.floating]
             f"({stop - start}, D); got shape {features.shape}. Reshape what it returns "
             "(nn.Flatten, a pooling layer, [:, None]) or name a later layer."
         )
-    features = features.astype(np.promote_types(features.dtype, np.float32), copy=False)
+    features = _as_floats(features)
     wrong = ~np.isfinite(features).all(axis=1)
     if wrong.any():
         raise ValueError(
@@ -304,3 +309,18 @@ def check_features(features: Any, start: int, stop: int) -> NDArray[np.floating]
             "and dtype of the network."
         )
     return features
+
+
+def _as_floats(features: NDArray[Any]) -> NDArray[np.floating]:
+    """Real numbers as float32 or wider; objects, as frames of several dtypes give, as float64."""
+    if features.dtype == object:
+        with contextlib.suppress(TypeError, ValueError):
+            features = features.astype(np.float64)
+    if not np.can_cast(features.dtype, np.longdouble):
+        kinds = sorted({type(value).__name__ for value in features.ravel().tolist()})
+        raise ValueError(
+            f"feature_extractor must return real numbers; got dtype {features.dtype} with values "
+            f"of type {', '.join(kinds)}. Encode texts and categories, as OneHotEncoder does, and "
+            "give complex numbers as their real and imaginary parts, side by side."
+        )
+    return features.astype(np.promote_types(features.dtype, np.float32), copy=False)

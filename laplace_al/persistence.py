@@ -71,30 +71,30 @@ class SaveLoadMixin:
     def save(self, path: Path, *, with_memory: bool = False) -> None:
         """Write what was learnt to a file that can be read without running code from it.
 
-        A safetensors file: posterior and calibration as arrays, parameters and classes as JSON. It
-        is written durably and at once, so that a crash leaves the file before it or this one. The
-        ``feature_extractor`` is not in it, nor is ``loo_proba_``, which has a row for each training
-        instance.
+        The file is a safetensors file, with posterior and calibration as arrays, and parameters and
+        classes as JSON. It is written durably and atomically: a crash leaves either the previous
+        file or the new one. It does not contain the ``feature_extractor``, nor ``loo_proba_``,
+        which has a row for each training instance.
 
         Parameters
         ----------
         path : str or path-like
             Its folder must exist; a file of that name is replaced.
         with_memory : bool, default=False
-            Whether to write the instances that ``memory_size`` keeps, their features and labels:
-            training data.
+            Whether to write the features and labels of the instances that ``memory_size`` keeps,
+            which are training data.
 
         Raises
         ------
         ValueError
-            If instances are remembered and ``with_memory`` is not set, or a parameter or label is
-            of a kind that JSON cannot hold.
+            If instances are kept in the memory and ``with_memory`` is not set, or a parameter or
+            label is of a kind that JSON cannot hold.
         OSError
-            If it cannot be written. What was there stays.
+            If the file cannot be written. A previous file is then unchanged.
 
         See Also
         --------
-        load : Reads it.
+        load : Reads the file.
 
         Examples
         --------
@@ -126,8 +126,8 @@ class SaveLoadMixin:
             if len(memory.features) and not with_memory:
                 raise ValueError(
                     f"memory_size={self.memory_size}: {len(memory.features)} labelled instances "
-                    "are remembered, whose features would be in the file. Pass with_memory=True "
-                    "to write them, or set memory_size=0 to go on without them."
+                    "are remembered, and their features would be in the file. Pass "
+                    "with_memory=True to write them, or set memory_size=0 to go on without them."
                 )
             tensors |= _tensors("memory", memory) | _tensors("memory.prior", memory.prior)
         document = {
@@ -141,17 +141,17 @@ class SaveLoadMixin:
     def load(
         cls, path: Path, feature_extractor: Any = None, *, device: str | torch.device | None = None
     ) -> Self:
-        """The classifier in a file of :meth:`save`; nothing in the file is executed.
+        """Read a classifier from a file of :meth:`save`; nothing in the file is executed.
 
-        It predicts and learns bit for bit as the one that was saved, on the same machine.
+        On the same machine, it predicts and learns bit for bit as the saved classifier.
 
         Parameters
         ----------
         path : str or path-like
         feature_extractor : object, default=None
-            The one that it was fitted with: the same weights and layer.
+            The extractor that the classifier was fitted with: the same weights and layer.
         device : str or torch.device, default=None
-            Where the posterior shall live; None is where it lived.
+            Device of the posterior. None: the device at the time of saving.
 
         Returns
         -------
@@ -160,20 +160,20 @@ class SaveLoadMixin:
         Raises
         ------
         ValueError
-            If the file is damaged, of something else or of a newer version, or the
-            ``feature_extractor`` does not fit.
+            If the file is damaged, not a file of ``save`` or of a newer version, or the
+            ``feature_extractor`` does not match it.
         OSError
-            If it cannot be read.
+            If the file cannot be read.
 
         Warns
         -----
         UserWarning
-            If the weights of the network differ from those at the time of saving, or what another
-            extractor holds: what a transformer has learnt, the code of a function.
+            If the weights of the network differ from those at the time of saving, or, for another
+            extractor, its content: what a transformer has learnt, or the code of a function.
 
         See Also
         --------
-        save : Writes it.
+        save : Writes the file.
 
         Examples
         --------
@@ -284,7 +284,7 @@ def _plain_params(classifier: Any) -> dict[str, Any]:
     del params["feature_extractor"]
     if isinstance(params["random_state"], np.random.RandomState):
         raise ValueError(
-            "random_state is a RandomState, whose stream would not go on in another process. Set "
+            "random_state is a RandomState, whose stream cannot continue in another process. Set "
             "an integer: set_params(random_state=0)."
         )
     if params["classes"] is not None:
@@ -458,7 +458,7 @@ def _attach(extractor: TorchFeatures, described: "_Description") -> None:
     if network is not None and _digest_of_weights(network) != described.weights:
         warnings.warn(
             f"feature_extractor {type(network).__name__} has other weights than when the "
-            "classifier was saved: it was trained on, cast or initialised anew. The features "
+            "classifier was saved: it was trained further, cast or reinitialised. The features "
             "differ, and what was learnt on the old ones may mean nothing on these.",
             UserWarning,
             stacklevel=3,

@@ -40,13 +40,14 @@ _LEGEND: dict[str, Any] = {
 class LearningCurveDisplay:
     """Learning curves of experiments: mean over the seeds, with a confidence band.
 
-    Make it by :meth:`from_simulation`. A curve is drawn where all runs of its arm have a score, so
-    that no point is the mean of other runs than its neighbours: if some stop early, it ends there.
+    Create it with :meth:`from_simulation`. An arm is a pair of estimator and strategy. Its curve is
+    drawn where all of its runs have a score, so that every point is a mean over the same runs: if
+    some runs stop early, the curve ends there.
 
     Parameters
     ----------
     curves : DataFrame
-        Of :func:`~laplace_al.simulate` or :func:`~laplace_al.compare`.
+        Result of :func:`~laplace_al.simulate` or :func:`~laplace_al.compare`.
     baseline : str, default=None
         See :meth:`from_simulation`.
     score : str, default="score"
@@ -62,7 +63,7 @@ class LearningCurveDisplay:
     lines_ : list of Line2D
         One for each arm and data set.
     fill_between_ : list of PolyCollection
-        Their bands, of the arms that have two seeds at least.
+        The confidence bands, for arms with at least two seeds.
 
     Examples
     --------
@@ -121,12 +122,12 @@ class LearningCurveDisplay:
         Parameters
         ----------
         curves : DataFrame
-            Of :func:`~laplace_al.simulate`, a single curve, or of :func:`~laplace_al.compare`.
+            Result of :func:`~laplace_al.simulate` (a single curve) or :func:`~laplace_al.compare`.
         baseline : str, default=None
-            Name of the strategy, or else of the estimator, that the others are compared with,
-            within the same data set and all else equal. Drawn in grey.
+            Name of the strategy, or else of the estimator, with which the others are compared
+            within the same data set, all else equal. It is drawn in grey.
         score : str, default="score"
-            Column to draw; of several scorers, ``"score_NAME"``.
+            Column to draw; with several scorers, ``"score_NAME"``.
         level : float, default=0.95
             Confidence level of the bands: t intervals of the mean over the seeds.
         ax, score_name, line_kw, fill_between_kw
@@ -141,7 +142,7 @@ class LearningCurveDisplay:
         ValueError
             If a column is missing or the baseline is not in the frame.
         ImportError
-            If there is no matplotlib.
+            If matplotlib is not installed.
 
         Examples
         --------
@@ -172,11 +173,11 @@ class LearningCurveDisplay:
         Parameters
         ----------
         ax : Axes or array-like of Axes, default=None
-            One for each data set. None makes a figure.
+            One for each data set. None creates a figure.
         score_name : str, default=None
-            Of the vertical axis. None: from the name of the column.
+            Label of the vertical axis. None: derived from the name of the column.
         line_kw, fill_between_kw : dict, default=None
-            For matplotlib's ``plot`` and ``fill_between``.
+            Keyword arguments of matplotlib's ``plot`` and ``fill_between``.
 
         Returns
         -------
@@ -208,7 +209,7 @@ class LearningCurveDisplay:
         axes = np.atleast_1d(np.asarray(ax, dtype=object)).ravel()
         if len(axes) != n_panels:
             raise ValueError(
-                f"ax must be as many axes as there are data sets, {n_panels}; got {len(axes)}."
+                f"ax must hold as many axes as there are data sets, {n_panels}; got {len(axes)}."
             )
         self.lines_: list[Line2D] = []
         self.fill_between_: list[PolyCollection] = []
@@ -227,18 +228,18 @@ class LearningCurveDisplay:
     def summary(self) -> pd.DataFrame:
         """Areas under the curves, and tests of their differences to the baseline.
 
-        The area under a run's curve is that of its scores joined by lines, over the range of labels
-        that all runs of the data set have in common, divided by the length of this range: a mean
-        score. Differences are taken in pairs of the same seed. The p-values are of Wilcoxon's
-        signed-rank test, two-sided, with Holm's correction for all of them.
+        The area under the curve of a run is taken between scores joined by lines, over the range of
+        labels that all runs of the data set share, and divided by the length of this range. It is
+        thus a mean score. Differences are between runs of the same seed. The p-values are those of
+        the two-sided Wilcoxon signed-rank test, with Holm's correction over all of them.
 
         Returns
         -------
         DataFrame
-            A row for each arm: its names as in the frame, ``n_seeds``, mean ``area`` and its
-            standard error ``area_se``; with a baseline also the mean ``difference`` to it, its
-            standard error ``difference_se``, the number of seeds ``n_higher`` with a larger area
-            and the ``p_value``. In units of the score.
+            A row for each arm: its names as in ``curves``, ``n_seeds``, the mean ``area`` and its
+            standard error ``area_se``. With a baseline, also the mean ``difference`` to it, its
+            standard error ``difference_se``, the number ``n_higher`` of seeds with a larger area,
+            and the ``p_value``. Areas are in units of the score.
 
         Raises
         ------
@@ -390,7 +391,7 @@ def _runs(curves: pd.DataFrame, score: str) -> dict[str, _RunsOfArms]:
     if missing:
         raise ValueError(
             f"curves must have the columns n_labels and {score}, as simulate and compare return "
-            f"them; there are {list(curves)}. score= names the column of a scorer."
+            f"them; got the columns {list(curves)}. Name the column of a scorer by score=."
         )
     runs: dict[str, _RunsOfArms] = {}
     names = [curves[name] if name in curves else [""] * len(curves) for name in _NAMES]
@@ -403,8 +404,8 @@ def _runs(curves: pd.DataFrame, score: str) -> dict[str, _RunsOfArms]:
         if run.index.has_duplicates:
             raise ValueError(
                 f"curves must have one score for each number of labels of a run; got several at "
-                f"{run.index[run.index.duplicated()][0]}. Runs are told apart by the columns data, "
-                "estimator, strategy and seed."
+                f"{run.index[run.index.duplicated()][0]}. The columns data, estimator, strategy "
+                "and seed must distinguish runs."
             )
         if len(run):
             runs.setdefault(data, {}).setdefault((estimator, strategy), {})[seed] = run
@@ -429,26 +430,26 @@ def _score_name(column: str) -> str:
 
 
 class ReliabilityDisplay:
-    """How often predictions are right, against how sure they are: for any number of classes.
+    """Reliability diagram, accuracy against confidence, for any number of classes.
 
-    The confidence of a prediction is the probability of its class, the largest of all; in each bin
-    of confidences, their mean is held against the share of predictions that are right. The expected
+    The confidence of a prediction is the largest of the class probabilities. In each bin of
+    confidences, the mean confidence is compared with the share of correct predictions. The expected
     calibration error is the mean distance of the two,
-    ``sum_b n_b / n |accuracy_b - confidence_b|``. Make it by :meth:`from_estimator` or
+    ``sum_b n_b / n |accuracy_b - confidence_b|``. Create the display with :meth:`from_estimator` or
     :meth:`from_predictions`.
 
     Parameters
     ----------
     confidence, accuracy : ndarray of shape (n_bins,)
-        Means over the predictions of each bin; NaN where it has none.
+        Means over the predictions of each bin; NaN for empty bins.
     counts : ndarray of shape (n_bins,)
-        Predictions in each bin.
+        Number of predictions in each bin.
     edges : ndarray of shape (n_bins + 1,)
-        Of the bins; a confidence on an edge is in the bin below.
+        Edges of the bins; a confidence on an edge is in the bin below.
     ece : float
         Expected calibration error, in [0, 1].
     name : str, default=None
-        Of the classifier.
+        Name of the classifier.
 
     Attributes
     ----------
@@ -458,7 +459,7 @@ class ReliabilityDisplay:
 
     See Also
     --------
-    sklearn.calibration.CalibrationDisplay : Of the positive one of two classes.
+    sklearn.calibration.CalibrationDisplay : For the positive one of two classes.
 
     References
     ----------
@@ -516,11 +517,11 @@ class ReliabilityDisplay:
             Fitted.
         X : array-like of shape (n_samples, ...)
         y : array-like of shape (n_samples,)
-            Labels; one that the classifier does not know is an error of it.
+            Labels; predictions for a label that the classifier does not know count as errors.
         n_bins, strategy
             See :meth:`from_predictions`.
         name : str, default=None
-            None is the name of the estimator's class.
+            Name of the classifier. None: the name of its class.
         ax, ref_line, **kwargs
             See :meth:`plot`.
 
@@ -533,7 +534,7 @@ class ReliabilityDisplay:
         TypeError
             If the estimator predicts no probabilities.
         ImportError
-            If there is no matplotlib.
+            If matplotlib is not installed.
 
         Examples
         --------
@@ -587,10 +588,10 @@ class ReliabilityDisplay:
         y_proba : array-like of shape (n_samples, n_classes)
             Probabilities of all classes.
         labels : array-like of shape (n_classes,), default=None
-            Classes of the columns. None: those of ``y_true`` in order, if they are as many.
+            Classes of the columns. None: the sorted labels in ``y_true``, one for each column.
         n_bins : int, default=10
         strategy : {"uniform", "quantile"}, default="uniform"
-            Bins of the same width in [0, 1], or of as many predictions each.
+            Bins of equal width in [0, 1], or with equal numbers of predictions.
         name, ax, ref_line, **kwargs
             See :meth:`plot`.
 
@@ -601,9 +602,9 @@ class ReliabilityDisplay:
         Raises
         ------
         ValueError
-            If the probabilities are not such, or do not fit the labels.
+            If ``y_proba`` does not hold probabilities, or does not match the labels.
         ImportError
-            If there is no matplotlib.
+            If matplotlib is not installed.
 
         Examples
         --------
@@ -629,20 +630,20 @@ class ReliabilityDisplay:
         ref_line: bool = True,
         **kwargs: Any,
     ) -> Self:
-        """Draw accuracy against confidence, and how the confidences are distributed below it.
+        """Draw accuracy against confidence, above the distribution of the confidences.
 
         The more predictions a bin has, the larger is its point.
 
         Parameters
         ----------
         ax : Axes, default=None
-            None makes a figure. Several displays go well on the same axes.
+            None creates a figure. Several displays can share the same axes.
         name : str, default=None
-            In the legend. None is that of the display.
+            Name in the legend. None: the name of the display.
         ref_line : bool, default=True
-            Whether to draw where confidence and accuracy are equal.
+            Whether to draw the line on which confidence and accuracy are equal.
         **kwargs : dict
-            For matplotlib's ``plot``.
+            Keyword arguments of matplotlib's ``plot``.
 
         Returns
         -------
@@ -705,7 +706,7 @@ def _top_label(
         raise ValueError(
             "y_proba must have a column of probabilities for each class, rows adding up to 1; got "
             f"shape {proba.shape}, sums from {proba.sum(axis=1).min():.3g} to "
-            f"{proba.sum(axis=1).max():.3g}. Of a single column p make column_stack([1 - p, p])."
+            f"{proba.sum(axis=1).max():.3g}. For a single column p, pass column_stack([1 - p, p])."
         )
     classes = np.unique(y_true) if labels is None else np.asarray(labels)
     if len(classes) != proba.shape[1]:

@@ -23,45 +23,46 @@ _Rows: TypeAlias = slice | Sequence[int] | NDArray[np.integer] | torch.Tensor
 
 
 class PoolState:
-    """Logits and variances of a pool, kept up to date label by label.
+    """Logits and variances of a pool, updated label by label.
 
-    A label at phi changes the posterior along u = Sigma phi, and with c = Phi_pool u the pool:
-    Z <- Z + c a^T and v <- v - h / (1 + h v_i) c^2, with the a and h of the update. That is one
-    pass over the features, which are never copied to another dtype, and equal to scoring the
-    pool anew under the updated posterior.
+    A label at phi changes the posterior along u = Sigma phi, and the pool along c = Phi_pool u:
+    Z <- Z + c a^T and v <- v - h / (1 + h v_i) c^2, with the a and h of the update. This takes one
+    pass over the features, which are never copied to another dtype. The result equals that of
+    rescoring the whole pool under the updated posterior.
 
     Parameters
     ----------
     posterior : Posterior
-        Before any label of the pool. It stays as it is.
+        Posterior before any label of the pool. It is not changed.
     features : Tensor of shape (n_pool, n_features)
-        Without the constant 1; read only.
+        Features without the constant 1; read only.
     likelihood : Bernoulli or Categorical
     update : callable
-        Rule of :mod:`laplace_al.updates` that labels are learnt by.
+        Rule of :mod:`laplace_al.updates` by which labels are learnt.
     calibration : Calibration
     link : callable
-        Of :mod:`laplace_al.links`: probabilities from logits and variances.
+        Function of :mod:`laplace_al.links`, from logits and variances to the logits of a
+        prediction.
     classes : ndarray of shape (n_classes,)
     fit_intercept : bool
-        Whether the posterior has a weight for the constant 1, its last.
+        Whether the last weight of the posterior is that of the constant 1.
     class_weights : ndarray of shape (n_classes,), default=None
-        Multiplied with the weights of labels; None is 1 for all.
+        Factors of the weights of labels. None: 1 for all classes.
     random_seed : int, default=0
-        Of the weights that :meth:`sample_proba` draws.
+        Seed of the weights that :meth:`sample_proba` draws.
 
     Attributes
     ----------
     logits : Tensor of shape (n_pool, n_outputs)
     variance : Tensor of shape (n_pool,) or (n_pool, n_outputs)
     predictive_variance : Tensor of shape (n_pool,) or (n_pool, n_outputs)
-        What predictions are made of; ``variance`` itself but for ``covariance="full"``.
+        Variance used for predictions; equal to ``variance`` except for ``covariance="full"``.
     posterior : Posterior
-        With all labels observed so far.
+        Posterior with all labels observed so far.
 
     See Also
     --------
-    LaplaceUpdateClassifier.pool_state : Makes one.
+    LaplaceUpdateClassifier.pool_state : Makes a PoolState.
 
     Examples
     --------
@@ -105,7 +106,7 @@ class PoolState:
         return len(self.features)
 
     def copy(self) -> Self:
-        """A state that can observe other labels; the features are shared.
+        """A copy that can observe other labels; the features are shared.
 
         Returns
         -------
@@ -182,9 +183,9 @@ class PoolState:
         index : int
             Position in the pool.
         target : label or None
-            None learns that there will be a label, not which: no mean moves, variances shrink.
+            None learns only that there will be some label: no mean moves, but variances shrink.
         weight : float, default=1.0
-            s > 0, times that of the class.
+            Weight s > 0, multiplied by that of the class.
 
         Returns
         -------
@@ -194,7 +195,7 @@ class PoolState:
         Raises
         ------
         ValueError
-            If the label is not one of the classes. The state is then as it was.
+            If the label is not one of the classes. The state is then unchanged.
 
         Examples
         --------
@@ -215,7 +216,7 @@ class PoolState:
         targets: Iterable[Any],
         weights: Iterable[float],
     ) -> list[Effect]:
-        """:meth:`observe` labels, and tell what they do to instances that are not in this pool.
+        """:meth:`observe` labels, and return their effects on instances outside this pool.
 
         Parameters
         ----------
@@ -223,17 +224,17 @@ class PoolState:
             Positions in the pool.
         targets : sequence of labels of shape (n,)
         weights : sequence of float of shape (n,)
-            s >= 0, times those of the classes; a label of weight 0 changes nothing.
+            Weights s >= 0, multiplied by those of the classes. A label of weight 0 changes nothing.
 
         Returns
         -------
         list of Effect
-            For :meth:`affected` of other pools that are under the posterior of before.
+            For :meth:`affected` of other pools whose posterior is the one before these labels.
 
         Raises
         ------
         ValueError
-            If a label is not one of the classes. The state is then as it was.
+            If a label is not one of the classes. The state is then unchanged.
 
         Examples
         --------
@@ -250,7 +251,7 @@ class PoolState:
         return effects
 
     def affected(self, effects: Sequence[Effect]) -> Self:
-        """The state when labels elsewhere had effects; its ``posterior`` is that of before.
+        """The state after labels learnt elsewhere; its ``posterior`` is not updated.
 
         Parameters
         ----------
@@ -328,7 +329,7 @@ class PoolState:
         Returns
         -------
         Tensor of shape (n_pool, m)
-            In the dtype of the matrix.
+            Product in the dtype of the matrix.
         """
         weights, constant = (matrix[:-1], matrix[-1]) if self.fit_intercept else (matrix, None)
         # columns that are contiguous: up to five times as fast where they are few
@@ -343,7 +344,7 @@ class PoolState:
         Parameters
         ----------
         rows : slice or array-like of int, default=slice(None)
-            Positions in the pool; all by default.
+            Positions in the pool. By default all.
 
         Returns
         -------

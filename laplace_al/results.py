@@ -93,7 +93,7 @@ class ResultsFile:
         if kept != fingerprint:
             raise ValueError(
                 f"results={str(self.path)!r} has the run {self._described(name)}, but made with "
-                "other settings or data. Name another file, or delete it to run all of it anew."
+                "other settings or data. Name another file, or delete this one to repeat all runs."
             )
         return table
 

@@ -29,7 +29,7 @@ def least_confident(probabilities: ArrayLike) -> NDArray[np.floating]:
 
 
 def margin(probabilities: ArrayLike) -> NDArray[np.floating]:
-    """One minus the lead of the largest probability over the second, ``1 - (p_(1) - p_(2))``.
+    """One minus the gap between the two largest probabilities, ``1 - (p_(1) - p_(2))``.
 
     Scheffer, Decomain and Wrobel, *Active hidden Markov models for information extraction*,
     IDA 2001.
@@ -78,10 +78,10 @@ def entropy(probabilities: ArrayLike) -> NDArray[np.float64]:
 
 
 def mutual_information(draws: ArrayLike) -> NDArray[np.float64]:
-    """What a label and the weights tell of each other, ``H(mean_s p_s) - mean_s H(p_s)``.
+    """Mutual information of a label and the weights, ``H(mean_s p_s) - mean_s H(p_s)``.
 
-    In nats, BALD: Houlsby et al., *Bayesian active learning for classification and preference
-    learning*, arXiv 1112.5745, 2011.
+    In nats. This is BALD: Houlsby et al., *Bayesian active learning for classification and
+    preference learning*, arXiv 1112.5745, 2011.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def mutual_information(draws: ArrayLike) -> NDArray[np.float64]:
 
 
 def expected_entropy(draws: Sequence[ArrayLike] | NDArray[np.floating]) -> NDArray[np.float64]:
-    """Entropy that is left once the weights are known, ``mean_s H(p_s)``.
+    """Entropy that remains when the weights are known, ``mean_s H(p_s)``.
 
     The aleatoric part of the entropy of the prediction. Depeweg et al., *Decomposition of
     uncertainty in Bayesian deep learning for efficient and risk-sensitive learning*, ICML 2018.
@@ -128,9 +128,9 @@ def expected_entropy(draws: Sequence[ArrayLike] | NDArray[np.floating]) -> NDArr
 def expected_information_gain_of_predictions(
     draws: ArrayLike, target_draws: ArrayLike
 ) -> NDArray[np.float64]:
-    """Mean over targets of what a label and the label of the target tell of each other.
+    """Mean mutual information of a label and the labels of target inputs.
 
-    EPIG, ``mean_j H(y) + H(y_j) - H(y, y_j)`` with the joint probabilities
+    This is EPIG, ``mean_j H(y) + H(y_j) - H(y, y_j)`` with the joint probabilities
     ``mean_s p_s(y) p_s(y_j)``: Bickford Smith et al., *Prediction-oriented Bayesian active
     learning*, AISTATS 2023.
 
@@ -139,7 +139,7 @@ def expected_information_gain_of_predictions(
     draws : array-like of shape (S, n, K)
         Probabilities under each of S drawn weights.
     target_draws : array-like of shape (S, m, K)
-        Of the targets under the same weights.
+        Probabilities of the targets under the same weights.
 
     Returns
     -------

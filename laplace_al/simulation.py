@@ -53,10 +53,10 @@ def simulate(
     random_state: RandomState = None,
     verbose: int = 0,
 ) -> pd.DataFrame:
-    """Run one active-learning loop against known labels.
+    """Run one active-learning loop on data whose labels are known.
 
-    Runs that share ``random_state`` draw the same initial labels: compare them in pairs, or let
-    :func:`compare` do so.
+    Runs with the same ``random_state`` draw the same initial labels, so that they can be compared
+    in pairs; :func:`compare` does so.
 
     Parameters
     ----------
@@ -64,18 +64,18 @@ def simulate(
     strategy : QueryStrategy
     X_pool : array-like of shape (n_pool, ...)
     y_pool : array-like of shape (n_pool,)
-        Labels, seen by the learner only when it asks for them.
+        Labels; the learner sees only those that it queries.
     X_test : array-like of shape (n_test, ...)
     y_test : array-like of shape (n_test,)
     budget : int, default=None
-        Number of labels to ask for, the initial ones not counted. None: all, unless ``stopping``
+        Number of labels to query, not counting the initial ones. None: all, unless ``stopping``
         ends the run.
     n_instances : int, default=1
-        Labels per query. 1 learns each label before it chooses the next.
+        Labels per query. With 1, each label is learnt before the next query.
     score_every : int, default=None
-        Labels between scores. None: after every query.
+        Number of labels between scores. None: after every query.
     n_initial : int, default=0
-        Instances of the pool whose labels are given for a start, drawn at random.
+        Number of instances drawn at random from the pool whose labels are known from the start.
     X_initial, y_initial : array-like, default=None
         Labelled instances outside the pool, to start from.
     classes : array-like of shape (n_classes,), default=None
@@ -83,31 +83,31 @@ def simulate(
     refit_every : int, "auto" or None, default=None
         See :class:`ActiveLearner`.
     stopping : stopping rule or list of them, default=None
-        Asked before each query, on clones; the run ends when one says so. See
-        :mod:`laplace_al.stopping`.
+        The run ends when one of these rules says so. Clones of them are evaluated before each
+        query. See :mod:`laplace_al.stopping`.
     scoring : str, callable, list, tuple, set or dict, default=None
         A scorer of scikit-learn, or several, as in
-        :func:`sklearn.model_selection.cross_validate`; None is the estimator's own ``score``.
+        :func:`sklearn.model_selection.cross_validate`. None: the estimator's own ``score``.
     random_state : int, RandomState instance or None, default=None
-        Draws the initial labels and seeds the strategy. An estimator that draws numbers has a
-        ``random_state`` of its own.
+        Draws the initial labels and seeds the strategy. It does not seed the estimator, which may
+        have a ``random_state`` of its own.
     verbose : int, default=0
-        Shows a progress bar if positive.
+        If positive, shows a progress bar.
 
     Returns
     -------
     DataFrame
-        A row for the start, one for each score and one for the end: ``n_labels`` known in all,
-        ``score``, or ``score_NAME`` for each of several scorers, NaN while there is no model; and
-        the seconds since the row before in queries and stopping rules, ``query_seconds``, and in
-        learning, refits included, ``teach_seconds``.
+        A row for the start, one for each score and one for the end. ``n_labels`` is the number of
+        all known labels. ``score``, or ``score_NAME`` for each of several scorers, is NaN while
+        there is no model. ``query_seconds`` is the time since the row before that queries and
+        stopping rules took, and ``teach_seconds`` the time that learning took, refits included.
 
     Raises
     ------
     ValueError
         If the budget exceeds the pool or lengths differ.
     TypeError
-        If a stopping rule cannot be asked.
+        If a stopping rule has no method ``should_stop``.
 
     Examples
     --------
@@ -265,8 +265,8 @@ def _fresh_rules(stopping: Stopping) -> list[StoppingRule]:
     for rule in rules:
         if not hasattr(rule, "should_stop") or isinstance(rule, type):
             raise TypeError(
-                f"stopping must be an object with a method should_stop, or a list of such; got "
-                f"{rule!r}. Pass one of laplace_al.stopping, e.g. StablePredictions()."
+                f"stopping must be an object with a method should_stop, or a list of such objects; "
+                f"got {rule!r}. Pass a rule of laplace_al.stopping, e.g. StablePredictions()."
             )
     return [clone(rule, safe=False) for rule in rules]
 
@@ -295,50 +295,52 @@ def compare(
 ) -> pd.DataFrame:
     """Run every strategy with every estimator on every data set, repeatedly and in pairs.
 
-    Runs of one data set and seed share the split into pool and test set and the initial
-    labels. The run of seed s is that of ``simulate(..., random_state=s)`` on
+    Runs with the same data set and seed share the split into pool and test set and the initial
+    labels. The run with seed s equals ``simulate(..., random_state=s)`` on
 
         train_test_split(X, y, test_size=test_size, stratify=y, random_state=s)
 
-    Each run computes on one thread, wherever it runs, so that ``n_jobs`` changes nothing but the
-    time it takes.
+    Each run always computes on one thread, so that ``n_jobs`` changes the time, but not the
+    results.
 
     Parameters
     ----------
     estimators : classifier, list or dict of them
-        A dict names them, else they have the names of their classes. In place of an estimator,
-        a dict ``{"estimator": ..., "refit_every": 1}`` gives it settings of its own: ``budget``,
-        ``n_instances``, ``score_every``, ``refit_every`` or ``stopping``. Estimators are cloned:
-        what a fitted one has learnt is not used, unlike by :func:`simulate`.
+        The keys of a dict name the estimators; otherwise the names of their classes do. In place
+        of an estimator, a dict ``{"estimator": ..., "refit_every": 1}`` gives it settings of its
+        own: ``budget``, ``n_instances``, ``score_every``, ``refit_every`` or ``stopping``.
+        Estimators are cloned: what a fitted one has learnt is not used, unlike in
+        :func:`simulate`.
     strategies : QueryStrategy, list or dict of them
-        As ``estimators``, with dicts ``{"strategy": ..., "n_instances": 10}``. Where both an
-        estimator and a strategy have a setting of their own, that of the estimator holds.
+        As ``estimators``, with dicts ``{"strategy": ..., "n_instances": 10}``. If an estimator and
+        a strategy both have the same setting, that of the estimator is used.
     X : array-like of shape (n_samples, ...) or dict
-        A dict names data sets: pairs (X, y), to be split, or splits (X_pool, y_pool, X_test,
-        y_test).
+        A dict names several data sets. Each is a pair (X, y), to be split, or a split (X_pool,
+        y_pool, X_test, y_test).
     y : array-like of shape (n_samples,), default=None
         None if X is a dict.
     n_repeats : int, default=None
         Number of seeds. None: 10, or the number of splits of ``cv``.
     test_size : float or int, default=None
-        Share or number of instances in the test set, the others being the pool. None: one half.
+        Share or number of instances in the test set; the others are the pool. None: one half.
     cv : int, cross-validation generator or iterable, default=None
         Makes the splits, in place of ``n_repeats`` and ``test_size``: the pool is what
         :func:`sklearn.model_selection.cross_validate` trains on.
     budget, n_instances, score_every, n_initial, classes, refit_every, stopping, scoring
         See :func:`simulate`.
     random_state : int, RandomState instance or None, default=None
-        The first seed; the others count on from it. A RandomState or None draws the first.
+        The first seed; the others follow it, each larger by 1. A RandomState or None draws the
+        first.
     n_jobs : int, default=None
         Number of processes, see :class:`joblib.Parallel`. None is 1, unless in a
         :func:`joblib.parallel_config`.
     results : str or path-like, default=None
-        CSV file that each run is written to as soon as it is finished. Runs that are in it are
-        taken from it, so that a call that was interrupted goes on; it may ask for more runs than
-        before, on the same data in every row. ``<results>.lock`` beside it keeps others out
-        meanwhile.
+        CSV file to which each finished run is appended at once. Runs already in it are read, not
+        repeated, so that calling again resumes an interrupted experiment; strategies and repeats
+        may be added if the data are identical. ``<results>.lock`` beside it prevents simultaneous
+        use.
     verbose : int, default=0
-        Shows a progress bar if positive.
+        If positive, shows a progress bar.
 
     Returns
     -------
@@ -349,18 +351,19 @@ def compare(
     Raises
     ------
     ValueError
-        If names are not distinct, an argument is not what it may be, or ``results`` is a file of
-        something else or has runs of these names that were made with other settings or data.
+        If names are not distinct, an argument is invalid, or ``results`` is a file of something
+        else or has runs of these names that were made with other settings or data.
     TypeError
-        If an estimator or a strategy is none, or ``results`` is given and X or y, an estimator, a
-        strategy or a setting holds objects that cannot be told from others: X those of a class of
-        one's own, say, and an extractor a lock or a connection.
+        If an estimator has no method ``fit`` or a strategy no method ``query``, or ``results`` is
+        given and the data, an estimator, a strategy or a setting contains an object that has no
+        reproducible fingerprint, such as an instance of your own class in X, a lock or a
+        connection.
     RuntimeError
-        If another process uses ``results``.
+        If another call uses ``results``.
 
     See Also
     --------
-    LearningCurveDisplay.from_simulation : Draws it, and tests the differences.
+    LearningCurveDisplay.from_simulation : Draws the curves and tests their differences.
 
     Examples
     --------
@@ -375,7 +378,7 @@ def compare(
     """
     if results is not None and not isinstance(random_state, numbers.Integral):
         raise ValueError(
-            "results needs an integer random_state, so that a later call asks for the same runs; "
+            "results needs an integer random_state, so that a later call repeats the same runs; "
             f"got random_state={random_state!r}."
         )
     first_seed = random_state

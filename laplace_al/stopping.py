@@ -42,11 +42,11 @@ class Learner(Protocol):
 
 
 class StoppingRule(ABC, BaseEstimator):
-    """Base of the rules that say when a loop of active learning has labels enough.
+    """Base of the rules that decide when an active-learning loop has enough labels.
 
-    A rule watches one run: what it has seen is in attributes that end in an underscore, and
-    ``sklearn.base.clone`` makes a rule that has seen nothing. A subclass says in
-    ``is_enough(learner)`` whether to stop, and one that compares rounds keeps what it needs in
+    A rule watches one run. It keeps its observations in attributes that end in an underscore, and
+    ``sklearn.base.clone`` makes a rule without observations. A subclass decides in
+    ``is_enough(learner)`` whether to stop. If it compares rounds, it stores what it needs in
     ``observe(learner)``, which is called once for each new model.
 
     Attributes
@@ -71,10 +71,10 @@ class StoppingRule(ABC, BaseEstimator):
     _parameter_constraints: dict[str, Any] = {}
 
     def should_stop(self, learner: Learner) -> bool:
-        """Whether the learner has labels enough. It is not changed.
+        """Whether the learner has enough labels. The learner is not changed.
 
-        Asked twice about the same labels, the answer is the same. It is no before there is a
-        model, except of :class:`Budget`, and yes when the pool has nothing left to ask for.
+        Repeated calls without new labels give the same answer. It is False until the estimator is
+        fitted (except for :class:`Budget`), and True once nothing in the pool is left to query.
 
         Parameters
         ----------
@@ -87,7 +87,7 @@ class StoppingRule(ABC, BaseEstimator):
         Raises
         ------
         ValueError
-            If a parameter is not what it may be, or the rule has watched another learner before.
+            If a parameter is invalid, or the rule has watched another learner before.
         TypeError
             If the learner's estimator lacks what the rule needs.
 
@@ -114,7 +114,7 @@ class StoppingRule(ABC, BaseEstimator):
         return not is_open(learner).any() or bool(self.is_enough(learner))
 
     def observe(self, learner: Learner) -> None:
-        """Keep what is needed of a new model. The base keeps nothing.
+        """Store what the rule needs from a new model. The base class stores nothing.
 
         Parameters
         ----------
@@ -124,7 +124,7 @@ class StoppingRule(ABC, BaseEstimator):
 
     @abstractmethod
     def is_enough(self, learner: Learner) -> bool:
-        """Whether to stop, from what was observed so far."""
+        """Whether to stop, given the observations so far."""
 
 
 class Budget(StoppingRule):
@@ -133,8 +133,8 @@ class Budget(StoppingRule):
     Parameters
     ----------
     max_labels : int
-        Of the labels taught; those of ``X_initial`` do not count, initial ones of
-        :func:`~laplace_al.simulate` do. A last batch is not cut to fit.
+        Number of taught labels to stop at. ``X_initial`` does not count; the ``n_initial`` labels
+        of :func:`~laplace_al.simulate` do. The last batch may overshoot.
 
     Examples
     --------
@@ -154,39 +154,39 @@ class Budget(StoppingRule):
         self.max_labels = max_labels
 
     def is_enough(self, learner: Learner) -> bool:
-        """Whether so many labels are taught."""
+        """Whether ``max_labels`` labels have been taught."""
         return len(learner.labels_) >= self.max_labels
 
 
 class StablePredictions(StoppingRule):
     """Stop when more labels hardly change the predictions.
 
-    Successive models predict the labels of a stop set. With a share p of equal predictions,
-    and a share e that is expected if the two models only agree by the frequencies of their
-    classes, the agreement of a round is Cohen's kappa
+    Successive models predict the labels of a stop set. Let p be the share of equal predictions of
+    two models, and e the share expected by chance, from how often each predicts each class. The
+    agreement of a round is then Cohen's kappa
 
         kappa = (p - e) / (1 - e),
 
-    and 0 where both predict one class only, e = 1. The rule stops when its mean over the last
-    ``n_rounds`` rounds reaches ``threshold``.
+    or 0 if both predict the same single class, e = 1. The rule stops when the mean of kappa over
+    the last ``n_rounds`` rounds reaches ``threshold``.
 
-    A round is what is taught between two calls: with batches of ten labels, predictions change
-    more than with single ones. Needs any classifier.
+    A round is what is taught between two calls: batches of ten labels change predictions more
+    than single labels. Works with any classifier.
 
     Parameters
     ----------
     threshold : float, default=0.99
-        In (0, 1].
+        Mean kappa to stop at, in (0, 1].
     n_rounds : int, default=3
-        Rounds to average over.
+        Number of rounds to average over.
     X_stop : array-like of shape (n_stop, ...), default=None
-        The stop set, unlabelled, drawn as what is to be predicted. None: the pool. The paper uses
-        2000 instances.
+        The stop set: unlabelled inputs, distributed like those to be predicted later. None: the
+        pool. The paper uses 2000 instances.
 
     Attributes
     ----------
     kappas_ : list of float
-        Agreement of each model with the one before.
+        Agreement of each model with its predecessor.
 
     References
     ----------
@@ -224,7 +224,7 @@ class StablePredictions(StoppingRule):
         self.X_stop = X_stop
 
     def observe(self, learner: Learner) -> None:
-        """Compare the predictions of a new model with those of the one before."""
+        """Compare the predictions of a new model with those of its predecessor."""
         predictions = _predictions(learner, self.X_stop)
         kappas: list[float] = getattr(self, "kappas_", [])
         if hasattr(self, "predictions_"):
@@ -241,42 +241,42 @@ class StablePredictions(StoppingRule):
 
 
 class ExpectedGain(StoppingRule):
-    """Stop when a label costs more than the errors that it is expected to spare.
+    """Stop when a label costs more than the errors that it is expected to save.
 
-    With the expected loss L(p_m) of the predictions of evaluation point m now, and L(p_m^ik) once
-    label k of instance i is learnt, the gain of a label is
+    Let L(p_m) be the expected loss of the current prediction for evaluation point m, and L(p_m^ik)
+    that of the prediction once label k of instance i is learnt. The gain of a label is
 
         gain = n_predictions max_i sum_k p_ik mean_m [L(p_m) - L(p_m^ik)],
 
-    over the instances i that can be asked for: what
-    :class:`~laplace_al.strategies.ExpectedErrorReduction` maximises. The rule stops when the mean
-    gain of the last ``n_rounds`` rounds is less than ``cost``. It looks one label ahead: labels
-    that only pay together are not foreseen.
+    over the instances i that can be queried; :class:`~laplace_al.strategies.ExpectedErrorReduction`
+    maximises the same gain. The rule stops when the mean gain of the last ``n_rounds`` rounds is
+    less than ``cost``. It looks one label ahead, and so misses labels that pay only together.
 
     Needs a :class:`~laplace_al.LaplaceUpdateClassifier` with covariance ``"shared"`` or
-    ``"per_class"``, and is as good as its calibration.
+    ``"per_class"``. The rule is only as good as the calibration of that classifier.
 
     Parameters
     ----------
     cost : float
-        Of a label, in the units of the loss: for ``"zero_one"`` in errors, 0.1 if an error costs
-        as much as ten labels; for ``"log_loss"`` in nats.
+        Cost of a label in the units of the loss: for ``"zero_one"`` in errors, for example 0.1 if
+        an error costs as much as ten labels; for ``"log_loss"`` in nats.
     X_eval : array-like of shape (n_eval, ...), default=None
-        Unlabelled inputs as the learner takes them, where it is to predict well. None: the pool.
+        Evaluation points: unlabelled inputs, in the form that the learner takes, on which it should
+        predict well. None: the pool.
     loss : {"zero_one", "log_loss"}, default="zero_one"
-        The expected loss of a prediction p: 1 - max_k p_k, the chance of an error, or its entropy.
+        Expected loss of a prediction p: 1 - max_k p_k, the probability of an error, or its entropy.
     n_predictions : int, default=None
-        How many predictions the model is made for. None: one for each evaluation point.
+        Number of predictions that the model will be used for. None: one per evaluation point.
     n_rounds : int, default=3
-        Rounds to average over.
+        Number of rounds to average over.
     max_candidates : int, default=None
-        Look only at so many instances, those whose predictions have the largest entropy. None: at
-        all that can be asked for.
+        Consider only this many instances, those whose predictions have the largest entropy. None:
+        all that can be queried.
 
     Attributes
     ----------
     gains_ : list of float
-        Of each round, in the units of ``cost``.
+        Gain of each round, in the units of ``cost``.
 
     References
     ----------
@@ -328,32 +328,32 @@ class ExpectedGain(StoppingRule):
         self.max_candidates = max_candidates
 
     def observe(self, learner: Learner) -> None:
-        """Compute the gain that the best label promises."""
+        """Compute the expected gain of the best label."""
         candidates = is_open(learner)
         if candidates.any():
             gains = self.expected_gains(learner, candidates)
             self.gains_ = [*getattr(self, "gains_", []), float(gains.max())]
 
     def is_enough(self, learner: Learner) -> bool:
-        """Whether the last rounds promised less than a label costs."""
+        """Whether the expected gains of the last rounds are below the cost of a label."""
         last = getattr(self, "gains_", [])[-self.n_rounds :]
         return len(last) == self.n_rounds and np.mean(last) < self.cost
 
     def expected_gains(
         self, learner: Learner, candidates: NDArray[np.bool_]
     ) -> NDArray[np.float64]:
-        """What the label of each instance of the pool is expected to gain.
+        """Expected gain of the label of each instance of the pool.
 
         Parameters
         ----------
         learner : ActiveLearner
         candidates : ndarray of bool of shape (n_pool,)
-            Instances that can be asked for.
+            Instances that can be queried.
 
         Returns
         -------
         ndarray of shape (n_pool,)
-            In the units of ``cost``; -inf for what is not looked at.
+            In the units of ``cost``; -inf for instances that are not considered.
 
         Raises
         ------
@@ -396,7 +396,7 @@ class ExpectedGain(StoppingRule):
 
 
 def is_open(learner: Learner) -> NDArray[np.bool_]:
-    """Which instances of a learner's pool can be asked for: neither labelled nor skipped.
+    """Which instances of a learner's pool can be queried: those neither labelled nor skipped.
 
     Parameters
     ----------

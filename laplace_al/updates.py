@@ -108,8 +108,9 @@ class MapUpdate(NamedTuple):
     ) -> tuple[Vector, Vector]:
         """Logits (C,), variance (1,) or (C,), target (C,) and a weight to a and h."""
         # the minimum of eq-one-label lies where eq-mode says
-        coefficients, mean = mode_coefficients(self.likelihood, logits, variance, target, weight)
-        return coefficients, weight * self.curvature(mean)
+        # a = s (y - p(z + v a)): the mode depends on s v alone
+        scaled, mean = mode_coefficients(self.likelihood, logits, weight * variance, target)
+        return weight * scaled, weight * self.curvature(mean)
 
     def at_once(
         self,
@@ -119,7 +120,6 @@ class MapUpdate(NamedTuple):
         weights: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Many labels, each on its own: tensors (n, C), (n, G), (n, C) and (n, 1) to a and h."""
-        # a = s (y - p(z + v a)): the mode depends on s v alone
         modes = mode_coefficients_at_once(self.likelihood, logits, weights * variance, targets)
         return weights * modes[0], weights * self.curvature(modes[1])
 
@@ -195,10 +195,10 @@ class CoupledMapUpdate(NamedTuple):
         weights: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits (1, C), covariance (C, C), targets (1, C), weights (1,) to a and B."""
-        coefficients, shifted = coupled_mode_coefficients(
-            self.likelihood, logits, covariance, targets, weights
+        scaled, shifted = coupled_mode_coefficients(
+            self.likelihood, logits, weights * covariance, targets
         )
-        return coefficients, weights.sqrt() * self.curvature_root(self.likelihood.mean(shifted))
+        return weights * scaled, weights.sqrt() * self.curvature_root(self.likelihood.mean(shifted))
 
 
 Rule: TypeAlias = NewtonUpdate | MapUpdate | CoupledNewtonUpdate | CoupledMapUpdate

@@ -14,7 +14,7 @@ from scipy.sparse import csr_matrix
 from scipy.special import entr, expit, log_softmax, softmax
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, load_iris
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.linear_model import LogisticRegression
@@ -874,6 +874,15 @@ def test_an_intercept_set_after_a_fit_waits_for_the_next(fit_intercept):
     assert clf.fit(A, b).intercept_.any() != fit_intercept
 
 
+@pytest.mark.parametrize("method", ["partial_fit", "log_marginal_likelihood"])
+def test_what_is_remembered_is_not_refitted_without_a_warning(method):
+    A, b = load_iris(return_X_y=True)
+    clf = LaplaceUpdateClassifier(memory_size=None, prior_precision=1e-4).fit(A[::8], b[::8])
+    args = (A, b) if method == "partial_fit" else (1e-6,)
+    with pytest.warns(ConvergenceWarning, match=f"{method} is .* from the MAP after max_iter=1"):
+        getattr(clf.set_params(max_iter=1), method)(*args)
+
+
 class TestEvidence:
     def test_it_is_that_of_the_fit(self):
         A, b = data(3)
@@ -952,12 +961,12 @@ class TestEvidence:
     def test_a_fit_that_found_none(self):
         A, b = data(3)
         clf = LaplaceUpdateClassifier(covariance="shared", curvature="gaussian", calibration=None)
-        with pytest.raises(ValueError, match=r"or a fit that computed it.* calibration='loo'"):
+        with pytest.raises(ValueError, match=r"the fit did not compute it.* calibration='loo'"):
             clf.fit(A, b).log_marginal_likelihood()
 
     def test_the_data_is_gone(self):
         clf = LaplaceUpdateClassifier().fit(X[:100], y[:100]).partial_fit(X[100:101], y[100:101])
-        with pytest.raises(ValueError, match=r"needs the data.* set memory_size=None"):
+        with pytest.raises(ValueError, match=r"is not available.* with memory_size=None"):
             clf.log_marginal_likelihood()
         assert not hasattr(clf, "log_marginal_likelihood_value_")
 
@@ -1024,7 +1033,7 @@ class TestMemory:
         assert all(vars(clf)[name] is before[name] for name in ("posterior_", "_calibration"))
         assert clf.log_marginal_likelihood() == before["log_marginal_likelihood_value_"]
         for method in ("fit", "partial_fit"):
-            with pytest.raises(ValueError, match="class_weight must leave a weight"):
+            with pytest.raises(ValueError, match="class_weight must leave some instance"):
                 getattr(clone(clf).set_params(classes=range(3)), method)(A[b == 2], b[b == 2])
 
     @pytest.mark.parametrize("memory_size", [None, 20])
@@ -1570,7 +1579,7 @@ class TestHonestNumbers:
 
     def test_a_search_that_ends_at_its_largest(self):
         A = np.tile([[-1.0], [1.0]], (20, 1))
-        match = r"prior_precision='evidence' chose .*, the largest that is tried: .* Set a number"
+        match = r"prior_precision='evidence' chose .*, the largest value tried: .* Set a number"
         with pytest.warns(ConvergenceWarning, match=match) as seen:
             LaplaceUpdateClassifier(prior_precision="evidence").fit(A, np.repeat([0, 1], 20))
         assert seen[0].filename == __file__

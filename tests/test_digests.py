@@ -247,7 +247,7 @@ def test_fingerprints_stay_the_same_in_use():
     ],
 )
 def test_what_fingerprints_cannot_tell_apart_is_refused(value):
-    match = "results cannot tell an object of type .* from others .* or leave results out"
+    match = "results= cannot be used here: an object of type .* fingerprint .* or leave results out"
     with pytest.raises(TypeError, match=match):
         fingerprint(value)
 
@@ -404,6 +404,6 @@ class TestDataDigest:
         ],
     )
     def test_objects_of_no_known_content_are_refused(self, X):
-        match = "results cannot tell data with objects of type .* Pass X and y of .*, or leave"
+        match = "results= cannot be used with this data: objects of type .* Convert X and y to"
         with pytest.raises(TypeError, match=match):
             data_digest(X)

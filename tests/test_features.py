@@ -10,14 +10,19 @@ import torch
 from scipy.sparse import csr_matrix
 from sklearn.base import clone
 from sklearn.decomposition import PCA
+from sklearn.exceptions import NotFittedError
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.frozen import FrozenEstimator
+from sklearn.kernel_approximation import RBFSampler
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from skorch import NeuralNetClassifier
 from torch import nn
+from torch.utils import data
 
-from laplace_al import LaplaceUpdateClassifier, TorchFeatures
+from laplace_al import ActiveLearner, LaplaceUpdateClassifier, TorchFeatures
 from laplace_al.features import Extracted, KeptFeatures, features_of
+from laplace_al.strategies import CoreSet, MarginSampling
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(20, 4))
@@ -64,6 +69,32 @@ class OutOfOrder(nn.Module):
         return self.head(input=torch.tanh(self.body(inputs)))
 
 
+class RowByRow(data.Dataset):
+    """Takes no slices."""
+
+    def __len__(self):
+        return len(X)
+
+    def __getitem__(self, i):
+        if i >= len(X):
+            raise IndexError(i)
+        return torch.from_numpy(X[i])
+
+
+class ClearsUp(nn.Module):
+    """Reuses the memory of what its head has read."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Linear(4, 6), nn.Linear(6, 3)
+
+    def forward(self, inputs):
+        hidden = torch.tanh(self.body(inputs))
+        outputs = self.head(hidden)
+        hidden.mul_(0)
+        return outputs
+
+
 class TestWhatTheFeaturesAre:
     def test_the_input_of_the_last_linear(self, network):
         features = TorchFeatures(network).fit(X)
@@ -80,6 +111,17 @@ class TestWhatTheFeaturesAre:
     def test_the_output_of_a_named_layer(self, network):
         features = TorchFeatures(network, layer="0").fit(X)
         np.testing.assert_allclose(features.transform(X), by_hand(network, X, 1), rtol=1e-6)
+
+    def test_the_output_of_a_layer_before_one_that_works_in_place(self):
+        module = nn.Sequential(nn.Linear(4, 8), nn.ReLU(inplace=True), nn.Linear(8, 3))
+        features = TorchFeatures(module, layer="0").fit_transform(X)
+        np.testing.assert_allclose(features, by_hand(module, X, 1), rtol=1e-6)
+        assert (features < 0).any()
+
+    def test_the_input_of_a_head_that_is_overwritten_later(self):
+        module = ClearsUp()
+        body = torch.tanh(module.body(torch.from_numpy(X).float())).detach()
+        np.testing.assert_allclose(TorchFeatures(module).fit_transform(X), body, rtol=1e-6)
 
     def test_images(self, convolutional):
         features = TorchFeatures(convolutional).fit_transform(IMAGES)
@@ -107,6 +149,44 @@ class TestWhatTheFeaturesAre:
         vectorizer = TfidfVectorizer().fit(texts)
         features = TorchFeatures(vectorizer).fit_transform(texts)
         np.testing.assert_array_equal(features, vectorizer.transform(texts).toarray())
+
+    def test_a_callable_on_a_dataset(self):
+        features = TorchFeatures(torch.stack, batch_size=7).fit_transform(RowByRow())
+        np.testing.assert_array_equal(features, X)
+        learner = ActiveLearner(
+            LaplaceUpdateClassifier(torch.stack), MarginSampling(), RowByRow(), random_state=0
+        )
+        twin = ActiveLearner(LaplaceUpdateClassifier(), MarginSampling(), X, random_state=0)
+        for each in (learner, twin):
+            each.teach([0, 19], [0, 1])
+        np.testing.assert_array_equal(learner.query(3), twin.query(3))
+
+    @pytest.mark.parametrize("indices", [[4, 0, 2], range(3)])
+    def test_a_callable_on_a_subset_of_paths(self, indices):
+        paths = [f"{i}.png" for i in range(5)]
+        features = TorchFeatures(lambda batch: np.array([[int(path[0])] for path in batch]))
+        numbers = features.fit_transform(data.Subset(paths, indices))
+        np.testing.assert_array_equal(numbers[:, 0], indices)
+        assert features.transform(data.Subset(paths, indices[:1])).shape == (1, 1)
+
+    @pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
+    def test_a_callable_that_reuses_its_memory(self, kind):
+        weights, memory = rng.normal(size=(4, 3)), np.empty((7, 3))
+
+        def project(batch):
+            return kind(np.dot(batch, weights, out=memory[: len(batch)]))
+
+        features = TorchFeatures(project, batch_size=7).fit_transform(X)
+        np.testing.assert_allclose(features, X @ weights)
+
+    def test_the_widest_dtype_of_all_batches(self):
+        def extract(batch):
+            return batch.astype(np.float64 if X[8, 0] in batch else np.float32)
+
+        features = TorchFeatures(extract, batch_size=7).fit_transform(X)
+        assert features.dtype == np.float64
+        np.testing.assert_array_equal(features[7:14], X[7:14])
+        np.testing.assert_array_equal(features[14:], X[14:].astype(np.float32))
 
     @pytest.mark.parametrize("batch_size", [1, 7, 20, 100])
     def test_batches_change_nothing(self, network, batch_size):
@@ -183,6 +263,90 @@ class TestFrozen:
         for thread in threads:
             thread.join()
         assert not wrong
+
+
+def skorch_net(network):
+    net = NeuralNetClassifier(
+        network, criterion=nn.CrossEntropyLoss, verbose=0, module__p=0.5, max_epochs=1
+    )
+    return net.initialize()
+
+
+class Dropping(nn.Sequential):
+    def __init__(self, p=0.5):
+        super().__init__(nn.Linear(4, 6), nn.Dropout(p), nn.Linear(6, 3))
+
+
+class TestParametersOfTheExtractor:
+    LABELS = np.arange(20) % 2
+
+    @pytest.mark.parametrize("make", [LaplaceUpdateClassifier, TorchFeatures])
+    def test_those_of_a_frozen_one_are_refused(self, make):
+        sampler = make_pipeline(RBFSampler(gamma=1.0, random_state=0)).fit(X)
+        net = skorch_net(Dropping)
+        before = state(net.module_)
+        for extractor, name in (
+            (sampler, "feature_extractor__rbfsampler__gamma"),
+            (net, "feature_extractor__module__p"),
+            (nn.Linear(4, 2), "feature_extractor__bias"),
+        ):
+            estimator = make(extractor, batch_size=7)
+            with pytest.raises(
+                ValueError,
+                match=rf"{name} cannot be set: feature_extractor, here {type(extractor).__name__}, "
+                r"is frozen and shared .* search over feature_extractor=\[FrozenEstimator\(a\)",
+            ):
+                estimator.set_params(batch_size=3, **{name: 0.1})
+            assert estimator.batch_size == 7
+        assert sampler[0].gamma == 1.0
+        assert net.get_params()["module__p"] == 0.5
+        assert all(torch.equal(before[key], value) for key, value in state(net.module_).items())
+
+    @pytest.mark.parametrize("make", [LaplaceUpdateClassifier, TorchFeatures])
+    def test_all_that_an_estimator_has_can_be_set_again(self, make):
+        sampler = make_pipeline(RBFSampler(gamma=0.3, random_state=0)).fit(X)
+        estimator = make(sampler, batch_size=7)
+        params = estimator.get_params()
+        assert params["feature_extractor__rbfsampler__gamma"] == 0.3
+        estimator.set_params(**params | {"batch_size": 3})
+        assert estimator.get_params() == params | {"batch_size": 3}
+
+    def test_those_of_torch_features_are_set_but_none_behind_them(self, network):
+        clf = LaplaceUpdateClassifier(TorchFeatures(network), n_samples=7)
+        clf.set_params(feature_extractor__batch_size=3, feature_extractor__layer="0")
+        assert (clf.feature_extractor.batch_size, clf.feature_extractor.layer) == (3, "0")
+        net = skorch_net(Dropping)
+        clf.set_params(feature_extractor__feature_extractor=net)
+        name = "feature_extractor__feature_extractor__module__p"
+        with pytest.raises(ValueError, match=f"{name} cannot be set: .*_feature_extractor, here N"):
+            clf.set_params(n_samples=5, **{name: 0.1})
+        assert clf.n_samples == 7
+        with pytest.raises(ValueError, match=f"{name} cannot be set"):
+            LaplaceUpdateClassifier().set_params(
+                feature_extractor=TorchFeatures(network),
+                feature_extractor__feature_extractor=net,
+                **{name: 0.1},
+            )
+
+    def test_a_pipeline_and_a_grid_search_refuse_them_too(self):
+        net = skorch_net(Dropping)
+        pipeline = make_pipeline(TorchFeatures(net), LaplaceUpdateClassifier())
+        grid = {"torchfeatures__feature_extractor__module__p": [0.1, 0.9]}
+        with pytest.raises(ValueError, match="feature_extractor__module__p cannot be set"):
+            GridSearchCV(pipeline, grid, cv=2).fit(X, self.LABELS)
+
+    def test_a_grid_search_over_fitted_extractors(self):
+        variants = [
+            FrozenEstimator(RBFSampler(gamma=gamma, random_state=0).fit(X)) for gamma in (1e-9, 0.1)
+        ]
+        variants.append(FrozenEstimator(skorch_net(Dropping)))
+        variants.append(TorchFeatures(Dropping()))
+        clf = LaplaceUpdateClassifier()
+        search = GridSearchCV(clf, {"feature_extractor": variants}, scoring="neg_log_loss", cv=2)
+        search.fit(X, self.LABELS)
+        assert len(set(search.cv_results_["mean_test_score"])) == 4
+        parameters = clf.set_params(feature_extractor=variants[3]).get_params()
+        assert parameters["feature_extractor__feature_extractor"] is variants[3].feature_extractor
 
 
 class TestDtypes:
@@ -328,6 +492,21 @@ class TestErrors:
             ValueError, match=r"NeuralNetClassifier that is not fitted. Call its fit"
         ):
             TorchFeatures(NeuralNetClassifier(network)).fit(X)
+
+    @pytest.mark.parametrize("make", [LaplaceUpdateClassifier, TorchFeatures])
+    @pytest.mark.parametrize("wrong", [PCA(2), PCA(2).transform])
+    def test_a_transformer_that_is_not_fitted(self, make, wrong):
+        with pytest.raises(
+            ValueError, match=rf"must be fitted, .* got {type(wrong).__name__}, which is not. Call"
+        ) as caught:
+            make(wrong).fit(X, np.arange(20) % 2)
+        assert not isinstance(caught.value, NotFittedError)
+        assert isinstance(caught.value.__cause__, NotFittedError)
+
+    def test_a_query_does_not_take_an_unfitted_extractor_for_an_unfitted_estimator(self):
+        learner = ActiveLearner(LaplaceUpdateClassifier(PCA(2)), CoreSet(random_state=0), X)
+        with pytest.raises(ValueError, match="feature_extractor must be fitted"):
+            learner.query(3)
 
     def test_a_layer_of_something_without_layers(self):
         with pytest.raises(ValueError, match=r"layer='0' needs .* an nn.Module or a skorch net"):

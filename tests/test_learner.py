@@ -422,7 +422,7 @@ class TestTakingBack:
             (lambda one: one.unlabel([3, 141]), r"between 0 and 140.*\[141\]"),
             (lambda one: one.unlabel([3, 3]), "indices must be distinct positions"),
             (lambda one: one.unlabel([]), "distinct positions in X_pool, at least one"),
-            (lambda one: one.unlabel(), r"unlabel\(rows=rows\): one of indices and rows"),
+            (lambda one: one.unlabel(), r"unlabel\(rows=rows\): pass one of indices and rows"),
             (lambda one: one.unlabel(3, rows=0), "one of indices and rows"),
             (lambda one: one.unlabel(rows=[0, 2]), r"index of labels_.* not there: \[2\]"),
             (lambda one: one.unlabel(rows=-1), r"not there: \[-1\]"),
@@ -431,8 +431,8 @@ class TestTakingBack:
             (lambda one: one.relabel(rows=[0, 1, 7], y=[0, 0, 0]), r"not there: \[7\]"),
             (lambda one: one.relabel(rows=[0, 1], y=[0]), "one label per row"),
             (lambda one: one.relabel(3), r"got None\. .*unlabel to withdraw one"),
-            (lambda one: one.relabel(y=[0]), r"relabel\(rows=rows\): one of indices and rows"),
-            (lambda one: one.relabel(rows=1, y="cat"), "of the kind of those so far"),
+            (lambda one: one.relabel(y=[0]), r"relabel\(rows=rows\): pass one of indices and rows"),
+            (lambda one: one.relabel(rows=1, y="cat"), "of the same kind as those so far"),
             (lambda one: one.unskip([8, 4]), r"are skipped.*; not skipped: \[4\]"),
             (lambda one: one.unskip(3), r"not skipped: \[3\]\. To withdraw a label call unlabel"),
             (lambda one: one.unskip(0.5), "integer positions"),
@@ -454,7 +454,7 @@ class TestTakingBack:
 def test_no_label_is_not_a_label():
     learner = make()
     before = state(learner)
-    with pytest.raises(ValueError, match=r"got None\. Call skip for what gets none"):
+    with pytest.raises(ValueError, match=r"got None\. Call skip for instances"):
         learner.teach(0, None)
     assert_unchanged(learner, before)
 
@@ -575,9 +575,9 @@ class TestColdStart:
 
     def test_labels_of_another_kind(self):
         learner = make(**self.COLD).teach(0, "cat")
-        with pytest.raises(ValueError, match="of the kind of those so far, such as 'cat'; got"):
+        with pytest.raises(ValueError, match="same kind as those so far, such as 'cat'; got"):
             learner.teach(1, 3)
-        with pytest.raises(ValueError, match="of the kind of those so far"):
+        with pytest.raises(ValueError, match="of the same kind as those so far"):
             make(y_initial=y[START]).teach(0, "cat")
 
 
@@ -896,7 +896,7 @@ class TestErrors:
         twin = estimator.fit(X[rows], y[rows])
         np.testing.assert_array_equal(learner.predict_proba(X), twin.predict_proba(X))
         with pytest.raises(
-            ValueError, match=r"behind a fitted .* unfitted with these as X_initial"
+            ValueError, match=r"behind a fitted .* unfitted, with its data as X_initial"
         ):
             make(estimator, refit_every=1, X_initial=None, y_initial=None)
         make(estimator, refit_every=1).teach(5, 0)
@@ -911,7 +911,7 @@ class TestErrors:
             (data.TensorDataset, r"a TensorDataset with a tuple of 2 .*\[item\[0\] for item in"),
             (lambda *pair: data.Subset(data.TensorDataset(*pair), [3, 4]), "got a Subset with"),
             (lambda *pair: data.DataLoader(data.TensorDataset(*pair)), "got a DataLoader, which"),
-            (lambda *_: data.ChainDataset([]), "got a ChainDataset, which only goes through them"),
+            (lambda *_: data.ChainDataset([]), "got a ChainDataset, which can only be iterated"),
         ],
     )
     def test_pools_of_torch_that_are_none(self, tmp_path, kind, match):

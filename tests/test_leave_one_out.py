@@ -34,6 +34,21 @@ def test_variance_and_determinant_are_those_of_the_inverse(n, prior_precision):
     assert float(laplace.log_determinant) == pytest.approx(total, rel=1e-10)
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e3, 1e4])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_copies_of_an_instance_beside_a_weak_prior(scale, dtype):
+    """Squares have no digit left of what tells the copies' precision from a singular one."""
+    row = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 8)))
+    features = (scale * row).to(dtype).expand(3, 8)
+    laplace = per_class_laplace(features, torch.full((3, 1), 0.25).to(features), 1e-2)
+    squared = float(features[0].double().square().sum()) / 1e-2  # |phi|^2 / lambda
+    expected = squared / (1 + 0.75 * squared)
+    resolution = 1e-6 + 16 * torch.finfo(dtype).eps * squared**0.5
+    np.testing.assert_allclose(laplace.variance.double(), expected, rtol=resolution)
+    determinant = 8 * np.log(1e-2) + np.log1p(0.75 * squared)
+    assert float(laplace.log_determinant) == pytest.approx(determinant, abs=resolution, rel=1e-6)
+
+
 def test_the_equation_is_that_of_the_exact_mode():
     """z = z^- + v^- (y - p(z)): the update that would lead back."""
     rng = np.random.default_rng(0)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laplace_al import likelihoods
-from laplace_al.curvatures import full_curvature_root
+from laplace_al.curvatures import full_curvature_root, per_class_curvature
 from laplace_al.likelihoods import (
     Bernoulli,
     Categorical,
@@ -19,6 +19,7 @@ from laplace_al.likelihoods import (
     softmax,
     sum_of_others,
 )
+from laplace_al.updates import CoupledMapUpdate, MapUpdate
 
 LIKELIHOODS = [likelihood_of(n_classes) for n_classes in (2, 3, 10)]
 
@@ -112,9 +113,9 @@ def test_the_damped_hessian_is_solved(likelihood):
     rng = np.random.default_rng(0)
     for z, y, s in zip(logits.numpy(), targets.numpy(), weights.numpy(), strict=True):
         for scale in (np.full(1, s), s * rng.uniform(size=len(z))):
-            _, residual, mean = likelihood.learn(z, y)
+            _, _, mean = likelihood.learn(z, y)
             right = rng.normal(size=len(z))
-            solution = likelihood.solve_damped_hessian(mean, residual, scale, right)
+            solution = likelihood.solve_damped_hessian(mean, scale, right)
             back = solution + scale * (reference.hessian(mean.p) @ solution)
             np.testing.assert_allclose(back, right, atol=1e-12)
 
@@ -177,7 +178,8 @@ def test_mode_is_that_of_a_general_purpose_solver(likelihood, each):
     variances = np.linspace(0.1, 20, 20)
     for i, (z, y, s) in enumerate(one_by_one(likelihood)):
         variance = variances[i] * (np.linspace(0.5, 2, len(z)) if each else np.ones(1))
-        a, p = mode_coefficients(likelihood, z, variance, y, s)
+        a, p = mode_coefficients(likelihood, z, s * variance, y)
+        a = s * a
         covariance = np.diag(np.broadcast_to(variance, z.shape))
         np.testing.assert_allclose(a, reference.mode_coefficients(z, covariance, y, s), atol=1e-11)
         np.testing.assert_allclose(p.p, reference.probabilities(z + variance * a), atol=1e-11)
@@ -192,8 +194,9 @@ def test_coupled_mode_is_that_of_a_general_purpose_solver(likelihood, scale):
     for i in range(5):
         row = slice(i, i + 1)
         coefficients, shifted = coupled_mode_coefficients(
-            likelihood, logits[row], torch.from_numpy(covariance), targets[row], weights[row]
+            likelihood, logits[row], weights[row] * torch.from_numpy(covariance), targets[row]
         )
+        coefficients = weights[row] * coefficients
         direct = reference.mode_coefficients(
             logits[i].numpy(), covariance, targets[i].numpy(), float(weights[i])
         )
@@ -231,22 +234,22 @@ def test_curvature_far_in_the_tail_keeps_its_digits():
 def test_mode_solves_its_equation_at_any_scale(n_classes, log_logit, log_variance, seed):
     likelihood = likelihood_of(n_classes)
     variance = np.full(1, 10.0**log_variance)
-    for z, y, s in one_by_one(likelihood, n=3, scale=10.0**log_logit, seed=seed):
-        a, p = mode_coefficients(likelihood, z, variance, y, s)
+    for z, y, _ in one_by_one(likelihood, n=3, scale=10.0**log_logit, seed=seed):
+        a, p = mode_coefficients(likelihood, z, variance, y)
         shifted = z + variance * a
         _, residual, mean = likelihood.learn(shifted, y)
         rounding = 1e-9 + 1e-13 * abs(shifted).max()
-        np.testing.assert_allclose(a, s * residual, rtol=1e-6, atol=rounding)
+        np.testing.assert_allclose(a, residual, rtol=1e-6, atol=rounding)
         np.testing.assert_allclose(p.p, mean.p, rtol=1e-6, atol=rounding)
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_mode_never_raises_the_objective(likelihood):
     variance = np.full(1, 50.0)
-    for z, y, s in one_by_one(likelihood, scale=10.0):
-        a, _ = mode_coefficients(likelihood, z, variance, y, s)
-        before = s * likelihood.learn(z, y)[0]
-        after = s * likelihood.learn(z + variance * a, y)[0] + variance[0] * a @ a / 2
+    for z, y, _ in one_by_one(likelihood, scale=10.0):
+        a, _ = mode_coefficients(likelihood, z, variance, y)
+        before = likelihood.learn(z, y)[0]
+        after = likelihood.learn(z + variance * a, y)[0] + variance[0] * a @ a / 2
         assert after <= before + 1e-12
 
 
@@ -266,7 +269,7 @@ def test_many_modes_are_those_of_each(n_classes, width):
         likelihood, torch.from_numpy(logits), torch.from_numpy(variance), targets
     )
     for i in range(200):
-        expected = mode_coefficients(likelihood, logits[i], variance[i], targets[i].numpy(), 1.0)
+        expected = mode_coefficients(likelihood, logits[i], variance[i], targets[i].numpy())
         for some, others in ((found[0], expected[0]), *zip(found[1], expected[1], strict=True)):
             np.testing.assert_allclose(some[i], others, rtol=1e-9, atol=1e-9)
 
@@ -314,7 +317,7 @@ def test_a_mode_takes_few_evaluations_at_any_scale(n_classes, width):
     each = []
     for z, v, y in zip(*(tensor.numpy() for tensor in problem), strict=True):
         before = count[0]
-        mode_coefficients(likelihood, z, v, y, 1.0)
+        mode_coefficients(likelihood, z, v, y)
         each.append(count[0] - before)
     assert np.mean(each) < 35
     assert max(each) < 450
@@ -339,7 +342,7 @@ def test_a_coupled_mode_takes_few_evaluations_at_any_scale(n_classes):
         root = rng.normal(size=(len(z), len(z)))
         covariance = torch.from_numpy(10 ** rng.uniform(-4, 4) * root @ root.T)
         before = count[0]
-        coupled_mode_coefficients(likelihood, z[None], covariance, y[None], torch.ones(1).double())
+        coupled_mode_coefficients(likelihood, z[None], covariance, y[None])
         each.append(count[0] - before)
     assert np.mean(each) < 12
     assert max(each) < 150
@@ -353,13 +356,49 @@ def test_a_mode_that_is_not_reached_is_an_error(n_classes, monkeypatch):
     n_steps = 2 * likelihood.n_outputs
     targets = likelihood.encode(torch.ones(1).double())
     logits = 100 * (1 - 2 * targets)  # far on the wrong side
-    variance, weight = torch.full((1, 1), 1e6).double(), torch.ones(1).double()
+    variance = torch.full((1, 1), 1e6).double()
     with pytest.raises(ArithmeticError, match=f"not solved in {n_steps} steps"):
-        mode_coefficients(
-            likelihood, logits[0].numpy(), variance[0].numpy(), targets[0].numpy(), 1.0
-        )
+        mode_coefficients(likelihood, logits[0].numpy(), variance[0].numpy(), targets[0].numpy())
     with pytest.raises(ArithmeticError, match=f"not solved in {n_steps} steps"):
         mode_coefficients_at_once(likelihood, logits, variance, targets)
     covariance = torch.eye(likelihood.n_outputs).double()
     with pytest.raises(ArithmeticError, match="not solved in 0 steps"):
-        coupled_mode_coefficients(likelihood, logits, covariance, targets, weight)
+        coupled_mode_coefficients(likelihood, logits, covariance, targets)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 10])
+@pytest.mark.parametrize("weight", [1e2, 1e4, 1e6])
+@pytest.mark.parametrize("log_variance", [0, 4, 8])
+def test_labels_of_large_weight_are_learnt_exactly(n_classes, weight, log_variance):
+    """In units of the weight's own loss: else its rounding hides what the step gains."""
+    likelihood = likelihood_of(n_classes)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        z, v = 3 * rng.normal(size=likelihood.n_outputs), 10.0**log_variance * rng.uniform(0.1, 1)
+        y = likelihood.encode(torch.tensor([float(rng.integers(n_classes))]).double())
+        variance = np.full(likelihood.n_outputs, v)
+        update = MapUpdate(likelihood, per_class_curvature)
+        a, _ = update(z, variance, y[0].numpy(), weight)
+        residual = likelihood.learn(z + v * a, y[0].numpy())[1]
+        np.testing.assert_allclose(v * a, v * weight * residual, rtol=1e-6, atol=1e-12)
+        coupled = CoupledMapUpdate(likelihood, full_curvature_root)
+        logits, covariance = torch.from_numpy(z)[None], torch.from_numpy(np.diag(variance))
+        b, _ = coupled(logits, covariance, y, torch.tensor([weight]).double())
+        np.testing.assert_allclose(v * b[0], v * a, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 5])
+def test_modes_are_reached_where_logits_are_nearly_alike(n_classes):
+    """A covariance of which almost all is in one direction: z + V a is what is left of V a."""
+    likelihood = likelihood_of(n_classes)
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        root = rng.normal(size=(likelihood.n_outputs, 1))
+        scale = 10 ** rng.uniform(-4, 14)
+        narrow = 10 ** rng.uniform(-12, 0) * np.eye(likelihood.n_outputs)
+        covariance = torch.from_numpy(scale * (root @ root.T + narrow))
+        z = torch.from_numpy(10 ** rng.uniform(-2, 6) * rng.normal(size=(1, likelihood.n_outputs)))
+        y = likelihood.encode(torch.tensor([float(rng.integers(n_classes))]).double())
+        a, shifted = coupled_mode_coefficients(likelihood, z, covariance, y)
+        rounding = 1e-6 + 1e-12 * float((a.abs() @ covariance.abs()).max())
+        torch.testing.assert_close(a, likelihood.residual(shifted, y), rtol=0, atol=rounding)

@@ -1,6 +1,8 @@
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from scipy.sparse import csr_matrix
 from torch import nn
 
 from laplace_al.networks import as_input, captured, check_features, frozen
@@ -11,6 +13,21 @@ def test_captured_lists_the_calls_in_their_order():
     with captured(network, ["2", "0"], inputs=True) as seen:
         network(torch.zeros(1, 1))
     assert [name for name, _ in seen] == ["0", "2"]
+
+
+@pytest.mark.parametrize("inputs", [True, False])
+def test_captured_values_outlive_work_in_place(inputs):
+    network = nn.Sequential(nn.Identity(), nn.ReLU(inplace=True))
+    with captured(network, ["0"], inputs=inputs) as seen:
+        network(torch.tensor([[-1.0, 1.0]]))
+    assert torch.equal(seen[0][1], torch.tensor([[-1.0, 1.0]]))
+
+
+def test_captured_values_that_are_no_tensors_are_recorded_as_they_are():
+    network = nn.Sequential(nn.LSTM(4, 3))
+    with captured(network, ["0"], inputs=False) as seen:
+        output = network(torch.zeros(2, 4))
+    assert seen[0][1] is output
 
 
 def test_captured_removes_its_hooks_after_an_error():
@@ -56,3 +73,38 @@ def test_features_of_a_tensor_are_float32_or_wider(dtype, expected):
     features = check_features(torch.full((2, 1), 0.75, dtype=dtype, requires_grad=True), 0, 2)
     assert features.dtype == expected
     np.testing.assert_array_equal(features, 0.75)
+
+
+def test_features_of_a_frame_of_several_dtypes_are_float64():
+    frame = pd.DataFrame({"length": [0.5, 2.0], "is_new": [True, False]})
+    assert frame.to_numpy().dtype == object
+    for features in (check_features(rows, 0, 2) for rows in (frame, frame.to_numpy())):
+        assert features.dtype == np.float64
+        np.testing.assert_array_equal(features, [[0.5, 1.0], [2.0, 0.0]])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "got"),
+    [
+        (np.array([["a", "b"]]), "dtype <U1 with values of type str"),
+        (np.array([["1.5", "2"]]), "dtype <U3 with values of type str"),
+        (np.array([["a", 1.0]], dtype=object), "dtype object with values of type float, str"),
+        (np.array([[pd.NA, 1.0]]), "dtype object with values of type NAType, float"),
+        (np.array([[1j, 2.0]]), "dtype complex128 with values of type complex"),
+        (torch.ones(1, 2, dtype=torch.complex64), "dtype complex64 with values of type complex"),
+        (np.array([[1j, 2.0]], dtype=object), "dtype object with values of type complex, float"),
+        (csr_matrix([[1j, 0]]), "dtype complex128 with values of type complex"),
+        (np.array([["2020-01-01"]], dtype="M8[D]"), r"dtype datetime64\[D\] .* type date"),
+        (np.array([[1]], dtype="m8[D]"), r"dtype timedelta64\[D\] .* type timedelta"),
+    ],
+)
+def test_features_that_are_no_real_numbers(wrong, got):
+    with pytest.raises(ValueError, match=f"must return real numbers; got {got}. Encode texts"):
+        check_features(wrong, 0, 1)
+
+
+@pytest.mark.parametrize("dtype", "?bBhHiIlLqQefdg")
+def test_features_of_every_real_dtype(dtype):
+    features = check_features(np.ones((2, 1), dtype), 0, 2)
+    assert features.dtype == np.promote_types(dtype, np.float32)
+    np.testing.assert_array_equal(features, 1)

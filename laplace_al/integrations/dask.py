@@ -1,12 +1,12 @@
 """Features, fits, updates, predictions and queries over the blocks of a Dask array.
 
-The engine is Dask's: every function builds a graph of tasks, each a pure function of one block of
-rows, and hands it to the scheduler that is active, be it a cluster
-(``dask.distributed.Client()``) or threads. What a task needs besides its block, a network or a
-posterior, is one node of the graph, which goes to each worker once. What a worker that is lost had
-computed, Dask computes again, with the same result.
+Dask does the scheduling: every function builds a graph of tasks, each a pure function of one block
+of rows, and passes it to the active scheduler, a cluster (``dask.distributed.Client()``) or
+threads. A network or posterior that tasks need besides their blocks is one node of the graph, which
+is sent to each worker once. If a worker is lost, Dask computes its results again, with the same
+values.
 
-``simulate`` and ``compare`` need nothing of this module: ``compare`` runs on the cluster within
+``simulate`` and ``compare`` need nothing from this module: ``compare`` runs on the cluster within
 ``with joblib.parallel_config("dask"):``.
 """
 
@@ -57,7 +57,7 @@ _CONFIG = {"distributed.admin.large-graph-warning-threshold": "1 TiB"}
 
 
 def features(X: da.Array, feature_extractor: Any, *, batch_size: int = 256) -> da.Array:
-    """Features of the rows of an array, from a frozen network that goes to each worker once.
+    """Features of the rows of an array, from a frozen network that is sent to each worker once.
 
     Parameters
     ----------
@@ -65,13 +65,13 @@ def features(X: da.Array, feature_extractor: Any, *, batch_size: int = 256) -> d
     feature_extractor : nn.Module, TorchFeatures, skorch net, transformer or callable
         See :class:`~laplace_al.TorchFeatures`.
     batch_size : int, default=256
-        Inputs per forward pass; a ``TorchFeatures`` has its own.
+        Number of inputs per forward pass; a ``TorchFeatures`` uses its own.
 
     Returns
     -------
     dask Array of shape (n_samples, n_features)
-        Not computed yet. Store it, or ``persist`` it where it fits in the memory of the workers, to
-        pay for the network once.
+        Not computed yet. Store it, or ``persist`` it if it fits in the memory of the workers, to
+        run the network only once.
 
     Examples
     --------
@@ -124,32 +124,33 @@ def fit(
     y: ArrayLike | da.Array,
     sample_weight: ArrayLike | da.Array | None = None,
 ) -> LaplaceUpdateClassifier:
-    """Fit a classifier on the rows of an array, which stay where they are.
+    """Fit a classifier on the rows of an array, which stay on the workers.
 
-    The MAP is found by Newton steps whose losses, gradients and products with the Hessian are
-    summed by the engine, one pass over the blocks each; so are the precision of the posterior and
-    what leave-one-out and calibration need. Equal to ``classifier.fit`` up to rounding.
+    The MAP is found by Newton steps. Their losses, gradients and products with the Hessian are
+    sums over the blocks, which Dask computes in one pass each. So are the precision of the
+    posterior and the sums for leave-one-out and calibration. The result equals that of
+    ``classifier.fit`` up to rounding.
 
     Parameters
     ----------
     classifier : LaplaceUpdateClassifier
-        Is fitted. ``prior_precision`` must be a number and ``memory_size`` 0; ``warm_start`` does
-        not count.
+        Classifier to fit. ``prior_precision`` must be a number and ``memory_size`` 0;
+        ``warm_start`` is ignored.
     X : dask Array of shape (n_samples, ...)
-        Read once: its features are kept by the workers until the fit is done.
+        Read once: the workers keep its features until the fit is done.
     y : array-like or dask Array of shape (n_samples,)
     sample_weight : array-like or dask Array of shape (n_samples,), default=None
 
     Returns
     -------
     LaplaceUpdateClassifier
-        The classifier. It has no ``loo_proba_``, whose mean is in ``loo_score_``, and knows the
-        evidence of its own prior precision alone.
+        The classifier. It has ``loo_score_``, but no ``loo_proba_``, and knows the evidence only
+        for its own prior precision.
 
     Raises
     ------
     ValueError
-        As by ``fit``, or if the prior is lost to rounding beside the features.
+        As in ``fit``, or if the prior is lost to rounding beside the features.
 
     Examples
     --------
@@ -186,18 +187,19 @@ def partial_fit(
     classes: ArrayLike | None = None,
     sample_weight: ArrayLike | da.Array | None = None,
 ) -> LaplaceUpdateClassifier:
-    """Update a classifier with labels that are learnt block by block, apart from each other.
+    """Update a classifier with labels that each block learns separately.
 
-    Each block is learnt by ``partial_fit`` from the classifier as it is, and the posteriors are
-    merged: what a block adds to the precision, and to its product with the mean, adds up. With
-    ``curvature="gaussian"`` the covariance is that of one ``partial_fit``; otherwise each block
-    is curved as it is seen from the start, and large blocks of few labels are the
-    better choice.
+    ``partial_fit`` learns each block starting from the given classifier. The posteriors are then
+    merged: the contributions of the blocks to the precision, and to its product with the mean, are
+    added up. With ``curvature="gaussian"`` the covariance is that of a single ``partial_fit``.
+    Otherwise the curvature of each block is that seen from the given classifier, and large blocks
+    of few labels are the better choice.
 
     Parameters
     ----------
     classifier : LaplaceUpdateClassifier
-        Is updated. ``forgetting`` must be 1, ``memory_size`` 0 and ``prior_precision`` a number.
+        Classifier to update. ``forgetting`` must be 1, ``memory_size`` 0 and ``prior_precision`` a
+        number.
     X : dask Array of shape (n_samples, ...)
     y : array-like or dask Array of shape (n_samples,)
     classes : array-like of shape (n_classes,), default=None
@@ -226,9 +228,9 @@ def partial_fit(
         classifier.prior_precision, str
     ):
         raise ValueError(
-            "Posteriors that are learnt apart merge with forgetting=1, memory_size=0 and a number "
-            f"for prior_precision; got forgetting={classifier.forgetting!r}, "
-            f"memory_size={classifier.memory_size!r}, "
+            "Posteriors that are learnt separately can only be merged with forgetting=1, "
+            "memory_size=0 and a number for prior_precision; got "
+            f"forgetting={classifier.forgetting!r}, memory_size={classifier.memory_size!r}, "
             f"prior_precision={classifier.prior_precision!r}."
         )
     X = _with_sizes(_in_rows(X))
@@ -252,15 +254,15 @@ def query(
     *,
     candidates: ArrayLike | None = None,
 ) -> NDArray[np.int64]:
-    """Choose instances of a pool whose blocks are scored where they are.
+    """Choose instances of a pool whose blocks are scored on the workers.
 
     Parameters
     ----------
     strategy : QueryStrategy
-        That scores each instance on its own, or a :class:`~laplace_al.strategies.Preselection`,
-        whose candidates come here.
+        Must score each instance on its own, or be a :class:`~laplace_al.strategies.Preselection`,
+        whose candidates are fetched from the workers.
     learner : ActiveLearner or fitted classifier
-        Of an ActiveLearner the fitted estimator goes to the workers.
+        The fitted estimator of an ActiveLearner is sent to the workers.
     X_pool : dask Array of shape (n_pool, ...)
     n_instances : int, default=1
     candidates : array-like of bool of shape (n_pool,), default=None
@@ -269,14 +271,14 @@ def query(
     Returns
     -------
     ndarray of shape (n_instances,), dtype int64
-        Distinct positions, best first: those that ``strategy.query`` chooses in memory.
+        Distinct positions, best first: the same as ``strategy.query`` chooses in memory.
 
     Raises
     ------
     TypeError
         If the strategy compares instances with each other.
     ValueError
-        As by ``strategy.query``.
+        As in ``strategy.query``.
 
     Examples
     --------
@@ -314,40 +316,41 @@ def query(
 
 
 class Pool:
-    """A pool on a cluster that follows labels: each costs one pass over the features.
+    """A pool on a cluster whose predictions each label updates in one pass over the features.
 
-    :func:`query` scores a pool anew each time, n D^2 operations. Here the workers keep logits and
-    variances, and a label moves them by its few directions, n D operations, to what the updated
-    classifier would predict.
+    :func:`query` scores a pool anew each time, which takes n D^2 operations. Here, the workers keep
+    logits and variances. A label changes them along few directions, in n D operations, to the
+    values that the updated classifier would give.
 
-    Where :class:`PoolState` cannot follow, because ``n_passes``, ``forgetting`` or ``memory_size``
-    are not 1, 1 and 0, the parameters or classes of ``classifier_`` were changed, or many labels
-    come at once, the pool is scored anew from the features that are kept. So is each block whose
-    variances come down to the rounding of their features, and all of them after 100 calls of
-    :meth:`teach`: that is how far back Dask must go to compute again what a lost worker kept.
+    The pool is rescored from the kept features if :class:`PoolState` cannot follow: if
+    ``n_passes``, ``forgetting`` or ``memory_size`` are not 1, 1 and 0, the parameters or classes of
+    ``classifier_`` were changed, or many labels come at once. So is each block whose variances
+    shrink to the rounding error of its features, and the whole pool after 100 calls of
+    :meth:`teach`, which limits how many calls Dask has to repeat to restore what a lost worker
+    kept.
 
     Parameters
     ----------
     classifier : fitted LaplaceUpdateClassifier
-        Copied, so that yours stays as it is.
+        It is copied and not changed.
     X_pool : dask Array of shape (n_pool, ...)
         Its features are extracted once, on the workers.
 
     Attributes
     ----------
     classifier_ : LaplaceUpdateClassifier
-        With all labels so far. :meth:`teach` replaces it.
+        The classifier with all labels so far. :meth:`teach` replaces it.
     positions_ : ndarray of shape (n_labelled,), dtype int64
-        What was taught, in that order.
+        Positions of the taught instances, in the order of teaching.
     labels_ : ndarray of shape (n_labelled,)
-        The labels.
+        Their labels.
 
     Raises
     ------
     TypeError
-        If the classifier is another one, or X_pool no Dask array.
+        If the classifier is not a LaplaceUpdateClassifier, or X_pool is not a Dask array.
     ValueError
-        If X_pool is not what the classifier takes.
+        If X_pool is not valid input of the classifier.
 
     See Also
     --------
@@ -355,14 +358,15 @@ class Pool:
 
     Notes
     -----
-    A worker keeps of each row its features, in the precision they come in, and in that of the
-    posterior C logits and the variance, now and when it was scored: one for all outputs with
-    ``covariance="shared"``, else C, and with ``"full"`` C more. It keeps no posterior: that goes to
-    each worker once when the pool is scored anew, and with each query of a strategy that reads more
-    than predictions and variances, as :class:`~laplace_al.strategies.BALD` does; such a strategy
-    gets the whole classifier, its ``feature_extractor`` included. The scheduler holds, to compute
-    again what is lost, the network of an extractor, the posterior that the pool was scored under,
-    and what each call of :meth:`teach` since then has sent: per label D numbers, or D C.
+    For each row, a worker keeps the features in their original precision and, in the precision of
+    the posterior, C logits and the variance, both the current one and that of the last scoring. The
+    variance is one number with ``covariance="shared"``, else C numbers, and with ``"full"`` C more.
+    A worker keeps no posterior. That is sent to each worker once when the pool is rescored, and
+    with each query of a strategy that reads more than predictions and variances, such as
+    :class:`~laplace_al.strategies.BALD`; such a strategy gets the whole classifier, including its
+    ``feature_extractor``. To restore lost results, the scheduler keeps the network of an extractor,
+    the posterior of the last scoring, and what each later call of :meth:`teach` has sent: D
+    numbers per label, or D C.
 
     Examples
     --------
@@ -384,8 +388,8 @@ class Pool:
         if not isinstance(classifier, LaplaceUpdateClassifier):
             raise TypeError(
                 "classifier must be a fitted LaplaceUpdateClassifier, whose predictions follow "
-                f"labels; got {type(classifier).__name__}. For others there is query, which scores "
-                "the pool anew."
+                f"labels; got {type(classifier).__name__}. For other classifiers use the function "
+                "query, which scores the pool anew."
             )
         check_is_fitted(classifier)
         blocks = _blocks(_with_sizes(_in_rows(X_pool, "X_pool")))
@@ -416,15 +420,16 @@ class Pool:
         Parameters
         ----------
         strategy : QueryStrategy
-            That scores each instance on its own, or a :class:`~laplace_al.strategies.Preselection`,
-            whose candidates come here. It sees features, not what they were extracted from.
+            Must score each instance on its own, or be a
+            :class:`~laplace_al.strategies.Preselection`, whose candidates are fetched from the
+            workers. It sees the features, not the original inputs.
         n_instances : int, default=1
             At most the number of instances without a label.
 
         Returns
         -------
         ndarray of shape (n_instances,), dtype int64
-            Distinct positions, best first: those that ``strategy.query`` chooses in memory with
+            Distinct positions, best first: the same as ``strategy.query`` chooses in memory with
             ``classifier_``.
 
         Raises
@@ -432,7 +437,7 @@ class Pool:
         TypeError
             If the strategy compares instances with each other.
         ValueError
-            If so many are not left.
+            If fewer than ``n_instances`` are left.
 
         Examples
         --------
@@ -461,7 +466,7 @@ class Pool:
 
     @all_or_nothing
     def teach(self, indices: ArrayLike, y: ArrayLike) -> Self:
-        """Learn labels of instances, by ``partial_fit``; the predictions of all others follow.
+        """Learn labels of instances by ``partial_fit``, and update the predictions of the pool.
 
         Parameters
         ----------
@@ -477,9 +482,9 @@ class Pool:
         Raises
         ------
         ValueError
-            If a position is not in the pool, is given twice or has a label already, or the
-            classifier refuses the labels. The pool is then as it was. A label that is not among the
-            classes is taken after ``pool.classifier_.add_classes``.
+            If a position is not in the pool, is given twice or already has a label, or the
+            classifier refuses the labels. The pool is then unchanged. To teach a label that is not
+            among the classes, call ``pool.classifier_.add_classes`` first.
 
         Examples
         --------
@@ -498,7 +503,7 @@ class Pool:
         if len(labelled):
             raise ValueError(
                 "indices must be positions without a label; labelled already: "
-                f"{labelled.tolist()}. A label that was learnt cannot be changed: make a pool of a "
+                f"{labelled.tolist()}. A learnt label cannot be changed: make a new pool from a "
                 "classifier that has not learnt it."
             )
         y, _ = check_labels(np.atleast_1d(y), None, len(indices))
@@ -521,12 +526,13 @@ class Pool:
 
     @on_one_state
     def predict_proba(self) -> da.Array:
-        """Probabilities of the classes for all instances, labelled ones too.
+        """Probabilities of the classes for all instances, including labelled ones.
 
         Returns
         -------
         dask Array of shape (n_pool, n_classes)
-            Not computed yet; of the labels so far, whatever is taught before it is.
+            Not computed yet. It reflects the labels up to this call, even if more are taught before
+            it is computed.
 
         Examples
         --------

@@ -35,10 +35,10 @@ __all__ = ["ActiveLearner", "Committee", "ModalStrategy"]
 
 
 class ActiveLearner(models.ActiveLearner):
-    """modAL's ActiveLearner that learns labels by ``partial_fit`` where its estimator has it.
+    """modAL's ActiveLearner that learns labels by ``partial_fit`` if its estimator has it.
 
-    Everything else is as in modAL, and works with scikit-learn >= 1.8 and pandas >= 2 as well,
-    with which modAL's own ``fit`` and ``teach`` fail. Queries take the strategies of modAL and of
+    Everything else is as in modAL. It also works with scikit-learn >= 1.8 and pandas >= 2, where
+    modAL's own ``fit`` and ``teach`` fail. Queries accept the strategies of modAL and of
     :mod:`laplace_al.strategies`.
 
     Parameters
@@ -48,16 +48,16 @@ class ActiveLearner(models.ActiveLearner):
     query_strategy : callable, default=modAL.uncertainty.uncertainty_sampling
         ``query_strategy(learner, X_pool, n_instances=k)``.
     X_training : array-like of shape (n_training, ...), default=None
-        Instances with labels, which the estimator is fitted on at once.
+        Instances with labels, on which the estimator is fitted at once.
     y_training : array-like of shape (n_training,), default=None
         Their labels.
     bootstrap_init : bool, default=False
-        Whether to fit on a bootstrap sample of them.
+        Whether to fit on a bootstrap sample of these.
     on_transformed : bool, default=False
-        Whether modAL's strategies see what a pipeline makes of the instances.
+        Whether modAL's strategies see the instances as transformed by a pipeline.
     random_state : int, RandomState instance or None, default=None
-        Draws bootstrap samples; None takes a seed from NumPy's global state. modAL has no such
-        parameter.
+        Draws bootstrap samples; None takes a seed from NumPy's global state. modAL's own class
+        lacks this parameter.
     **fit_kwargs : dict
         Passed to the first ``fit`` of the estimator.
 
@@ -123,7 +123,7 @@ class ActiveLearner(models.ActiveLearner):
         X : array-like of shape (n_samples, ...)
         y : array-like of shape (n_samples,)
         bootstrap : bool, default=False
-            Whether to fit on a bootstrap sample of them.
+            Whether to fit on a bootstrap sample of the labels.
         **fit_kwargs : dict
             Passed to the estimator's ``fit``.
 
@@ -135,8 +135,8 @@ class ActiveLearner(models.ActiveLearner):
         Raises
         ------
         ValueError
-            If X or y is not valid, or the estimator refuses them. Learner and estimator are then
-            as they were, as they are after any other error.
+            If X or y is not valid, or the estimator refuses them. After this and any other error,
+            learner and estimator are unchanged.
 
         Examples
         --------
@@ -159,31 +159,31 @@ class ActiveLearner(models.ActiveLearner):
         only_new: bool = False,
         **fit_kwargs: Any,
     ) -> None:
-        """Learn labels: by an update of what is known, where the estimator can.
+        """Learn labels by an update, if the estimator supports it, else by a refit.
 
         A fitted estimator with ``partial_fit`` learns the new labels by it. A label that it has
-        never seen opens a class, by ``add_classes`` where the estimator has it and its parameter
-        ``classes`` does not name all of them. In every other case the estimator is fitted anew on
-        all labels so far, as modAL does.
+        never seen opens a class, by ``add_classes``, if the estimator has that method and its
+        parameter ``classes`` is None. In every other case the estimator is refitted on all labels
+        so far, as in modAL.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
         y : array-like of shape (n_samples,)
         bootstrap : bool, default=False
-            Whether to fit anew, on a bootstrap sample of all labels so far; with ``only_new``, to
-            learn a bootstrap sample of the new ones.
+            Whether to refit on a bootstrap sample of all labels so far; with ``only_new``, to
+            learn a bootstrap sample of the new labels.
         only_new : bool, default=False
-            Whether the new labels are all that an estimator which cannot update is fitted on. One
-            that can learns from them alone anyway.
+            Whether an estimator that cannot update is fitted on the new labels alone. An update
+            uses only the new labels in any case.
         **fit_kwargs : dict
             Passed to the estimator's ``partial_fit`` or ``fit``.
 
         Raises
         ------
         ValueError
-            If X or y is not valid, or the estimator refuses them. Learner and estimator are then
-            as they were, as they are after any other error.
+            If X or y is not valid, or the estimator refuses them. After this and any other error,
+            learner and estimator are unchanged.
 
         Examples
         --------
@@ -266,21 +266,21 @@ class ActiveLearner(models.ActiveLearner):
 class Committee(models.Committee):
     """modAL's Committee whose learners learn labels as :class:`ActiveLearner` does.
 
-    Votes and their strategies are modAL's. If one learner refuses a label, none has learnt it.
+    Votes and their strategies are modAL's. If one learner refuses a label, none learns it.
 
     Parameters
     ----------
     learner_list : list of ActiveLearner
     query_strategy : callable, default=modAL.disagreement.vote_entropy_sampling
-        ``query_strategy(committee, X_pool, n_instances=k)``: modAL's, or one of
+        ``query_strategy(committee, X_pool, n_instances=k)``: a strategy of modAL, or one of
         :mod:`laplace_al.strategies` that takes any classifier.
     on_transformed : bool, default=False
-        Whether modAL's strategies see what pipelines make of the instances.
+        Whether modAL's strategies see the instances as transformed by pipelines.
 
     Attributes
     ----------
     classes_ : ndarray of shape (`n_classes_`,)
-        Labels that any learner knows.
+        Labels that at least one learner knows.
     n_classes_ : int
 
     See Also
@@ -329,7 +329,7 @@ class Committee(models.Committee):
         Raises
         ------
         ValueError
-            If a learner refuses them. All are then as they were, as they are after any other error.
+            If a learner refuses X or y. After this and any other error, all learners are unchanged.
 
         Examples
         --------
@@ -357,7 +357,7 @@ class Committee(models.Committee):
         X : array-like of shape (n_samples, ...)
         y : array-like of shape (n_samples,)
         bootstrap : bool, default=False
-            Whether each learner is fitted anew on a bootstrap sample of its own.
+            Whether each learner is refitted on a bootstrap sample of its own.
         only_new : bool, default=False
             Whether estimators that cannot update are fitted on the new labels alone.
         **fit_kwargs : dict
@@ -366,7 +366,7 @@ class Committee(models.Committee):
         Raises
         ------
         ValueError
-            If a learner refuses them. All are then as they were, as they are after any other error.
+            If a learner refuses X or y. After this and any other error, all learners are unchanged.
 
         Examples
         --------
@@ -391,31 +391,31 @@ class Committee(models.Committee):
 class ModalStrategy(QueryStrategy):
     """A query strategy of modAL, for the learners of this package.
 
-    The strategy sees the candidates alone as its pool. Strategies of ``modAL.disagreement`` ask a
-    committee; here its members are weights drawn from the posterior of a
-    :class:`~laplace_al.LaplaceUpdateClassifier`, as in
+    The pool that the strategy sees consists of the candidates only. Strategies of
+    ``modAL.disagreement`` need a committee; here its members are weights drawn from the posterior
+    of a :class:`~laplace_al.LaplaceUpdateClassifier`, as in
     :class:`~laplace_al.strategies.QueryByCommittee`.
 
-    A modAL strategy says which instances it chooses, not how useful each is. So there are no
-    utilities to draw by in :class:`~laplace_al.strategies.PowerSampling`, those that ``query`` can
-    return are 1 for what is chosen and 0 for the rest, and several instances come in whatever order
-    modAL gives them.
+    A modAL strategy returns the instances that it chooses, not how useful each is. It therefore
+    cannot be used in :class:`~laplace_al.strategies.PowerSampling`, which needs utilities. The
+    utilities that ``query`` can return are 1 for chosen instances and 0 for the others, and several
+    instances are in the order in which modAL returns them.
 
     Parameters
     ----------
     query_strategy : callable
         ``query_strategy(learner, X_pool, n_instances=k, **kw_args)``, e.g.
-        ``modAL.batch.uncertainty_batch_sampling``. One without ``n_instances``, e.g. of
-        ``modAL.utils.combination.make_query_strategy``, is held to what is asked for.
+        ``modAL.batch.uncertainty_batch_sampling``. A strategy without ``n_instances``, e.g. of
+        ``modAL.utils.combination.make_query_strategy``, must return as many as are asked for.
     kw_args : dict, default=None
-        Passed to it.
+        Keyword arguments passed to ``query_strategy``.
     n_members : int, default=10
         Size of the committee, at least 2.
     on_transformed : bool, default=False
-        Whether the strategy sees features, those of the feature extractor, in place of instances:
-        for distances and densities.
+        Whether the strategy sees the features of the feature extractor in place of instances, for
+        distances and densities.
     random_state : int, RandomState instance or None, default=None
-        Seeds NumPy's global generator, which modAL draws from, for the time of a query.
+        Seeds NumPy's global generator, from which modAL draws, for the duration of a query.
 
     References
     ----------
@@ -466,7 +466,7 @@ class ModalStrategy(QueryStrategy):
             Always.
         """
         raise TypeError(
-            f"ModalStrategy cannot tell utilities: modAL's {self._name} says which instances it "
+            f"ModalStrategy has no utilities: modAL's {self._name} says which instances it "
             "chooses, not how useful each is. Use a strategy of laplace_al.strategies."
         )
 
@@ -525,7 +525,7 @@ class ModalStrategy(QueryStrategy):
             raise ValueError(
                 f"query_strategy must return {n_instances} distinct positions among "
                 f"{n_candidates} candidates, as many as n_instances; {self._name} returned "
-                f"{chosen!r}. One that takes no n_instances must be made to choose as many."
+                f"{chosen!r}. Set up a strategy that takes no n_instances to choose as many."
             )
         return chosen
 
@@ -557,8 +557,8 @@ class _ModalLearner:
             self.not_fitted = error
             raise
         raise ValueError(
-            "With on_transformed=True a modAL strategy can ask for predictions of the whole pool "
-            f"that it is given alone, of shape {self.X.shape}; got {np.shape(X)}."
+            "With on_transformed=True a modAL strategy can only ask for predictions of the whole "
+            f"pool that it is given, of shape {self.X.shape}; got {np.shape(X)}."
         )
 
     def vote_proba(self, X: Instances) -> NDArray[np.floating]:
@@ -592,8 +592,8 @@ class _ModalLearner:
         if not_fitted is not None:  # which is an AttributeError as well
             raise not_fitted
         raise AttributeError(
-            f"A modAL strategy asked the learner for {name!r}, but ModalStrategy shows predict_"
-            "proba, vote, vote_proba, classes_ and X_training alone. Strategies for regression, "
+            f"A modAL strategy asked the learner for {name!r}, but ModalStrategy offers only "
+            "predict_proba, vote, vote_proba, classes_ and X_training. Strategies for regression, "
             "several labels or Bayesian optimisation need modAL's own learners."
         )
 
@@ -640,7 +640,7 @@ def _stack(name: str, known: Any, new: Any) -> Any:
         return data_vstack((known, new))
     except ValueError as error:
         raise ValueError(
-            f"{name} must have rows like those known, of shape {np.shape(known)[1:]}; got "
+            f"{name} must have rows like those so far, of shape {np.shape(known)[1:]}; got "
             f"{np.shape(new)[1:]}: {error}."
         ) from error
 

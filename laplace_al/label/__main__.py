@@ -39,14 +39,15 @@ _PROGRAM = "python -m laplace_al.label"
 _DESCRIPTION = """\
 Label images or texts on a local page that asks for the most useful label next.
 
-Each label is learnt at once and is in the journal, an SQLite file, before the page goes on. Stop
-by Ctrl-C whenever you like; the same command goes on where you stopped. The page is open to this
-machine only, at an address that nobody can guess."""
+Each label is learnt at once, and is written to the journal, an SQLite file, before the page shows
+the next item. Stop with Ctrl-C at any time; the same command continues where you stopped. Only this
+machine can open the page, at an address that nobody can guess."""
 _EPILOG = """\
-features: what the model sees of an item. Given by --features, made by --embed, or else plain ones,
-which the page names: the pixels of an image at 16 x 16; the words of --text (tf-idf); the numeric
-columns of a CSV file, standardised. All are centred and scaled as a whole. Labels belong to the
-items: you may stop, bring better features and go on with the same journal.
+features: the numbers from which the model learns. They are read from --features, computed by
+--embed, or else plain features, which the page names: the pixels of an image at 16 x 16, the words
+of --text (tf-idf), or the numeric columns of a CSV file, standardised. All are centred and scaled
+as a whole. Labels belong to the items: you may stop and continue with the same journal and better
+features.
 
 examples:
   python -m laplace_al.label photos/ --journal labels.sqlite --classes cat dog
@@ -73,19 +74,20 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "items",
         metavar="IMAGES_OR_CSV",
-        help="folder of images (png, jpg, gif, bmp, webp; with the folders in it), or a CSV or TSV "
-        "file with a line of names",
+        help="folder of images (png, jpg, gif, bmp, webp), subfolders included, or a CSV or "
+        "TSV file whose first line names the columns",
     )
     add("--journal", required=True, metavar="FILE", help="SQLite file of the labels; made if new")
     add("--classes", nargs="+", default=[], metavar="LABEL", help="labels; the page can add more")
-    add("--text", metavar="COLUMN", help="of a CSV file: text that is shown big")
-    add("--image", metavar="COLUMN", help="of a CSV file: paths to images, relative to the file")
+    add("--text", metavar="COLUMN", help="CSV column of the text, shown large")
+    add("--image", metavar="COLUMN", help="CSV column of image paths, relative to the CSV file")
     add(
         "--id",
         metavar="COLUMN",
-        help="of a CSV file: name of the row in the labels, no feature unless --columns has it",
+        help="CSV column that names each row in the exported labels; not used as a feature unless "
+        "listed in --columns",
     )
-    add("--encoding", metavar="NAME", help="of a CSV file: latin-1, utf-16 ... (default: utf-8)")
+    add("--encoding", metavar="NAME", help="of the CSV file: latin-1, utf-16 ... (default: utf-8)")
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
         "--features",
@@ -96,28 +98,35 @@ def make_parser() -> argparse.ArgumentParser:
     source.add_argument(
         "--embed",
         metavar="MODULE:CALLABLE",
-        help="called once with the list of all items: paths of images (pathlib.Path) if there are "
-        "any, else texts (--text), else dicts of the columns; returns an array with a row for each",
+        help="function that is called once with a list of all items and returns an array with a "
+        "row for each; the items are paths of images (pathlib.Path) if there are images, else "
+        "texts (--text), else dicts of the columns",
     )
     source.add_argument(
-        "--columns", nargs="+", metavar="COLUMN", help="of a CSV file: its numeric features"
+        "--columns", nargs="+", metavar="COLUMN", help="numeric CSV columns to use as features"
     )
-    add("--cache", metavar="FILE.npy", help="keeps what --embed returns; delete it to embed anew")
+    add("--cache", metavar="FILE.npy", help="stores the result of --embed; delete it to embed anew")
     add(
         "--strategy",
         choices=sorted(STRATEGIES),
         default="margin",
-        help="what is asked for next (default: margin); those that need a model draw at random "
-        "until two labels are known",
+        help="chooses the next item (default: margin); strategies that need a model choose at "
+        "random until two labels are known",
     )
-    add("--annotator", metavar="NAME", help="who labels, for the record")
-    add("--random-state", type=int, default=0, metavar="SEED", help="of the strategy (default: 0)")
-    add("--port", type=int, default=0, help="of the page (default: any that is free)")
+    add("--annotator", metavar="NAME", help="name of the annotator, stored with each label")
+    add(
+        "--random-state",
+        type=int,
+        default=0,
+        metavar="SEED",
+        help="seed of the strategy (default: 0)",
+    )
+    add("--port", type=int, default=0, help="port of the page (default: any free port)")
     add("--no-browser", action="store_true", help="do not open the page, only print its address")
     add(
         "--export",
         metavar="FILE.csv",
-        help="write the labels of the journal as position, name, label, time, annotator, and end",
+        help="write the labels of the journal (position, name, label, time, annotator) and exit",
     )
     return parser
 
@@ -139,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = make_parser()
     options = parser.parse_args(arguments)
     if options.cache and not options.embed:
-        parser.error("--cache keeps what --embed returns; give --embed, or drop it.")
+        parser.error("--cache stores the result of --embed. Give --embed, or leave --cache out.")
     try:
         items = open_items(
             options.items,
@@ -281,7 +290,7 @@ def serve(server: LabelServer, *, open_browser: bool) -> None:
     print(f"{_n(counts['total'], items.noun)}, {counts['labelled']:,} of them labelled.")
     print(f"Features: {server.session.note}.")
     print(f"The page: {server.url}")
-    print("Ctrl-C stops; what is labelled is kept.", flush=True)
+    print("Ctrl-C stops; the labels are kept.", flush=True)
     if open_browser:  # in a thread, for a browser in the terminal would keep us from serving it
         threading.Thread(target=webbrowser.open, args=[server.url], daemon=True).start()
     for number in (signal.SIGINT, signal.SIGTERM):  # the first is ignored where a shell says so

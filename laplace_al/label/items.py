@@ -322,7 +322,7 @@ def _decoded(path: pathlib.Path, encoding: str | None) -> str:
         line = error.object[: error.start].count(b"\n") + 1
         raise ValueError(
             f"{str(path)!r} is not in {encoding or 'UTF-8'}: byte "
-            f"0x{error.object[error.start]:02x} in line {line}. Say what it is in by --encoding, "
+            f"0x{error.object[error.start]:02x} in line {line}. Give its encoding by --encoding, "
             "such as latin-1 or utf-16, or save it as UTF-8."
         ) from error
 
@@ -361,7 +361,7 @@ def open_items(
         given = [option for option, value in options.items() if value is not None]
         if given:
             raise ValueError(
-                f"{', '.join(given)}: of a CSV file; {str(path)!r} is a folder of images."
+                f"{', '.join(given)}: only for a CSV file; {str(path)!r} is a folder of images."
             )
         return ImageFolder(path)
     if path.suffix.lower() not in (".csv", ".tsv") or not path.is_file():

@@ -109,16 +109,16 @@ class Session:
         self._curve.rebuild(self._labels, self._history)
 
     def state(self) -> dict[str, Any]:
-        """All that the page shows, as JSON has it.
+        """Everything that the page shows, as values for JSON.
 
         Returns
         -------
         dict
             ``item``, the next to be labelled, or None at the end; ``upcoming``, the position of
-            the one that is likely to follow, or None; ``guess``, the most probable labels of the
+            the item that is likely to follow, or None; ``guess``, the most probable labels of the
             item; ``classes`` with their counts; ``counts`` of items; ``accuracy``, ``curve``
-            and ``is_busy``, see :class:`laplace_al.label.curve.Curve`; ``recent``, what was
-            done last; ``note``, ``noun`` and ``total``.
+            and ``is_busy``, see :class:`laplace_al.label.curve.Curve`; ``recent``, the last
+            actions; ``note``, ``noun`` and ``journal``.
         """
         with self._lock:
             labels, history, positions = self._labels, self._history, self._asked
@@ -337,8 +337,8 @@ class Session:
         known = self._labels.label[self._labels.position == position]
         if len(known):
             raise AlreadyLabelledError(
-                f"{self.items.names[position]!r} has the label {known.iloc[0]!r} already, given "
-                "in another window perhaps. Correct it if it is wrong."
+                f"{self.items.names[position]!r} already has the label {known.iloc[0]!r}, perhaps "
+                "given in another window. Correct it if it is wrong."
             )
 
 

@@ -21,15 +21,15 @@ from laplace_al.typing import UpdateRule
 class Posterior(StoredState, ABC):
     """Gaussian over the weights W (D, C) of a last layer.
 
-    W falls into G groups of m columns of N numbers that share a covariance: Sigma_g = R_g R_g^T.
-    A value: every method returns a new posterior and leaves this one as it is.
+    W is divided into G groups of m columns of N numbers. The columns of a group share a covariance,
+    Sigma_g = R_g R_g^T. A posterior is a value: methods return a new one and do not change it.
 
     Parameters
     ----------
     base_mean : Tensor of shape (D, C)
         Posterior mean of W.
     base : Tensor of shape (G, N, N)
-        R: the one truth about the covariance, from which precision and covariance are computed.
+        R, the roots that represent the covariance; precision and covariance are computed from them.
     prior_precision : float
         lambda of the Gaussian prior.
     prior_mean : Tensor of shape (D, C)
@@ -37,7 +37,7 @@ class Posterior(StoredState, ABC):
     """
 
     has_contrasts: ClassVar[bool] = False
-    """Whether :meth:`predictive_variance` is another one than :meth:`variance`."""
+    """Whether :meth:`predictive_variance` differs from :meth:`variance`."""
 
     base_mean: torch.Tensor
     base: torch.Tensor
@@ -100,7 +100,7 @@ class Posterior(StoredState, ABC):
         prior_precision: float,
         prior_mean: torch.Tensor,
     ) -> Self:
-        """Laplace approximation around a mode, from what the data adds to the precision.
+        """Laplace approximation around a mode, from the contribution of the data to the precision.
 
         Parameters
         ----------
@@ -142,12 +142,12 @@ class Posterior(StoredState, ABC):
 
     @property
     def precision(self) -> torch.Tensor:
-        """A_g = Sigma_g^-1, (G, N, N); (N, N) where there is one for all."""
+        """A_g = Sigma_g^-1, (G, N, N); (N, N) if there is only one."""
         return self._squeezed(precision_of_root(self.root))
 
     @property
     def covariance(self) -> torch.Tensor:
-        """Sigma_g = R_g R_g^T, (G, N, N); (N, N) where there is one for all."""
+        """Sigma_g = R_g R_g^T, (G, N, N); (N, N) if there is only one."""
         return self._squeezed(self.root @ self.root.mT)
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
@@ -174,7 +174,7 @@ class Posterior(StoredState, ABC):
         """Variance of the logits, diagonal of Phi Sigma Phi^T: (n,) or (n, C)."""
 
     def predictive_variance(self, features: torch.Tensor) -> torch.Tensor:
-        """Variance of the logits that predictions are made of.
+        """Variance of the logits that predictions use.
 
         Parameters
         ----------
@@ -183,8 +183,8 @@ class Posterior(StoredState, ABC):
         Returns
         -------
         Tensor of shape (n,) or (n, C)
-            :meth:`variance`, but where the structure tells a shift of all logits, which softmax
-            ignores, from other errors.
+            Equal to :meth:`variance`, except for :class:`FullPosterior`: there the part common to
+            all logits, which softmax ignores, is left out.
 
         Examples
         --------
@@ -224,7 +224,7 @@ class Posterior(StoredState, ABC):
         weights: torch.Tensor,
         update: UpdateRule,
     ) -> Self:
-        """Posterior after labelled instances, each learnt after the one before it.
+        """Posterior after learning labelled instances one after the other.
 
         Parameters
         ----------
@@ -244,14 +244,14 @@ class Posterior(StoredState, ABC):
     def effects(
         self, features: torch.Tensor, coefficients: Any, curvature: Any
     ) -> Sequence[Effect]:
-        """What learning an instance does to the logits and variances of others.
+        """The effects of learning an instance on the logits and variances of others.
 
         Parameters
         ----------
         features : Tensor of shape (1, D)
-            Of the instance, not learnt yet.
+            Features of the instance, which is not learnt yet.
         coefficients, curvature : ndarray or Tensor
-            a and h that the update rule gave for it.
+            a and h of the update rule for this instance.
 
         Returns
         -------
@@ -266,7 +266,7 @@ class Posterior(StoredState, ABC):
         ----------
         n_samples : int
         generator : torch.Generator
-            On the CPU, so that a seed gives the same weights on every device.
+            Generator on the CPU, so that a seed gives the same weights on every device.
 
         Returns
         -------
@@ -321,16 +321,16 @@ class Posterior(StoredState, ABC):
         return self._moved(mean, self.root)
 
     def merge(self, other: Self, since: Self | None = None) -> Self:
-        """Posterior of the data of both, learnt apart from the same prior.
+        """Posterior of the data of two posteriors that were learnt separately from the same prior.
 
-        Precisions and their products with the means add up; what both began with counts once.
+        The precisions and their products with the means add up; their common part counts once.
 
         Parameters
         ----------
         other : Posterior
-            Of the same structure, shape and prior.
+            Posterior of the same structure, shape and prior.
         since : Posterior, default=None
-            From which both went on to learn apart. None: from the prior.
+            Posterior from which both started to learn separately. None: the prior.
 
         Returns
         -------
@@ -371,12 +371,12 @@ class Posterior(StoredState, ABC):
         )
 
     def forget(self, share: float) -> Self:
-        """Posterior to which all data so far counts only a share; the prior counts in full.
+        """Posterior with the weight of all data so far multiplied by a share, but not the prior's.
 
         Parameters
         ----------
         share : float
-            In [0, 1]; 1 forgets nothing, 0 everything.
+            Factor in [0, 1]; 1 forgets nothing, 0 everything.
 
         Returns
         -------
@@ -394,12 +394,13 @@ class Posterior(StoredState, ABC):
     def with_outputs(self, positions: torch.Tensor, n_outputs: int) -> Self:
         """The same posterior among more outputs, which start with mean 0.
 
-        Their covariance is that of the prior, or with a shared one that of the others.
+        The covariance of the new outputs is that of the prior. If the covariance is shared, it is
+        that of the other outputs.
 
         Parameters
         ----------
         positions : Tensor of shape (C,)
-            Where the outputs so far go.
+            Positions of the present outputs among the new ones.
         n_outputs : int
 
         Returns
@@ -421,7 +422,7 @@ class Posterior(StoredState, ABC):
         )
 
     def as_two_outputs(self) -> Self:
-        """The softmax with two outputs that predicts what this one logit predicts.
+        """The softmax posterior with two outputs that predicts the same as this single logit.
 
         Returns
         -------

@@ -140,7 +140,7 @@ class FullPosterior(Posterior):
         return _square_norms(features, self.base.reshape(*self.mean.shape, -1))
 
     def predictive_variance(self, features: torch.Tensor) -> torch.Tensor:
-        """Variance of each logit less the mean of all, see :meth:`Posterior.predictive_variance`.
+        """Variance of each logit minus their mean, see :meth:`Posterior.predictive_variance`.
 
         Parameters
         ----------

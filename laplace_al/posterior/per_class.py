@@ -62,10 +62,10 @@ class Pending(NamedTuple):
 class PerClassPosterior(GroupedPosterior):
     """Gaussian over W (D, C) with independent columns.
 
-    Column k has the precision A_k = lambda I + sum h_k phi phi^T. Memory: C D^2
-    numbers, and up to 64 C D more: an update reads the roots of all classes once, and works what
-    it learnt into roots and mean when these are asked for, or after 64 labels. The block diagonal
-    of the full posterior.
+    Column k has the precision A_k = lambda I + sum h_k phi phi^T: the block diagonal of the full
+    posterior. Memory: C D^2 numbers, and up to 64 C D more. An update reads the roots of all
+    classes once; its result is kept apart and applied to roots and mean when these are needed, or
+    after 64 labels.
 
     See Also
     --------
@@ -141,11 +141,11 @@ class PerClassPosterior(GroupedPosterior):
         return variance
 
     def sample(self, n_samples: int, generator: torch.Generator) -> torch.Tensor:
-        """Weights drawn from the posterior, given that those of the classes add up to the mean's.
+        """Weights drawn from the posterior, given that their deviations add up to 0 over classes.
 
-        Softmax ignores what all logits have in common, and precisions of the classes apart
-        count it as unknown: a class that nothing is known of would take all others along. Given
-        that the deviations d_k add up to 0, they are d_k - Sigma_k (sum Sigma)^-1 sum d.
+        Softmax ignores the part common to all logits, but separate precisions of the classes treat
+        it as unknown: a class without data would shift all others. Conditioned on a sum of 0, the
+        deviations d_k from the mean become d_k - Sigma_k (sum Sigma)^-1 sum d.
 
         Parameters
         ----------

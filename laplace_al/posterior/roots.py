@@ -161,8 +161,7 @@ def _factor_of_rows(
     n_dimensions: int,
     like: torch.Tensor,
 ) -> torch.Tensor:
-    identity = torch.eye(n_dimensions, dtype=like.dtype, device=like.device)
-    precision = prior_precision * identity
+    precision = prior_precision * torch.eye(n_dimensions, dtype=like.dtype, device=like.device)
     for block in rows():
         precision.addmm_(block.T, block)
     if not torch.isfinite(precision).all():
@@ -170,12 +169,46 @@ def _factor_of_rows(
             "X is too large: products of the features overflow. Scale the features, e.g. with "
             "StandardScaler."
         )
-    factor, failed = torch.linalg.cholesky_ex(precision)
+    return accurate_factor(precision, rows, prior_precision)
+
+
+def accurate_factor(
+    total: torch.Tensor, rows: Callable[[], Iterable[torch.Tensor]], prior_precision: float
+) -> torch.Tensor:
+    """Triangular factor L of lambda I + sum E^T E = L L^T, which is known already.
+
+    By Cholesky, and by orthogonal triangularisation of the rows where that has few digits left.
+
+    Parameters
+    ----------
+    total : Tensor of shape (N, N)
+    rows : callable
+        ``rows()`` iterates over tensors E of shape (., N).
+    prior_precision : float
+        lambda > 0.
+
+    Returns
+    -------
+    Tensor of shape (N, N)
+        Lower triangular; a diagonal may be negative.
+
+    Warns
+    -----
+    LinAlgWarning
+        If the rows have too few digits, too.
+
+    Examples
+    --------
+    >>> one = torch.ones(1, 1)
+    >>> accurate_factor(4 * one, lambda: [3**0.5 * one], 1.0)
+    tensor([[2.]])
+    """
+    factor, failed = torch.linalg.cholesky_ex(total)
     pivots = factor.diagonal()
     epsilon = torch.finfo(pivots.dtype).eps
     # the sum holds squares: at this share of the largest pivot half of the digits are lost
     if failed or not pivots.min() > epsilon**0.25 * pivots.max():
-        upper = prior_precision**0.5 * identity
+        upper = prior_precision**0.5 * torch.eye(len(total), dtype=total.dtype, device=total.device)
         for block in rows():
             upper = torch.linalg.qr(torch.cat([upper, block]), mode="r").R
         factor = upper.T
@@ -226,8 +259,8 @@ def root_of_precision(precision: torch.Tensor) -> torch.Tensor:
 
 def _warn_of_a_lost_prior(where: str) -> None:
     warnings.warn(
-        f"prior_precision is lost beside the features {where}: what is uncertain where there are "
-        "no data is off. Scale the features, e.g. with StandardScaler, or raise prior_precision.",
+        f"prior_precision is lost beside the features {where}: the uncertainty where there are no "
+        "data is wrong. Scale the features, e.g. with StandardScaler, or raise prior_precision.",
         LinAlgWarning,
         stacklevel=3,
     )

@@ -10,16 +10,16 @@ from laplace_al.typing import Choice
 
 
 class BADGE(QueryStrategy):
-    """Choose instances whose gradients, for the label that is predicted, are large and differ.
+    """Choose instances whose gradients for the predicted label are large and diverse.
 
     The gradient of the loss in the last layer's weights is ``g = (p - e) φᵀ`` with ``e`` the
     indicator of the most probable class. Centres are chosen as k-means++ does: first the largest
     ``|g|``, then each instance with probability proportional to its squared distance to the
-    nearest centre. Where no distance is left, the rest is chosen at random.
+    nearest centre. Once all distances are 0, the rest is chosen at random.
 
     The utility is ``|g|² = |p - e|² |φ|²``. Gradients are never built: with ``a = p - e`` and a
     centre c, ``|g_i - g_c|² = |a_i|² |φ_i - φ_c|² + |a_i - a_c|² |φ_c|²
-    + 2 a_i·(a_i - a_c) (φ_i - φ_c)·φ_c``, which is exactly 0 for equal instances. It takes n C
+    + 2 a_i·(a_i - a_c) (φ_i - φ_c)·φ_c``, which is exactly 0 for equal instances. This takes n C
     numbers and, for each choice, one pass over the features. Needs a learner with
     ``predict_proba``; φ are its features without the intercept's constant, or X itself.
 
@@ -30,8 +30,8 @@ class BADGE(QueryStrategy):
 
     Notes
     -----
-    The authors' code draws like this; scikit-activeml's ``Badge`` takes the origin for one more
-    centre, and so has smaller distances for small gradients.
+    The authors' code draws in the same way; scikit-activeml's ``Badge`` counts the origin as a
+    further centre, which gives small gradients smaller distances.
 
     References
     ----------

@@ -21,24 +21,25 @@ from laplace_al.typing import Choice, Projection, RandomState
 class BAIT(QueryStrategy):
     """Choose the batch that minimises ``tr(A⁻¹ F)``, in the spirit of optimal design.
 
-    ``F = Σ_pool h φφᵀ`` is the Fisher information of the pool and ``A = λI + Σ h φφᵀ`` that of the
-    labelled and the chosen instances with the precision λ of the prior: the trace is the
-    variance that is left of the pool's logits, weighted by h. Instances are added greedily, more
-    than are asked for; then those are dropped, one by one, without which the trace grows least.
+    ``F = Σ_pool h φφᵀ`` is the Fisher information of the pool, and ``A = λI + Σ h φφᵀ`` that of the
+    labelled and chosen instances, with the prior precision λ. The trace is the remaining variance
+    of the pool's logits, weighted by h. Instances are added greedily, more than are asked for; then
+    the instances whose removal increases the trace least are dropped, one by one.
 
     ``h = Σ_k p_k (1 - p_k)`` with p at the posterior mean. For two classes, which have one logit,
     ``h = p (1 - p)`` and the information is exact. For more classes it is an approximation: one
-    block (D, D) stands for all classes, where the paper's matrix has (C D)² numbers and couples
-    them. Adding an instance lessens the trace by ``h φᵀA⁻¹FA⁻¹φ / (1 + h φᵀA⁻¹φ)``, which is
-    the utility; one pass over the features per choice keeps both forms up to date.
+    block (D, D) stands for all classes, while the paper's matrix has (C D)² numbers and couples
+    them. Adding an instance reduces the trace by ``h φᵀA⁻¹FA⁻¹φ / (1 + h φᵀA⁻¹φ)``, which is
+    the utility; one pass over the features per choice updates both quadratic forms.
 
-    Needs a LaplaceUpdateClassifier. A learner that does not know its labelled instances, unlike
-    an ActiveLearner, is one that has none.
+    Needs a LaplaceUpdateClassifier. Labelled instances are taken from an ActiveLearner (ours or
+    modAL's); for any other learner there are none.
 
     Parameters
     ----------
     oversample : float, default=2
-        How many times the size of the batch are added before the rest is dropped; 1: none is.
+        Number of instances added before any is dropped, as a multiple of the batch size. 1: none
+        is dropped.
     random_state : int, RandomState instance or None, default=None
         Breaks ties.
 
@@ -68,7 +69,7 @@ class BAIT(QueryStrategy):
         self.oversample = oversample
 
     def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.float64]:
-        """How much each instance alone would lessen the trace, (n_pool,)."""
+        """How much each instance alone would reduce the trace, (n_pool,)."""
         return self._design(view)[1].gains()
 
     def choose(

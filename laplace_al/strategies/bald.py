@@ -31,8 +31,8 @@ class BALD(QueryStrategy):
 
     See Also
     --------
-    laplace_al.strategies.batch_bald.BatchBALD : Counts what instances of a batch have in common
-        once.
+    laplace_al.strategies.batch_bald.BatchBALD : Counts information that the instances of a batch
+        share only once.
 
     References
     ----------

@@ -21,18 +21,18 @@ from laplace_al.typing import Choice, Inputs, Instances, RandomState
 class QueryStrategy(ABC, BaseEstimator):
     """Base of the strategies that choose which instances of a pool to label.
 
-    A subclass says how useful each instance is, in ``utilities(view, rng)``, and one whose choices
-    depend on each other overrides ``choose(view, n_instances, candidates, rng)`` as well. Where the
-    utility of an instance depends on no other of the pool, and draws nothing from ``rng``,
-    ``is_pointwise`` may be set to True: the pool may then come in blocks. If ``utilities`` takes no
-    more from the view than its length, features, probabilities and variances, ``reads_posterior``
-    may be False: the posterior is then not sent to the workers of a cluster.
-    A strategy holds parameters only; it changes neither the learner nor the pool.
+    A subclass computes how useful each instance is in ``utilities(view, rng)``. If its choices
+    depend on each other, it also overrides ``choose(view, n_instances, candidates, rng)``. It may
+    set ``is_pointwise`` to True if the utility of an instance depends on no other instance of the
+    pool and draws nothing from ``rng``: the pool may then come in blocks. It may set
+    ``reads_posterior`` to False if ``utilities`` uses only the length, features, probabilities and
+    variances of the view: the posterior is then not sent to the workers of a cluster.
+    A strategy holds only parameters; it changes neither the learner nor the pool.
 
     Parameters
     ----------
     random_state : int, RandomState instance or None, default=None
-        Breaks ties. An int gives the same answer to the same question every time.
+        Breaks ties. With an int, the same query always returns the same instances.
 
     Examples
     --------
@@ -90,12 +90,12 @@ class QueryStrategy(ABC, BaseEstimator):
         Parameters
         ----------
         learner : ActiveLearner, classifier, or modAL's ActiveLearner or Committee
-            What the strategies see of the model; most need its ``predict_proba``.
+            The model to choose instances for; most strategies need its ``predict_proba``.
         X_pool : array-like of shape (n_pool, ...), or blocks of it
             Unlabelled instances. Strategies that score each instance on its own read a pool that
             is larger than memory block by block: a memory map (``numpy.load(..., mmap_mode="r")``),
             an iterator of blocks of rows, a ``torch.utils.data.DataLoader`` or a Dask array. They
-            choose what they would choose in memory. For the others there is
+            make the same choices as in memory. Wrap other strategies in
             :class:`~laplace_al.strategies.Preselection`.
         n_instances : int, default=1
             How many to choose, at most the number of candidates.
@@ -109,8 +109,8 @@ class QueryStrategy(ABC, BaseEstimator):
         positions : ndarray of shape (n_instances,), dtype int64
             Distinct positions in ``X_pool``, best first.
         utilities : ndarray of shape (n_pool,)
-            Only if ``return_utilities``: larger is better, and -inf for what is no candidate.
-            Where choices depend on each other, those before the first choice.
+            Only if ``return_utilities``: larger is better, -inf for instances that are not
+            candidates. If choices depend on each other, the utilities before the first choice.
 
         Raises
         ------
@@ -149,8 +149,8 @@ class QueryStrategy(ABC, BaseEstimator):
         Returns
         -------
         ndarray of shape (n_instances,), or (positions, utilities)
-            What the version of modAL that the learner is of unpacks: positions and the
-            utilities of those positions if its ``query`` has ``return_metrics``.
+            The form that the learner's version of modAL expects: positions and their utilities
+            if its ``query`` has ``return_metrics``, else only positions.
         """
         positions, utilities = self.query(learner, X_pool, n_instances, return_utilities=True)
         query = getattr(type(learner), "query", None)
@@ -165,7 +165,7 @@ class QueryStrategy(ABC, BaseEstimator):
         candidates: NDArray[np.bool_],
         rng: np.random.RandomState,
     ) -> Choice:
-        """Choose from what is seen of a pool: the candidates of the largest utilities.
+        """Choose from the view of a pool: by default the candidates with the largest utilities.
 
         Parameters
         ----------
@@ -202,18 +202,18 @@ class QueryStrategy(ABC, BaseEstimator):
         start: int = 0,
         rows: Any = None,
     ) -> Leaders:
-        """Candidates that come first in a pool or a block of it.
+        """The highest-ranked candidates of a pool or of a block of it.
 
         Parameters
         ----------
         utilities : ndarray of shape (n,)
         candidates : ndarray of bool of shape (n,)
         limit : int
-            How many at most.
+            Maximum number of leaders.
         seed : int
-            Of the order of ties.
+            Seed of the order of ties.
         start : int, default=0
-            Position of the first in the pool.
+            Position of the first instance in the pool.
         rows : array-like of shape (n, ...), default=None
             Inputs, if those of the leaders are to be kept.
 
@@ -238,7 +238,7 @@ class QueryStrategy(ABC, BaseEstimator):
     def priorities(
         self, utilities: NDArray[np.float64], noise: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """What instances are ranked by, two arrays (n,): the second where the first is equal.
+        """Two arrays (n,) that rank instances: by the first, and where it is equal by the second.
 
         Parameters
         ----------
@@ -254,7 +254,7 @@ class QueryStrategy(ABC, BaseEstimator):
         return utilities, noise
 
     def shortlist(self, n_instances: int) -> tuple["QueryStrategy", int, bool]:
-        """What a pass over a pool in blocks must find.
+        """What a pass over a pool in blocks has to find.
 
         Parameters
         ----------
@@ -263,9 +263,9 @@ class QueryStrategy(ABC, BaseEstimator):
         Returns
         -------
         strategy : QueryStrategy
-            That ranks the instances.
+            Strategy that ranks the instances.
         limit : int
-            How many of the first to find.
+            How many of the highest-ranked instances to find.
         with_rows : bool
             Whether to keep their inputs.
 
@@ -296,12 +296,12 @@ class QueryStrategy(ABC, BaseEstimator):
         n_instances: int,
         rng: np.random.RandomState,
     ) -> tuple[NDArray[np.int64], NDArray[np.float64] | None]:
-        """Choose from what a pass over a pool in blocks has found.
+        """Choose from the leaders that a pass over a pool in blocks has found.
 
         Parameters
         ----------
         view_of : callable
-            From the rows of leaders to the learner's view of them.
+            Maps the rows of leaders to the learner's view of them.
         leaders : Leaders
             As :meth:`shortlist` asked for.
         n_instances : int
@@ -311,14 +311,14 @@ class QueryStrategy(ABC, BaseEstimator):
         -------
         positions : ndarray of shape (n_instances,)
         utilities : ndarray of shape (n_leaders,) or None
-            Of the leaders, where they are not those that the pass has found.
+            Utilities of the leaders, if they differ from those found in the pass.
         """
         return leaders.positions, None
 
     def candidate_utilities(
         self, view: PoolView, candidates: NDArray[np.bool_], rng: np.random.RandomState
     ) -> NDArray[np.float64]:
-        """Utilities of the pool, checked: -inf for what is no candidate.
+        """Checked utilities of the pool, -inf for instances that are not candidates.
 
         Parameters
         ----------
@@ -368,7 +368,7 @@ class QueryStrategy(ABC, BaseEstimator):
 class ProbabilityStrategy(QueryStrategy):
     """Base of the strategies whose utility is a function of ``predict_proba`` alone.
 
-    A subclass names its function of :mod:`laplace_al.scores` as ``score``. Works with
+    A subclass sets ``score`` to a function of :mod:`laplace_al.scores`. Works with
     any classifier that predicts probabilities.
 
     Parameters

@@ -17,16 +17,16 @@ from laplace_al.typing import Choice, RandomState
 class BatchBALD(QueryStrategy):
     """Choose a batch whose labels together tell most about the weights.
 
-    Greedy in the mutual information of all labels of the batch and the weights. By the chain rule
-    an instance adds
+    Greedily maximises the mutual information of all labels of the batch and the weights. By the
+    chain rule an instance adds
 
         I(y; w | Y) = sum_c p(c) H(sum_s w_cs p_s(y)) - mean_s H(p_s(y))
 
-    to it, over the label configurations c of those already chosen and the weights s drawn from
-    the posterior, with w_cs the probability of s given c. Redundant instances add little,
-    which :class:`~laplace_al.strategies.bald.BALD` does not see. All configurations are enumerated
-    while they are few, else some are drawn from their joint probabilities.
-    The first utilities are those of BALD.
+    to it. Here c are the label configurations of the instances already chosen, s the weights drawn
+    from the posterior, and w_cs is the probability of s given c. Redundant instances add little,
+    which :class:`~laplace_al.strategies.bald.BALD` does not take into account. All configurations
+    are enumerated while they are few, else some are drawn from their joint probabilities.
+    The utilities before the first choice are those of BALD.
     Needs the posterior of a :class:`~laplace_al.LaplaceUpdateClassifier`, whose ``random_state``
     seeds the drawn weights.
 
@@ -35,8 +35,8 @@ class BatchBALD(QueryStrategy):
     n_samples : int, default=100
         Number of drawn weights S.
     max_configurations : int, default=10_000
-        Up to so many label configurations are enumerated; beyond, so many are drawn. An instance
-        more costs so many times S times n_pool times n_classes multiplications.
+        Up to this number M, all label configurations are enumerated; beyond it, M of them are
+        drawn. Each further instance then costs M S n_pool n_classes multiplications.
     random_state : int, RandomState instance or None, default=None
         Draws configurations and breaks ties.
 

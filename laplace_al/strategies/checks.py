@@ -35,7 +35,7 @@ def check_candidates(candidates: ArrayLike | None, n_pool: int) -> NDArray[np.bo
     if candidates.dtype != bool or candidates.shape != (n_pool,):
         raise ValueError(
             f"candidates must be a mask of {n_pool} booleans, one for each row of X_pool; got "
-            f"{candidates.dtype} of shape {candidates.shape}. Positions p become one by "
+            f"{candidates.dtype} of shape {candidates.shape}. Convert positions p to a mask with "
             "numpy.isin(numpy.arange(n_pool), p)."
         )
     return candidates

@@ -11,15 +11,15 @@ from laplace_al.typing import Choice
 
 
 class CoreSet(QueryStrategy):
-    """Choose, again and again, the instance that is farthest from all that are labelled or chosen.
+    """Choose, repeatedly, the instance that is farthest from all labelled and chosen instances.
 
-    The greedy solution of the k-center problem: the largest distance of the pool to its nearest
-    labelled instance is at most twice what any batch of that size could reach.
+    This is the greedy solution of the k-center problem: the largest distance from an instance of
+    the pool to its nearest labelled one is at most twice that of the best batch of the same size.
 
     The utility is the Euclidean distance to the nearest labelled instance in the space of the
-    features, ``min_j |φ_i - φ_j|``. Where nothing is labelled it is 0 and the first instance is
-    chosen at random, as in the authors' code. Needs a learner that knows its labelled instances,
-    as an ActiveLearner does; any other is one that has none.
+    features, ``min_j |φ_i - φ_j|``. If nothing is labelled, it is 0 and the first instance is
+    chosen at random, as in the authors' code. Labelled instances are taken from an ActiveLearner
+    (ours or modAL's); for any other learner there are none.
 
     Parameters
     ----------

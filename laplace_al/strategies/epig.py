@@ -20,16 +20,16 @@ class EPIG(QueryStrategy):
     ``mean_j H(y) + H(y_j) - H(y, y_j)`` over the targets j, in nats, with joint
     probabilities ``mean_s p_s(y) p_s(y_j)`` over weights s drawn from the posterior, see
     :func:`laplace_al.scores.expected_information_gain_of_predictions`.
-    :class:`~laplace_al.strategies.bald.BALD` asks for whatever tells about the weights, be it about
-    a corner of the inputs that nobody will ask about.
+    In contrast, :class:`~laplace_al.strategies.bald.BALD` chooses whatever tells most about the
+    weights, even if it matters only for inputs that will never be predicted.
     Needs the posterior of a :class:`~laplace_al.LaplaceUpdateClassifier`, whose ``random_state``
     seeds the drawn weights.
 
     Parameters
     ----------
     X_target : array-like of shape (n_targets, ...)
-        Inputs as the learner takes them, of which it is to predict the labels well; some hundred
-        drawn from where it will be used.
+        Inputs, in the form that the learner takes, whose labels it should predict well: some
+        hundred, drawn from the distribution on which it will be used.
     n_samples : int, default=100
         Number of drawn weights.
     random_state : int, RandomState instance or None, default=None

@@ -21,27 +21,28 @@ _Loss: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 class ExpectedErrorReduction(QueryStrategy):
     """Choose the instances whose label is expected to leave the least error.
 
-    The utility of a candidate i is ``-sum_k p_ik mean_m L(p_m^ik)``, where p^ik are the
-    predictions of the evaluation points m once the classifier has learnt label k of i: its own
-    update of mean and covariance, under the calibration as it is. With its coefficients a_ik,
-    curvature h_ik and c_im = phi_i^T Sigma phi_m, the logits and variances are then
+    The utility of a candidate i is ``-sum_k p_ik mean_m L(p_m^ik)``, where p_m^ik is the
+    prediction for evaluation point m once the classifier has learnt label k of i: by its own
+    update of mean and covariance, with the calibration unchanged. With the coefficients a_ik and
+    the curvature h_ik of that update and c_im = phi_i^T Sigma phi_m, the logits and variances are
 
         Z_m + c_im a_ik^T   and   v_m - h_ik / (1 + h_ik v_i) c_im^2
 
-    so that a matrix product takes the place of refits. L is the entropy ``"log_loss"``,
-    what the classifier expects its log loss to be, or ``"zero_one"``, 1 - max_k p_k.
+    so that a matrix product replaces refits. L is either ``"log_loss"``, the entropy, which is
+    the log loss that the classifier expects, or ``"zero_one"``, 1 - max_k p_k.
     Needs the posterior of a :class:`~laplace_al.LaplaceUpdateClassifier` with covariance
     ``"shared"`` or ``"per_class"``.
 
     Parameters
     ----------
     X_eval : array-like of shape (n_eval, ...), default=None
-        Unlabelled inputs as the learner takes them, where it is to predict well. None: the pool.
+        Evaluation points: unlabelled inputs, in the form that the learner takes, on which it should
+        predict well. None: the pool.
     loss : {"log_loss", "zero_one"}, default="log_loss"
     max_candidates : int, default=None
-        Score so many candidates, drawn at random; all others get the worst utility there is, that
-        of uniform predictions. None: all. The cost grows with the product of candidates, classes,
-        evaluation points and classes again.
+        Number of candidates to score, drawn at random; all others get the worst possible utility,
+        that of uniform predictions. None: all. The cost grows with the product of the numbers of
+        candidates and evaluation points and the squared number of classes.
     random_state : int, RandomState instance or None, default=None
         Draws candidates and breaks ties.
 
@@ -97,7 +98,7 @@ class ExpectedErrorReduction(QueryStrategy):
         state = view.posterior_state(self)
         if not hasattr(state.update, "at_once"):
             raise TypeError(
-                "ExpectedErrorReduction needs logits that do not covary; got a classifier with "
+                "ExpectedErrorReduction needs uncorrelated logits; got a classifier with "
                 "covariance='full'. Use covariance='shared' or 'per_class'."
             )
         points = state if self.X_eval is None else view.state_of(self.X_eval)

@@ -23,28 +23,29 @@ _NUMBERS_AT_ONCE = 2**23
 class LookAhead(QueryStrategy):
     """Try many batches with their true labels, and choose the one that leaves the lowest loss.
 
-    It cheats by design: it knows the labels of the pool and of an evaluation set, so it is no
-    strategy for an annotator but the paper's upper baseline for those that are. A third each of the
-    batches is drawn at random, from as many clusters of the features as a batch has instances, and
-    from the least certain instances. The updates of all batches run together: with the kernel K =
-    Phi Sigma Phi^T of a batch, W + Sigma Phi^T alpha and Sigma - Sigma Phi^T G Phi Sigma are
-    known by alpha (b, C) and G (b, b), and label t adds g = e_t - G K e_t along alpha <- alpha + g
-    a^T and G <- G + h / (1 + h v) g g^T.
+    It cheats by design: it knows the labels of the pool and of an evaluation set. It is therefore
+    of no use with an annotator; the paper uses it as an upper baseline for strategies that are. One
+    third of the batches is drawn at random, one third takes an instance from each of as many
+    clusters of the features as a batch has instances, and one third is drawn from the least certain
+    instances. The updates of all batches run together. With the kernel K = Phi Sigma Phi^T of a
+    batch, alpha (b, C) and G (b, b) determine the new mean W + Sigma Phi^T alpha and covariance
+    Sigma - Sigma Phi^T G Phi Sigma. With g = e_t - G K e_t, label t changes them by
+    alpha <- alpha + g a^T and G <- G + h / (1 + h v) g g^T.
 
     Needs a LaplaceUpdateClassifier with ``covariance="shared"`` or ``"per_class"``.
 
     Parameters
     ----------
     X_eval : array-like of shape (n_eval, ...)
-        Inputs that the loss is measured on.
+        Inputs on which the loss is measured.
     y_eval : array-like of shape (n_eval,)
         Their labels.
     y_pool : array-like of shape (n_pool,)
         The labels of the pool.
     n_batches : int, default=100
-        How many batches are tried.
+        Number of batches to try.
     loss : {"log_loss", "zero_one"}, default="log_loss"
-        Mean over the evaluation set, after the update.
+        Loss to average over the evaluation set after the update.
     random_state : int, RandomState instance or None, default=None
         Draws the batches and breaks ties.
 
@@ -103,8 +104,8 @@ class LookAhead(QueryStrategy):
     ) -> Choice:
         """See :meth:`QueryStrategy.choose`.
 
-        The utility of an instance is minus the lowest loss of the batches that it is in, and
-        -inf if it is in none.
+        The utility of an instance is minus the lowest loss of the batches that contain it, and
+        -inf if none does.
         """
         view.posterior_state(self)
         batches = self._batches(view, n_instances, candidates, rng)

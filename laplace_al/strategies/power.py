@@ -15,20 +15,21 @@ from laplace_al.typing import RandomState
 class PowerSampling(QueryStrategy):
     """Draw a batch without replacement, with odds that are a power of another strategy's utility.
 
-    The instances of the largest ``exponent log u_i + g_i`` are chosen, with standard Gumbel noise
+    The instances with the largest ``exponent log u_i + g_i`` are chosen, with standard Gumbel noise
     g: each is drawn from those left with probability u_i^exponent / sum_j u_j^exponent.
-    A batch of the most useful instances is a batch of much the same; a random one is not, at no
-    cost. Utilities must be positive to be drawn by, as entropies, margins and information are;
-    instances of none or a negative one come last, in random order.
+    The most useful instances are often near-duplicates; drawing at random avoids that at no extra
+    cost. Only positive utilities, such as entropies, margins and information, give such odds;
+    instances with a utility of 0 or less come last, in random order.
 
     Parameters
     ----------
     strategy : QueryStrategy
-        Says how useful each instance is on its own.
+        Computes the utility of each instance on its own.
     exponent : float, default=1.0
-        0 draws uniformly among what is useful at all; the larger, the closer to the strategy.
+        0 draws uniformly among instances of positive utility; the larger, the closer the choice is
+        to that of the strategy.
     random_state : int, RandomState instance or None, default=None
-        Draws the noise. The strategy's own is not used.
+        Draws the noise. The ``random_state`` of the strategy is not used.
 
     References
     ----------
@@ -70,7 +71,7 @@ class PowerSampling(QueryStrategy):
         return self.strategy.reads_posterior
 
     def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.floating]:
-        """Those of the strategy, (n_pool,)."""
+        """Utilities of the strategy, (n_pool,)."""
         return self.strategy.utilities(view, rng)
 
     def candidate_utilities(

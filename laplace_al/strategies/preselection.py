@@ -20,22 +20,22 @@ class Preselection(QueryStrategy):
     """Choose among the instances of a large pool that another strategy ranks first.
 
     Strategies that compare instances with each other, for diversity or one after the other, need
-    the pool in memory, and their cost grows with it. Here a strategy that scores each instance on
-    its own goes through the pool once, in blocks if need be, and keeps the first ``n_candidates``.
-    The wrapped strategy chooses among these as if they were the pool.
+    the pool in memory, and their cost grows with its size. Here, a strategy that scores each
+    instance on its own passes over the pool once, in blocks if necessary, and keeps the best
+    ``n_candidates``. The wrapped strategy chooses among these as if they were the pool.
 
     Parameters
     ----------
     strategy : QueryStrategy
         Chooses among the candidates. Its own ``random_state`` is not used.
     by : QueryStrategy, default=None
-        Ranks the pool, each instance on its own. None is :class:`RandomSampling`, whose candidates
-        are like the pool. With uncertainty, what the wrapped strategy sees is the uncertain part.
-        Its own ``random_state`` is not used.
+        Ranks the pool; it must score each instance on its own. None: :class:`RandomSampling`, whose
+        candidates are representative of the pool. With an uncertainty strategy, the wrapped
+        strategy sees only the most uncertain instances. Its own ``random_state`` is not used.
     n_candidates : int, default=10000
-        How many instances to keep; at least as many as are asked for are.
+        How many instances to keep; raised to ``n_instances`` if that is larger.
     random_state : int, RandomState instance or None, default=None
-        Of both strategies.
+        Seeds both strategies.
 
     Notes
     -----
@@ -76,7 +76,7 @@ class Preselection(QueryStrategy):
         self.n_candidates = n_candidates
 
     def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.floating]:
-        """Those of the wrapped strategy if all instances were candidates, (n_pool,)."""
+        """Utilities of the wrapped strategy if all instances were candidates, (n_pool,)."""
         return self.strategy.utilities(view, rng)
 
     def choose(

@@ -16,32 +16,33 @@ from laplace_al.typing import Choice, RandomState
 
 
 class ProbCover(QueryStrategy):
-    """Choose, again and again, the instance whose ball holds most that no other ball covers.
+    """Choose, repeatedly, the instance whose ball contains the most uncovered instances.
 
     An instance is covered if its features are within ``radius`` of those of a labelled or chosen
-    instance. Greedy choices cover at least 1 - 1/e of what the best batch would. Once all is
-    covered the rest is chosen at random.
+    instance. Greedy choices cover at least 1 - 1/e of what the best batch would cover. Once all
+    instances are covered, the rest is chosen at random.
 
     The utility is the number of instances of the pool that a label would newly cover,
     ``Σ_j [|φ_i - φ_j| <= radius] [j is not covered]``. Memory is at most that of a few copies of
-    the features: pairs within the radius are kept if they are few, else found again when they are
-    needed. Needs a learner that knows its labelled instances, as an ActiveLearner does; any other
-    is one that has none.
+    the features: pairs within the radius are stored if they are few, else recomputed when they are
+    needed. Labelled instances are taken from an ActiveLearner (ours or modAL's); for any other
+    learner there are none.
 
     Parameters
     ----------
     radius : float, default=None
-        Of the balls. None: the median distance to the k-th nearest neighbour in the pool, with
-        ``k = max(1, min(5, n // 20))``, so that half of the balls hold at least k others; the
-        median is over 1000 instances, spread evenly, where the pool has more.
+        Radius of the balls. None: the median distance to the k-th nearest neighbour in the pool,
+        with ``k = max(1, min(5, n // 20))``, so that half of the balls contain at least k others.
+        In a pool of more than 1000 instances, the median is over 1000, evenly spread.
     random_state : int, RandomState instance or None, default=None
         Breaks ties.
 
     Notes
     -----
-    The authors take the largest radius at which 95 % of the balls hold one cluster of k-means only,
+    The authors take the largest radius at which 95 % of the balls lie within one k-means cluster,
     for which the number of classes must be known. scikit-activeml's ``ProbCover`` does so among a
-    few radii for features of unit length, and takes all that is no candidate for labelled.
+    few radii for features of unit length, and treats all instances that are not candidates as
+    labelled.
 
     References
     ----------

@@ -18,8 +18,8 @@ class QueryByCommittee(QueryStrategy):
 
     Each member s predicts p_s. Its vote goes to its most probable class, and ``"vote_entropy"`` is
     ``-sum_k V_k log V_k`` of the shares V of the votes. ``"kl_divergence"`` is
-    ``mean_s KL(p_s || mean_s p_s)``, which is what
-    :class:`~laplace_al.strategies.bald.BALD` computes with as many samples.
+    ``mean_s KL(p_s || mean_s p_s)``, the utility of :class:`~laplace_al.strategies.bald.BALD` with
+    as many samples as members.
     Needs the posterior of a :class:`~laplace_al.LaplaceUpdateClassifier`, whose ``random_state``
     seeds the drawn weights.
 
@@ -29,7 +29,7 @@ class QueryByCommittee(QueryStrategy):
         Size of the committee, at least 2.
     disagreement : {"vote_entropy", "kl_divergence"}, default="vote_entropy"
     random_state : int, RandomState instance or None, default=None
-        Breaks ties, of which vote entropy has many.
+        Breaks ties, which are frequent with vote entropy.
 
     References
     ----------

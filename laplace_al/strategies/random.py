@@ -8,7 +8,7 @@ from laplace_al.strategies.view import PoolView
 
 
 class RandomSampling(QueryStrategy):
-    """Choose instances uniformly at random. Needs nothing of the learner.
+    """Choose instances uniformly at random. Needs nothing from the learner.
 
     Parameters
     ----------

@@ -16,21 +16,22 @@ from laplace_al.typing import Choice, RandomState
 class SequentialBatch(QueryStrategy):
     """Build a batch one instance at a time, with a posterior that learns imagined labels.
 
-    Instances that are best each on its own resemble each other. Here, each choice of the wrapped
-    strategy is followed by a Bayesian update with a label that the model makes up, so that the next
-    one is chosen by a model that no longer needs what it has just asked for. Needs the posterior of
-    a LaplaceUpdateClassifier. With true labels, one at a time, the same is done by
-    :class:`laplace_al.ActiveLearner` with ``query(1)`` and ``teach``.
+    The individually best instances often resemble each other. Here, each choice of the wrapped
+    strategy is followed by a Bayesian update with a label that the model imagines. The model that
+    makes the next choice has thus already learnt from the previous ones. Needs the posterior of a
+    LaplaceUpdateClassifier. :class:`laplace_al.ActiveLearner` does the same with true labels, one
+    at a time, with ``query(1)`` and ``teach``.
 
     Parameters
     ----------
     strategy : QueryStrategy
         Chooses each instance. Its own ``random_state`` is not used.
     labels : {"sampled", "predicted", "expected"}, default="sampled"
-        What is learnt of a chosen instance: a label drawn from its prediction, its most probable
-        label, or that there will be a label, not which, so that only variances shrink.
+        What the posterior learns from a chosen instance: ``"sampled"``, a label drawn from its
+        prediction; ``"predicted"``, its most probable label; ``"expected"``, only that it will have
+        some label, so that variances shrink and means stay.
     update_every : int, default=1
-        How many instances are chosen between two updates.
+        Number of instances chosen between two updates.
     random_state : int, RandomState instance or None, default=None
         Draws labels and breaks ties.
 
@@ -39,7 +40,7 @@ class SequentialBatch(QueryStrategy):
     In our study (batches of 10 and 50, four data sets, 30 seeds) it improves entropy, least
     confident, variance sampling, BALD and EPIG, by up to three points. Margin sampling and BAIT
     gain nothing, and BADGE, whose batches are diverse already, loses. ``labels="predicted"`` was as
-    good as ``"sampled"`` or better, but for variance sampling on one data set.
+    good as ``"sampled"`` or better, except for variance sampling on one data set.
 
     References
     ----------
@@ -78,7 +79,7 @@ class SequentialBatch(QueryStrategy):
         self.update_every = update_every
 
     def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.floating]:
-        """Those of the wrapped strategy before any choice, (n_pool,)."""
+        """Utilities of the wrapped strategy before any choice, (n_pool,)."""
         return self.strategy.utilities(view, rng)
 
     def choose(

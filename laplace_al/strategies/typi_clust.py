@@ -20,28 +20,29 @@ from laplace_al.typing import Choice, RandomState
 class TypiClust(QueryStrategy):
     """Choose the most typical instance of each of the largest clusters without a label.
 
-    The features of the pool and of the labelled instances fall into as many clusters as there are
-    labels once the batch is labelled, at most 500. Each choice goes to the cluster with the fewest
-    labels, chosen ones included, and the largest of those; clusters of up to five come
-    after all others, since they may be outliers. There it takes the most typical instance,
-    ``1 / mean_j |φ_i - φ_j|`` over the nearest neighbours within the cluster, at most half of it.
+    The features of the pool and of the labelled instances are divided into as many clusters as
+    there will be labels with the batch, at most 500. Each choice goes to the cluster with the
+    fewest labels, chosen instances included, and among these to the largest. Clusters of up to five
+    instances come after all others, since they may be outliers. The instance chosen in a cluster is
+    the most typical one: typicality is ``1 / mean_j |φ_i - φ_j|`` over the nearest neighbours
+    within the cluster, at most half of it.
 
-    The utility is the typicality within its own cluster. Needs a learner that knows its labelled
-    instances, as an ActiveLearner does; any other is one that has none.
+    The utility is the typicality of an instance within its own cluster. Labelled instances are
+    taken from an ActiveLearner (ours or modAL's); for any other learner there are none.
 
     Parameters
     ----------
     n_neighbors : int, default=20
-        Of how many neighbours the mean distance is taken.
+        Number of neighbours over which the distance is averaged.
     random_state : int, RandomState instance or None, default=None
         Seeds the clustering and breaks ties.
 
     Notes
     -----
-    Numbers of neighbours and of clusters, and how small ones are treated, are those of the authors'
-    code; the distance is that of the paper, where the code takes its square. scikit-activeml's
-    ``TypiClust`` takes 5 neighbours, all of small clusters too, takes small clusters like any
-    other, and chooses at random once every cluster has a label.
+    The numbers of neighbours and clusters and the treatment of small clusters are those of the
+    authors' code; the distance is that of the paper, while the code uses its square.
+    scikit-activeml's ``TypiClust`` uses 5 neighbours, or all others in a smaller cluster, treats
+    small clusters like any other, and chooses at random once every cluster has a label.
 
     References
     ----------
@@ -68,7 +69,7 @@ class TypiClust(QueryStrategy):
         self.n_neighbors = n_neighbors
 
     def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.float64]:
-        """Typicality within its own cluster, (n_pool,), where one label more is asked for."""
+        """Typicality of each instance within its cluster, (n_pool,), for a batch of one."""
         return self._clustering(view, 1, rng).typicality[: len(view.features)]
 
     def choose(

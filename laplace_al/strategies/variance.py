@@ -10,9 +10,9 @@ from laplace_al.strategies.view import PoolView
 class VarianceSampling(QueryStrategy):
     """Choose the instances whose logits vary most under the posterior.
 
-    The utility is ``phi^T Sigma phi``, where each output has its own covariance the mean over the
-    outputs. It looks at no probability: far from all that is labelled it is largest. With a
-    Gaussian likelihood the choice would be D-optimal.
+    The utility is ``phi^T Sigma phi``, averaged over the outputs if each has its own covariance. It
+    ignores the probabilities and is largest far from all labelled instances. With a Gaussian
+    likelihood the choice would be D-optimal.
     Needs the posterior of a :class:`~laplace_al.LaplaceUpdateClassifier`.
 
     Parameters

@@ -50,12 +50,12 @@ class PoolView:
         ----------
         state : PoolState
         learner : fitted LaplaceUpdateClassifier, default=None
-            Whose state it is; None where nothing else will be asked of it.
+            The learner of the state. None if only the state will be used.
 
         Returns
         -------
         PoolView
-            Of the features of the state.
+            View of the features of the state.
 
         Examples
         --------
@@ -107,7 +107,7 @@ class PoolView:
         return classifier.pool_state(before(self.X))
 
     def posterior_state(self, strategy: object) -> PoolState:
-        """PoolState, for a strategy that cannot do without.
+        """The PoolState, for a strategy that needs one.
 
         Parameters
         ----------
@@ -138,17 +138,17 @@ class PoolView:
         return self.state
 
     def state_of(self, X: Instances) -> PoolState:
-        """State of other inputs under the posterior of this view, supposed labels included.
+        """State of other inputs under the posterior of this view, imagined labels included.
 
         Parameters
         ----------
         X : array-like of shape (n, ...)
-            Inputs as the learner takes them. An ActiveLearner extracts them once.
+            Inputs in the form that the learner takes. An ActiveLearner extracts them once.
 
         Returns
         -------
         PoolState
-            That draws the same weights as this view's.
+            It draws the same weights as the state of this view.
 
         Examples
         --------
@@ -175,7 +175,7 @@ class PoolView:
         Raises
         ------
         TypeError
-            If the learner predicts none.
+            If the learner predicts no probabilities.
 
         Examples
         --------
@@ -255,7 +255,7 @@ class PoolView:
 
     @functools.cached_property
     def labelled(self) -> NDArray[np.floating]:
-        """Features of the instances that have a label, (n_labelled, n_features); maybe none."""
+        """Features of the labelled instances, (n_labelled, n_features); there may be none."""
         if self._first is not None:
             first, supposed = self._first
             return np.concatenate([first.labelled, first.rows(supposed)])
@@ -274,7 +274,7 @@ class PoolView:
 
     @functools.cached_property
     def labelled_positions(self) -> NDArray[np.int64]:
-        """Where in the pool the labelled instances are, (n_labelled,); -1 outside it."""
+        """Positions of the labelled instances in the pool, (n_labelled,); -1 outside it."""
         if self._first is not None:
             first, supposed = self._first
             return np.concatenate([first.labelled_positions, supposed])
@@ -324,13 +324,13 @@ class PoolView:
         return part
 
     def after(self, position: int, state: PoolState | None) -> Self:
-        """The view when an instance of the pool has a label.
+        """The view after an instance of the pool has been labelled.
 
         Parameters
         ----------
         position : int
         state : PoolState or None
-            That has observed it; None for a learner without a posterior.
+            State that has observed the label; None for a learner without a posterior.
 
         Returns
         -------

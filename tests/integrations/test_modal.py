@@ -309,8 +309,8 @@ class TestErrors:
         ("A", "b", "error"),
         [
             (X[:2], y[:1], "inconsistent numbers of samples"),
-            (X[:2, :3], y[:2], r"X must have rows like those known, of shape \(4,\); got \(3,\)"),
-            (X[0], y[:4], r"X must have rows like those known, of shape \(4,\); got \(\)"),
+            (X[:2, :3], y[:2], r"X must have rows like those so far, of shape \(4,\); got \(3,\)"),
+            (X[0], y[:4], r"X must have rows like those so far, of shape \(4,\); got \(\)"),
             (np.full((1, 4), np.inf), [0], "infinity"),
             (X[:1], [np.nan], "NaN"),
         ],

@@ -43,7 +43,7 @@ class TestArguments:
         assert "--text must name columns" in said("t.csv --journal l --text no")
         assert "invalid choice: 'best'" in said("t.csv --journal l --strategy best")
         assert "not allowed with" in said("t.csv --journal l --features x.npy --embed a:b")
-        assert "--cache keeps what --embed returns" in said("t.csv --journal l --cache x.npy")
+        assert "--cache stores the result of --embed" in said("t.csv --journal l --cache x.npy")
         assert "cannot be read as features" in said("t.csv --journal l --features x.npy")
         assert "A label must be a text" in said("t.csv --journal l --classes " + "x" * 201)
         assert "does not exist: there is nothing to export" in said("t.csv --journal l --export e")

@@ -238,7 +238,7 @@ class TestBrowser:
             assert answer.status == 200
         browser.press("d")
         browser.until("!isBusy && !document.querySelector('#alert').hidden")
-        assert "has the label 'cat' already" in browser.run(
+        assert "already has the label 'cat'" in browser.run(
             "return document.querySelector('#alert').textContent"
         )
         assert browser.run("return shown.item.position") != position

@@ -144,9 +144,9 @@ class TestOpenItems:
         assert open_items(table, text="text", image="photo", key="id").names == ["007", "8"]
 
     def test_columns_of_a_folder(self, folder):
-        with pytest.raises(ValueError, match="--text, --id: of a CSV file"):
+        with pytest.raises(ValueError, match="--text, --id: only for a CSV file"):
             open_items(folder, text="a", key="b")
-        with pytest.raises(ValueError, match="--encoding: of a CSV file"):
+        with pytest.raises(ValueError, match="--encoding: only for a CSV file"):
             open_items(folder, encoding="latin-1")
 
     @pytest.mark.parametrize("name", ["missing.csv", "notes.txt", "nowhere"])

@@ -161,7 +161,7 @@ class TestLabel:
     def test_what_is_labelled_already(self, opened):
         session = opened()
         session.label(7, "a")
-        with pytest.raises(AlreadyLabelledError, match="'flower 7' has the label 'a' already"):
+        with pytest.raises(AlreadyLabelledError, match="'flower 7' already has the label 'a'"):
             session.label(7, "b")
         with pytest.raises(AlreadyLabelledError):
             session.skip(7)

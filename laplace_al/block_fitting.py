@@ -267,7 +267,7 @@ def mean_information(data: Labelled, mean: torch.Tensor) -> torch.Tensor:
 def per_class_information(data: Labelled, mean: torch.Tensor, some: slice) -> torch.Tensor:
     """Phi^T diag(h_k) Phi with the curvature p_k (1 - p_k) of each of some outputs, (K, D, D)."""
     features, _, weights, likelihood = data
-    curvature = per_class_curvature(likelihood.mean(features @ mean)[:, some])
+    curvature = per_class_curvature(likelihood.mean(features @ mean))[:, some]
     return _information("per_class", features, weights[:, None] * curvature)
 
 

@@ -8,43 +8,20 @@ the other. The secant over the way that the logits go when the instance is left 
 import numpy as np
 import torch
 
-from laplace_al.likelihoods import sum_of_others
+from laplace_al.likelihoods import Mean
 from laplace_al.typing import Numbers
 
 _SHARE_OF_SECANT = 0.2
 
 
-def shared_curvature(mean: Numbers) -> Numbers:
-    """Weight of an instance in a precision that all outputs share: h = p_max (1 - p_max).
-
-    Parameters
-    ----------
-    mean : Tensor of shape (n, C), or ndarray of shape (C,) for one instance
-        Class probabilities; with one logit the probability of the second class.
-
-    Returns
-    -------
-    Tensor of shape (n, 1), or ndarray of shape (1,)
-
-    Examples
-    --------
-    >>> import torch
-    >>> shared_curvature(torch.tensor([[0.5, 0.3, 0.2]]))
-    tensor([[0.2500]])
-    """
-    if isinstance(mean, np.ndarray):
-        largest = mean.max(keepdims=True)
-    else:
-        largest = mean.amax(dim=1, keepdim=True)
-    return largest * (1 - largest)  # eq-shared
-
-
-def per_class_curvature(mean: Numbers) -> Numbers:
+def per_class_curvature(mean: Mean[Numbers]) -> Numbers:
     """Weight of an instance in the precision of each output: h_k = p_k (1 - p_k).
 
     Parameters
     ----------
-    mean : Tensor of shape (n, C), or ndarray of shape (C,) for one instance
+    mean : Mean
+        Class probabilities (n, C), or (C,) of one instance as a vector; with one logit the
+        probability of the second class.
 
     Returns
     -------
@@ -52,19 +29,45 @@ def per_class_curvature(mean: Numbers) -> Numbers:
 
     Examples
     --------
-    >>> import torch
-    >>> per_class_curvature(torch.tensor([[0.5, 0.3, 0.2]]))
+    >>> p = torch.tensor([[0.5, 0.3, 0.2]])
+    >>> per_class_curvature(Mean(p, 1 - p))
     tensor([[0.2500, 0.2100, 0.1600]])
     """
-    return mean * (1 - mean)  # eq-per-class
+    return mean.p * mean.complement  # eq-per-class
 
 
-def full_curvature_root(mean: torch.Tensor) -> torch.Tensor:
+def shared_curvature(mean: Mean[Numbers]) -> Numbers:
+    """Weight of an instance in a precision that all outputs share: h = p_max (1 - p_max).
+
+    Parameters
+    ----------
+    mean : Mean
+        See :func:`per_class_curvature`.
+
+    Returns
+    -------
+    Tensor of shape (n, 1), or ndarray of shape (1,)
+
+    Examples
+    --------
+    >>> p = torch.tensor([[0.5, 0.3, 0.2]])
+    >>> shared_curvature(Mean(p, 1 - p))
+    tensor([[0.2500]])
+    """
+    # eq-shared: p (1 - p) grows up to 1/2, and the others are at most 1 - p_max
+    curvature = per_class_curvature(mean)
+    if isinstance(curvature, np.ndarray):
+        return curvature.max(keepdims=True)
+    return curvature.amax(dim=1, keepdim=True)
+
+
+def full_curvature_root(mean: Mean[torch.Tensor]) -> torch.Tensor:
     """Root B of the curvature of one instance: B B^T = diag p - p p^T; p (1 - p) for one logit.
 
     Parameters
     ----------
-    mean : Tensor of shape (1, C)
+    mean : Mean
+        Of tensors (1, C).
 
     Returns
     -------
@@ -73,20 +76,21 @@ def full_curvature_root(mean: torch.Tensor) -> torch.Tensor:
 
     Examples
     --------
-    >>> import torch
-    >>> root = full_curvature_root(torch.tensor([[0.5, 0.5]]))
+    >>> half = torch.tensor([[0.5, 0.5]])
+    >>> root = full_curvature_root(Mean(half, half))
     >>> root @ root.T
     tensor([[ 0.2500, -0.2500],
             [-0.2500,  0.2500]])
     """
-    if mean.shape[1] == 1:
-        return (mean * (1 - mean)).sqrt()
-    q = mean[0].sqrt()
-    return torch.diag(q) - torch.outer(mean[0], q)
+    if mean.p.shape[1] == 1:
+        return per_class_curvature(mean).sqrt()
+    # What 1 - p_k has lost in q_k (1 - p_k) is below the rounding of p_k (1 - p_k) once squared.
+    q = mean.p[0].sqrt()
+    return torch.diag(q) - torch.outer(mean.p[0], q)
 
 
 def secant_stiffening(
-    mean: torch.Tensor, without: torch.Tensor, moved: torch.Tensor
+    mean: Mean[torch.Tensor], without: Mean[torch.Tensor], moved: torch.Tensor
 ) -> torch.Tensor:
     """How much stiffer an instance is than its curvature at the mode: (q / h)^(1/5).
 
@@ -98,10 +102,10 @@ def secant_stiffening(
 
     Parameters
     ----------
-    mean : Tensor of shape (n, C)
-        p at the mode.
-    without : Tensor of shape (n, C)
-        p^-, when the instance is left out.
+    mean : Mean
+        p (n, C) at the mode.
+    without : Mean
+        p^- (n, C), when the instance is left out.
     moved : Tensor of shape (n, C)
         z - z^-, logits with it less those without.
 
@@ -113,17 +117,18 @@ def secant_stiffening(
 
     Examples
     --------
-    >>> mean, without = torch.tensor([[0.99]]), torch.tensor([[0.5]])
-    >>> secant_stiffening(mean, without, torch.logit(mean))
+    >>> from laplace_al.likelihoods import Bernoulli
+    >>> z = torch.logit(torch.tensor([[0.99]]))
+    >>> secant_stiffening(Bernoulli().mean(z), Bernoulli().mean(0 * z), z)
     tensor([[1.6086]])
     """
-    # The full structure multiplies the factor with p_k p_l, too: 1 - p_k must not round to 0.
-    complement = 1 - mean if mean.shape[1] == 1 else sum_of_others(mean)
-    curvature = mean * complement
-    number = torch.finfo(mean.dtype)
+    curvature = per_class_curvature(mean)
+    number = torch.finfo(curvature.dtype)
     is_curved = curvature > number.tiny / number.eps  # else the ratio may overflow
     is_far = moved.abs() > 1e-4
-    secant = (mean - without) / torch.where(is_far, moved, 1.0)  # eq-secant
+    # p - p^-; next to 1 they may have lost the digits in which they differ
+    gained = torch.where(mean.p > 0.5, without.complement - mean.complement, mean.p - without.p)
+    secant = gained / torch.where(is_far, moved, 1.0)  # eq-secant
     ratio = secant / torch.where(is_curved, curvature, 1.0)
     # eq-stiffening
     return torch.where(is_curved & is_far & (secant > 0), ratio, 1.0) ** _SHARE_OF_SECANT

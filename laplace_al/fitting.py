@@ -150,7 +150,7 @@ def per_class_pull(data: Labelled, mean: torch.Tensor, variance: torch.Tensor) -
     probabilities = likelihood.mean(features @ mean)
     curvature = per_class_curvature(probabilities)
     # dh_k = (1 - 2 p_k) dp_k
-    slope = likelihood.hessian_product(probabilities, variance * (1 - 2 * probabilities))
+    slope = likelihood.hessian_product(probabilities, variance * (1 - 2 * probabilities.p))
     n_effective = weights @ (curvature * variance).sum(dim=1)
     return Pull(features.T @ (weights[:, None] * slope), n_effective)
 
@@ -181,10 +181,10 @@ def coupled_pull(data: Labelled, mean: torch.Tensor, posterior: FullPosterior) -
     features, _, weights, likelihood = data
     probabilities = likelihood.mean(features @ mean)
     variance = posterior.variance(features)
-    covariance = posterior.covariance_product(features, probabilities)  # V p
+    covariance = posterior.covariance_product(features, probabilities.p)  # V p
     # tr V dH = (diag V - 2 V p) dp
     slope = likelihood.hessian_product(probabilities, variance - 2 * covariance)
-    n_effective = weights @ (probabilities * (variance - covariance)).sum(dim=1)
+    n_effective = weights @ (probabilities.p * (variance - covariance)).sum(dim=1)
     return Pull(features.T @ (weights[:, None] * slope), n_effective)
 
 

@@ -10,14 +10,14 @@ symbol       shape      meaning
 ===========  =========  ==================================================
 z            (n, C)     logits; C = 1 (Bernoulli) or the number of classes
 y            (n, C)     targets: the label as 0 or 1 in each output
-p            (n, C)     mean of the targets, sigmoid(z) or softmax(z)
+p            (n, C)     mean of the targets, sigmoid(z) or softmax(z), see :class:`Mean`
 s            (n,)       weight of an instance
 v            (n, 1|C)   variance of the logits
 ===========  =========  ==================================================
 """
 
 import math
-from typing import TypeAlias
+from typing import Generic, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -30,6 +30,26 @@ _MAX_NEWTON_STEPS = 200
 _SHORTEST_STEP = 1e-60
 _STEP_TOLERANCE = 1e-7  # of a logit: the error after a Newton step is the square of its length
 _ROUNDING = 1e-12  # of the largest logit, which is all that the last digits can tell
+
+
+class Mean(NamedTuple, Generic[Numbers]):
+    """p = E[y | z] and 1 - p, each with all its digits: where p is next to 1, p has none of 1 - p.
+
+    Parameters
+    ----------
+    p : Tensor of shape (n, C), or ndarray of shape (C,) for one instance
+    complement : Tensor of shape (n, C), or ndarray of shape (C,)
+        1 - p.
+
+    Examples
+    --------
+    >>> import torch
+    >>> Bernoulli().mean(torch.tensor([[60.0]]))
+    Mean(p=tensor([[1.]]), complement=tensor([[8.7565e-27]]))
+    """
+
+    p: Numbers
+    complement: Numbers
 
 
 class Bernoulli:
@@ -52,9 +72,9 @@ class Bernoulli:
         """Targets (n, 1) to class indices (n,)."""
         return targets[:, 0].long()
 
-    def mean(self, logits: torch.Tensor) -> torch.Tensor:
+    def mean(self, logits: torch.Tensor) -> Mean[torch.Tensor]:
         """E[y | z], (n, 1)."""
-        return torch.sigmoid(logits)
+        return Mean(torch.sigmoid(logits), torch.sigmoid(-logits))
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """p(class | z), (n, 2)."""
@@ -73,9 +93,9 @@ class Bernoulli:
         sign = 2 * targets - 1
         return sign * torch.sigmoid(-sign * logits)
 
-    def hessian_product(self, mean: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
+    def hessian_product(self, mean: Mean[torch.Tensor], direction: torch.Tensor) -> torch.Tensor:
         """Second derivative of -log p(y | z), times a direction: p (1 - p) d, (n, 1)."""
-        return mean * (1 - mean) * direction
+        return mean.p * mean.complement * direction
 
     def hessian(self, logits: torch.Tensor) -> torch.Tensor:
         """p (1 - p) of one instance, (1, 1)."""
@@ -83,23 +103,21 @@ class Bernoulli:
 
     def loss_and_derivatives(
         self, logits: torch.Tensor, targets: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor, Mean[torch.Tensor]]:
         """-log p(y | z) (n,), y - p and p (n, 1), at the cost of one of them."""
-        loss = self.negative_log_likelihood(logits, targets)
-        return loss, self.residual(logits, targets), self.mean(logits)
+        mean = self.mean(logits)
+        residual = torch.where(targets > 0, mean.complement, -mean.p)
+        return self.negative_log_likelihood(logits, targets), residual, mean
 
-    def learn(self, logits: Vector, target: Vector) -> tuple[float, Vector, Vector]:
+    def learn(self, logits: Vector, target: Vector) -> tuple[float, Vector, Mean[Vector]]:
         """-log p(y | z), y - p and p (1,) of one instance; y - p exact where p is next to y."""
-        sign = 2.0 * target - 1.0
-        wrong = expit(-sign * logits)
-        return np.logaddexp(0.0, -sign * logits)[0], sign * wrong, expit(logits)
+        mean = Mean(expit(logits), expit(-logits))
+        residual = mean.complement if target[0] else -mean.p
+        return np.logaddexp(0.0, (1.0 - 2.0 * target) * logits)[0], residual, mean
 
-    def solve_damped_hessian(
-        self, mean: Numbers, residual: Numbers, scale: Numbers, right: Numbers
-    ) -> Numbers:
-        """x (1,) in (I + diag(scale) p (1 - p)) x = right; p (1 - p) = |y - p| (1 - |y - p|)."""
-        wrong = abs(residual)
-        return right / (1.0 + scale * wrong * (1.0 - wrong))
+    def solve_damped_hessian(self, mean: Mean[Numbers], scale: Numbers, right: Numbers) -> Numbers:
+        """x (1,) in (I + diag(scale) p (1 - p)) x = right."""
+        return right / (1.0 + scale * mean.p * mean.complement)
 
     solve_damped_hessians = solve_damped_hessian  # of tensors (n, 1), too
 
@@ -130,9 +148,10 @@ class Categorical:
         """Targets (n, C) to class indices (n,)."""
         return targets.argmax(dim=1)
 
-    def mean(self, logits: torch.Tensor) -> torch.Tensor:
+    def mean(self, logits: torch.Tensor) -> Mean[torch.Tensor]:
         """E[y | z], (n, C)."""
-        return softmax(logits)
+        p = softmax(logits)
+        return Mean(p, sum_of_others(p))
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """p(class | z), (n, C)."""
@@ -148,63 +167,65 @@ class Categorical:
 
     def residual(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """y - p, (n, C), exact where p is next to y: 1 - p_y is the sum of the others."""
-        others = (1 - targets) * self.mean(logits)
+        others = (1 - targets) * softmax(logits)
         return targets * others.sum(dim=1, keepdim=True) - others
 
-    def hessian_product(self, mean: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
+    def hessian_product(self, mean: Mean[torch.Tensor], direction: torch.Tensor) -> torch.Tensor:
         """Second derivative of -log p(y | z), times a direction: (diag p - p p^T) d, (n, C)."""
-        weighted = mean * direction
-        return weighted - mean * weighted.sum(dim=1, keepdim=True)
+        # (diag p - p p^T) 1 = 0: shifted by p^T d, directions do not cancel where p is next to 1.
+        centred = direction - (mean.p * direction).sum(dim=1, keepdim=True)
+        return mean.p * (centred - (mean.p * centred).sum(dim=1, keepdim=True))
 
     def hessian(self, logits: torch.Tensor) -> torch.Tensor:
         """diag p - p p^T of one instance, (C, C); p_k (1 - p_k) as a sum of products."""
-        mean = self.mean(logits)[0]
-        hessian = -torch.outer(mean, mean)
+        p = softmax(logits)[0]
+        hessian = -torch.outer(p, p)
         hessian.fill_diagonal_(0)
         return hessian - torch.diag(hessian.sum(dim=1))
 
     def loss_and_derivatives(
         self, logits: torch.Tensor, targets: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor, Mean[torch.Tensor]]:
         """-log p(y | z) (n,), y - p and p (n, C), at the cost of one of them."""
         log_probabilities = torch.log_softmax(logits, dim=1)
-        mean = log_probabilities.exp()
-        others = mean - targets * mean
-        residual = torch.addcmul(-others, targets, others.sum(dim=1, keepdim=True))
+        p = log_probabilities.exp()
+        mean = Mean(p, sum_of_others(p))
+        residual = torch.where(targets > 0, mean.complement, -p)
         return -(targets * log_probabilities).sum(dim=1), residual, mean
 
-    def learn(self, logits: Vector, target: Vector) -> tuple[float, Vector, Vector]:
+    def learn(self, logits: Vector, target: Vector) -> tuple[float, Vector, Mean[Vector]]:
         """-log p(y | z), y - p and p (C,) of one instance; y - p exact where p is next to y."""
-        label = target.argmax()
-        largest = logits.max()
-        mean = np.exp(logits - largest)
-        total = mean.sum()
-        mean /= total
-        residual = -mean
-        residual[label] = 0.0
-        residual[label] = -residual.sum()
-        return math.log(total) + largest - logits[label], residual, mean
+        label, top = target.argmax(), logits.argmax()
+        p = np.exp(logits - logits[top])
+        p[top] = 0.0
+        others = p.sum()  # only the largest can be more than half of the sum, and cancel
+        p[top] = 1.0
+        p /= 1.0 + others
+        complement = 1.0 - p
+        complement[top] = others / (1.0 + others)
+        residual = -p
+        residual[label] = complement[label]
+        loss = math.log1p(others) + (logits[top] - logits[label])
+        return loss, residual, Mean(p, complement)
 
-    def solve_damped_hessian(
-        self, mean: Vector, residual: Vector, scale: Vector, right: Vector
-    ) -> Vector:
+    def solve_damped_hessian(self, mean: Mean[Vector], scale: Vector, right: Vector) -> Vector:
         """x (C,) in (I + diag(scale) (diag p - p p^T)) x = right.
 
         Sherman-Morrison on diag(1 + scale p) - (scale p) p^T. Its denominator
         1 - sum scale p^2 / (1 + scale p) is sum p / (1 + scale p): no cancellation.
         """
-        scaled = scale * mean
+        scaled = scale * mean.p
         diagonal = 1.0 + scaled
-        ratio = mean / diagonal
+        ratio = mean.p / diagonal
         return (right + scaled * ((ratio @ right) / ratio.sum())) / diagonal
 
     def solve_damped_hessians(
-        self, mean: torch.Tensor, residual: torch.Tensor, scale: torch.Tensor, right: torch.Tensor
+        self, mean: Mean[torch.Tensor], scale: torch.Tensor, right: torch.Tensor
     ) -> torch.Tensor:
         """:meth:`solve_damped_hessian` for the rows of tensors (n, C), scale (n, 1) or (n, C)."""
-        scaled = scale * mean
+        scaled = scale * mean.p
         diagonal = 1.0 + scaled
-        ratio = mean / diagonal
+        ratio = mean.p / diagonal
         share = (ratio * right).sum(dim=1, keepdim=True) / ratio.sum(dim=1, keepdim=True)
         return (right + scaled * share) / diagonal
 
@@ -280,7 +301,7 @@ def likelihood_of(n_classes: int) -> Likelihood:
 
 def mode_coefficients(
     likelihood: Likelihood, logits: Vector, variance: Vector, target: Vector
-) -> tuple[Vector, Vector]:
+) -> tuple[Vector, Mean[Vector]]:
     """Exact mode of (Gaussian over the weights) x (likelihood of one label).
 
     The mode is W + Sigma phi a^T, where a solves ``a = y - p(z + v a)``. With the shift e = v a of
@@ -300,8 +321,8 @@ def mode_coefficients(
     -------
     coefficients : ndarray of shape (C,)
         a.
-    mean : ndarray of shape (C,)
-        p at the mode, whose logits are z + v a.
+    mean : Mean
+        p (C,) at the mode, whose logits are z + v a.
 
     Raises
     ------
@@ -312,7 +333,7 @@ def mode_coefficients(
     --------
     >>> one = np.ones(1)
     >>> a, p = mode_coefficients(Bernoulli(), 0 * one, 2 * one, one)
-    >>> np.allclose(a, 1 - p) and np.allclose(p, expit(2 * a))
+    >>> np.allclose(a, p.complement) and np.allclose(p.p, expit(2 * a))
     True
     """
     stiffness = np.divide(1.0, variance, out=np.zeros_like(variance), where=variance > 0)
@@ -322,7 +343,7 @@ def mode_coefficients(
     max_steps = _MAX_NEWTON_STEPS + 2 * len(logits)  # far apart, logits meet one at a time
     for _ in range(max_steps):
         gradient = shift - variance * residual  # of eq-shift, times v
-        step = likelihood.solve_damped_hessian(mean, residual, variance, gradient)
+        step = likelihood.solve_damped_hessian(mean, variance, gradient)
         slope = (gradient * stiffness) @ step
         bound, length = value + 1e-14 * (1.0 + abs(value) + size), 1.0
         while length > _SHORTEST_STEP:
@@ -347,7 +368,7 @@ def mode_coefficients(
 
 def mode_coefficients_at_once(
     likelihood: Likelihood, logits: torch.Tensor, variance: torch.Tensor, targets: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, Mean[torch.Tensor]]:
     """Exact modes of many labels, each on its own: :func:`mode_coefficients` for rows.
 
     What is solved stands still until all are.
@@ -365,8 +386,8 @@ def mode_coefficients_at_once(
     -------
     coefficients : Tensor of shape (n, C)
         a of each row: ``a = y - p(z + v a)``.
-    mean : Tensor of shape (n, C)
-        p at the modes.
+    mean : Mean
+        p (n, C) at the modes.
 
     Raises
     ------
@@ -378,13 +399,15 @@ def mode_coefficients_at_once(
     >>> import torch
     >>> zero, one = torch.zeros(2, 1), torch.ones(2, 1)
     >>> a, p = mode_coefficients_at_once(Bernoulli(), zero, 2 * one, one)
-    >>> torch.allclose(a, 1 - p) and torch.allclose(p, torch.sigmoid(2 * a))
+    >>> torch.allclose(a, p.complement) and torch.allclose(p.p, torch.sigmoid(2 * a))
     True
     """
     precision = torch.finfo(logits.dtype).eps
     stiffness = torch.where(variance > 0, 1 / variance, 0.0)
 
-    def evaluate(shift: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def evaluate(
+        shift: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor, Mean[torch.Tensor]]:
         loss, residual, mean = likelihood.loss_and_derivatives(logits + shift, targets)
         return loss + (shift.square() * stiffness).sum(dim=1) / 2, residual, mean
 
@@ -395,7 +418,7 @@ def mode_coefficients_at_once(
     max_steps = _MAX_NEWTON_STEPS + 2 * logits.shape[1]
     for _ in range(max_steps):
         gradient = shift - variance * residual  # times v
-        step = likelihood.solve_damped_hessians(mean, residual, variance, gradient)
+        step = likelihood.solve_damped_hessians(mean, variance, gradient)
         slope = (gradient * stiffness * step).sum(dim=1)
         bound = value + 50 * precision * (1 + value.abs() + size)
         length = (~solved).to(value)

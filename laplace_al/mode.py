@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from laplace_al.curvatures import per_class_curvature
-from laplace_al.likelihoods import Likelihood
+from laplace_al.likelihoods import Likelihood, Mean
 from laplace_al.priors import Prior
 
 _MAX_CG_STEPS = 500
@@ -127,7 +127,7 @@ class _Point(NamedTuple):
     """Logits and probabilities (n, C)."""
 
     logits: torch.Tensor
-    probabilities: torch.Tensor
+    probabilities: Mean[torch.Tensor]
 
 
 class InMemory(NamedTuple):

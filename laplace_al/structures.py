@@ -7,7 +7,7 @@ import torch
 
 from laplace_al.curvatures import full_curvature_root, per_class_curvature, shared_curvature
 from laplace_al.devices import available_memory
-from laplace_al.likelihoods import Likelihood
+from laplace_al.likelihoods import Likelihood, Mean
 from laplace_al.mode import Labelled
 from laplace_al.posterior import FullPosterior, PerClassPosterior, Posterior, SharedPosterior
 from laplace_al.priors import IsotropicPrior
@@ -39,7 +39,7 @@ class Structure(NamedTuple):
     posterior : type
         Subclass of :class:`laplace_al.posterior.Posterior`.
     curvatures : dict of str to callable
-        By the parameter ``curvature``: probabilities to weights in the precision.
+        By the parameter ``curvature``: a mean of targets to weights in the precision.
     newton, map : type
         Update rules.
     """
@@ -124,7 +124,7 @@ class Structure(NamedTuple):
     def curvature(
         self,
         name: CurvatureName,
-        probabilities: torch.Tensor,
+        probabilities: Mean[torch.Tensor],
         weights: torch.Tensor,
         stiffening: torch.Tensor | None = None,
     ) -> torch.Tensor | Callable[[int], torch.Tensor]:
@@ -133,8 +133,8 @@ class Structure(NamedTuple):
         Parameters
         ----------
         name : {"secant", "categorical", "gaussian"}
-        probabilities : Tensor of shape (n, C)
-            p at the mode.
+        probabilities : Mean
+            p (n, C) at the mode.
         weights : Tensor of shape (n,)
             s.
         stiffening : Tensor of shape (n, C), default=None
@@ -148,7 +148,7 @@ class Structure(NamedTuple):
 
         Examples
         --------
-        >>> half = torch.tensor([[0.5, 0.5]])
+        >>> half = Mean(torch.tensor([[0.5, 0.5]]), torch.tensor([[0.5, 0.5]]))
         >>> STRUCTURES["per_class"].curvature("categorical", half, torch.ones(1))
         tensor([[0.2500, 0.2500]])
         """
@@ -156,7 +156,8 @@ class Structure(NamedTuple):
         if self.posterior is FullPosterior:  # a root for each instance, made as it is needed
 
             def root(i: int) -> torch.Tensor:
-                matrix = weights[i].sqrt() * weigh(probabilities[i : i + 1])
+                of_instance = Mean(*(part[i : i + 1] for part in probabilities))
+                matrix = weights[i].sqrt() * weigh(of_instance)
                 return matrix if stiffening is None else stiffening[i, :, None].sqrt() * matrix
 
             return root
@@ -164,7 +165,7 @@ class Structure(NamedTuple):
         if stiffening is None:
             return curvature
         if curvature.shape[1] < stiffening.shape[1]:
-            top = probabilities.argmax(dim=1, keepdim=True)
+            top = probabilities.p.argmax(dim=1, keepdim=True)
             stiffening = stiffening.gather(1, top)
         return curvature * stiffening
 
@@ -175,13 +176,13 @@ class Structure(NamedTuple):
 STRUCTURES = {
     "shared": Structure(
         SharedPosterior,
-        {"categorical": shared_curvature, "gaussian": lambda mean: mean[..., :1] * 0 + 1},
+        {"categorical": shared_curvature, "gaussian": lambda mean: mean.p[..., :1] * 0 + 1},
         NewtonUpdate,
         MapUpdate,
     ),
     "per_class": Structure(
         PerClassPosterior,
-        {"categorical": per_class_curvature, "gaussian": lambda mean: mean * 0 + 1},
+        {"categorical": per_class_curvature, "gaussian": lambda mean: mean.p * 0 + 1},
         NewtonUpdate,
         MapUpdate,
     ),
@@ -189,7 +190,7 @@ STRUCTURES = {
         FullPosterior,
         {
             "categorical": full_curvature_root,
-            "gaussian": lambda mean: torch.eye(mean.shape[1]).to(mean),
+            "gaussian": lambda mean: torch.eye(mean.p.shape[1]).to(mean.p),
         },
         CoupledNewtonUpdate,
         CoupledMapUpdate,

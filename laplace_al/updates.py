@@ -18,6 +18,7 @@ import torch
 
 from laplace_al.likelihoods import (
     Likelihood,
+    Mean,
     coupled_mode_coefficients,
     mode_coefficients,
     mode_coefficients_at_once,
@@ -36,7 +37,7 @@ class NewtonUpdate(NamedTuple):
     ----------
     likelihood : Bernoulli or Categorical
     curvature : callable
-        Probabilities (C,) to weights in the precision, (1,) or (C,).
+        Mean of the targets (C,) to weights in the precision, (1,) or (C,).
     step_size : float
         gamma, > 0.
 
@@ -44,7 +45,7 @@ class NewtonUpdate(NamedTuple):
     --------
     >>> import numpy as np
     >>> from laplace_al.likelihoods import Bernoulli
-    >>> update = NewtonUpdate(Bernoulli(), np.ones_like, step_size=1.0)
+    >>> update = NewtonUpdate(Bernoulli(), lambda mean: np.ones(1), step_size=1.0)
     >>> one = np.ones(1)
     >>> update(0 * one, one, one, 1.0)
     (array([0.25]), array([1.]))
@@ -85,7 +86,7 @@ class MapUpdate(NamedTuple):
     ----------
     likelihood : Bernoulli or Categorical
     curvature : callable
-        Probabilities (C,) to weights in the precision, (1,) or (C,).
+        Mean of the targets (C,) to weights in the precision, (1,) or (C,).
 
     Examples
     --------
@@ -130,7 +131,7 @@ class CoupledNewtonUpdate(NamedTuple):
     ----------
     likelihood : Bernoulli or Categorical
     curvature_root : callable
-        Probabilities (1, C) of an instance to a root (C, C) of its curvature.
+        Mean of the targets (1, C) of an instance to a root (C, C) of its curvature.
     step_size : float
         gamma, > 0.
 
@@ -138,14 +139,14 @@ class CoupledNewtonUpdate(NamedTuple):
     --------
     >>> import numpy as np
     >>> from laplace_al.likelihoods import Bernoulli
-    >>> update = CoupledNewtonUpdate(Bernoulli(), torch.ones_like, step_size=1.0)
+    >>> update = CoupledNewtonUpdate(Bernoulli(), lambda mean: torch.ones(1, 1), step_size=1.0)
     >>> one = torch.ones(1, 1)
     >>> update(0 * one, one, one, one[0])
     (tensor([[0.2500]]), tensor([[1.]]))
     """
 
     likelihood: Likelihood
-    curvature_root: Callable[[torch.Tensor], torch.Tensor]
+    curvature_root: Callable[[Mean[torch.Tensor]], torch.Tensor]
     step_size: float = 1.0
 
     def __call__(
@@ -170,7 +171,7 @@ class CoupledMapUpdate(NamedTuple):
     ----------
     likelihood : Bernoulli or Categorical
     curvature_root : callable
-        Probabilities (1, C) of an instance to a root (C, C) of its curvature.
+        Mean of the targets (1, C) of an instance to a root (C, C) of its curvature.
 
     Examples
     --------
@@ -184,7 +185,7 @@ class CoupledMapUpdate(NamedTuple):
     """
 
     likelihood: Likelihood
-    curvature_root: Callable[[torch.Tensor], torch.Tensor]
+    curvature_root: Callable[[Mean[torch.Tensor]], torch.Tensor]
 
     def __call__(
         self,
@@ -216,7 +217,7 @@ class ExpectedUpdate(NamedTuple):
     >>> import numpy as np
     >>> from laplace_al.likelihoods import Bernoulli
     >>> one = np.ones(1)
-    >>> ExpectedUpdate(NewtonUpdate(Bernoulli(), np.ones_like))(0 * one, one, one, 2.0)
+    >>> ExpectedUpdate(NewtonUpdate(Bernoulli(), lambda mean: np.ones(1)))(0 * one, one, one, 2.0)
     (array([0.]), array([2.]))
     """
 
@@ -250,7 +251,7 @@ class Recording:
     --------
     >>> import numpy as np
     >>> from laplace_al.likelihoods import Bernoulli
-    >>> rule, one = Recording(NewtonUpdate(Bernoulli(), np.ones_like)), np.ones(1)
+    >>> rule, one = Recording(NewtonUpdate(Bernoulli(), lambda mean: np.ones(1))), np.ones(1)
     >>> rule(0 * one, one, one, 1.0)
     (array([0.25]), array([1.]))
     >>> rule.predicted

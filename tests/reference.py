@@ -1,5 +1,7 @@
 """Slow, obvious twins of the fast code: one instance at a time, direct inverses, no blocks."""
 
+import math
+
 import numpy as np
 from scipy.optimize import root
 from scipy.special import expit, softmax
@@ -8,6 +10,15 @@ from scipy.special import expit, softmax
 def probabilities(logits):
     """p (C,) of one instance: sigmoid of one logit, else softmax."""
     return expit(logits) if len(logits) == 1 else softmax(logits)
+
+
+def mean(logits):
+    """p and 1 - p, (2, C) of one instance, each a sum of positive numbers."""
+    n_outputs = len(logits)
+    logits = np.append(logits, 0.0) if n_outputs == 1 else logits  # of the other class
+    numbers = list(np.exp(logits - logits.max()))
+    others = [math.fsum(numbers[:k] + numbers[k + 1 :]) for k in range(n_outputs)]
+    return np.array([numbers[:n_outputs], others]) / math.fsum(numbers)
 
 
 def hessian(p):

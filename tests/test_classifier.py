@@ -244,6 +244,67 @@ class TestFit:
             double.partial_fit(A[100:], b[100:])
             single.partial_fit(A[100:], b[100:])
 
+    @pytest.mark.parametrize(
+        ("covariance", "n", "prior_precision"),
+        [
+            ("per_class", 600, 1.0),
+            ("per_class", 600, 1e-2),
+            ("per_class", 100, 1e-3),
+            ("per_class", 100, 1e-5),
+            ("shared", 100, 1e-3),
+        ],
+    )
+    def test_float32_keeps_its_digits_where_all_labels_are_sure(
+        self, covariance, n, prior_precision
+    ):
+        fitted = {}
+        for dtype in ("float64", "float32"):
+            clf = LaplaceUpdateClassifier(
+                covariance=covariance, prior_precision=prior_precision, dtype=dtype
+            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                fitted[dtype] = clf.fit(16 * X[:n], y[:n])
+        double, single = fitted.values()
+        rows = 16 * X[n : n + 300]
+        (_, variance), (_, found) = (clf.latent_mean_and_variance(rows) for clf in (double, single))
+        np.testing.assert_allclose(found, variance, rtol=1e-4)
+        np.testing.assert_allclose(
+            single.predict_proba(rows), double.predict_proba(rows), atol=2e-5
+        )
+        assert single.log_marginal_likelihood_value_ == pytest.approx(
+            double.log_marginal_likelihood_value_, abs=1e-3
+        )
+
+    @pytest.mark.parametrize("curvature", ["secant", "categorical"])
+    @pytest.mark.parametrize(
+        ("dtype", "shape", "scale", "prior_precision"),
+        [
+            ("float32", (100, 384), 1.0, 1e-4),
+            ("float64", (20, 3), 1e6, 1e-4),
+            ("float64", (20, 3), 1e6, 1e-8),
+        ],
+    )
+    def test_either_of_two_classes_may_be_the_first(
+        self, curvature, dtype, shape, scale, prior_precision
+    ):
+        A = scale * np.random.default_rng(0).normal(size=shape)
+        b = (A[:, 0] > 0).astype(int)
+        clf = LaplaceUpdateClassifier(
+            curvature=curvature, dtype=dtype, prior_precision=prior_precision
+        )
+        one, other = (clone(clf).fit(A[:-5], labels[:-5]) for labels in (b, 1 - b))
+        assert one.log_marginal_likelihood_value_ == pytest.approx(
+            other.log_marginal_likelihood_value_, abs=1e-3
+        )
+        for _ in range(2):
+            mean, variance = one.latent_mean_and_variance(A)
+            other_mean, other_variance = other.latent_mean_and_variance(A)
+            np.testing.assert_allclose(-other_mean, mean, rtol=1e-4)
+            np.testing.assert_allclose(other_variance, variance, rtol=1e-4)
+            one.partial_fit(A[-5:], b[-5:])
+            other.partial_fit(A[-5:], 1 - b[-5:])
+
 
 class TestPartialFit:
     @pytest.mark.parametrize("params", SETTINGS)

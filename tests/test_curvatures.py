@@ -1,49 +1,113 @@
 import numpy as np
 import pytest
+import reference
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from laplace_al.curvatures import (
+    full_curvature_root,
     per_class_curvature,
     secant_stiffening,
     shared_curvature,
 )
+from laplace_al.likelihoods import Bernoulli, Categorical, Mean, likelihood_of
+
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+N_CLASSES = pytest.mark.parametrize("n_classes", [2, 3, 10])
 
 
 def test_curvatures():
     p = torch.tensor([[0.7, 0.2, 0.1], [0.25, 0.5, 0.25]])
-    torch.testing.assert_close(shared_curvature(p), torch.tensor([[0.21], [0.25]]))
+    mean = Mean(p, 1 - p)
+    torch.testing.assert_close(shared_curvature(mean), torch.tensor([[0.21], [0.25]]))
     torch.testing.assert_close(
-        per_class_curvature(p), torch.tensor([[0.21, 0.16, 0.09], [0.1875, 0.25, 0.1875]])
+        per_class_curvature(mean), torch.tensor([[0.21, 0.16, 0.09], [0.1875, 0.25, 0.1875]])
     )
     one_logit = torch.tensor([[0.3], [0.7]])
     for curvature in (shared_curvature, per_class_curvature):
-        torch.testing.assert_close(curvature(one_logit), torch.tensor([[0.21], [0.21]]))
-        for row in p.numpy():  # and of one instance, as a vector
-            np.testing.assert_allclose(curvature(row), curvature(torch.from_numpy(row)[None])[0])
+        torch.testing.assert_close(
+            curvature(Mean(one_logit, 1 - one_logit)), torch.tensor([[0.21], [0.21]])
+        )
+        for i, row in enumerate(p.numpy()):  # and of one instance, as a vector
+            np.testing.assert_allclose(curvature(Mean(row, 1 - row)), curvature(mean)[i])
+
+
+@DTYPES
+@N_CLASSES
+def test_curvatures_keep_their_digits_however_sure_a_label_is(n_classes, dtype):
+    likelihood = likelihood_of(n_classes)
+    rng = np.random.default_rng(0)
+    logits = torch.from_numpy(rng.uniform(-40, 40, size=(100, likelihood.n_outputs))).to(dtype)
+    number = torch.finfo(dtype)
+    exact = {"rtol": 400 * number.eps, "atol": 10 * number.tiny}  # logits 80 apart
+    for i, z in enumerate(logits.double().numpy()):
+        mean = likelihood.mean(logits[i : i + 1])
+        p, complement = reference.mean(z)
+        hessian = -np.outer(p, p)
+        np.fill_diagonal(hessian, p * complement)
+        root = full_curvature_root(mean)
+        np.testing.assert_allclose(per_class_curvature(mean)[0], p * complement, **exact)
+        np.testing.assert_allclose(
+            shared_curvature(mean)[0, 0], (p * complement)[p.argmax()], **exact
+        )
+        np.testing.assert_allclose(root @ root.T, hessian, **exact)
 
 
 def test_stiffening_is_the_secant_over_the_curvature():
     logits = torch.tensor([[3.0, 0.0, -1.0], [0.5, 0.0, 0.0]]).double()
     without = torch.tensor([[1.0, 0.5, 0.0], [0.2, 0.3, 0.0]]).double()
-    p, before = torch.softmax(logits, dim=1), torch.softmax(without, dim=1)
-    factor = secant_stiffening(p, before, logits - without)
+    mean, before = map(Categorical(3).mean, (logits, without))
+    factor = secant_stiffening(mean, before, logits - without)
     for i, k in np.ndindex(2, 3):
         moved = logits[i, k] - without[i, k]
-        secant = (p[i, k] - before[i, k]) / moved if moved != 0 else -1
-        expected = (secant / (p[i, k] * (1 - p[i, k]))) ** 0.2 if secant > 0 else 1.0
+        p = mean.p[i, k]
+        secant = (p - before.p[i, k]) / moved if moved != 0 else -1
+        expected = (secant / (p * (1 - p))) ** 0.2 if secant > 0 else 1.0
         assert float(factor[i, k]) == pytest.approx(float(expected))
     assert factor[0, 0] > 1
 
 
+@DTYPES
+@N_CLASSES
+def test_stiffening_keeps_its_digits_however_sure_a_label_is(n_classes, dtype):
+    likelihood = likelihood_of(n_classes)
+    rng = np.random.default_rng(0)
+    without = rng.uniform(-15, 15, size=(100, likelihood.n_outputs))
+    moved = rng.uniform(0.5, 5, size=without.shape) * rng.choice([-1, 1], size=without.shape)
+    logits, without = (torch.from_numpy(z).to(dtype) for z in (without + moved, without))
+    moved = logits - without
+    factor = secant_stiffening(likelihood.mean(logits), likelihood.mean(without), moved)
+    for i in range(100):
+        (p, complement), (before, complement_before) = (
+            reference.mean(z[i].double().numpy()) for z in (logits, without)
+        )
+        gained = np.where(p < 0.5, p - before, complement_before - complement)
+        secant = gained / moved[i].double().numpy()
+        ratio = np.where(secant > 0, secant / (p * complement), 1.0)
+        np.testing.assert_allclose(factor[i], ratio**0.2, rtol=1000 * torch.finfo(dtype).eps)
+
+
+@DTYPES
+def test_stiffening_is_the_same_for_either_of_two_classes(dtype):
+    logits = torch.linspace(-40, 40, 60, dtype=dtype)[:, None]
+    without = logits - torch.linspace(-5, 5, 60, dtype=dtype)[:, None]
+    mean = Bernoulli().mean
+    for one, other in [(logits, without), (without, logits)]:
+        torch.testing.assert_close(
+            secant_stiffening(mean(one), mean(other), one - other),
+            secant_stiffening(mean(-one), mean(-other), other - one),
+        )
+
+
 def test_a_label_that_moves_nothing_is_not_stiffened():
     p = torch.tensor([[0.9, 0.1], [1.0, 0.0]]).double()
-    factor = secant_stiffening(p, p, torch.zeros(2, 2).double())
+    mean, other = Mean(p, 1 - p), Mean(1 - p, p)
+    factor = secant_stiffening(mean, mean, torch.zeros(2, 2).double())
     torch.testing.assert_close(factor, torch.ones(2, 2).double())
-    far = secant_stiffening(p, 1 - p, torch.tensor([[1000.0, -1000.0]] * 2).double())
+    far = secant_stiffening(mean, other, torch.tensor([[1000.0, -1000.0]] * 2).double())
     assert torch.isfinite(far).all()
-    assert torch.isfinite(far * per_class_curvature(p)).all()
+    assert torch.isfinite(far * per_class_curvature(mean)).all()
 
 
 LOGITS = st.lists(st.floats(-1000, 1000), min_size=3, max_size=5)
@@ -51,20 +115,24 @@ LOGITS = st.lists(st.floats(-1000, 1000), min_size=3, max_size=5)
 
 @given(st.tuples(LOGITS, LOGITS), st.sampled_from([torch.float32, torch.float64]))
 def test_stiffening_is_finite_and_takes_the_curvature_as_it_is(pair, dtype):
-    """A secant is at most 1 / |z - z^-|, and 1 - p is the sum of the others."""
+    """A secant is at most 1 / |z - z^-|."""
     size = min(map(len, pair))
     logits, without = (torch.tensor([row[:size]], dtype=dtype) for row in pair)
-    p, before = torch.softmax(logits, dim=1), torch.softmax(without, dim=1)
-    factor = secant_stiffening(p, before, logits - without)
+    mean, before = map(Categorical(size).mean, (logits, without))
+    factor = secant_stiffening(mean, before, logits - without)
     assert torch.isfinite(factor).all()
-    curvature = p * (torch.ones(size, size) - torch.eye(size)).to(dtype).matmul(p[0])
+    curvature = per_class_curvature(mean)
     assert (curvature * factor <= curvature**0.8 * 1e4**0.2 + curvature).all()
 
 
 def test_a_curvature_that_is_rounded_away_is_not_stiffened():
     far = torch.tensor([[1.0], [0.0]])
-    factor = secant_stiffening(far, 1 - far, torch.tensor([[100.0], [-100.0]]))
+    factor = secant_stiffening(
+        Mean(far, 1 - far), Mean(1 - far, far), torch.tensor([[100.0], [-100.0]])
+    )
     torch.testing.assert_close(factor, torch.ones(2, 1))
     below = torch.tensor([[1.0, 1e-40, 0.0]])  # p (1 - p) is no number with all its digits
-    factor = secant_stiffening(below, torch.full((1, 3), 1 / 3), torch.tensor([[9.0, -9.0, -9.0]]))
+    mean = Mean(below, torch.tensor([[1e-40, 1.0, 1.0]]))
+    before = Categorical(3).mean(torch.zeros(1, 3))
+    factor = secant_stiffening(mean, before, torch.tensor([[9.0, -9.0, -9.0]]))
     torch.testing.assert_close(factor, torch.ones(1, 3))

@@ -99,12 +99,12 @@ def test_loss_and_derivatives_are_those_one_by_one(likelihood):
     loss, residual, mean = likelihood.loss_and_derivatives(logits, targets)
     torch.testing.assert_close(loss, likelihood.negative_log_likelihood(logits, targets))
     torch.testing.assert_close(residual, likelihood.residual(logits, targets), atol=0, rtol=1e-10)
-    torch.testing.assert_close(mean, likelihood.mean(logits))
+    torch.testing.assert_close(mean, likelihood.mean(logits), atol=0, rtol=1e-10)
     for i in range(20):  # and those of one instance, as vectors
         one_loss, one_residual, one_mean = likelihood.learn(logits[i].numpy(), targets[i].numpy())
         np.testing.assert_allclose(one_loss, loss[i], rtol=1e-10, atol=1e-13)
         np.testing.assert_allclose(one_residual, residual[i], rtol=1e-10)
-        np.testing.assert_allclose(one_mean, mean[i], rtol=1e-10)
+        np.testing.assert_allclose(one_mean, [part[i] for part in mean], rtol=1e-10)
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
@@ -113,11 +113,51 @@ def test_the_damped_hessian_is_solved(likelihood):
     rng = np.random.default_rng(0)
     for z, y, s in zip(logits.numpy(), targets.numpy(), weights.numpy(), strict=True):
         for scale in (np.full(1, s), s * rng.uniform(size=len(z))):
-            _, residual, mean = likelihood.learn(z, y)
+            _, _, mean = likelihood.learn(z, y)
             right = rng.normal(size=len(z))
-            solution = likelihood.solve_damped_hessian(mean, residual, scale, right)
-            back = solution + scale * (reference.hessian(mean) @ solution)
+            solution = likelihood.solve_damped_hessian(mean, scale, right)
+            back = solution + scale * (reference.hessian(mean.p) @ solution)
             np.testing.assert_allclose(back, right, atol=1e-12)
+
+
+def saturated(likelihood, dtype, n=200):
+    """Logits (n, C) between -40 and 40."""
+    uniform = np.random.default_rng(0).uniform(-40, 40, size=(n, likelihood.n_outputs))
+    return torch.from_numpy(uniform).to(dtype)
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_means_and_their_complements_keep_their_digits(likelihood, dtype):
+    logits = saturated(likelihood, dtype)
+    targets = likelihood.encode(torch.arange(200).to(dtype) % max(2, likelihood.n_outputs))
+    expected = np.array([reference.mean(z) for z in logits.double().numpy()])
+    means = [likelihood.mean(logits), likelihood.loss_and_derivatives(logits, targets)[2]]
+    if dtype == torch.float64:
+        learnt = map(likelihood.learn, logits.numpy(), targets.numpy())
+        means.append([np.stack(part) for part in zip(*(mean for *_, mean in learnt), strict=True)])
+    rtol = 200 * torch.finfo(dtype).eps  # logits 80 apart
+    for mean in means:
+        for part, others in zip(mean, (expected[:, 0], expected[:, 1]), strict=True):
+            np.testing.assert_allclose(part, others, rtol=rtol)
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_products_with_the_hessian_keep_their_digits(likelihood, dtype):
+    """sum_l p_k p_l (d_k - d_l), to the square of the rounding where p_k is next to 1."""
+    logits = saturated(likelihood, dtype)
+    direction = torch.randn(logits.shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+    found = likelihood.hessian_product(likelihood.mean(logits), direction)
+    eps = torch.finfo(dtype).eps
+    for z, d, product in zip(
+        *(t.double().numpy() for t in (logits, direction, found)), strict=True
+    ):
+        p, complement = reference.mean(z)
+        differences = np.outer(p, p) * (d[:, None] - d)
+        terms = differences if len(z) > 1 else p * complement * d[:, None]
+        error = abs(product - terms.sum(axis=1))
+        assert (error <= 200 * eps * abs(terms).sum(axis=1) + 10 * eps**2 * p).all()
 
 
 def test_residuals_do_not_vanish_next_to_the_target():
@@ -142,7 +182,7 @@ def test_mode_is_that_of_a_general_purpose_solver(likelihood, each):
         a = s * a
         covariance = np.diag(np.broadcast_to(variance, z.shape))
         np.testing.assert_allclose(a, reference.mode_coefficients(z, covariance, y, s), atol=1e-11)
-        np.testing.assert_allclose(p, reference.probabilities(z + variance * a), atol=1e-11)
+        np.testing.assert_allclose(p.p, reference.probabilities(z + variance * a), atol=1e-11)
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
@@ -200,7 +240,7 @@ def test_mode_solves_its_equation_at_any_scale(n_classes, log_logit, log_varianc
         _, residual, mean = likelihood.learn(shifted, y)
         rounding = 1e-9 + 1e-13 * abs(shifted).max()
         np.testing.assert_allclose(a, residual, rtol=1e-6, atol=rounding)
-        np.testing.assert_allclose(p, mean, rtol=1e-6, atol=rounding)
+        np.testing.assert_allclose(p.p, mean.p, rtol=1e-6, atol=rounding)
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
@@ -230,7 +270,7 @@ def test_many_modes_are_those_of_each(n_classes, width):
     )
     for i in range(200):
         expected = mode_coefficients(likelihood, logits[i], variance[i], targets[i].numpy())
-        for some, others in zip(found, expected, strict=True):
+        for some, others in ((found[0], expected[0]), *zip(found[1], expected[1], strict=True)):
             np.testing.assert_allclose(some[i], others, rtol=1e-9, atol=1e-9)
 
 
@@ -252,7 +292,7 @@ def test_a_mode_does_not_depend_on_those_solved_beside_it(n_classes):
     together = mode_coefficients_at_once(likelihood, *problem)
     for i in range(len(problem[0])):
         alone = mode_coefficients_at_once(likelihood, *(part[i : i + 1] for part in problem))
-        for some, others in zip(together, alone, strict=True):
+        for some, others in ((together[0], alone[0]), *zip(together[1], alone[1], strict=True)):
             torch.testing.assert_close(some[i : i + 1], others, rtol=1e-11, atol=1e-13)
 
 

@@ -134,7 +134,7 @@ def test_the_distance_is_that_of_the_second_derivative(n_seen, prior_precision):
     zero = torch.zeros(9, 10).double()
     mode = find_mode(data, IsotropicPrior(zero, prior_precision), zero, max_iter=100, tol=1e-8)
     assert mode.converged
-    p = likelihood.mean(data.features @ mode.mean).numpy()
+    p = likelihood.mean(data.features @ mode.mean).p.numpy()
     gradient = phi.T @ (p - data.targets.numpy()) + prior_precision * mode.mean.numpy()
     curvature = np.einsum("nk,kl->nkl", p, np.eye(10)) - np.einsum("nk,nl->nkl", p, p)
     hessian = np.einsum("ni,nj,nkl->ikjl", phi, phi, curvature).reshape(90, 90)

@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
+import reference
 import torch
 from scipy.special import softmax
 
 from laplace_al.curvatures import full_curvature_root, per_class_curvature, shared_curvature
-from laplace_al.likelihoods import Categorical
+from laplace_al.likelihoods import Categorical, Mean
 from laplace_al.updates import (
     CoupledMapUpdate,
     CoupledNewtonUpdate,
@@ -26,7 +27,7 @@ def test_newton_steps_along_the_new_covariance(curvature):
     variance = VARIANCES[curvature]
     coefficients, h = update(LOGITS, variance, TARGET, WEIGHT)
     p = softmax(LOGITS)
-    np.testing.assert_allclose(h, WEIGHT * curvature(p))
+    np.testing.assert_allclose(h, WEIGHT * curvature(Mean(p, 1 - p)))
     # Sigma_new phi = Sigma_old phi / (1 + h v)
     np.testing.assert_allclose(coefficients, 0.3 * WEIGHT / (1 + h * variance) * (TARGET - p))
 
@@ -37,7 +38,7 @@ def test_map_takes_the_curvature_at_the_new_mode(curvature):
     coefficients, h = MapUpdate(Categorical(3), curvature)(LOGITS, variance, TARGET, WEIGHT)
     p = softmax(LOGITS + variance * coefficients)
     np.testing.assert_allclose(coefficients, WEIGHT * (TARGET - p))
-    np.testing.assert_allclose(h, WEIGHT * curvature(p))
+    np.testing.assert_allclose(h, WEIGHT * curvature(Mean(p, 1 - p)))
 
 
 def coupled(update, covariance):
@@ -107,3 +108,18 @@ def test_many_labels_at_once_are_each_on_its_own(make, curvature):
         one = update(logits[row], variance[row], targets[row], weights[row])
         for ours, theirs in zip(many, one, strict=True):
             np.testing.assert_allclose(ours[row], theirs, rtol=1e-8)
+
+
+@curvatures
+@pytest.mark.parametrize("make", [MapUpdate, NewtonUpdate])
+@pytest.mark.parametrize("label", [0, 1, 2])
+def test_the_curvature_of_a_sure_label_keeps_its_digits(make, curvature, label):
+    """Where the label is the sure one, and where it is not and cannot move the logits far."""
+    update, logits, variance = make(Categorical(3), curvature), np.array([40.0, 0, -20]), 1e-3
+    size = len(VARIANCES[curvature])
+    target = np.eye(3)[label]
+    a, h = update(logits, np.full(size, variance), target, WEIGHT)
+    at = logits + variance * a if make is MapUpdate else logits
+    p, complement = reference.mean(at)
+    expected = p * complement if size == 3 else [p[0] * complement[0]]
+    np.testing.assert_allclose(h, WEIGHT * np.array(expected), rtol=1e-11)

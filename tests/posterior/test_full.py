@@ -4,7 +4,7 @@ import torch
 
 from laplace_al import LaplaceUpdateClassifier, links
 from laplace_al.curvatures import full_curvature_root
-from laplace_al.likelihoods import likelihood_of
+from laplace_al.likelihoods import Mean, likelihood_of
 from laplace_al.posterior import FullPosterior
 from laplace_al.structures import STRUCTURES
 
@@ -27,7 +27,7 @@ def test_a_common_shift_of_all_logits_is_never_learnt():
 
 def test_the_root_of_the_curvature():
     p = torch.tensor([[0.7, 0.2, 0.1]]).double()
-    root = full_curvature_root(p)
+    root = full_curvature_root(Mean(p, 1 - p))
     torch.testing.assert_close(root @ root.T, torch.diag(p[0]) - torch.outer(p[0], p[0]))
 
 

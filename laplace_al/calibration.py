@@ -16,6 +16,7 @@ from laplace_al.typing import Link
 
 _LOG_TEMPERATURES = 0.2 * np.arange(-20, 21, dtype=np.float64)
 _SCALES = (1.0, 0.3, 3.0, 0.1, 10.0, 0.03)  # the first of equals
+_ROUNDING = 1e-9  # of a sum of scores
 _NUMBERS_AT_ONCE = 2**16  # which stay in the cache
 # Standard deviation of log T before any label: one label moves it, ten overrule it.
 _PRIOR = 1.5
@@ -127,7 +128,9 @@ class Calibration:
         if not is_informed:
             return cls()
         coarse = scores[:, ::2] + _log_prior(_LOG_TEMPERATURES[::2])
-        best = int(coarse.max(axis=1).argmax())
+        quality = coarse.max(axis=1)
+        # the first of those that only rounding tells apart: labels predicted for certain, say
+        best = int((quality >= quality.max() - _ROUNDING * (1 + abs(quality.max()))).argmax())
         return cls(scores[best], _SCALES[best])
 
     @functools.cached_property

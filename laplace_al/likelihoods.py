@@ -336,7 +336,8 @@ def mode_coefficients(
     >>> np.allclose(a, p.complement) and np.allclose(p.p, expit(2 * a))
     True
     """
-    stiffness = np.divide(1.0, variance, out=np.zeros_like(variance), where=variance > 0)
+    is_soft = variance > np.finfo(np.float64).tiny  # else 1 / v may overflow, and the shift is 0
+    stiffness = np.divide(1.0, variance, out=np.zeros_like(variance), where=is_soft)
     size = abs(logits).max()
     shift = np.zeros_like(logits)
     value, residual, mean = likelihood.learn(logits, target)
@@ -403,7 +404,7 @@ def mode_coefficients_at_once(
     True
     """
     precision = torch.finfo(logits.dtype).eps
-    stiffness = torch.where(variance > 0, 1 / variance, 0.0)
+    stiffness = torch.where(variance > torch.finfo(variance.dtype).tiny, 1 / variance, 0.0)
 
     def evaluate(
         shift: torch.Tensor,

@@ -12,7 +12,9 @@ from laplace_al.priors import Prior
 
 _MAX_CG_STEPS = 500
 _MAX_HALVINGS = 60
-_FORCING = 0.25
+_PATIENCE = 20  # steps that are solved loosely
+_LOOSE = 0.25
+_CAREFUL = 0.05
 _SOLVED = 1e-5
 _SURE = 3  # small steps of conjugate gradients in a row, after which the next are small as well
 _SETTLED = 0.3  # of a logit: curvatures change by less than a third
@@ -196,7 +198,7 @@ def minimise(objective: Objective, start: torch.Tensor, *, max_iter: int, tol: f
     >>> minimise(Parabola(), torch.zeros(1, 1), max_iter=1, tol=1e-3).mean
     tensor([[3.]])
     """
-    mean, moved, distance, is_near = start, float("inf"), float("inf"), False
+    mean, moved, distance, is_careful = start, float("inf"), float("inf"), False
     value, gradient, point = objective.at(mean)
     rounding = torch.finfo(start.dtype).eps
     for n_iter in range(max_iter + 1):
@@ -206,14 +208,14 @@ def minimise(objective: Objective, start: torch.Tensor, *, max_iter: int, tol: f
         # The root has one curvature for all classes: in those of less the distance is longer.
         guess = float(torch.linalg.vector_norm(root.T @ gradient))
         resolution = rounding**0.5 * (1 + float(value.abs().sqrt()))
-        is_near = is_near or guess <= max(tol, resolution) or n_iter == max_iter
+        seems_near = guess <= max(tol, resolution)
+        is_careful = is_careful or seems_near or n_iter >= min(_PATIENCE, max_iter)
+        known, loosest, n_small = (distance, _CAREFUL, _SURE) if is_careful else (guess, _LOOSE, 1)
         # quadratic convergence near the mode, and no digit beyond the tolerance
-        known = distance if is_near else guess
-        forcing = min(_FORCING, max(known, tol / (2 * known)))
-        n_small = _SURE if is_near else 1
+        forcing = min(loosest, max(known, tol / (2 * known)))
         step = conjugate_gradients(product, -gradient, root, tol=forcing, n_small=n_small)
         descent = (gradient * step).sum()
-        if is_near:
+        if is_careful:
             # -g^T x = x^T H x, whichever step of conjugate gradients x is
             before, distance = distance, float((-descent).clamp_min(0)) ** 0.5
             is_stuck = before / 2 < distance <= resolution  # the dtype resolves no more
@@ -281,7 +283,7 @@ def conjugate_gradients(
     tol : float
         Relative, in the norm of the operator.
     n_small : int
-        Steps below the tolerance in a row that end it. One may be small by chance, where the
+        How many steps in a row must be small to end it. One may be small by chance, where the
         preconditioner is poor.
 
     Returns
@@ -308,12 +310,12 @@ def conjugate_gradients(
         length = energy / (direction * image).sum()
         solution = solution + length * direction
         residual = residual - length * image
-        # x^T operator(x) is the sum of the gains so far, that of the error the sum of those to come
-        gain = length * energy
-        gained = gained + gain
-        n_in_a_row = n_in_a_row + 1 if gain <= tol**2 / 2 * gained else 0
+        gained = gained + length * energy
         preconditioned = root @ (root.T @ residual)
         new_energy = (residual * preconditioned).sum()
+        # x^T operator(x) is the sum of the gains so far, that of the error the sum of those to
+        # come: the next one, if the length stays, and more
+        n_in_a_row = n_in_a_row + 1 if length * new_energy <= tol**2 / 2 * gained else 0
         direction = preconditioned + new_energy / energy * direction
         energy = new_energy
     return solution

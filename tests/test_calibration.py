@@ -212,3 +212,10 @@ def test_what_was_seen_apart_is_merged():
     start = after(Calibration(), 1.0)
     merged = after(start, -2.0).merge(after(start, 3.0, 0.5), start)
     np.testing.assert_allclose(merged.scores, after(start, -2.0, 3.0, 0.5).scores, rtol=1e-5)
+
+
+def test_scales_that_rounding_alone_tells_apart_are_equal():
+    scores = -100.0 + 1e-12 * np.random.default_rng(0).normal(size=(6, 41))
+    assert Calibration.of_scores(scores, is_informed=True).variance_scale == 1.0
+    scores[2] += 1e-3
+    assert Calibration.of_scores(scores, is_informed=True).variance_scale == 3.0

@@ -402,3 +402,12 @@ def test_modes_are_reached_where_logits_are_nearly_alike(n_classes):
         a, shifted = coupled_mode_coefficients(likelihood, z, covariance, y)
         rounding = 1e-6 + 1e-12 * float((a.abs() @ covariance.abs()).max())
         torch.testing.assert_close(a, likelihood.residual(shifted, y), rtol=0, atol=rounding)
+
+
+@pytest.mark.parametrize("variance", [0.0, 1e-310, 1e-300])
+def test_a_variance_next_to_nothing_moves_nothing(variance):
+    likelihood, one = likelihood_of(2), torch.ones(1, 1).double()
+    problem = 0 * one, variance * one, one
+    a, p = mode_coefficients(likelihood, *(part[0].numpy() for part in problem))
+    b, q = mode_coefficients_at_once(likelihood, *problem)
+    assert [a[0], p.p[0], float(b), float(q.p)] == [0.5] * 4

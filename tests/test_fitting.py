@@ -102,10 +102,22 @@ def test_the_search_finds_the_top(best):
 def test_the_search_is_bounded():
     features = 2 * torch.ones(3, 1)
     value, bound = choose_prior_precision(lambda x: x, features, ONES)
-    assert (value <= 400 * (1 + 1e-9), bound) == (True, "largest")
+    assert (value <= 4000 * (1 + 1e-9), bound) == (True, "largest")
     value, bound = choose_prior_precision(lambda x: -x, features, ONES)
     assert (value >= 4e-6 * (1 - 1e-9), bound) == (True, "smallest")
-    assert choose_prior_precision(expit, 0 * features, ONES).value <= 100 * (1 + 1e-9)
+    assert choose_prior_precision(expit, 0 * features, ONES).value <= 1000 * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("relative", [1e-4, 0.03, 100.0])
+@pytest.mark.parametrize("unit", [1e-8, 1e-4, 1.0, 1e4])
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_the_search_goes_by_the_spread_of_the_features(relative, unit, offset):
+    rows = np.random.default_rng(0).normal(size=(50, 6)) + offset
+    features = torch.from_numpy(np.column_stack([unit * rows, np.ones(50)]))  # and an intercept
+    best = relative * unit**2
+    found = choose_prior_precision(lambda x: -(np.log(x / best) ** 2), features, features[:, -1])
+    assert found.value == pytest.approx(best, rel=0.12)
+    assert found.bound is None
 
 
 class TestPriorPrecisionByScale:

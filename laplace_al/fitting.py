@@ -18,6 +18,7 @@ from laplace_al.structures import STRUCTURES
 _RANGE = np.logspace(-6, 3, 10)
 _SEARCH_TOLERANCE = 0.1  # of log lambda
 _SHARE_OF_SPREAD = 0.01  # near the best on images, text and tables with 10 to 1000 labels
+_ROUNDING = 8  # units in the last place: a constant that a short sum or product made
 
 
 class Pull(NamedTuple):
@@ -310,6 +311,8 @@ def prior_precision_by_scale(features: torch.Tensor, weights: torch.Tensor) -> f
 def spread(features: torch.Tensor, weights: torch.Tensor) -> float:
     """Total variance of the features, for which offsets, and so an intercept, do not count.
 
+    Neither do features whose deviation is that of rounding, a few units in the last place.
+
     Parameters
     ----------
     features : Tensor of shape (n, D)
@@ -327,7 +330,8 @@ def spread(features: torch.Tensor, weights: torch.Tensor) -> float:
     (1.0, 26.0)
     """
     share = weights / weights.sum()
-    square = float(share @ features.square().sum(dim=1))
-    variance = float(share @ (features - share @ features).square().sum(dim=1))
-    is_constant = variance <= torch.finfo(features.dtype).eps * square
-    return (square or 1.0) if is_constant else variance
+    square = share @ features.square()  # (D,)
+    apart = features - features[weights.argmax()]  # 0 for constants, whose mean rounding moves
+    variance = share @ (apart - share @ apart).square_()
+    variance[variance <= (_ROUNDING * torch.finfo(features.dtype).eps) ** 2 * square] = 0.0
+    return float(variance.sum()) or float(square.sum()) or 1.0

@@ -14,10 +14,11 @@ from laplace_al.posterior import FullPosterior
 from laplace_al.priors import IsotropicPrior
 from laplace_al.structures import STRUCTURES
 
-# Prior precisions that are tried, in units of the mean square of a row of features.
-_RANGE = np.logspace(-6, 2, 9)
+# Prior precisions that are tried, in units of the total variance of the features.
+_RANGE = np.logspace(-6, 3, 10)
 _SEARCH_TOLERANCE = 0.1  # of log lambda
 _SHARE_OF_SPREAD = 0.01  # near the best on images, text and tables with 10 to 1000 labels
+_ROUNDING = 8  # units in the last place: a constant that a short sum or product made
 
 
 class Pull(NamedTuple):
@@ -243,14 +244,14 @@ class Chosen(NamedTuple):
 def choose_prior_precision(
     score: Callable[[float], float], features: torch.Tensor, weights: torch.Tensor
 ) -> Chosen:
-    """Prior precision of the largest score: the best of nine decades, then a bounded search.
+    """Prior precision of the largest score: the best power of ten, then a bounded search.
 
     Parameters
     ----------
     score : callable
         Prior precision to a number.
     features : Tensor of shape (n, D)
-        Their mean square |phi|^2 is the unit: the range is 1e-6 to 100 of it.
+        Their :func:`spread` is the unit: the range is 1e-6 to 1000 of it.
     weights : Tensor of shape (n,)
 
     Returns
@@ -265,8 +266,7 @@ def choose_prior_precision(
     >>> abs(math.log(best / 3)) < 0.1, bound
     (True, None)
     """
-    unit = float(weights @ features.square().sum(dim=1) / weights.sum()) or 1.0
-    grid = np.log(unit * _RANGE)
+    grid = np.log(spread(features, weights) * _RANGE)
     # from strong to weak: each start is close to the next mode
     scores = np.array([score(np.exp(place)) for place in grid[::-1]])[::-1]
     best = int(scores.argmax())
@@ -285,11 +285,10 @@ def choose_prior_precision(
 
 
 def prior_precision_by_scale(features: torch.Tensor, weights: torch.Tensor) -> float:
-    """Prior precision that goes with the scale of the features: 0.01 of their total variance.
+    """Prior precision that goes with the scale of the features: 0.01 of their :func:`spread`.
 
     Over the data, a logit then varies a priori by a standard deviation of about 10, whatever the
-    units and the number of features. Offsets, and so an intercept, do not count. Features that do
-    not vary give 0.01 of their mean square |phi|^2, or 0.01.
+    units and the number of features.
 
     Parameters
     ----------
@@ -306,8 +305,33 @@ def prior_precision_by_scale(features: torch.Tensor, weights: torch.Tensor) -> f
     >>> prior_precision_by_scale(X, torch.ones(2)), prior_precision_by_scale(10 * X, torch.ones(2))
     (0.01, 1.0)
     """
+    return _SHARE_OF_SPREAD * spread(features, weights)
+
+
+def spread(features: torch.Tensor, weights: torch.Tensor) -> float:
+    """Total variance of the features, for which offsets, and so an intercept, do not count.
+
+    Neither do features whose deviation is that of rounding, a few units in the last place.
+
+    Parameters
+    ----------
+    features : Tensor of shape (n, D)
+    weights : Tensor of shape (n,)
+
+    Returns
+    -------
+    float
+        The mean square |phi|^2 of features that do not vary, and 1 of those that are 0.
+
+    Examples
+    --------
+    >>> X = torch.tensor([[-1.0, 5.0], [1.0, 5.0]])
+    >>> spread(X, torch.ones(2)), spread(X[:1], torch.ones(1))
+    (1.0, 26.0)
+    """
     share = weights / weights.sum()
-    square = float(share @ features.square().sum(dim=1))
-    variance = float(share @ (features - share @ features).square().sum(dim=1))
-    is_constant = variance <= torch.finfo(features.dtype).eps * square
-    return _SHARE_OF_SPREAD * ((square or 1.0) if is_constant else variance)
+    square = share @ features.square()  # (D,)
+    apart = features - features[weights.argmax()]  # 0 for constants, whose mean rounding moves
+    variance = share @ (apart - share @ apart).square_()
+    variance[variance <= (_ROUNDING * torch.finfo(features.dtype).eps) ** 2 * square] = 0.0
+    return float(variance.sum()) or float(square.sum()) or 1.0

@@ -99,7 +99,8 @@ def mutual_information(draws: ArrayLike) -> NDArray[np.float64]:
     array([0.    , 0.6931])
     """
     draws = np.asarray(draws)
-    return np.maximum(entropy(draws.mean(axis=0)) - expected_entropy(draws), 0.0)
+    prediction = draws.mean(axis=0, dtype=np.float64)
+    return np.maximum(entropy(prediction) - expected_entropy(draws), 0.0)
 
 
 def expected_entropy(draws: Sequence[ArrayLike] | NDArray[np.floating]) -> NDArray[np.float64]:
@@ -163,8 +164,10 @@ def expected_information_gain_of_predictions(
         for i in range(0, n, height):
             left = draws[:, i : i + height].reshape(n_draws, -1)  # (S, n K)
             entropies = negative_p_log_p(left.T @ right).reshape(-1, n_classes, right.shape[1])
-            joint_entropy[i : i + height] += entropies.sum(axis=(1, 2))
-    apart = entropy(draws.mean(axis=0)) + entropy(target_draws.mean(axis=0)).mean()
+            # in float64, as the means: what is left of the difference may be below eps of float32
+            joint_entropy[i : i + height] += entropies.sum(axis=(1, 2), dtype=np.float64)
+    prediction, target = (p.mean(axis=0, dtype=np.float64) for p in (draws, target_draws))
+    apart = entropy(prediction) + entropy(target).mean()
     return np.maximum(apart - joint_entropy / n_targets, 0.0)
 
 

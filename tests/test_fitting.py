@@ -8,6 +8,7 @@ from laplace_al.fitting import (
     choose_prior_precision,
     examine,
     prior_precision_by_scale,
+    spread,
 )
 from laplace_al.likelihoods import likelihood_of
 from laplace_al.mode import Labelled, find_mode
@@ -102,10 +103,22 @@ def test_the_search_finds_the_top(best):
 def test_the_search_is_bounded():
     features = 2 * torch.ones(3, 1)
     value, bound = choose_prior_precision(lambda x: x, features, ONES)
-    assert (value <= 400 * (1 + 1e-9), bound) == (True, "largest")
+    assert (value <= 4000 * (1 + 1e-9), bound) == (True, "largest")
     value, bound = choose_prior_precision(lambda x: -x, features, ONES)
     assert (value >= 4e-6 * (1 - 1e-9), bound) == (True, "smallest")
-    assert choose_prior_precision(expit, 0 * features, ONES).value <= 100 * (1 + 1e-9)
+    assert choose_prior_precision(expit, 0 * features, ONES).value <= 1000 * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("relative", [1e-4, 0.03, 100.0])
+@pytest.mark.parametrize("unit", [1e-8, 1e-4, 1.0, 1e4])
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_the_search_goes_by_the_spread_of_the_features(relative, unit, offset):
+    rows = np.random.default_rng(0).normal(size=(50, 6)) + offset
+    features = torch.from_numpy(np.column_stack([unit * rows, np.ones(50)]))  # and an intercept
+    best = relative * unit**2
+    found = choose_prior_precision(lambda x: -(np.log(x / best) ** 2), features, features[:, -1])
+    assert found.value == pytest.approx(best, rel=0.12)
+    assert found.bound is None
 
 
 class TestPriorPrecisionByScale:
@@ -130,3 +143,27 @@ class TestPriorPrecisionByScale:
         same = torch.full((5, 1), 0.1, dtype=torch.float64)  # whose mean is rounded
         assert prior_precision_by_scale(same, same.new_ones(5)) == pytest.approx(0.01 * 0.01)
         assert prior_precision_by_scale(0 * one, one.new_ones(1)) == 0.01
+
+    @pytest.mark.parametrize(
+        ("dtype", "offset"), [(torch.float32, 5e3), (torch.float32, 5e4), (torch.float64, 1e8)]
+    )
+    def test_an_offset_beside_which_the_spread_is_small(self, dtype, offset):
+        features = (self.features + offset).to(dtype)
+        moved = prior_precision_by_scale(features, self.weights.to(dtype))
+        plain = prior_precision_by_scale(self.features, self.weights)
+        assert moved == pytest.approx(plain, rel=1e-3)
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    @pytest.mark.parametrize("constant", [0.1, 1e8 + 0.1, -1e-8])
+    @pytest.mark.parametrize("n", [3, 1000, 100_000])
+    def test_constants_do_not_count(self, dtype, constant, n):
+        rng = np.random.default_rng(0)
+        weights = torch.from_numpy(rng.random(n)).to(dtype)
+        varying = torch.from_numpy(1e-3 * rng.normal(size=(n, 1))).to(dtype)
+        same = torch.full_like(varying, constant)
+        steps = same.new_tensor(rng.integers(-2, 3, size=(n, 1)))
+        rounded = same * (1 + torch.finfo(dtype).eps * steps)  # by two units in the last place
+        for column in (same, rounded):
+            assert spread(column, weights) == pytest.approx(constant**2, rel=1e-3)
+            both = torch.cat([column, varying], dim=1)
+            assert spread(both, weights) == pytest.approx(spread(varying, weights), rel=1e-6)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import softmax
 from scipy.stats import entropy
 
 from laplace_al import scores
@@ -116,3 +117,20 @@ def test_no_information_is_zero_and_never_negative():
     gain = scores.expected_information_gain_of_predictions(same, same)
     np.testing.assert_allclose(gain, np.zeros(50), atol=1e-14)
     assert (gain >= 0).all()
+
+
+@pytest.mark.parametrize("n_classes", [2, 10])
+def test_little_information_in_single_precision(n_classes):
+    """The draws are the same to about 1e-4: they tell 1e-8 nats at most."""
+    rng = np.random.default_rng(0)
+
+    def nearly_the_same(n):
+        logits = 3 * rng.normal(size=(n, n_classes)) + 1e-4 * rng.normal(size=(1000, n, n_classes))
+        return softmax(logits, axis=2).astype(np.float32)
+
+    p, targets = nearly_the_same(200), nearly_the_same(100)
+    double = p.astype(np.float64), targets.astype(np.float64)
+    gain = scores.expected_information_gain_of_predictions
+    np.testing.assert_allclose(gain(p, targets), gain(*double), atol=3e-7)
+    expected = scores.mutual_information(double[0])
+    np.testing.assert_allclose(scores.mutual_information(p), expected, atol=1e-12)

@@ -1,7 +1,7 @@
 """Batches that leave the least of the pool's Fisher information unknown."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from numbers import Real
 from typing import Any
 
@@ -12,6 +12,7 @@ from sklearn.utils._param_validation import Interval
 
 from laplace_al.curvatures import per_class_curvature
 from laplace_al.pool import PoolState
+from laplace_al.posterior.roots import root_of_rows
 from laplace_al.strategies.base import QueryStrategy
 from laplace_al.strategies.ranking import best
 from laplace_al.strategies.view import PoolView
@@ -81,16 +82,16 @@ class BAIT(QueryStrategy):
     ) -> Choice:
         """Greedy forward, then backward."""
         blocks, design, curvature = self._design(view)
-        precision = design.precision
+        root = design.root
         utilities = np.where(candidates, design.gains(), -np.inf)
         n_added = min(math.ceil(self.oversample * n_instances), int(candidates.sum()))
         free, rows, added = candidates.copy(), [], np.empty(n_added, dtype=np.int64)
         for i in range(n_added):
             added[i] = best(np.where(free, design.gains(), -np.inf), 1, rng)[0]
             free[added[i]] = False
-            rows.append(blocks.row(added[i]))
+            rows.append(blocks[added[i : i + 1]])
             design.add(added[i], rows[i][0])
-        kept = prune(torch.cat(rows), curvature[added], precision, design.pool, n_instances, rng)
+        kept = prune(torch.cat(rows), curvature[added], root, design.pool, n_instances, rng)
         return added[kept], utilities
 
     def _design(self, view: PoolView) -> tuple["Blocks", "Design", torch.Tensor]:
@@ -100,95 +101,105 @@ class BAIT(QueryStrategy):
         pool = Blocks(state, state.features)
         labelled = Blocks(state, view.labelled)
         mean = state.posterior.mean.double()
-        seen = [curvature_of(state, rows @ mean) for rows in labelled]
+
+        def seen() -> Iterator[torch.Tensor]:
+            for rows in labelled:
+                yield curvature_of(state, rows @ mean).sqrt()[:, None] * rows
+
         target = information(pool, curvature.split(_ROWS_AT_ONCE), len(mean))
-        precision = information(labelled, seen, len(mean)).to(target)
-        precision.diagonal().add_(state.posterior.prior_precision)
-        design = Design(pool, state.project, curvature, precision, target)
+        root = root_of_rows(seen, state.posterior.prior_precision, len(mean), mean)
+        design = Design(pool.__getitem__, state.project, curvature, root, target)
         return pool, design, curvature
 
 
 class Design:
-    """``tr(A⁻¹ F)`` and how one instance more or less would change it.
+    """``tr(A⁻¹ F)`` and how one instance more would change it.
+
+    A is held as a root R of its inverse, ``A⁻¹ = R Rᵀ``, see :mod:`laplace_al.posterior.roots`.
 
     Parameters
     ----------
-    blocks : iterable of Tensor of shape (b, D)
-        Φ, in blocks of rows, float64.
+    rows : callable
+        Positions to their rows of Φ, float64.
     project : callable
         Φ times a matrix (D, m).
     curvature : Tensor of shape (n,)
         h.
-    precision : Tensor of shape (D, D)
-        A.
+    root : Tensor of shape (D, D)
+        R.
     pool : Tensor of shape (D, D)
         F.
 
     Examples
     --------
     >>> phi, one = torch.tensor([[1.0], [2.0]]).double(), torch.ones(1, 1).double()
-    >>> design = Design([phi], phi.matmul, torch.ones(2).double(), one, 2 * one)
+    >>> design = Design(phi.__getitem__, phi.matmul, torch.ones(2).double(), one, 2 * one)
     >>> design.gains()  # 2 / 1 - 2 / (1 + 1) and 2 / 1 - 2 / (1 + 4)
     array([1. , 1.6])
     """
 
     def __init__(
         self,
-        blocks: Iterable[torch.Tensor],
+        rows: Callable[[torch.Tensor], torch.Tensor],
         project: Projection,
         curvature: torch.Tensor,
-        precision: torch.Tensor,
+        root: torch.Tensor,
         pool: torch.Tensor,
     ) -> None:
-        self.blocks = blocks
+        self.rows = rows
         self.project = project
         self.curvature = curvature
-        self.precision = precision
+        self.root = root
         self.pool = pool
-        self.covariance = torch.cholesky_inverse(torch.linalg.cholesky(precision))  # A^-1
-        variance, influence = [], []
-        for rows in blocks:
-            spread = rows @ self.covariance
-            variance.append((spread * rows).sum(dim=1))
-            influence.append((spread @ pool * spread).sum(dim=1))
-        self.variance = torch.cat(variance)  # v = φᵀA⁻¹φ
-        self.influence = torch.cat(influence)  # q = φᵀA⁻¹FA⁻¹φ
+        self.variance = torch.empty_like(curvature)  # v = φᵀA⁻¹φ
+        self.influence = torch.empty_like(curvature)  # q = φᵀA⁻¹FA⁻¹φ
+        # The largest number that went into each: rounding has changed it by eps of that.
+        self._variance_scale = torch.empty_like(curvature)
+        self._influence_scale = torch.empty_like(curvature)
+        self._measure(torch.arange(len(curvature), device=curvature.device))
 
     def gains(self) -> NDArray[np.float64]:
         """What the trace loses by an instance more, ``h q / (1 + h v)``, ndarray (n,)."""
         h = self.curvature
         return (h * self.influence / (1 + h * self.variance)).numpy(force=True)
 
-    def losses(self) -> NDArray[np.float64]:
-        """What the trace gains by an instance less, ``h q / (1 - h v)``, ndarray (n,)."""
-        h = self.curvature
-        rest = (1 - h * self.variance).clamp(min=torch.finfo(h.dtype).eps)
-        return (h * self.influence / rest).numpy(force=True)
+    def add(self, position: int, row: torch.Tensor) -> None:
+        """Let A have an instance more.
 
-    def add(self, position: int, row: torch.Tensor, sign: int = 1) -> None:
-        """Let A have an instance more, or one less with the sign -1.
-
-        With u = A⁻¹φ and s = h / (1 + h φᵀu), h signed, A⁻¹ becomes A⁻¹ - s u uᵀ; c = Φu and
-        d = ΦA⁻¹Fu give v - s c² and q - 2 s c d + s² (uᵀFu) c².
+        With w = Rᵀφ, u = Rw and s = h / (1 + h w²), A⁻¹ becomes A⁻¹ - s u uᵀ, and R becomes
+        R - s u wᵀ / (1 + (1 + h w²)^-½); c = Φu and d = ΦA⁻¹Fu give v - s c² and
+        q - 2 s c d + s² (uᵀFu) c². Where little is left of these, they are measured anew.
 
         Parameters
         ----------
         position : int
         row : Tensor of shape (D,)
             Its φ.
-        sign : int, default=1
         """
-        u = self.covariance @ row
-        h = sign * self.curvature[position]
-        s = h / (1 + h * (row @ u)).clamp(min=torch.finfo(h.dtype).eps)
+        w = self.root.T @ row
+        u = self.root @ w
+        growth = 1 + self.curvature[position] * (w @ w)
+        s = self.curvature[position] / growth
         moved = self.pool @ u
-        c, d = self.project(torch.stack([u, self.covariance @ moved], dim=1)).T
-        self.influence += s * c * (s * (u @ moved) * c - 2 * d)
+        c, d = self.project(torch.stack([u, self.root @ (self.root.T @ moved)], dim=1)).T
+        square = s * s * (u @ moved) * c * c
         self.variance -= s * c * c
-        # Both are squared norms, which rounding may carry below zero.
-        self.influence.clamp_(min=0)
-        self.variance.clamp_(min=0)
-        self.covariance = torch.addr(self.covariance, u, u, alpha=-float(s))
+        self.influence += square - 2 * s * c * d
+        self.root = torch.addr(self.root, u, w, alpha=-float(s / (1 + growth.rsqrt())))
+        torch.maximum(self._influence_scale, square, out=self._influence_scale)
+        is_lost = self.variance < _LEFT * self._variance_scale
+        is_lost |= self.influence < _LEFT * self._influence_scale
+        if is_lost.any():
+            self._measure(is_lost.nonzero()[:, 0])
+
+    def _measure(self, positions: torch.Tensor) -> None:
+        """v = |w|² and q = wᵀRᵀFRw with w = Rᵀφ of some rows."""
+        for some in positions.split(_ROWS_AT_ONCE):
+            w = self.rows(some) @ self.root
+            moved = torch.linalg.multi_dot([w, self.root.T, self.pool, self.root])
+            self.variance[some] = self._variance_scale[some] = w.square().sum(dim=1)
+            influence = (moved * w).sum(dim=1).clamp_(min=0)
+            self.influence[some] = self._influence_scale[some] = influence
 
 
 class Blocks:
@@ -203,8 +214,8 @@ class Blocks:
     --------
     >>> from laplace_al import LaplaceUpdateClassifier
     >>> state = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1]).pool_state([[3.0]])
-    >>> list(Blocks(state, state.features))
-    [tensor([[3., 1.]], dtype=torch.float64)]
+    >>> list(Blocks(state, state.features)), Blocks(state, state.features)[0:1]
+    ([tensor([[3., 1.]], dtype=torch.float64)], tensor([[3., 1.]], dtype=torch.float64))
     """
 
     def __init__(self, state: PoolState, features: torch.Tensor | NDArray[np.floating]) -> None:
@@ -213,13 +224,10 @@ class Blocks:
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         for start in range(0, len(self.features), _ROWS_AT_ONCE):
-            yield self._prepared(self.features[start : start + _ROWS_AT_ONCE])
+            yield self[start : start + _ROWS_AT_ONCE]
 
-    def row(self, position: int) -> torch.Tensor:
-        """One row, (1, D)."""
-        return self._prepared(self.features[position : position + 1])
-
-    def _prepared(self, rows: torch.Tensor | NDArray[np.floating]) -> torch.Tensor:
+    def __getitem__(self, positions: Any) -> torch.Tensor:
+        rows = self.features[positions]
         if isinstance(rows, np.ndarray):
             rows = torch.from_numpy(rows.astype(np.float64))  # a copy, which is writeable
         rows = rows.to(self.state.posterior.base.device, torch.float64)
@@ -279,7 +287,7 @@ def information(
 def prune(
     rows: torch.Tensor,
     curvature: torch.Tensor,
-    precision: torch.Tensor,
+    root: torch.Tensor,
     pool: torch.Tensor,
     n_kept: int,
     rng: np.random.RandomState,
@@ -291,8 +299,8 @@ def prune(
     rows : Tensor of shape (m, D)
     curvature : Tensor of shape (m,)
         h.
-    precision : Tensor of shape (D, D)
-        Of everything but these instances.
+    root : Tensor of shape (D, D)
+        R of everything but these instances.
     pool : Tensor of shape (D, D)
         F.
     n_kept : int
@@ -309,14 +317,95 @@ def prune(
     >>> prune(rows, torch.ones(3), one, one, 2, np.random.RandomState(0))
     array([1, 2])
     """
-    full = precision + (rows.T * curvature) @ rows
-    design = Design([rows], rows.matmul, curvature, full, pool)
-    kept = np.ones(len(rows), dtype=bool)
-    for _ in range(len(rows) - n_kept):
-        dropped = best(np.where(kept, -design.losses(), -np.inf), 1, rng)[0]
-        kept[dropped] = False
-        design.add(dropped, rows[dropped], sign=-1)
-    return np.flatnonzero(kept)
+    rows, kept = curvature.sqrt()[:, None] * rows, np.arange(len(rows))
+    for n_left in (max(n_kept, 2 * len(root)), n_kept):  # see Chosen
+        if len(kept) > n_left:
+            chosen, is_in = Chosen(rows[kept], root, pool), np.ones(len(kept), dtype=bool)
+            for _ in range(len(kept) - n_left):
+                dropped = best(np.where(is_in, -chosen.losses(), -np.inf), 1, rng)[0]
+                is_in[dropped] = False
+                chosen.drop(dropped)
+            kept = kept[is_in]
+    return kept
+
+
+class Chosen:
+    """How ``tr(A⁻¹ F)``, ``A = A₀ + EᵀE``, would change by one of the chosen instances E less.
+
+    ``1 - eᵀA⁻¹e`` is near 0 for an instance without which little is known of some direction. It is
+    the diagonal of ``S⁻¹ = I - E A⁻¹ Eᵀ = (I + E A₀⁻¹ Eᵀ)⁻¹``. For up to 2 D instances S⁻¹ is held
+    as a root T, ``S⁻¹ = T Tᵀ``, for which nothing is taken from 1. For more, its mean
+    is 1/2 at least, and what is near 0 is not what is dropped.
+
+    Parameters
+    ----------
+    rows : Tensor of shape (m, D)
+        E, rows √h φ.
+    root : Tensor of shape (D, D)
+        R, A₀⁻¹ = R Rᵀ.
+    pool : Tensor of shape (D, D)
+        F.
+
+    Examples
+    --------
+    >>> chosen = Chosen(torch.tensor([[1.0], [2.0]]), torch.ones(1, 1), torch.ones(1, 1))
+    >>> chosen.losses().round(4)  # 1 / (1 + 4) - 1 / 6 and 1 / (1 + 1) - 1 / 6
+    array([0.0333, 0.3333], dtype=float32)
+    >>> chosen.drop(0)
+    >>> chosen.losses()[1].round(4)  # 1 - 1 / 5
+    np.float32(0.8)
+    """
+
+    def __init__(self, rows: torch.Tensor, root: torch.Tensor, pool: torch.Tensor) -> None:
+        self.rows = rows
+        self.dual: torch.Tensor | None = None  # T
+        whitened = rows @ root  # B
+        if len(rows) <= 2 * len(root):
+            # UᵀU = I + B Bᵀ = S: U⁻¹ is T, and E A⁻¹ = S⁻¹ B Rᵀ
+            product, self.dual = _thin(whitened.T)
+            self.moved = self.dual @ (root @ product).T  # E A⁻¹
+        else:
+            # UᵀU = I + BᵀB = RᵀA R, and E A⁻¹ = B (UᵀU)⁻¹ Rᵀ
+            product, inverse = _thin(whitened)
+            self.moved = product @ (root @ inverse).T
+        self.informed = self.moved @ pool  # E A⁻¹ F
+
+    def losses(self) -> NDArray[np.floating]:
+        """What the trace gains by an instance less, ``eᵀA⁻¹FA⁻¹e / (1 - eᵀA⁻¹e)``, (m,)."""
+        if self.dual is None:
+            rest = 1 - (self.rows * self.moved).sum(dim=1)
+            rest.clamp_(min=torch.finfo(rest.dtype).eps)
+        else:
+            rest = self.dual.square().sum(dim=1)
+        return ((self.moved * self.informed).sum(dim=1) / rest).numpy(force=True)
+
+    def drop(self, position: int) -> None:
+        """Let A have an instance e less, and E a row of zeros in its place.
+
+        With its column s of S⁻¹, ``E A⁻¹`` becomes ``E A⁻¹ - s eᵀA⁻¹ / s_e``, and the rows of T
+        lose what they have along its row.
+
+        Parameters
+        ----------
+        position : int
+        """
+        if self.dual is None:
+            column = -(self.rows @ self.moved[position])
+            column[position] += 1
+        else:
+            column = self.dual @ self.dual[position]
+        share = column / column[position]
+        for held in (self.moved, self.informed, self.dual):
+            if held is not None:
+                held.addr_(share, held[position].clone(), alpha=-1)
+
+
+def _thin(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """M U⁻¹ and U⁻¹ with the triangular factor U of I + MᵀM = UᵀU, which is not formed."""
+    identity = torch.eye(matrix.shape[1], dtype=matrix.dtype, device=matrix.device)
+    orthonormal = torch.linalg.qr(torch.cat([matrix, identity])).Q  # [M; I] U⁻¹
+    return orthonormal[: len(matrix)], orthonormal[len(matrix) :]
 
 
 _ROWS_AT_ONCE = 4096
+_LEFT = 1e-4  # of a number that is updated; four digits are lost

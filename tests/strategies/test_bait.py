@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
+import torch
 from scipy.special import expit, softmax
 from sklearn.linear_model import LogisticRegression
 
 from laplace_al import ActiveLearner, LaplaceUpdateClassifier
 from laplace_al.strategies import BAIT
+from laplace_al.strategies.bait import Chosen
 
 X = np.random.default_rng(0).normal(size=(80, 4))
 PRIOR_PRECISION = 0.3
@@ -14,10 +16,12 @@ class Explicit:
     """Matrices built and inverted anew for every candidate."""
 
     def __init__(self, classifier, labelled, pool):
+        self.prior_precision = classifier.prior_precision
         self.phi, self.h = self.rows(classifier, pool)
         self.pool = (self.phi.T * self.h) @ self.phi
         phi, h = self.rows(classifier, labelled)
-        self.start = PRIOR_PRECISION * np.eye(phi.shape[1]) + (phi.T * h) @ phi
+        self.seen = np.sqrt(h)[:, None] * phi
+        self.start = self.prior_precision * np.eye(phi.shape[1]) + (phi.T * h) @ phi
 
     @staticmethod
     def rows(classifier, X):
@@ -41,6 +45,16 @@ class Explicit:
             drop = min(chosen, key=lambda i: self.trace([j for j in chosen if j != i]))
             chosen.remove(drop)
         return chosen
+
+
+class Orthogonal(Explicit):
+    """From rows, which are not squared: right where the prior is lost in a sum of squares."""
+
+    def trace(self, chosen):
+        rows = np.sqrt(self.h)[:, None] * self.phi
+        prior = np.sqrt(self.prior_precision) * np.eye(self.phi.shape[1])
+        factor = np.linalg.qr(np.vstack([prior, self.seen, rows[chosen]]), mode="r")
+        return np.square(np.linalg.solve(factor.T, rows.T)).sum()
 
 
 def learner(n_classes, pool=X, **parameters):
@@ -85,6 +99,65 @@ def test_a_classifier_alone_has_no_labelled_instances():
     explicit = Explicit(classifier, X[:0], X)
     expected = [explicit.trace([]) - explicit.trace([i]) for i in range(80)]
     np.testing.assert_allclose(utilities, expected, rtol=1e-9)
+
+
+def of_large_features(scale, prior_precision, n_classes, n_labelled):
+    """A learner of some labels, whose classifier has seen enough for unsure predictions."""
+    rng = np.random.default_rng(3)
+    A = scale * rng.normal(size=(60, 4))
+    y = (A[:, 0] / scale + rng.normal(size=60) > 0) + (n_classes - 2) * rng.integers(0, 2, size=60)
+    classifier = LaplaceUpdateClassifier(prior_precision=prior_precision)
+    if not n_labelled:
+        return classifier.fit(A, y)
+    start = {"X_initial": A[:n_labelled], "y_initial": y[:n_labelled]}
+    return ActiveLearner(classifier, BAIT(), scale * X, **start)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("oversample", [1, 2, 8])
+@pytest.mark.parametrize("n_labelled", [0, 30])
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize(("scale", "prior_precision"), [(1e4, 1.0), (1e6, 1.0), (1e6, 1e-2)])
+def test_large_features(scale, prior_precision, n_classes, n_labelled, oversample):
+    """At |phi|² / lambda of up to 1e14, where sums of squares have no digit left of lambda."""
+    active = of_large_features(scale, prior_precision, n_classes, n_labelled)
+    classifier = active if n_labelled == 0 else active.estimator_
+    labelled = scale * X[:0] if n_labelled == 0 else active.instances_
+    explicit = Orthogonal(classifier, labelled, scale * X)
+    positions = BAIT(oversample=oversample, random_state=0).query(active, scale * X, 4)
+    expected = explicit.choose(4, 4 * oversample, np.full(80, True))
+    np.testing.assert_array_equal(np.sort(positions), np.sort(expected))
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_a_prior_that_is_lost_beside_the_features():
+    classifier = of_large_features(1e6, 1e-12, 2, 0)
+    pool = 1e6 * np.repeat(X[:3], 4, axis=0)  # fewer directions than weights
+    positions, utilities = BAIT(random_state=0).query(classifier, pool, 3, return_utilities=True)
+    assert sorted(positions // 4) == [0, 1, 2]
+    explicit = Orthogonal(classifier, pool[:0], pool)
+    expected = [explicit.trace([]) - explicit.trace([i]) for i in range(12)]
+    np.testing.assert_allclose(utilities, expected, rtol=1e-3)  # eps times |phi| / sqrt(lambda)
+
+
+@pytest.mark.parametrize("n", [1, 5, 6, 8, 9, 40])
+def test_losses_are_what_the_trace_gains(n):
+    """Of so few that directions are unknown without one, and of more."""
+    rng = np.random.default_rng(0)
+    rows, root, pool = (rng.normal(size=shape) for shape in [(n, 4), (4, 4), (9, 4)])
+    pool = pool.T @ pool
+
+    def trace(is_in):
+        precision = np.linalg.inv(root @ root.T) + rows[is_in].T @ rows[is_in]
+        return np.trace(np.linalg.inv(precision) @ pool)
+
+    chosen, is_in = Chosen(*map(torch.from_numpy, (rows, root, pool))), np.full(n, True)
+    for position in rng.permutation(n):
+        losses, left = chosen.losses(), np.flatnonzero(is_in)
+        expected = [trace(is_in & (np.arange(n) != i)) - trace(is_in) for i in left]
+        np.testing.assert_allclose(losses[left], expected, rtol=1e-7)
+        is_in[position] = False
+        chosen.drop(position)
 
 
 def test_a_long_batch_does_not_drift():

@@ -12,6 +12,7 @@ POOLS = {
     "blobs": BLOBS,
     "single precision": BLOBS.astype(np.float32),
     "far from zero": 1e4 + BLOBS,
+    "very far from zero": 1e8 + BLOBS,
     "clumps that float32 cannot tell apart": np.arange(150)[:, None] % 5 + 1e-5 * BLOBS,
     "one far away": np.concatenate([BLOBS, np.full((1, 12), 1e6)]),
     "huge": 1e150 * BLOBS,

@@ -14,9 +14,9 @@ _MAX_CG_STEPS = 500
 _MAX_HALVINGS = 60
 _PATIENCE = 20  # steps that are solved loosely
 _LOOSE = 0.25
-_CAREFUL = 0.05
+_CAREFUL = 0.1
 _SOLVED = 1e-5
-_SURE = 3  # small steps of conjugate gradients in a row, after which the next are small as well
+_SURE = 2  # small steps of conjugate gradients in a row, after which the next are small as well
 _SETTLED = 0.3  # of a logit: curvatures change by less than a third
 
 

@@ -129,6 +129,7 @@ def simulate(
     check_scalar(score_every, "score_every", numbers.Integral, min_val=1)
     budget = _check_budget(budget, len(y_pool), n_initial)
     rules = _fresh_rules(stopping)
+    scoring = _in_order(scoring)
     scorer = check_scoring(estimator, scoring)
     rng = check_random_state(random_state)
     initial = rng.permutation(len(y_pool))[:n_initial]
@@ -143,7 +144,7 @@ def simulate(
         refit_every=refit_every,
         random_state=rng,
     )
-    curve = _Curve(learner, scorer, X_test, y_test, keeps_features=_is_named(scoring))
+    curve = _Curve(learner, scorer, X_test, y_test, scoring)
     if n_initial:
         curve.teach(initial, y_pool[initial])
     curve.score()
@@ -170,11 +171,14 @@ class _Curve:
         scorer: Callable[..., Any],
         X_test: Instances,
         y_test: ArrayLike,
-        *,
-        keeps_features: bool,
+        scoring: Scoring,
     ) -> None:
         self._learner = learner
-        self._keeps_features = keeps_features
+        self._keeps_features = _is_named(scoring)
+        # those of a function that gives several are known once there is a model
+        self._score_names = ["score"]
+        if isinstance(scoring, Mapping | list | tuple):
+            self._score_names = [f"score_{name}" for name in scoring]
         self._scorer = scorer
         self._test = X_test, y_test
         self._rows: list[dict[str, Any]] = []
@@ -203,7 +207,8 @@ class _Curve:
 
     def frame(self) -> pd.DataFrame:
         frame = pd.DataFrame(self._rows)
-        scores = [name for name in frame if name not in ("n_labels", *_SECONDS)] or ["score"]
+        found = [name for name in frame if name not in ("n_labels", *_SECONDS)]
+        scores = found or self._score_names
         return frame.reindex(columns=["n_labels", *scores, *_SECONDS])
 
     @property
@@ -219,8 +224,8 @@ class _Curve:
             X = self._learner.kept_inputs(X)
         score = self._scorer(self._learner.estimator_, X, y)
         if isinstance(score, Mapping):
-            return {f"score_{name}": value for name, value in score.items()}
-        return {"score": score}
+            return {f"score_{name}": _number(value) for name, value in score.items()}
+        return {"score": _number(score)}
 
     @contextlib.contextmanager
     def _counted(self, phase: str) -> Iterator[None]:
@@ -230,6 +235,18 @@ class _Curve:
 
 
 _SECONDS = ("query_seconds", "teach_seconds")
+
+
+def _number(score: Any) -> float:
+    try:
+        return float(score)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"scoring must give numbers; got {score!r}.") from error
+
+
+def _in_order(scoring: Scoring) -> Scoring:
+    """Names of scorers in an order that is the same in every process."""
+    return sorted(scoring) if isinstance(scoring, set | frozenset) else scoring
 
 
 def _is_named(scoring: Scoring) -> bool:
@@ -384,6 +401,8 @@ def compare(
     first_seed = random_state
     if not isinstance(random_state, numbers.Integral):
         first_seed = int(check_random_state(random_state).randint(2**31))
+    if isinstance(cv, Iterator):  # it is asked for the splits of each data set
+        cv = list(cv)
     common = {
         "budget": budget,
         "n_instances": n_instances,
@@ -392,7 +411,7 @@ def compare(
         "classes": classes,
         "refit_every": refit_every,
         "stopping": stopping,
-        "scoring": scoring,
+        "scoring": _in_order(scoring),
     }
     splits = {
         name: (data_set, _splits(data_set, n_repeats, test_size, cv, first_seed))
@@ -497,6 +516,8 @@ def _data_sets(X: Any, y: Any) -> dict[str, tuple[Any, ...]]:
         X = {"data": (X, y)}
     elif y is not None:
         raise ValueError("y must be None if X is a dict of data sets, which have their own y.")
+    if not X:
+        raise ValueError("X must be a dict of at least one data set; got {}.")
     for name, data_set in X.items():
         _check_name(name, "data")
         if not isinstance(data_set, tuple) or len(data_set) not in (2, 4):

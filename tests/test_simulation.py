@@ -239,7 +239,55 @@ def curve(frame, **names):
     return frame.score.tolist()
 
 
+def test_scores_are_numbers():
+    found = run(scoring=lambda estimator, X, y: estimator.score(X, y) > 0.5).score
+    assert set(found.dropna()) <= {0.0, 1.0}
+    for wrong in (None, "good"):
+        with pytest.raises(ValueError, match="scoring must give numbers; got"):
+            run(scoring=lambda estimator, X, y, wrong=wrong: wrong)
+
+
+@pytest.mark.parametrize("scoring", [["accuracy", "f1_macro"], {"a": "accuracy", "b": "f1_macro"}])
+def test_several_scores_have_their_columns_without_a_model(scoring):
+    table = run(scoring=scoring, n_initial=0, stopping=Budget(0))
+    assert [name for name in table if name.startswith("score")] == [f"score_{n}" for n in scoring]
+    assert table.filter(like="score").isna().all(axis=None)
+
+
 class TestCompare:
+    def test_scores_that_are_true_or_false_are_kept(self, tmp_path):
+        settings = {
+            "scoring": lambda estimator, X, y: estimator.score(X, y) > 0.5,
+            "results": tmp_path / "results.csv",
+        }
+        first = small(**settings, n_repeats=1)
+        both = small(**settings, n_repeats=2)
+        pd.testing.assert_frame_equal(
+            both[both.seed == first.seed[0]].reset_index(drop=True), first
+        )
+
+    def test_a_set_of_scorers_has_an_order(self):
+        frame = small(scoring={"neg_log_loss", "accuracy", "f1_macro"})
+        scores = [name for name in frame if name.startswith("score")]
+        assert scores == ["score_accuracy", "score_f1_macro", "score_neg_log_loss"]
+
+    def test_an_iterator_of_splits_is_for_all_data_sets(self):
+        pairs = [(np.arange(75), np.arange(75, 150)), (np.arange(75, 150), np.arange(75))]
+        frame = compare(
+            LaplaceUpdateClassifier(),
+            RandomSampling(),
+            {"a": (X, y), "b": (X, y)},
+            cv=iter(pairs),
+            budget=5,
+            n_initial=4,
+            random_state=0,
+        )
+        assert frame.groupby("data").seed.nunique().to_dict() == {"a": 2, "b": 2}
+
+    def test_no_data_set(self):
+        with pytest.raises(ValueError, match="X must be a dict of at least one data set"):
+            compare(LaplaceUpdateClassifier(), RandomSampling(), {})
+
     def test_estimators_start_unfitted(self):
         """The splits are made here: what is known already are the test labels."""
         fitted = LaplaceUpdateClassifier().fit(X, y)

@@ -81,7 +81,7 @@ def features(X: da.Array, feature_extractor: Any, *, batch_size: int = 256) -> d
     ...     features(da.ones((4, 1), chunks=2), np.square).compute().shape
     (4, 1)
     """
-    X = _in_rows(X)
+    X = _with_sizes(_in_rows(X))
     if isinstance(feature_extractor, TorchFeatures):
         extractor = share(feature_extractor)
     else:
@@ -114,7 +114,7 @@ def predict_proba(classifier: Any, X: da.Array) -> da.Array:
     array([[0.5, 0.5],
            [0.5, 0.5]])
     """
-    X = _in_rows(X)
+    X = _with_sizes(_in_rows(X))
     return _mapped(X, classifier, "predict_proba", classifier.predict_proba(_first_rows(X)))
 
 
@@ -241,8 +241,11 @@ def partial_fit(
         dask.delayed(_learnt)(shipped, block, y[rows], classes, weights[rows])
         for block, rows in _blocks(X)
     ]
+    if not learnt:
+        raise ValueError("X has 0 samples; a minimum of 1 is required.")
     merged = _computed(_reduced(learnt, _merged, shipped))
-    classifier.__dict__ = vars(merged)
+    # the parameters come back from the workers as copies
+    classifier.__dict__ = vars(merged) | classifier.get_params(deep=False)
     return classifier
 
 
@@ -670,7 +673,7 @@ def _in_rows(X: da.Array, name: str = "X") -> da.Array:
 
 
 def _with_sizes(X: da.Array) -> da.Array:
-    return X.compute_chunk_sizes() if np.isnan(X.shape[0]) else X
+    return X.copy().compute_chunk_sizes() if np.isnan(X.shape[0]) else X  # it changes the array
 
 
 def _blocks(X: da.Array) -> list[tuple[Delayed, slice]]:
@@ -698,6 +701,11 @@ def _labels(
     y = np.asarray(y)
     if y.ndim == 0 or len(y) != X.shape[0]:
         raise ValueError(f"y must have one label per row of X: {X.shape[0]}; got {y.shape}.")
+    if sample_weight is not None and np.shape(sample_weight) != (len(y),):
+        raise ValueError(
+            f"sample_weight must have shape ({len(y)},), one weight per row of X; got "
+            f"{np.shape(sample_weight)}."
+        )
     return y, None if sample_weight is None else np.asarray(sample_weight)
 
 

@@ -142,6 +142,25 @@ class TestInOneProcess:
         found = over_blocks.query(MarginSampling(random_state=0), fitted, unknown, 9)
         expected = MarginSampling(random_state=0).query(fitted, known, 9)
         np.testing.assert_array_equal(found, expected)
+        close(over_blocks.predict_proba(fitted, unknown).compute(), fitted.predict_proba(known))
+        close(over_blocks.features(unknown, np.square).compute(), known**2)
+        assert np.isnan(unknown.shape[0])
+
+    @pytest.mark.parametrize("weights", [np.ones(2001), 2.0, np.ones((2000, 1))])
+    def test_one_weight_for_each_row(self, fitted, weights):
+        for learn in (over_blocks.fit, over_blocks.partial_fit):
+            with pytest.raises(ValueError, match=r"sample_weight must have shape \(2000,\)"):
+                learn(clone(fitted), X_BLOCKS, y, sample_weight=weights)
+
+    def test_parameters_stay_the_objects_that_they_are(self, client):
+        clf = LaplaceUpdateClassifier(nn.Linear(6, 2), classes=["a", "b", "c"])
+        before = clf.get_params(deep=False)
+        over_blocks.partial_fit(clf, X_BLOCKS, y)
+        assert all(value is before[name] for name, value in clf.get_params(deep=False).items())
+
+    def test_no_rows(self, fitted):
+        with pytest.raises(ValueError, match="X has 0 samples"):
+            over_blocks.partial_fit(clone(fitted), X_BLOCKS[:0], y[:0], classes=["a", "b"])
 
     @pytest.mark.parametrize("begun", [False, True])
     @pytest.mark.parametrize("curvature", ["categorical", "gaussian"])

@@ -220,7 +220,12 @@ class LearningCurveDisplay:
         axes[0].set_ylabel(_score_name(self.score) if score_name is None else score_name)
         if any(self._labels.values()):
             place = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if is_outside else {}
-            axes[-1 if is_outside else 0].legend(title=self._legend_title(), **_LEGEND, **place)
+            # of all panels: a later one may have arms that the first has not
+            labelled = ((str(line.get_label()), line) for line in self.lines_)
+            lines = {label: line for label, line in labelled if not label.startswith("_")}
+            axes[-1 if is_outside else 0].legend(
+                lines.values(), lines, title=self._legend_title(), **_LEGEND, **place
+            )
         self.ax_ = axes if n_panels > 1 else axes[0]
         self.figure_ = axes[0].figure
         return self
@@ -296,7 +301,7 @@ class LearningCurveDisplay:
             mean, half_width = _mean_and_half_width(runs_of_arms[arm], self.level)
             marker = style.pop("marker") if len(mean) <= _MAX_MARKED else None
             style |= {"marker": marker, "markersize": 4, "label": self._labels[arm] or None}
-            (line,) = ax.plot(mean.index, mean, **(style | line_kw))
+            (line,) = ax.plot(mean.index, mean, **(style | _without_aliases(line_kw)))
             self.lines_.append(line)
             if len(runs_of_arms[arm]) > 1:
                 band = {"color": line.get_color(), "alpha": 0.18, "linewidth": 0} | fill_between_kw
@@ -673,7 +678,7 @@ class ReliabilityDisplay:
         some = self.counts > 0
         confidence, accuracy = self.confidence[some], self.accuracy[some]
         self.line_: Line2D
-        (self.line_,) = ax.plot(confidence, accuracy, **(style | kwargs))
+        (self.line_,) = ax.plot(confidence, accuracy, **(style | _without_aliases(kwargs)))
         sizes = 4 + 40 * self.counts[some] / self.counts.max()  # points squared
         ax.scatter(confidence, accuracy, sizes, self.line_.get_color())
         density = self.counts / np.maximum(np.diff(self.edges), np.finfo(float).eps)
@@ -714,6 +719,11 @@ def _top_label(
             f"y_proba has {proba.shape[1]} columns, but there are {len(classes)} classes. Pass "
             "labels=, the classes of the columns."
         )
+    if pd.isna(y_true).any():
+        raise ValueError(
+            f"y_true must hold a label for each row; {pd.isna(y_true).sum()} of {len(y_true)} are "
+            "missing. Leave out these rows."
+        )
     if not np.isin(y_true, classes).any():
         raise ValueError(
             f"y_true has none of the labels {list(classes)}; it has {list(np.unique(y_true)[:5])}."
@@ -744,6 +754,13 @@ def _reliability(
     accuracy = np.bincount(bins, is_right, minlength=n_bins) / safe
     ece = np.nansum(counts * abs(accuracy - mean)) / counts.sum()
     return mean, accuracy, counts, edges, float(ece)
+
+
+def _without_aliases(style: dict[str, Any]) -> dict[str, Any]:
+    """Properties of a line by their full names: ``linewidth`` for ``lw``."""
+    from matplotlib import cbook, lines
+
+    return dict(cbook.normalize_kwargs(style, lines.Line2D))
 
 
 def _tidy_axes(ax: "Axes") -> None:

@@ -48,6 +48,16 @@ def legend_of(ax):
 
 
 class TestCurves:
+    def test_arms_of_a_later_data_set_are_in_the_legend(self):
+        curves = pd.concat([frame(["A", "B"]), frame(["A", "C"], data=["wine"])])
+        display = LearningCurveDisplay.from_simulation(curves)
+        assert legend_of(display.ax_[0]) == ["A", "B", "C"]
+
+    def test_short_names_of_properties(self):
+        display = LearningCurveDisplay.from_simulation(frame(), line_kw={"lw": 3, "c": "red"})
+        assert {line.get_linewidth() for line in display.lines_} == {3}
+        assert {line.get_color() for line in display.lines_} == {"red"}
+
     def test_means_and_t_intervals(self):
         curves = frame()
         display = LearningCurveDisplay.from_simulation(curves, level=0.9)
@@ -307,6 +317,15 @@ class TestReliability:
         assert display.ax_.get_xlabel().startswith("Confidence")
         assert display.ax_.get_ylabel().startswith("Accuracy")
         assert display.figure_ is display.ax_.figure
+
+    def test_short_names_of_properties(self):
+        assert ReliabilityDisplay.from_predictions(TRUTH, PROBA, lw=3).line_.get_linewidth() == 3
+
+    def test_missing_labels(self):
+        truth = TRUTH.astype(float)
+        truth[:2] = np.nan
+        with pytest.raises(ValueError, match=f"2 of {len(TRUTH)} are missing"):
+            ReliabilityDisplay.from_predictions(truth, PROBA, labels=np.arange(PROBA.shape[1]))
 
     def test_several_on_the_same_axes(self):
         _, ax = plt.subplots()

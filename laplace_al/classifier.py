@@ -56,7 +56,7 @@ _AT_BOUND = {
     "largest": "the features predict the labels no better than the prior mean.",
 }
 # Of a refit on remembered instances, in posterior standard deviations.
-_MEMORY_TOLERANCE = 0.005
+_MEMORY_TOLERANCE = 0.01
 
 
 class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):

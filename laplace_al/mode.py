@@ -201,6 +201,7 @@ def minimise(objective: Objective, start: torch.Tensor, *, max_iter: int, tol: f
     mean, moved, distance, is_careful = start, float("inf"), float("inf"), False
     value, gradient, point = objective.at(mean)
     rounding = torch.finfo(start.dtype).eps
+    sure = _SURE if start.shape[1] > 1 else 1  # the root of one logit is that of its curvature
     for n_iter in range(max_iter + 1):
         if moved > _SETTLED:  # else the curvature has hardly changed
             root = objective.root(point)
@@ -210,7 +211,7 @@ def minimise(objective: Objective, start: torch.Tensor, *, max_iter: int, tol: f
         resolution = rounding**0.5 * (1 + float(value.abs().sqrt()))
         seems_near = guess <= max(tol, resolution)
         is_careful = is_careful or seems_near or n_iter >= min(_PATIENCE, max_iter)
-        known, loosest, n_small = (distance, _CAREFUL, _SURE) if is_careful else (guess, _LOOSE, 1)
+        known, loosest, n_small = (distance, _CAREFUL, sure) if is_careful else (guess, _LOOSE, 1)
         # quadratic convergence near the mode, and no digit beyond the tolerance
         forcing = min(loosest, max(known, tol / (2 * known)))
         step = conjugate_gradients(product, -gradient, root, tol=forcing, n_small=n_small)
@@ -218,8 +219,9 @@ def minimise(objective: Objective, start: torch.Tensor, *, max_iter: int, tol: f
         if is_careful:
             # -g^T x = x^T H x, whichever step of conjugate gradients x is
             before, distance = distance, float((-descent).clamp_min(0)) ** 0.5
-            is_stuck = before / 2 < distance <= resolution  # the dtype resolves no more
+            is_stuck = before <= distance <= resolution  # the dtype resolves no more
             if distance <= tol or is_stuck or n_iter == max_iter:
+                mean = mean + step if distance <= tol else mean
                 break
         bound = value + 4 * rounding * (1 + value.abs())
         for _ in range(_MAX_HALVINGS):
@@ -227,8 +229,9 @@ def minimise(objective: Objective, start: torch.Tensor, *, max_iter: int, tol: f
             if new_value <= bound + 1e-4 * descent:
                 break
             step, descent = step / 2, descent / 2
-        else:
-            break  # no step decreases the objective
+        else:  # no step decreases the objective
+            distance = distance if is_careful else guess
+            break
         moved = objective.moved(point, new_point)
         mean, value, gradient, point = mean + step, new_value, new_gradient, new_point
     return Mode(mean, n_iter, distance, distance <= max(tol, resolution))
@@ -302,9 +305,9 @@ def conjugate_gradients(
     direction = preconditioned
     energy = (residual * preconditioned).sum()
     resolved = 16 * torch.finfo(right.dtype).eps ** 2 * energy
-    gained, n_in_a_row = torch.zeros_like(energy), 0
+    gained = n_in_a_row = torch.zeros_like(energy)
     for _ in range(_MAX_CG_STEPS):
-        if energy <= resolved or n_in_a_row == n_small:
+        if (energy <= resolved) | (n_in_a_row == n_small):  # one look at the device
             break
         image = operator(direction)
         length = energy / (direction * image).sum()
@@ -315,7 +318,7 @@ def conjugate_gradients(
         new_energy = (residual * preconditioned).sum()
         # x^T operator(x) is the sum of the gains so far, that of the error the sum of those to
         # come: the next one, if the length stays, and more
-        n_in_a_row = n_in_a_row + 1 if length * new_energy <= tol**2 / 2 * gained else 0
+        n_in_a_row = (n_in_a_row + 1) * (length * new_energy <= tol**2 / 2 * gained)
         direction = preconditioned + new_energy / energy * direction
         energy = new_energy
     return solution

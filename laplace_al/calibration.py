@@ -103,7 +103,14 @@ class Calibration:
         >>> Calibration.fit(right).temperature < 0.1
         True
         """
-        return cls.of_scores(scores_of_scales(observation), _says_anything(observation))
+        if not _says_anything(observation):
+            return cls()
+        coarse = _LOG_TEMPERATURES[::2]
+        best = _best_scale(
+            np.stack([_summed_scores(observation, scale, coarse) for scale in _SCALES])
+        )
+        scores = _summed_scores(observation, _SCALES[best], _LOG_TEMPERATURES)
+        return cls(scores, _SCALES[best])
 
     @classmethod
     def of_scores(cls, scores: NDArray[np.float64], is_informed: bool) -> Self:
@@ -127,10 +134,7 @@ class Calibration:
         """
         if not is_informed:
             return cls()
-        coarse = scores[:, ::2] + _log_prior(_LOG_TEMPERATURES[::2])
-        quality = coarse.max(axis=1)
-        # the first of those that only rounding tells apart: labels predicted for certain, say
-        best = int((quality >= quality.max() - _ROUNDING * (1 + abs(quality.max()))).argmax())
+        best = _best_scale(scores[:, ::2])
         return cls(scores[best], _SCALES[best])
 
     @functools.cached_property
@@ -328,6 +332,15 @@ def weight_of_classes(targets: torch.Tensor, weights: torch.Tensor) -> torch.Ten
 def _says_anything(observation: Observation) -> bool:
     """Whether some class has more than one unit of weight."""
     return bool((weight_of_classes(observation.targets, observation.weights) > 1).any())
+
+
+def _best_scale(coarse: NDArray[np.float64]) -> int:
+    """Which scale is the best, from scores (n_scales, .) at every other temperature.
+
+    The first of those that only rounding tells apart: labels predicted for certain, say.
+    """
+    quality = (coarse + _log_prior(_LOG_TEMPERATURES[::2])).max(axis=1)
+    return int((quality >= quality.max() - _ROUNDING * (1 + abs(quality.max()))).argmax())
 
 
 def _log_prior(log_temperatures: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -119,7 +119,7 @@ class SharedExtractorMixin:
         ----------
         **params
             Of a ``feature_extractor`` only where it is a :class:`TorchFeatures`; others must have
-            the values that they have.
+            values equal to those that they have.
 
         Returns
         -------
@@ -130,7 +130,7 @@ class SharedExtractorMixin:
         ------
         ValueError
             If there is no such parameter, or it is one of another ``feature_extractor``, which is
-            frozen and shared by copies. Then nothing is set.
+            frozen and shared by copies; in the latter case nothing is set.
 
         Examples
         --------
@@ -147,7 +147,7 @@ class SharedExtractorMixin:
         while name.startswith(f"{place}__"):
             extractor = params.get(place, owner.feature_extractor)
             if not isinstance(extractor, TorchFeatures):
-                if params[name] is self.get_params().get(name, self):
+                if _is_equal(params[name], self.get_params().get(name, _Shared)):
                     return False
                 raise ValueError(
                     f"{name} cannot be set: {place}, here {type(extractor).__name__}, is frozen "
@@ -182,6 +182,14 @@ class SharedExtractorMixin:
         if isinstance(extractor, _Shared):
             state = state | {"feature_extractor": extractor.value}
         super().__setstate__(state)  # type: ignore[misc]  # scikit-learn's
+
+
+def _is_equal(one: Any, other: Any) -> bool:
+    """Whether values of a parameter are equal, arrays number by number."""
+    try:
+        return one is other or (type(one) is type(other) and bool(np.all(one == other)))
+    except (TypeError, ValueError):  # of arrays of several shapes
+        return False
 
 
 class _Shared:
@@ -548,7 +556,7 @@ class TorchFeatures(
                         f"layer={self.layer_!r} is not called when {type(network).__name__} runs. "
                         "Name a layer that is called."
                     )
-                return seen[-1][1]
+                return seen[0][1]
 
             yield extract
 

@@ -182,6 +182,8 @@ class ActiveLearner:
         self._record = Record.empty(_num_samples(X_pool))
         if X_initial is not None:
             check_consistent_length(X_initial, y_initial)
+            if _num_samples(X_initial) == 0:
+                raise ValueError("X_initial has no rows. Leave it out to start without labels.")
             self._y_initial = self._check_y(y_initial, _num_samples(X_initial))
             self._check_instances(
                 X_initial, "X_initial", is_fitted_next=self._can_fit(self._record)
@@ -949,13 +951,14 @@ def _check_like(X: Any, X_pool: Any, name: str) -> None:
     if hasattr(X, "columns") and hasattr(X_pool, "columns"):
         pairs = enumerate(itertools.zip_longest(X.columns, X_pool.columns))
         for place, (found, expected) in pairs:
-            if found != expected:
+            if found != expected and not (found != found and expected != expected):  # NaN
                 raise ValueError(
                     f"{name} must have the columns of X_pool in the same order; column {place} is "
                     f"{found!r}, that of X_pool {expected!r}. Pass {name}[X_pool.columns]."
                 )
     if len(getattr(X_pool, "shape", ())) > 1:
-        shape, expected = np.shape(X)[1:], tuple(X_pool.shape[1:])
+        shape = np.shape(X)[1:] if hasattr(X, "shape") else np.shape(X[0])
+        expected = tuple(X_pool.shape[1:])
         if shape != expected:
             raise ValueError(
                 f"{name} must have rows of shape {expected}, as X_pool has; got {shape}."

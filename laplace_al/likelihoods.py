@@ -276,7 +276,7 @@ def sum_of_others(values: torch.Tensor) -> torch.Tensor:
     # only the largest can be more than half of the sum, and cancel
     largest = values.argmax(dim=1, keepdim=True)
     others = values.scatter(1, largest, 0.0).sum(dim=1, keepdim=True)
-    return (values.sum(dim=1, keepdim=True) - values).scatter(1, largest, others)
+    return (values.sum(dim=1, keepdim=True) - values).scatter_(1, largest, others)
 
 
 def likelihood_of(n_classes: int) -> Likelihood:

@@ -55,7 +55,7 @@ def locked(path: pathlib.Path, argument: str, user: str) -> sqlite3.Connection:
     try:
         lock = sqlite3.connect(lock_path(path), timeout=0, check_same_thread=False)
         lock.execute("BEGIN EXCLUSIVE")
-    except sqlite3.OperationalError as error:
+    except sqlite3.DatabaseError as error:
         if lock is not None:
             lock.close()
         if "locked" not in str(error):

@@ -134,7 +134,7 @@ def last_linear(network: nn.Module, forward: Callable[[Any], Any], inputs: Any) 
             "the features. Name the layer whose output they are: TorchFeatures(module, "
             f"layer=...), one of {_layers(network)}."
         )
-    return seen[-1][0]
+    return seen[0][0]
 
 
 def _layers(network: nn.Module) -> list[str]:
@@ -145,7 +145,7 @@ def _layers(network: nn.Module) -> list[str]:
 def captured(
     network: nn.Module, names: Iterable[str], *, inputs: bool
 ) -> Iterator[list[tuple[str, Any]]]:
-    """Record what enters or leaves the named layers of a module, tensors as copies.
+    """Record what last enters or leaves one of the named layers of a module, a tensor as a copy.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ def captured(
     Yields
     ------
     list of (str, object)
-        Name and value, in the order of the calls.
+        Name of the layer and value; empty before any of them is called.
 
     Examples
     --------
@@ -167,13 +167,17 @@ def captured(
     >>> seen
     [('0', tensor([[0., 1.]]))]
     """
-    seen = []
+    seen: list[tuple[str, Any]] = []
+
+    def record(name: str, value: Any) -> None:
+        seen.clear()  # copies of all calls would be large
+        seen.append((name, _copy(value)))
 
     def before(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
-        return lambda module, args, kwargs: seen.append((name, _copy((*args, *kwargs.values())[0])))
+        return lambda module, args, kwargs: record(name, (*args, *kwargs.values())[0])
 
     def after(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        return lambda module, args, output: seen.append((name, _copy(output)))
+        return lambda module, args, output: record(name, output)
 
     with contextlib.ExitStack() as stack:
         for name in names:
@@ -313,7 +317,7 @@ def check_features(features: Any, start: int, stop: int) -> NDArray[np.floating]
 
 def _as_floats(features: NDArray[Any]) -> NDArray[np.floating]:
     """Real numbers as float32 or wider; objects, as frames of several dtypes give, as float64."""
-    if features.dtype == object:
+    if features.dtype == object and not any(isinstance(v, str | bytes) for v in features.flat):
         with contextlib.suppress(TypeError, ValueError):
             features = features.astype(np.float64)
     if not np.can_cast(features.dtype, np.longdouble):

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv, train_test_split
 from sklearn.utils import _safe_indexing, check_random_state, check_scalar
@@ -222,7 +222,8 @@ class _Curve:
         X, y = self._test
         if self._keeps_features:
             X = self._learner.kept_inputs(X)
-        score = self._scorer(self._learner.estimator_, X, y)
+        estimator = _with_all_classes(self._learner.estimator_, self._learner.classes)
+        score = self._scorer(estimator, X, y)
         if isinstance(score, Mapping):
             return {f"score_{name}": _number(value) for name, value in score.items()}
         return {"score": _number(score)}
@@ -235,6 +236,32 @@ class _Curve:
 
 
 _SECONDS = ("query_seconds", "teach_seconds")
+
+
+class _WithAllClasses(ClassifierMixin, BaseEstimator):
+    """A fitted classifier that gives classes it has not seen a probability of 0."""
+
+    def __init__(self, estimator: BaseEstimator, classes_: NDArray[Any]) -> None:
+        self.estimator = estimator
+        self.classes_ = classes_
+
+    def predict(self, X: Instances) -> NDArray[Any]:
+        return self.estimator.predict(X)
+
+    def predict_proba(self, X: Instances) -> NDArray[np.floating]:
+        seen = self.estimator.predict_proba(X)
+        proba = np.zeros((len(seen), len(self.classes_)), dtype=seen.dtype)
+        proba[:, np.searchsorted(self.classes_, self.estimator.classes_)] = seen
+        return proba
+
+
+def _with_all_classes(estimator: BaseEstimator, classes: ArrayLike | None) -> BaseEstimator:
+    """What scorers of probabilities are given, which need a column for each class of y."""
+    distinct = np.unique(np.asarray(classes))
+    is_whole = len(getattr(estimator, "classes_", distinct)) == len(distinct)
+    if is_whole or not hasattr(estimator, "predict_proba"):
+        return estimator
+    return _WithAllClasses(estimator, distinct)
 
 
 def _number(score: Any) -> float:

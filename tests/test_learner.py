@@ -1001,6 +1001,21 @@ class TestColumns:
         with pytest.raises(ValueError, match="must be in the same order"):
             learner.query()
 
+    def test_a_column_without_a_name(self):
+        pool = pd.DataFrame(X, columns=["a", np.nan, "c", "d"])
+        rows = {"X_initial": pool[::50], "y_initial": y[::50]}
+        learner = ActiveLearner(LogisticRegression(), RandomSampling(), pool, refit_every=1)
+        assert not learner.is_fitted
+        with pytest.raises(TypeError, match="Feature names"):
+            ActiveLearner(LaplaceUpdateClassifier(), RandomSampling(), pool, **rows)
+
+    def test_images_of_several_sizes(self):
+        pool = np.zeros((9, 4, 4))
+        means = LaplaceUpdateClassifier(lambda images: np.array([[i.mean(), 1] for i in images]))
+        images = [np.zeros((4, 4)), np.ones((5, 5))]
+        learner = ActiveLearner(means, RandomSampling(), pool, X_initial=images, y_initial=[0, 1])
+        assert learner.is_fitted
+
     def test_others_tell_columns_by_name(self):
         by_name = make_column_transformer((StandardScaler(), ["a", "d"]))
         learner = ActiveLearner(
@@ -1057,6 +1072,11 @@ class TestInitialLabels:
     def test_missing_ones(self):
         with pytest.raises(ValueError, match="y must hold a label for each instance; got None"):
             make(y_initial=["a"] * 8 + [None])
+
+    @pytest.mark.parametrize("none", [[], np.empty((0, 4))])
+    def test_none(self, none):
+        with pytest.raises(ValueError, match="X_initial has no rows"):
+            make(X_initial=none, y_initial=[])
 
     def test_outside_the_classes(self):
         with pytest.raises(ValueError, match=r"not among the classes: \[2\]"):

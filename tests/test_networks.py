@@ -8,11 +8,13 @@ from torch import nn
 from laplace_al.networks import as_input, captured, check_features, frozen
 
 
-def test_captured_lists_the_calls_in_their_order():
+def test_captured_keeps_the_last_call():
     network = nn.Sequential(nn.ReLU(), nn.Tanh(), nn.ReLU())
     with captured(network, ["2", "0"], inputs=True) as seen:
-        network(torch.zeros(1, 1))
-    assert [name for name, _ in seen] == ["0", "2"]
+        network(torch.ones(1, 1))
+        assert [name for name, _ in seen] == ["2"]
+        network[0](torch.zeros(1, 1))
+    assert seen == [("0", torch.zeros(1, 1))]
 
 
 @pytest.mark.parametrize("inputs", [True, False])

@@ -9,7 +9,7 @@ from joblib import parallel_config
 from scipy.sparse import csr_matrix, issparse
 from sklearn.datasets import load_iris
 from sklearn.decomposition import PCA
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.metrics import accuracy_score, make_scorer
 from sklearn.model_selection import ShuffleSplit, train_test_split
 
@@ -237,6 +237,17 @@ def curve(frame, **names):
     for column, name in names.items():
         frame = frame[frame[column] == name]
     return frame.score.tolist()
+
+
+@pytest.mark.parametrize(
+    "estimator", [SGDClassifier(loss="log_loss", random_state=0), LogisticRegression()]
+)
+@pytest.mark.parametrize("scoring", ["neg_log_loss", "accuracy", "roc_auc_ovr"])
+def test_scores_of_probabilities_before_all_classes_are_seen(estimator, scoring):
+    for seed in range(3):
+        settings = {"n_initial": 2, "refit_every": 1, "random_state": seed}
+        table = run(estimator, strategy=RandomSampling(), scoring=scoring, **settings)
+        assert np.isfinite(table.score.iloc[5:]).all()
 
 
 def test_scores_are_numbers():

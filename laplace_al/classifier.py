@@ -704,7 +704,7 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         data = memory.labelled(likelihood_of(len(self.classes_)))
         start = self.posterior_.mean
         mode = find_mode(data, prior, start, max_iter=self.max_iter, tol=self.tol)
-        mean = self._converged("log_marginal_likelihood", mode, self.tol)
+        mean = self._converged("log_marginal_likelihood", mode, self.tol, stacklevel=5)
         examined = examine(data, mean, prior, coupled=self.covariance_ == "full")
         return examined.log_evidence, _slope(data, mean, prior, examined)
 
@@ -856,9 +856,9 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
 
     def _checked(self, mode: Mode) -> torch.Tensor:
         self.n_iter_ = max(mode.n_iter, 1)
-        return self._converged("fit", mode, self.tol)
+        return self._converged("fit", mode, self.tol, stacklevel=7)
 
-    def _converged(self, method: str, mode: Mode, tol: float) -> torch.Tensor:
+    def _converged(self, method: str, mode: Mode, tol: float, *, stacklevel: int) -> torch.Tensor:
         """The mode; with a warning if it has not been reached."""
         if not mode.converged:
             warnings.warn(
@@ -866,7 +866,7 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
                 f"max_iter={self.max_iter} steps (tol={tol:g}). Scale the features "
                 "(StandardScaler), raise max_iter or prior_precision.",
                 ConvergenceWarning,
-                stacklevel=5,
+                stacklevel=stacklevel,
             )
         return mode.mean
 
@@ -978,7 +978,7 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
             max_iter=self.max_iter,
             tol=_MEMORY_TOLERANCE,
         )
-        mean = self._converged("partial_fit", mode, _MEMORY_TOLERANCE)
+        mean = self._converged("partial_fit", mode, _MEMORY_TOLERANCE, stacklevel=7)
         self.posterior_ = self.posterior_.with_mean(mean)
         return memory.keep(self.memory_size, mean, likelihood, STRUCTURES[self.covariance_])
 

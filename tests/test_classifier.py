@@ -169,8 +169,9 @@ class TestFit:
         np.testing.assert_array_equal(clf.coef_, LaplaceUpdateClassifier().fit(A, b).coef_)
 
     def test_too_few_steps_warn(self):
-        with pytest.warns(ConvergenceWarning, match=r"from the MAP after max_iter=1 "):
+        with pytest.warns(ConvergenceWarning, match=r"from the MAP after max_iter=1 ") as caught:
             LaplaceUpdateClassifier(max_iter=1).fit(X, y)
+        assert caught[0].filename == __file__
 
     @pytest.mark.parametrize("n_classes", N_CLASSES)
     @pytest.mark.parametrize("curvature", ["categorical", "gaussian"])
@@ -879,8 +880,10 @@ def test_what_is_remembered_is_not_refitted_without_a_warning(method):
     A, b = load_iris(return_X_y=True)
     clf = LaplaceUpdateClassifier(memory_size=None, prior_precision=1e-4).fit(A[::8], b[::8])
     args = (A, b) if method == "partial_fit" else (1e-6,)
-    with pytest.warns(ConvergenceWarning, match=f"{method} is .* from the MAP after max_iter=1"):
+    match = f"{method} is .* from the MAP after max_iter=1"
+    with pytest.warns(ConvergenceWarning, match=match) as caught:
         getattr(clf.set_params(max_iter=1), method)(*args)
+    assert caught[0].filename == __file__
 
 
 class TestEvidence:

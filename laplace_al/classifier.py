@@ -978,7 +978,7 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
             max_iter=self.max_iter,
             tol=_MEMORY_TOLERANCE,
         )
-        mean = self._converged("partial_fit", mode, _MEMORY_TOLERANCE, stacklevel=7)
+        mean = self._converged("partial_fit", mode, _MEMORY_TOLERANCE, stacklevel=6)
         self.posterior_ = self.posterior_.with_mean(mean)
         return memory.keep(self.memory_size, mean, likelihood, STRUCTURES[self.covariance_])
 

@@ -152,4 +152,4 @@ def test_weak_priors_are_reached_in_time(seed):
     labels = torch.from_numpy(rng.integers(10, size=40).astype(float))
     data = Labelled(phi, likelihood.encode(labels), torch.ones(40).double(), likelihood)
     zero = torch.zeros(9, 10).double()
-    assert find_mode(data, IsotropicPrior(zero, 1e-6), zero, max_iter=100, tol=1e-8).converged
+    assert find_mode(data, IsotropicPrior(zero, 1e-6), zero, max_iter=200, tol=1e-8).converged

@@ -302,6 +302,12 @@ class TestResume:
         opened()
 
 
+def test_an_annotator_that_is_not_utf8(opened, tmp_path):
+    with pytest.raises(ValueError, match=r"annotator must be .* UTF-8 .* got 'Zo\\udceb'"):
+        opened(annotator="Zo\udceb")
+    assert not (tmp_path / "labels.sqlite").exists()
+
+
 def test_export(opened, items):
     session = opened(annotator="ann")
     session.label(7, 'a "cat", or not')

@@ -1,6 +1,6 @@
 """A person labels the items of a pool: what happens, and what is shown of it. Knows no HTTP."""
 
-import io
+import csv
 import threading
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -457,6 +457,7 @@ def labels_csv(items: Items, labels: pd.DataFrame) -> str:
     """
     table = labels.dropna(subset="position")
     table.insert(1, "name", [items.names[position] for position in table.position])
-    text = io.StringIO()
-    table.to_csv(text, index=False)
-    return text.getvalue()
+    # unquoted, a carriage return ends a row for those who read it; csv quotes only line feeds
+    has_return = any("\r" in text for text in [*table.name, *table.annotator.dropna()])
+    quoting = csv.QUOTE_NONNUMERIC if has_return else csv.QUOTE_MINIMAL
+    return table.to_csv(index=False, quoting=quoting)

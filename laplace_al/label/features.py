@@ -173,13 +173,17 @@ def cached(path: Path | None, make: Callable[[], NDArray[Any]], n_items: int) ->
     Raises
     ------
     ValueError
-        If the file does not have a row for each item.
+        If the file does not have a row for each item, or its folder does not exist.
     """
     if path is None:
         return make()
     path = pathlib.Path(path)
     if path.suffix != ".npy":
         raise ValueError(f"--cache must end in .npy; got {str(path)!r}.")
+    if not path.parent.is_dir():
+        raise ValueError(
+            f"--cache {str(path)!r}: the folder {str(path.parent)!r} does not exist; make it first."
+        )
     if path.exists():
         return given_features(path, n_items)
     features = make()

@@ -164,12 +164,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises
     ------
     SystemExit
-        With code 2 if an argument is not what it may be.
+        With code 2 if an argument is not what it may be, 130 if Ctrl-C comes before the page.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = make_parser()
     options = parser.parse_args(arguments)
-    if options.cache and not options.embed:
+    if options.cache is not None and options.embed is None:
         parser.error("--cache stores the result of --embed. Give --embed, or leave --cache out.")
     try:
         items = open_items(
@@ -179,7 +179,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             key=options.id,
             encoding=options.encoding,
         )
-        if options.export:
+        check_files(options)
+        if options.export is not None:
             check_export(options)
             export(items, options.journal, options.export)
             return
@@ -198,10 +199,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
         server = LabelServer(session, options.port)
     except (ValueError, OSError, RuntimeError) as error:
         parser.error(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)  # as shells report it
     serve(server, open_browser=not options.no_browser)
     n_labels = session.close()
     print(f"\n{_n(n_labels, 'labels')} in {options.journal}. To go on:")
     print(f"  {_PROGRAM} {shlex.join(arguments)}", flush=True)
+
+
+def check_files(options: argparse.Namespace) -> None:
+    """Refuse to write to a folder, as the current one is called by an empty path, too.
+
+    Parameters
+    ----------
+    options : Namespace
+
+    Raises
+    ------
+    ValueError
+        If it is one.
+    """
+    for option, path in {"--journal": options.journal, "--export": options.export}.items():
+        if path is not None and pathlib.Path(path).is_dir():
+            raise ValueError(f"{option} must name a file, not a folder; got {path!r}.")
 
 
 def check_session(items: Items, options: argparse.Namespace) -> None:
@@ -244,9 +264,9 @@ def features_for(items: Items, options: argparse.Namespace) -> tuple[NDArray[Any
     note : str
         What they are.
     """
-    if options.features:
+    if options.features is not None:
         return given_features(options.features, len(items)), options.features
-    if options.embed:
+    if options.embed is not None:
         features = cached(options.cache, lambda: embed(items, options.embed), len(items))
         return features, options.embed
     return plain_features(items, options.columns)

@@ -177,9 +177,9 @@ def cached(path: Path | None, make: Callable[[], NDArray[Any]], n_items: int) ->
     """
     if path is None:
         return make()
-    path = pathlib.Path(path)
+    given, path = path, pathlib.Path(path)
     if path.suffix != ".npy":
-        raise ValueError(f"--cache must end in .npy; got {str(path)!r}.")
+        raise ValueError(f"--cache must end in .npy; got {str(given)!r}.")
     if not path.parent.is_dir():
         raise ValueError(
             f"--cache {str(path)!r}: the folder {str(path.parent)!r} does not exist; make it first."

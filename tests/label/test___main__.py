@@ -65,7 +65,30 @@ class TestArguments:
     def test_a_port_in_use(self, folder, capsys):
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
-            assert "in use" in refused(f"t.csv --journal l.sqlite --port {port}", capsys)
+            said = refused(f"t.csv --journal l.sqlite --port {port}", capsys)
+        assert said.startswith(f"--port {port} cannot be used: ")
+        assert "in use. Give another" in said
+
+    @pytest.mark.parametrize(
+        ("option", "message"),
+        [
+            ("--export", "--export must name a file, not a folder; got ''"),
+            ("--journal", "--journal must name a file, not a folder; got ''"),
+            ("--embed", "--embed must be MODULE:CALLABLE"),
+            ("--features", "Features come from .npy, .npz or .csv; got ''"),
+            ("--cache", "--cache stores the result of --embed"),
+            ("--embed=math:sqrt --cache", "--cache must end in .npy; got ''"),
+        ],
+    )
+    def test_empty_ones_are_not_left_out(self, folder, capsys, monkeypatch, option, message):
+        monkeypatch.setattr(
+            "laplace_al.label.__main__.serve", lambda *args, **kwargs: pytest.fail("It started.")
+        )
+        arguments = ["t.csv", "--journal", "l", *option.split(), "", "--no-browser"]
+        with pytest.raises(SystemExit, match="2"):
+            main(arguments)
+        assert message in capsys.readouterr().err
+        assert sorted(path.name for path in folder.iterdir()) == ["t.csv"]
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -105,6 +128,17 @@ class TestArguments:
             session.label(session.state()["item"]["position"], label)
         assert session.state()["item"] is None
         session.close()
+
+
+def test_ctrl_c_before_the_page(folder, capsys, monkeypatch):
+    def interrupt(items):
+        raise KeyboardInterrupt
+
+    module = types.SimpleNamespace(f=interrupt)
+    monkeypatch.setitem(sys.modules, "embedding_of_mine", module)
+    with pytest.raises(SystemExit, match="130"):
+        main(["t.csv", "--journal", "l", "--embed", "embedding_of_mine:f", "--no-browser"])
+    assert capsys.readouterr() == ("", "")
 
 
 class TestFeaturesFor:

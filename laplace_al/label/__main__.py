@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from laplace_al.journal import Journal
 from laplace_al.label.features import cached, embed, given_features, plain_features
 from laplace_al.label.items import Items, open_items
 from laplace_al.label.server import LabelServer
-from laplace_al.label.session import Session, labels_csv, pool_of
+from laplace_al.label.session import Session, check_annotator, check_label, labels_csv, pool_of
 from laplace_al.locks import lock_path
 from laplace_al.record import Record
 from laplace_al.typing import Path
@@ -116,12 +116,17 @@ def make_parser() -> argparse.ArgumentParser:
     add("--annotator", metavar="NAME", help="name of the annotator, stored with each label")
     add(
         "--random-state",
-        type=int,
+        type=_integer(0, 2**32 - 1),
         default=0,
         metavar="SEED",
         help="seed of the strategy (default: 0)",
     )
-    add("--port", type=int, default=0, help="port of the page (default: any free port)")
+    add(
+        "--port",
+        type=_integer(0, 65535),
+        default=0,
+        help="port of the page (default: any free port)",
+    )
     add("--no-browser", action="store_true", help="do not open the page, only print its address")
     add(
         "--export",
@@ -129,6 +134,23 @@ def make_parser() -> argparse.ArgumentParser:
         help="write the labels of the journal (position, name, label, time, annotator) and exit",
     )
     return parser
+
+
+def _integer(low: int, high: int) -> Callable[[str], int]:
+    """What argparse reads an integer with, and says if it is none in a range."""
+
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = low - 1
+        if not low <= number <= high:
+            raise argparse.ArgumentTypeError(
+                f"must be an integer from {low} to {high}; got {text!r}."
+            )
+        return number
+
+    return parse
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -142,12 +164,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises
     ------
     SystemExit
-        With code 2 if an argument is not what it may be.
+        With code 2 if an argument is not what it may be, 130 if Ctrl-C comes before the page.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = make_parser()
     options = parser.parse_args(arguments)
-    if options.cache and not options.embed:
+    if options.cache is not None and options.embed is None:
         parser.error("--cache stores the result of --embed. Give --embed, or leave --cache out.")
     try:
         items = open_items(
@@ -157,10 +179,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             key=options.id,
             encoding=options.encoding,
         )
-        if options.export:
+        check_files(options)
+        if options.export is not None:
             check_export(options)
             export(items, options.journal, options.export)
             return
+        check_session(items, options)
         features, note = features_for(items, options)
         session = Session(
             items,
@@ -175,10 +199,55 @@ def main(arguments: Sequence[str] | None = None) -> None:
         server = LabelServer(session, options.port)
     except (ValueError, OSError, RuntimeError) as error:
         parser.error(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)  # as shells report it
     serve(server, open_browser=not options.no_browser)
     n_labels = session.close()
     print(f"\n{_n(n_labels, 'labels')} in {options.journal}. To go on:")
     print(f"  {_PROGRAM} {shlex.join(arguments)}", flush=True)
+
+
+def check_files(options: argparse.Namespace) -> None:
+    """Refuse to write to a folder, as the current one is called by an empty path, too.
+
+    Parameters
+    ----------
+    options : Namespace
+
+    Raises
+    ------
+    ValueError
+        If it is one.
+    """
+    for option, path in {"--journal": options.journal, "--export": options.export}.items():
+        if path is not None and pathlib.Path(path).is_dir():
+            raise ValueError(f"{option} must name a file, not a folder; got {path!r}.")
+
+
+def check_session(items: Items, options: argparse.Namespace) -> None:
+    """Refuse what a session would refuse: before the features, which may take hours.
+
+    Parameters
+    ----------
+    items : ImageFolder or Table
+    options : Namespace
+
+    Raises
+    ------
+    ValueError
+        If a class is no label, the annotator's name is not UTF-8 or the journal is of other items.
+    RuntimeError
+        If somebody else uses the journal.
+    OSError
+        If the folder of the journal does not exist.
+    """
+    for label in options.classes:
+        check_label(label)
+    check_annotator(options.annotator)
+    journal = pathlib.Path(options.journal)
+    # a new one is not made yet: it would be left behind if there are no features
+    if journal.exists() or not journal.parent.is_dir():
+        Journal(journal, pool_of(items)).close()
 
 
 def features_for(items: Items, options: argparse.Namespace) -> tuple[NDArray[Any], str]:
@@ -195,9 +264,9 @@ def features_for(items: Items, options: argparse.Namespace) -> tuple[NDArray[Any
     note : str
         What they are.
     """
-    if options.features:
+    if options.features is not None:
         return given_features(options.features, len(items)), options.features
-    if options.embed:
+    if options.embed is not None:
         features = cached(options.cache, lambda: embed(items, options.embed), len(items))
         return features, options.embed
     return plain_features(items, options.columns)

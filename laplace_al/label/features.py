@@ -173,13 +173,17 @@ def cached(path: Path | None, make: Callable[[], NDArray[Any]], n_items: int) ->
     Raises
     ------
     ValueError
-        If the file does not have a row for each item.
+        If the file does not have a row for each item, or its folder does not exist.
     """
     if path is None:
         return make()
-    path = pathlib.Path(path)
+    given, path = path, pathlib.Path(path)
     if path.suffix != ".npy":
-        raise ValueError(f"--cache must end in .npy; got {str(path)!r}.")
+        raise ValueError(f"--cache must end in .npy; got {str(given)!r}.")
+    if not path.parent.is_dir():
+        raise ValueError(
+            f"--cache {str(path)!r}: the folder {str(path.parent)!r} does not exist; make it first."
+        )
     if path.exists():
         return given_features(path, n_items)
     features = make()
@@ -246,7 +250,8 @@ def pixels(paths: Sequence[Path]) -> NDArray[np.float32]:
     Returns
     -------
     ndarray of shape (n_images, 256 or 768), float32
-        From 0 to 1, on white where an image is transparent.
+        From 0 to 1, on white where an image is transparent. White is 65535 in grey images of 16 or
+        32 bits, 1 in those of floats.
 
     Raises
     ------
@@ -261,11 +266,20 @@ def pixels(paths: Sequence[Path]) -> NDArray[np.float32]:
             "laplace_al[examples] too), or give --features."
         ) from error
 
+    def eight_bit(image: Image.Image) -> Image.Image:
+        """A deep grey image whose white is 255: what is above, Pillow would convert to white."""
+        white = 1 if image.mode == "F" else 65535
+        values = np.clip(np.asarray(image, np.float32) / np.float32(white), 0, 1)
+        return Image.fromarray(np.rint(255 * values).astype(np.uint8))
+
     def small(path: Path) -> NDArray[np.uint8]:
         try:
             with Image.open(path) as image:
                 image.draft("RGB", (4 * _N_PIXELS, 4 * _N_PIXELS))  # large photos decode faster
-                image = ImageOps.exif_transpose(image).convert("RGBA")
+                image = ImageOps.exif_transpose(image)
+                if image.mode.startswith(("I", "F")):
+                    image = eight_bit(image)
+                image = image.convert("RGBA")
         except (OSError, SyntaxError, Image.DecompressionBombError) as error:
             raise ValueError(f"{str(path)!r} cannot be read as an image: {error}.") from error
         white = Image.new("RGBA", image.size, "white")

@@ -44,7 +44,7 @@ class ImageFolder:
     Raises
     ------
     ValueError
-        If there is no image.
+        If there is no image, or a name is not UTF-8.
 
     Examples
     --------
@@ -72,6 +72,12 @@ class ImageFolder:
             raise ValueError(
                 f"The folder {str(root)!r} holds no image, a file that ends in one of "
                 f"{', '.join(IMAGE_TYPES)}."
+            )
+        unknown = next((name for name in self.names if not is_utf8(name)), None)
+        if unknown is not None:
+            raise ValueError(
+                f"The folder {str(root)!r} holds {unknown!r}, whose name is not UTF-8, the only "
+                "encoding that a journal keeps names in; rename it."
             )
         self.paths = [self.root / name for name in self.names]
         self.contents = self.names
@@ -265,6 +271,30 @@ class Table:
                     f"{', '.join(IMAGE_TYPES)}."
                 )
         return paths
+
+
+def is_utf8(text: str) -> bool:
+    r"""Whether UTF-8, in which journals and exports are written, has a form for a text.
+
+    Parameters
+    ----------
+    text : str
+        Python keeps bytes that are not UTF-8, of file names and arguments, as lone surrogates.
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> is_utf8("é.png"), is_utf8("\udcff.png")
+    (True, False)
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def check_fields(rows: pd.DataFrame, path: Path) -> None:

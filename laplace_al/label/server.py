@@ -74,7 +74,7 @@ class LabelServer(http.server.ThreadingHTTPServer):
     Raises
     ------
     OSError
-        If the port is in use.
+        If the port is in use or not allowed.
     """
 
     daemon_threads = True
@@ -82,7 +82,13 @@ class LabelServer(http.server.ThreadingHTTPServer):
     def __init__(self, session: Session, port: int = 0) -> None:
         self.session = session
         self.token = secrets.token_urlsafe(32)
-        super().__init__((HOST, port), _Handler)
+        try:
+            super().__init__((HOST, port), _Handler)
+        except OSError as error:
+            raise OSError(
+                f"--port {port} cannot be used: {error.strerror}. Give another, or leave --port "
+                "out: any that is free is taken."
+            ) from error
         self.url = f"http://{HOST}:{self.server_port}/{self.token}/"
 
     def handle_error(self, request: Any, client_address: Any) -> None:

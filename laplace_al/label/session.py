@@ -1,6 +1,6 @@
 """A person labels the items of a pool: what happens, and what is shown of it. Knows no HTTP."""
 
-import io
+import csv
 import threading
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from sklearn.utils import _safe_indexing
 from laplace_al.classifier import LaplaceUpdateClassifier
 from laplace_al.label.curve import WINDOW, Curve, thinned
 from laplace_al.label.features import scaled
-from laplace_al.label.items import Items
+from laplace_al.label.items import Items, is_utf8
 from laplace_al.learner import ActiveLearner
 from laplace_al.stopping import is_open
 from laplace_al.strategies import MarginSampling
@@ -53,7 +53,7 @@ class Session:
     Raises
     ------
     ValueError
-        If a class is no label or the journal is of other items.
+        If a class is no label, the annotator's name is not UTF-8 or the journal is of other items.
     RuntimeError
         If somebody else uses the journal.
 
@@ -97,7 +97,7 @@ class Session:
             MarginSampling() if strategy is None else strategy,
             pool_of(items),
             journal=journal,
-            annotator=annotator,
+            annotator=check_annotator(annotator),
             random_state=random_state,
         )
         try:
@@ -375,6 +375,35 @@ def check_label(label: object) -> str:
     return text
 
 
+def check_annotator(annotator: str | None) -> str | None:
+    """Refuse a name that no journal can hold.
+
+    Parameters
+    ----------
+    annotator : str or None
+
+    Returns
+    -------
+    str or None
+
+    Raises
+    ------
+    ValueError
+        If it is not UTF-8.
+
+    Examples
+    --------
+    >>> check_annotator("Zoë")
+    'Zoë'
+    """
+    if annotator is not None and not is_utf8(annotator):
+        raise ValueError(
+            f"annotator must be a text that UTF-8 has a form for; got {annotator!r}. Type the name "
+            "in a terminal that uses UTF-8, or give another."
+        )
+    return annotator
+
+
 def _is_control(character: str) -> bool:
     return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
 
@@ -428,6 +457,7 @@ def labels_csv(items: Items, labels: pd.DataFrame) -> str:
     """
     table = labels.dropna(subset="position")
     table.insert(1, "name", [items.names[position] for position in table.position])
-    text = io.StringIO()
-    table.to_csv(text, index=False)
-    return text.getvalue()
+    # unquoted, a carriage return ends a row for those who read it; csv quotes only line feeds
+    has_return = any("\r" in text for text in [*table.name, *table.annotator.dropna()])
+    quoting = csv.QUOTE_NONNUMERIC if has_return else csv.QUOTE_MINIMAL
+    return table.to_csv(index=False, quoting=quoting)

@@ -5,6 +5,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import types
 import urllib.request
 
 import numpy as np
@@ -64,7 +65,56 @@ class TestArguments:
     def test_a_port_in_use(self, folder, capsys):
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
-            assert "in use" in refused(f"t.csv --journal l.sqlite --port {port}", capsys)
+            said = refused(f"t.csv --journal l.sqlite --port {port}", capsys)
+        assert said.startswith(f"--port {port} cannot be used: ")
+        assert "in use. Give another" in said
+
+    @pytest.mark.parametrize(
+        ("option", "message"),
+        [
+            ("--export", "--export must name a file, not a folder; got ''"),
+            ("--journal", "--journal must name a file, not a folder; got ''"),
+            ("--embed", "--embed must be MODULE:CALLABLE"),
+            ("--features", "Features come from .npy, .npz or .csv; got ''"),
+            ("--cache", "--cache stores the result of --embed"),
+            ("--embed=math:sqrt --cache", "--cache must end in .npy; got ''"),
+        ],
+    )
+    def test_empty_ones_are_not_left_out(self, folder, capsys, monkeypatch, option, message):
+        monkeypatch.setattr(
+            "laplace_al.label.__main__.serve", lambda *args, **kwargs: pytest.fail("It started.")
+        )
+        arguments = ["t.csv", "--journal", "l", *option.split(), "", "--no-browser"]
+        with pytest.raises(SystemExit, match="2"):
+            main(arguments)
+        assert message in capsys.readouterr().err
+        assert sorted(path.name for path in folder.iterdir()) == ["t.csv"]
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--cache", "no/c.npy"], "--cache 'no/c.npy': the folder 'no' does not exist"),
+            (["--port", "99999"], "--port: must be an integer from 0 to 65535; got '99999'"),
+            (["--port", "-1"], "--port: must be an integer from 0 to 65535; got '-1'"),
+            (["--port", "http"], "--port: must be an integer from 0 to 65535; got 'http'"),
+            (["--random-state", "-1"], "--random-state: must be an integer from 0 to 4294967295"),
+            (["--classes", ""], "A label must be a text of one line"),
+            (["--annotator", "Zo\udceb"], "annotator must be a text that UTF-8 has a form for"),
+            (["--journal", "no/l"], "the folder 'no' does not exist"),
+            (["--journal", "others.sqlite"], "X_pool"),
+        ],
+    )
+    def test_what_is_refused_before_anything_is_embedded(
+        self, folder, capsys, monkeypatch, arguments, message
+    ):
+        Journal("others.sqlite", [[0.0], [1.0]]).close()
+        before = sorted(folder.iterdir())
+        module = types.SimpleNamespace(f=lambda items: pytest.fail("It was embedded."))
+        monkeypatch.setitem(sys.modules, "embedding_of_mine", module)
+        with pytest.raises(SystemExit, match="2"):
+            main(["t.csv", "--journal", "l", "--embed", "embedding_of_mine:f", *arguments])
+        assert message in capsys.readouterr().err
+        assert sorted(folder.iterdir()) == before
 
     def test_failures_of_the_user_keep_their_traceback(self, folder):
         with pytest.raises(EmbeddingError, match="math:sqrt failed on the 3 rows"):
@@ -78,6 +128,17 @@ class TestArguments:
             session.label(session.state()["item"]["position"], label)
         assert session.state()["item"] is None
         session.close()
+
+
+def test_ctrl_c_before_the_page(folder, capsys, monkeypatch):
+    def interrupt(items):
+        raise KeyboardInterrupt
+
+    module = types.SimpleNamespace(f=interrupt)
+    monkeypatch.setitem(sys.modules, "embedding_of_mine", module)
+    with pytest.raises(SystemExit, match="130"):
+        main(["t.csv", "--journal", "l", "--embed", "embedding_of_mine:f", "--no-browser"])
+    assert capsys.readouterr() == ("", "")
 
 
 class TestFeaturesFor:

@@ -263,6 +263,18 @@ class TestPixels:
         grid = pixels([tmp_path / "a.png"]).reshape(16, 16)
         np.testing.assert_array_equal(grid, np.repeat([[0.0] * 8 + [1.0] * 8], 16, axis=0))
 
+    @pytest.mark.parametrize(
+        ("dtype", "white", "file_format"),
+        [("uint16", 65535, "png"), ("int32", 65535, "tiff"), ("float32", 1, "tiff")],
+    )
+    def test_grey_images_of_more_than_8_bits(self, tmp_path, dtype, white, file_format):
+        shades = np.repeat([[0.0] * 4 + [0.2] * 4 + [0.6] * 4 + [1.0] * 4], 16, axis=0)
+        image = Image.fromarray((white * shades).round(3).astype(dtype))
+        assert image.mode[0] in "IF"
+        image.save(tmp_path / "a.png", file_format)  # pixels() looks at what is inside
+        grid = pixels([tmp_path / "a.png"]).reshape(16, 16)
+        np.testing.assert_allclose(grid, shades, rtol=1e-6)
+
     @pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n and then nothing"])
     def test_what_is_no_image(self, tmp_path, content):
         (tmp_path / "a.png").write_bytes(content)

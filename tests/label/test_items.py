@@ -1,4 +1,6 @@
+import os
 import pathlib
+import sys
 
 import pytest
 
@@ -43,6 +45,15 @@ class TestImageFolder:
     def test_no_image(self, tmp_path):
         with pytest.raises(ValueError, match=r"holds no image, a file that ends in one of \.bmp"):
             ImageFolder(tmp_path)
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="names are Unicode elsewhere")
+    @pytest.mark.parametrize("name", [b"\xff.png", b"\xff/a.png"])
+    def test_a_name_that_is_not_utf8(self, folder, name):
+        path = pathlib.Path(os.fsdecode(os.fsencode(folder) + b"/" + name))
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+        with pytest.raises(ValueError, match=r"holds '\\udcff.*', whose name is not UTF-8.*rename"):
+            ImageFolder(folder)
 
 
 class TestTable:

@@ -6,6 +6,7 @@ import sqlite3
 import threading
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.datasets import load_iris
 
@@ -302,6 +303,12 @@ class TestResume:
         opened()
 
 
+def test_an_annotator_that_is_not_utf8(opened, tmp_path):
+    with pytest.raises(ValueError, match=r"annotator must be .* UTF-8 .* got 'Zo\\udceb'"):
+        opened(annotator="Zo\udceb")
+    assert not (tmp_path / "labels.sqlite").exists()
+
+
 def test_export(opened, items):
     session = opened(annotator="ann")
     session.label(7, 'a "cat", or not')
@@ -315,6 +322,24 @@ def test_export(opened, items):
     ]
     assert rows[0]["time"].endswith("+00:00")
     assert labels_csv(items, session._learner.labels_) == session.export()
+
+
+def test_export_of_texts_with_carriage_returns(tmp_path):
+    path, name = tmp_path / "t.csv", "one\rtwo"
+    path.write_bytes(f'text,n\n"{name}",1\nthree,2\n'.encode())
+    session = Session(Table(path, text="text"), np.eye(2), tmp_path / "labels.sqlite")
+    session.label(0, "a")
+    session.label(1, "b")
+    text = session.export()
+    session.close()
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    assert [(row["name"], row["label"]) for row in rows] == [(name, "a"), ("three", "b")]
+    table = pd.read_csv(io.StringIO(text, newline=""))
+    assert table[["position", "name", "label"]].values.tolist() == [
+        [0, name, "a"],
+        [1, "three", "b"],
+    ]
+    assert table.annotator.isna().all()
 
 
 def test_labels_are_composed():

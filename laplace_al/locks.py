@@ -45,6 +45,13 @@ def locked(path: pathlib.Path, argument: str, user: str) -> sqlite3.Connection:
         If somebody else has it.
     OSError
         If it cannot be made.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     lock = locked(pathlib.Path(folder, "runs.csv"), "results", "call")
+    ...     lock.close()
     """
     if not path.parent.is_dir():
         raise FileNotFoundError(

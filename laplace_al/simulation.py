@@ -222,8 +222,7 @@ class _Curve:
         X, y = self._test
         if self._keeps_features:
             X = self._learner.kept_inputs(X)
-        estimator = _with_all_classes(self._learner.estimator_, self._learner.classes)
-        score = self._scorer(estimator, X, y)
+        score = self._scorer(_with_classes_of(y, self._learner.estimator_), X, y)
         if isinstance(score, Mapping):
             return {f"score_{name}": _number(value) for name, value in score.items()}
         return {"score": _number(score)}
@@ -238,7 +237,7 @@ class _Curve:
 _SECONDS = ("query_seconds", "teach_seconds")
 
 
-class _WithAllClasses(ClassifierMixin, BaseEstimator):
+class _WithMoreClasses(ClassifierMixin, BaseEstimator):
     """A fitted classifier that gives classes it has not seen a probability of 0."""
 
     def __init__(self, estimator: BaseEstimator, classes_: NDArray[Any]) -> None:
@@ -255,13 +254,12 @@ class _WithAllClasses(ClassifierMixin, BaseEstimator):
         return proba
 
 
-def _with_all_classes(estimator: BaseEstimator, classes: ArrayLike | None) -> BaseEstimator:
-    """What scorers of probabilities are given, which need a column for each class of y."""
-    distinct = np.unique(np.asarray(classes))
-    is_whole = len(getattr(estimator, "classes_", distinct)) == len(distinct)
-    if is_whole or not hasattr(estimator, "predict_proba"):
+def _with_classes_of(y: ArrayLike, estimator: BaseEstimator) -> BaseEstimator:
+    """An estimator for scorers of probabilities, which need a column for each class of y."""
+    seen = getattr(estimator, "classes_", y)
+    if np.isin(y, seen).all() or not hasattr(estimator, "predict_proba"):
         return estimator
-    return _WithAllClasses(estimator, distinct)
+    return _WithMoreClasses(estimator, np.union1d(seen, y))
 
 
 def _number(score: Any) -> float:

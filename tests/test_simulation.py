@@ -250,6 +250,13 @@ def test_scores_of_probabilities_before_all_classes_are_seen(estimator, scoring)
         assert np.isfinite(table.score.iloc[5:]).all()
 
 
+def test_scores_of_probabilities_beside_classes_that_nobody_has():
+    settings = {"n_initial": 9, "refit_every": 1, "scoring": "neg_log_loss"}
+    found = run(LogisticRegression(max_iter=1000), classes=[0, 1, 2, 3], **settings)
+    expected = run(LogisticRegression(max_iter=1000), **settings)
+    assert found.score.tolist() == expected.score.tolist()
+
+
 def test_scores_are_numbers():
     found = run(scoring=lambda estimator, X, y: estimator.score(X, y) > 0.5).score
     assert set(found.dropna()) <= {0.0, 1.0}

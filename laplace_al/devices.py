@@ -57,8 +57,9 @@ def available_device(device: str | torch.device) -> torch.device:
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")  # below it, advice to developers
         raise ValueError(
-            f"device={str(device)!r} is not available: {error}. Use device='cpu'."
+            f"device={str(device)!r} is not available: {reason}. Use device='cpu'."
         ) from error
 
 

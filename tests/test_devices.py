@@ -83,7 +83,9 @@ def simulated():
         yield device
 
 
-def tolerance(dtype):
+def tolerance(dtype, params):
+    if params.get("prior_precision") == "loo":  # where a minimum is, half of the digits tell
+        return {"float64": 1e-6, "float32": 1e-2}[dtype]
     return {"float64": 1e-9, "float32": 1e-3}[dtype]
 
 
@@ -96,7 +98,7 @@ def test_fits_and_updates_are_those_of_the_cpu(device, params, dtype):
     for clf in (here, there):
         clf.fit(X[:60], y[:60]).partial_fit(X[60:90], y[60:90]).partial_fit(X[90:91], y[90:91])
     assert there.posterior_.base.device.type == device
-    close = {"rtol": tolerance(dtype), "atol": tolerance(dtype)}
+    close = {"rtol": tolerance(dtype, params), "atol": tolerance(dtype, params)}
     np.testing.assert_allclose(there.predict_proba(X), here.predict_proba(X), **close)
     np.testing.assert_allclose(
         there.sample_proba(X, 5, random_state=0), here.sample_proba(X, 5, random_state=0), **close

@@ -13,6 +13,7 @@ from laplace_al.posterior.roots import (
     prior_root,
     root_of_precision,
     root_of_rows,
+    triangle_of_rows,
 )
 from laplace_al.typing import UpdateRule
 
@@ -219,7 +220,7 @@ class FullPosterior(Posterior):
         mean = self.mean + (root @ (whitened.T @ coefficients[0])).reshape(size, n_outputs)
         basis, coordinates = torch.linalg.qr(whitened.T @ curvature_root)  # E = Q X
         identity = torch.eye(coordinates.shape[0], dtype=root.dtype, device=root.device)
-        upper = torch.linalg.qr(torch.cat([identity, coordinates.T]), mode="r").R
+        upper = triangle_of_rows(torch.cat([identity, coordinates.T]))
         factor = torch.linalg.solve_triangular(upper, identity, upper=True)  # T in the span of Q
         span = root @ basis
         root = torch.addmm(root, span @ (identity - factor), basis.T, alpha=-1)

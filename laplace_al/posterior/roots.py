@@ -96,7 +96,7 @@ def factor_of_sum(
     Returns
     -------
     Tensor of shape (N, N)
-        Lower triangular; a diagonal may be negative.
+        Lower triangular, its diagonal positive.
 
     Raises
     ------
@@ -190,7 +190,7 @@ def accurate_factor(
     Returns
     -------
     Tensor of shape (N, N)
-        Lower triangular; a diagonal may be negative.
+        Lower triangular, its diagonal positive.
 
     Warns
     -----
@@ -210,12 +210,35 @@ def accurate_factor(
     if failed or not pivots.min() > epsilon**0.25 * pivots.max():
         upper = prior_precision**0.5 * torch.eye(len(total), dtype=total.dtype, device=total.device)
         for block in rows():
-            upper = torch.linalg.qr(torch.cat([upper, block]), mode="r").R
+            upper = triangle_of_rows(torch.cat([upper, block]))
         factor = upper.T
-        pivots = factor.diagonal().abs()
+        pivots = factor.diagonal()
         if not pivots.min() > epsilon * pivots.max():
             _warn_of_a_lost_prior("even among their square roots")
     return factor
+
+
+def triangle_of_rows(rows: torch.Tensor) -> torch.Tensor:
+    """Triangular U with U^T U = E^T E, by orthogonal triangularisation of E.
+
+    Parameters
+    ----------
+    rows : Tensor of shape (n, N)
+        E, n >= N.
+
+    Returns
+    -------
+    Tensor of shape (N, N)
+        Upper triangular. No diagonal is negative, which makes it unique: it does not depend on the
+        machine.
+
+    Examples
+    --------
+    >>> triangle_of_rows(torch.tensor([[3.0], [4.0]]))
+    tensor([[5.]])
+    """
+    upper = torch.linalg.qr(rows, mode="r").R
+    return torch.where(upper.diagonal() < 0, -1.0, 1.0).to(upper)[:, None] * upper
 
 
 def root_of_precision(precision: torch.Tensor) -> torch.Tensor:

@@ -25,6 +25,19 @@ def test_a_common_shift_of_all_logits_is_never_learnt():
     assert learnt.variance(ones)[0, 0] < 0.5
 
 
+def test_a_label_reflects_nothing():
+    """Draws would depend on the sign of a direction that only rounding decides."""
+    likelihood, structure = likelihood_of(3), STRUCTURES["full"]
+    update = structure.update(likelihood, update="map", curvature="categorical", step_size=1.0)
+    prior = FullPosterior.prior(torch.zeros(2, 3).double(), 2.0)
+    ones = torch.ones(1, 2).double()
+    learnt = prior.condition(ones, torch.eye(3)[:1].double(), ones[0, :1], update)
+    factor = torch.linalg.solve(prior.root[0], learnt.root[0])
+    shares = torch.linalg.eigvals(factor).real
+    assert shares.min() > 0.1
+    assert shares.max() < 1 + 1e-9
+
+
 def test_the_root_of_the_curvature():
     p = torch.tensor([[0.7, 0.2, 0.1]]).double()
     root = full_curvature_root(Mean(p, 1 - p))

@@ -10,6 +10,7 @@ from laplace_al.posterior.roots import (
     prior_root,
     root_of_precision,
     root_of_sum,
+    triangle_of_rows,
 )
 
 rng = np.random.default_rng(0)
@@ -56,6 +57,12 @@ def test_half_of_the_digits_remain_until_the_prior_is_lost(dtype):
         root = root_of_sum(features, torch.ones(1, 1, dtype=dtype), 1.0)[0]
         error = float((root.T @ unseen).square().sum()) / 2 - 1
         assert abs(error) < 4 * max(epsilon**0.5, epsilon / share)
+
+
+def test_a_triangle_of_rows_has_no_sign_of_its_own():
+    rows = torch.randn(7, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    upper = triangle_of_rows(rows)
+    torch.testing.assert_close(upper, torch.linalg.cholesky(rows.T @ rows).T)
 
 
 def test_precision_of_root_inverts():

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from laplace_al.block_fitting import Total, find_mode_in_blocks, fit_at_mode
 from laplace_al.calibration import Calibration, Observation
-from laplace_al.devices import available_device
+from laplace_al.devices import available_device, on_device
 from laplace_al.fitting import (
     Examined,
     LooScore,
@@ -952,7 +952,7 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         self.posterior_ = self._conditioned(labels, recording or update)
         if recording is not None:
             predicted = LeftOut(
-                *(data.weights.new_tensor(np.array(a)) for a in recording.predicted)
+                *(on_device(np.array(a), data.weights) for a in recording.predicted)
             )
             self._calibration = self._calibration.observe(self._observation(data, predicted))
         for _ in range(self.n_passes - 1):

@@ -69,23 +69,52 @@ def on_host(*tensors: torch.Tensor) -> list[torch.Tensor]:
     Parameters
     ----------
     *tensors : Tensor
-        Of one device and dtype.
+        Of one dtype, and of one device or the CPU.
 
     Returns
     -------
     list of Tensor
-        The very same ones if that device is the CPU.
+        The very same ones where they are on the CPU.
 
     Examples
     --------
     >>> on_host(torch.ones(1), torch.zeros(1, 2))
     [tensor([1.]), tensor([[0., 0.]])]
     """
-    if tensors[0].device.type == "cpu":
+    away = [tensor for tensor in tensors if tensor.device.type != "cpu"]
+    if not away:
         return list(tensors)
-    numbers = torch.cat([tensor.flatten() for tensor in tensors]).cpu()
-    parts = numbers.split([tensor.numel() for tensor in tensors])
-    return [part.reshape(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+    numbers = torch.cat([tensor.flatten() for tensor in away]).cpu()
+    parts = iter(numbers.split([tensor.numel() for tensor in away]))
+    return [
+        tensor if tensor.device.type == "cpu" else next(parts).reshape(tensor.shape)
+        for tensor in tensors
+    ]
+
+
+def on_device(values: Any, like: torch.Tensor) -> torch.Tensor:
+    """Few numbers of the host, on their way to a device: the host does not wait for it.
+
+    Parameters
+    ----------
+    values : ndarray or Tensor
+        On the CPU.
+    like : Tensor
+        Gives dtype and device.
+
+    Returns
+    -------
+    Tensor
+        The very same one if that is what it is.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> on_device(np.ones(1), like=torch.zeros(1))
+    tensor([1.])
+    """
+    # memory that is not pinned has been read when this returns
+    return torch.as_tensor(values).to(like.dtype).to(like.device, non_blocking=True)
 
 
 def as_array(X: Any) -> Any:

@@ -1,7 +1,7 @@
 """A pool of unlabelled instances whose predictions follow each label at the price of one pass."""
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Self, TypeAlias
 
 import numpy as np
@@ -17,7 +17,7 @@ from laplace_al.posterior.full import common_shift
 from laplace_al.predictive import sampled_probabilities
 from laplace_al.transaction import all_or_nothing, on_one_state
 from laplace_al.typing import Link
-from laplace_al.updates import ExpectedUpdate, Recording, Rule
+from laplace_al.updates import ExpectedUpdate, Rule
 
 _Rows: TypeAlias = slice | Sequence[int] | NDArray[np.integer] | torch.Tensor
 
@@ -271,40 +271,47 @@ class PoolState:
         >>> torch.allclose(rest.logits, pool.logits[1:])
         True
         """
+        return self._moved(effects, self._projected(effects))
+
+    def _learn(self, index: int, target: Any, weight: float) -> Sequence[Effect]:
+        update = ExpectedUpdate(self.update) if target is None else self.update
+        place = 0 if target is None else self._place(target)
+        count = self.class_weights[place]
+        if target is None and (self.class_weights != count).any():
+            count = self.predict_proba([index])[0] @ self.class_weights
+        features = self._completed(self.features[index][None])
+        targets = self.likelihood.encode(torch.tensor([place], dtype=features.dtype))
+        weights = torch.tensor([weight * count], dtype=features.dtype)
+        moved: list[torch.Tensor] = []
+        posterior, effects = self.posterior.observe(
+            features, targets, weights, update, lambda u: moved.append(self.project(u))
+        )
+        later = self._moved(effects, moved or self._projected(effects))
+        self.posterior, self.logits, self.variance = posterior, later.logits, later.variance
+        self.predictive_variance = later.predictive_variance
+        return effects
+
+    def _projected(self, effects: Sequence[Effect]) -> Iterator[torch.Tensor]:
+        """C = Phi U of each effect (eq-pool), of several at once."""
+        width = max((effect.directions.shape[1] for effect in effects), default=1)
+        at_once = max(1, _COLUMNS_AT_ONCE // width)
+        for start in range(0, len(effects), at_once):
+            directions = [effect.directions for effect in effects[start : start + at_once]]
+            moved = self.project(torch.cat(directions, dim=1))
+            yield from moved.split([part.shape[1] for part in directions], dim=1)
+
+    def _moved(self, effects: Sequence[Effect], columns: Iterable[torch.Tensor]) -> Self:
+        """The state after effects, of which C is known; their ``posterior`` is not."""
         later = copy.copy(self)
         later.logits, later.variance = self.logits.clone(), self.variance.clone()
         later.predictive_variance = (
             self.predictive_variance.clone() if self._has_contrasts else later.variance
         )
-        width = max((effect.directions.shape[1] for effect in effects), default=1)
-        at_once = max(1, _COLUMNS_AT_ONCE // width)
-        for start in range(0, len(effects), at_once):
-            some = effects[start : start + at_once]
-            directions = [effect.directions for effect in some]
-            moved = self.project(torch.cat(directions, dim=1))  # c of eq-pool
-            columns = moved.split([part.shape[1] for part in directions], dim=1)
-            for effect, its_columns in zip(some, columns, strict=True):
-                if self._has_contrasts:
-                    contrasts = its_columns - common_shift(its_columns)
-                    effect.shrink(contrasts, later.predictive_variance)
-                effect.apply(its_columns, later.logits, later.variance)
+        for effect, moved in zip(effects, columns, strict=True):
+            if self._has_contrasts:
+                effect.shrink(moved - common_shift(moved), later.predictive_variance)
+            effect.apply(moved, later.logits, later.variance)
         return later
-
-    def _learn(self, index: int, target: Any, weight: float) -> Sequence[Effect]:
-        features = self.rows([index])
-        recording = Recording(ExpectedUpdate(self.update) if target is None else self.update)
-        place = 0 if target is None else self._place(target)
-        count = self.class_weights[place]
-        if target is None and (self.class_weights != count).any():
-            count = self.predict_proba([index])[0] @ self.class_weights
-        targets = self.likelihood.encode(features.new_tensor([place]))
-        weights = features.new_tensor([weight * count])
-        posterior = self.posterior.condition(features, targets, weights, recording)
-        effects = self.posterior.effects(features, *recording.learnt[0])
-        later = self.affected(effects)
-        self.posterior, self.logits, self.variance = posterior, later.logits, later.variance
-        self.predictive_variance = later.predictive_variance
-        return effects
 
     def rows(self, positions: _Rows) -> torch.Tensor:
         """Features with the constant 1, in the dtype of the posterior.

@@ -73,13 +73,15 @@ class SimulatedDevice(TorchDispatchMode):
     Attributes
     ----------
     waits : list of Wait
-        How the host waited for it.
+        How the host waited for numbers.
+    arrivals : list of Wait
+        How it waited for the device to take numbers, behind all that is to do there.
     """
 
     def __init__(self):
         super().__init__()
         _register_once()
-        self.waits = []
+        self.waits, self.arrivals = [], []
 
     def __enter__(self):
         # tensors made of numbers appear on the host and move from there, by an operation
@@ -107,6 +109,8 @@ class SimulatedDevice(TorchDispatchMode):
         found = func(*args, **kwargs)
         if here and (not stays or func in _WAITS or _is_masked(func, tensors)):
             self.waits.append(Wait(str(func), sum(map(_size, tree_leaves(found)))))
+        if stays and not here and func is _aten._to_copy.default and not kwargs.get("non_blocking"):
+            self.arrivals.append(Wait(str(func), found.numel()))
         if not stays:
             return found
         known = {id(tensor.host): tensor for tensor in here}  # what is changed in place

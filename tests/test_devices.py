@@ -8,7 +8,13 @@ from simulated_device import SimulatedDevice
 from torch import nn
 
 from laplace_al import ActiveLearner, LaplaceUpdateClassifier
-from laplace_al.devices import as_array, available_device, available_memory, on_host
+from laplace_al.devices import (
+    as_array,
+    available_device,
+    available_memory,
+    on_device,
+    on_host,
+)
 from laplace_al.strategies import (
     BADGE,
     BAIT,
@@ -162,9 +168,11 @@ def test_a_label_lets_the_host_wait_once(simulated, covariance, update):
     pool = clf.fit(X[:60], y[:60]).pool_state(X)
     for label in (y[60], None):
         simulated.waits.clear()
+        simulated.arrivals.clear()
         pool.observe(60, label)
         (wait,) = simulated.waits
         assert wait.size < 50
+        assert not simulated.arrivals  # nor for the device to have finished before
 
 
 @pytest.mark.parametrize("covariance", ["shared", "per_class"])
@@ -263,8 +271,25 @@ def test_tensors_move_to_the_host_at_once():
         assert found is tensor
     if not simulated_device.IS_SUPPORTED:
         pytest.skip("this torch has no devices in Python")
+    here = torch.arange(4.0)
     with simulated_device.SimulatedDevice() as device:
-        moved = on_host(*(tensor.to("simulated") for tensor in tensors))
+        first, *moved = on_host(here, *(tensor.to("simulated") for tensor in tensors))
+    assert first is here
     assert [wait.size for wait in device.waits] == [7]
     for found, tensor in zip(moved, tensors, strict=True):
         torch.testing.assert_close(found, tensor, rtol=0, atol=0)
+
+
+def test_numbers_are_on_their_way_to_the_device():
+    tensor = torch.ones(2)
+    assert on_device(tensor, like=tensor) is tensor
+    if not simulated_device.IS_SUPPORTED:
+        pytest.skip("this torch has no devices in Python")
+    with simulated_device.SimulatedDevice() as device:
+        like = torch.zeros(1, dtype=torch.float32, device="simulated")
+        sent = on_device(np.arange(3.0), like)
+        assert not device.arrivals
+        assert (sent.device, sent.dtype) == (like.device, torch.float32)
+        np.testing.assert_array_equal(sent.cpu(), [0, 1, 2])
+        tensor.to("simulated")
+        assert [wait.size for wait in device.arrivals] == [2]

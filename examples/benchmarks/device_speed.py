@@ -1,4 +1,4 @@
-"""What do learning and rescoring cost on a device, against what the device can do?
+"""What do learning, rescoring and querying cost on a device, against what the device can do?
 
 ``python examples/benchmarks/device_speed.py [--device cuda] [--quick]``
 
@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from update_speed import interleaved, report
 
-from laplace_al import LaplaceUpdateClassifier
+from laplace_al import ActiveLearner, LaplaceUpdateClassifier
 from laplace_al.likelihoods import likelihood_of
 from laplace_al.posterior import SharedPosterior
+from laplace_al.strategies import MarginSampling
 from laplace_al.structures import STRUCTURES
 
 N_CLASSES = 10
@@ -37,11 +38,16 @@ def timed(ours, limit, device, repeats):
     return interleaved(waited_for(ours, device), waited_for(limit, device), repeats=repeats)
 
 
-def rescoring(device, n_pool, n_features, repeats):
-    """A label observed by a pool, and one pass over the features."""
+def pool_of(n_pool, n_features):
+    """Features (n_pool, n_features), and labels of the first 500."""
     X = np.random.default_rng(0).standard_normal((n_pool, n_features), dtype=np.float32)
     X /= n_features**0.5
-    y = np.arange(500) % N_CLASSES
+    return X, np.arange(500) % N_CLASSES
+
+
+def rescoring(device, X, y, repeats):
+    """A label observed by a pool, and one pass over the features."""
+    n_pool, n_features = X.shape
     for covariance in ("shared", "per_class"):
         clf = LaplaceUpdateClassifier(covariance=covariance, device=device, dtype="float32")
         pool = clf.fit(X[:500], y).pool_state(X)
@@ -58,6 +64,53 @@ def rescoring(device, n_pool, n_features, repeats):
             ">= 1/2",
             f"({seconds[0] / seconds[1]:.1f}x of it, at {X.nbytes / seconds[1] / 1e9:.0f} GB/s)",
         )
+
+
+def scoring(device, X, y, repeats):
+    """A pool scored anew, and the products with the root at the rate of a large square."""
+    n_pool, n_features = X.shape
+    clf = LaplaceUpdateClassifier(covariance="shared", device=device, dtype="float32").fit(
+        X[:500], y
+    )
+    pool = clf.pool_state(X)
+    square = torch.randn(4096, 4096, device=device)
+    anew = timed(
+        lambda: pool.elsewhere(pool.features), lambda: square @ square, device, max(3, repeats // 4)
+    )
+    rate = 2 * len(square) ** 3 / anew[1]
+    anew[1] = 2 * n_pool * n_features**2 / rate
+    report(
+        f"scored anew, shared, {n_pool} x {n_features}: the products",
+        anew,
+        "",
+        f"({anew[0] / anew[1]:.1f}x of them, at {rate / 1e9:.0f} GFLOP/s)",
+    )
+
+
+def rounds(device, X, y, repeats):
+    """A query by margin and a label taught, and one pass over the features."""
+    n_pool, n_features = X.shape
+    learner = ActiveLearner(
+        LaplaceUpdateClassifier(covariance="shared", device=device, dtype="float32"),
+        MarginSampling(),
+        X,
+        X_initial=X[:500],
+        y_initial=y,
+        random_state=0,
+    )
+
+    def one_round():
+        place = learner.query()
+        learner.teach(place, place % N_CLASSES)
+
+    learner.query()
+    seconds = timed(one_round, learner.pool_.features.sum, device, repeats)
+    report(
+        f"query and teach, shared, {n_pool} x {n_features}: a pass",
+        seconds,
+        "",
+        f"({seconds[0] / seconds[1]:.1f}x of it)",
+    )
 
 
 def block_updates(device, n_features, repeats):
@@ -96,7 +149,10 @@ def main():
     name = torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else device
     print(f"torch {torch.__version__}, {name}, {torch.get_num_threads()} threads")
     repeats = 3 if arguments.quick else 20
-    rescoring(device, 20_000 if arguments.quick else 1_000_000, 1024, repeats)
+    X, y = pool_of(20_000 if arguments.quick else 1_000_000, 1024)
+    rescoring(device, X, y, repeats)
+    scoring(device, X, y, repeats)
+    rounds(device, X, y, repeats)
     block_updates(device, 512 if arguments.quick else 4096, repeats)
 
 

@@ -1,7 +1,7 @@
 """What the structures share: a mean and the root of a covariance, conditioned on labels."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -241,21 +241,31 @@ class Posterior(StoredState, ABC):
         """
 
     @abstractmethod
-    def effects(
-        self, features: torch.Tensor, coefficients: Any, curvature: Any
-    ) -> Sequence[Effect]:
-        """The effects of learning an instance on the logits and variances of others.
+    def observe(
+        self,
+        features: torch.Tensor,
+        targets: torch.Tensor,
+        weights: torch.Tensor,
+        update: UpdateRule,
+        meanwhile: Callable[[torch.Tensor], object],
+    ) -> tuple[Self, Sequence[Effect]]:
+        """:meth:`condition` on one instance, and its effects on the logits and variances of others.
 
         Parameters
         ----------
         features : Tensor of shape (1, D)
-            Features of the instance, which is not learnt yet.
-        coefficients, curvature : ndarray or Tensor
-            a and h of the update rule for this instance.
+        targets : Tensor of shape (1, C)
+        weights : Tensor of shape (1,)
+        update : callable
+            A rule of :mod:`laplace_al.updates`.
+        meanwhile : callable
+            Called with the directions of the effect, if they do not depend on the label. A device
+            can take them through others' features while the host looks for the mode.
 
         Returns
         -------
-        sequence of Effect
+        posterior : Posterior
+        effects : sequence of Effect
             To be applied one after the other.
         """
 

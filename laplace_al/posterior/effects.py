@@ -4,6 +4,9 @@ from typing import NamedTuple
 
 import torch
 
+from laplace_al.devices import on_device
+from laplace_al.typing import Vector
+
 
 class Effect(NamedTuple):
     """What learning an instance does to the logits and variances of any others (eq-pool).
@@ -15,15 +18,15 @@ class Effect(NamedTuple):
     ----------
     directions : Tensor of shape (D, 1) or (D, C)
         U = Sigma_old phi, for all outputs or for each.
-    coefficients : Tensor of shape (C,) or None
-        a; None moves no logit.
-    shrinkage : Tensor of shape (1,) or (C,), or None
-        s = h / (1 + h v) of the instance; None leaves the variances.
+    coefficients : ndarray or Tensor of shape (C,), or None
+        a, on the CPU; None moves no logit.
+    shrinkage : ndarray or Tensor of shape (1,) or (C,), or None
+        s = h / (1 + h v) of the instance, on the CPU; None leaves the variances.
 
     Examples
     --------
-    >>> one = torch.ones(1)
-    >>> effect = Effect(one[None], coefficients=3 * one, shrinkage=one / 2)
+    >>> import numpy as np
+    >>> effect = Effect(torch.ones(1, 1), coefficients=np.array([3.0]), shrinkage=np.array([0.5]))
     >>> logits, variance = torch.zeros(2, 1), torch.tensor([1.0, 4.0])
     >>> effect.apply(torch.tensor([[1.0], [2.0]]) @ effect.directions, logits, variance)
     >>> logits.T, variance
@@ -31,8 +34,8 @@ class Effect(NamedTuple):
     """
 
     directions: torch.Tensor
-    coefficients: torch.Tensor | None
-    shrinkage: torch.Tensor | None
+    coefficients: Vector | torch.Tensor | None
+    shrinkage: Vector | torch.Tensor | None
 
     def apply(self, moved: torch.Tensor, logits: torch.Tensor, variance: torch.Tensor) -> None:
         """Move logits and variances, in place.
@@ -47,11 +50,12 @@ class Effect(NamedTuple):
             Of the others; changed.
         """
         if self.coefficients is not None:
-            logits.addcmul_(moved, self.coefficients)
+            logits.addcmul_(moved, on_device(self.coefficients, logits))
         self.shrink(moved, variance)
 
     def shrink(self, moved: torch.Tensor, variance: torch.Tensor) -> None:
         """Move variances alone, in place; parameters as those of :meth:`apply`."""
         if self.shrinkage is not None:
-            shrunk = variance.view(len(moved), -1).sub_(moved.square_().mul_(self.shrinkage))
+            shrinkage = on_device(self.shrinkage, moved)
+            shrunk = variance.view(len(moved), -1).sub_(moved.square_().mul_(shrinkage))
             shrunk.clamp_min_(0)  # below which rounding may carry it

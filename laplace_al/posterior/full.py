@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterator
 from typing import Self
 
+import numpy as np
 import torch
 
-from laplace_al.devices import on_host
+from laplace_al.devices import on_device, on_host
 from laplace_al.posterior.base import Posterior
 from laplace_al.posterior.effects import Effect
 from laplace_al.posterior.roots import (
@@ -198,27 +199,46 @@ class FullPosterior(Posterior):
         posterior = self
         for row in range(len(features)):
             one = slice(row, row + 1)
-            posterior = posterior._learn_one(features[one], targets[one], weights[one], update)
+            learnt = posterior._learnt(features[one], targets[one], weights[one], update)
+            posterior = posterior._absorb(*learnt)
         return posterior
 
-    def _learn_one(
+    def observe(
         self,
         features: torch.Tensor,
         targets: torch.Tensor,
         weights: torch.Tensor,
         update: UpdateRule,
-    ) -> Self:
-        """R <- R T with T T^T = (I + E E^T)^-1, E = F^T B, F (C, N) the whitened rows."""
+        meanwhile: Callable[[torch.Tensor], object],
+    ) -> tuple[Self, list[Effect]]:
+        """See :meth:`Posterior.observe`: the directions depend on the label."""
+        learnt = self._learnt(features, targets, weights, update)
+        return self._absorb(*learnt), self._effects(*learnt)
+
+    def _learnt(
+        self,
+        features: torch.Tensor,
+        targets: torch.Tensor,
+        weights: torch.Tensor,
+        update: UpdateRule,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Of an instance: whitened rows F (C, N), and a (1, C) and B (C, C) of the rule."""
         size, n_outputs = self.mean.shape
         root = self.base[0]
-        whitened = (features @ root.reshape(size, -1)).reshape(n_outputs, -1)  # (C, N), F
+        whitened = (features @ root.reshape(size, -1)).reshape(n_outputs, -1)
         logits = features @ self.mean
         # Newton's steps on C x C numbers, each of which decides whether there is another
         block = on_host(logits, whitened @ whitened.T, targets, weights)
-        learnt = update(*(part.double() for part in block))
-        coefficients, curvature_root = (part.to(root) for part in learnt)
-        mean = self.mean + (root @ (whitened.T @ coefficients[0])).reshape(size, n_outputs)
-        basis, coordinates = torch.linalg.qr(whitened.T @ curvature_root)  # E = Q X
+        coefficients, curvature = update(*(part.double() for part in block))
+        return whitened, on_device(coefficients, root), on_device(curvature, root)
+
+    def _absorb(
+        self, whitened: torch.Tensor, coefficients: torch.Tensor, curvature: torch.Tensor
+    ) -> Self:
+        """R <- R T with T T^T = (I + E E^T)^-1, E = F^T B."""
+        root = self.base[0]
+        mean = self.mean + (root @ (whitened.T @ coefficients[0])).reshape(self.mean.shape)
+        basis, coordinates = torch.linalg.qr(whitened.T @ curvature)  # E = Q X
         identity = torch.eye(coordinates.shape[0], dtype=root.dtype, device=root.device)
         upper = triangle_of_rows(torch.cat([identity, coordinates.T]))
         factor = torch.linalg.solve_triangular(upper, identity, upper=True)  # T in the span of Q
@@ -226,23 +246,22 @@ class FullPosterior(Posterior):
         root = torch.addmm(root, span @ (identity - factor), basis.T, alpha=-1)
         return self._moved(mean, root[None])
 
-    def effects(
-        self, features: torch.Tensor, coefficients: torch.Tensor, curvature: torch.Tensor
+    def _effects(
+        self, whitened: torch.Tensor, coefficients: torch.Tensor, curvature: torch.Tensor
     ) -> list[Effect]:
-        """See :meth:`Posterior.effects`; curvature is a root B of H, S = B (I + B^T V B)^-1 B^T.
+        """Moves along Sigma phi^T a; S = B (I + B^T V B)^-1 B^T.
 
         The variances shrink once for each row e_j of a root of S: v - (Phi Sigma (phi (x) e_j))^2.
         """
         size, n_outputs = self.mean.shape
         root = self.base[0]
-        whitened = (features @ root.reshape(size, -1)).reshape(n_outputs, -1)  # (C, N), F
         span = (root @ whitened.T).reshape(size, n_outputs, n_outputs)  # Sigma (phi (x) I)
-        coefficients, curvature = coefficients.to(root), curvature.to(root)
         scaled = whitened.T @ curvature  # (N, C), F^T B
-        precision = torch.eye(n_outputs).to(scaled) + scaled.T @ scaled
+        precision = scaled.T @ scaled
+        precision.diagonal().add_(1.0)
         factor = torch.linalg.cholesky_ex(precision).L  # of I + E^T E: it does not fail
         shrinking = torch.linalg.solve_triangular(factor, curvature.T, upper=False)  # rows e_j
-        one = root.new_ones(1)
+        one = np.ones(1)
         shrunk = [Effect(span @ row, None, one) for row in shrinking]
         return [Effect(span @ coefficients[0], one, None), *shrunk]
 

@@ -1,13 +1,15 @@
 """Structures whose covariances learn apart from each other, in blocks of labels."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Self
 
 import numpy as np
 import torch
 
-from laplace_al.devices import on_host
+from laplace_al.devices import on_device, on_host
 from laplace_al.posterior.base import Posterior
+from laplace_al.posterior.effects import Effect
 from laplace_al.posterior.roots import root_of_sum
 from laplace_al.typing import UpdateRule, Vector
 
@@ -102,6 +104,35 @@ class GroupedPosterior(Posterior):
             posterior = posterior._learn(features[rows], targets[rows], weights[rows], update)
         return posterior
 
+    def observe(
+        self,
+        features: torch.Tensor,
+        targets: torch.Tensor,
+        weights: torch.Tensor,
+        update: UpdateRule,
+        meanwhile: Callable[[torch.Tensor], object],
+    ) -> tuple[Self, tuple[Effect]]:
+        """See :meth:`Posterior.observe`: a direction for each group."""
+        whitened, logits = self._whitened_and_logits(features)
+        basis, length = _orthonormal(whitened.mT)  # (G, D, 1), (G, 1, 1)
+        span = self._span(basis)
+        directions = (span * length)[:, :, 0].T  # (D, G), Sigma phi
+        block = on_host(length[:, :, 0], logits, targets, weights)
+        meanwhile(directions)
+        norms, z, y, s = (part.double().numpy() for part in block)
+        variance = norms[:, 0] ** 2
+        a, h = update(z[0], variance, y[0], s[0])
+        scale = np.sqrt(1.0 + h * variance)
+        removed = h * variance / (scale * (1.0 + scale))  # 1 - 1 / scale
+        shift = norms * a.reshape(len(norms), -1)
+        learnt = self._absorb(
+            basis,
+            on_device(removed[:, None, None], basis),
+            on_device(shift[:, None, :], basis),
+            span,
+        )
+        return learnt, (Effect(directions, a, h / (1.0 + h * variance)),)
+
     def _learn(
         self,
         features: torch.Tensor,
@@ -114,15 +145,28 @@ class GroupedPosterior(Posterior):
         block = on_host(coordinates, logits, targets, weights)
         factor, shift = _recursion(update, *(part.double().numpy() for part in block))
         removed = np.eye(factor.shape[1]) - factor  # I - T
-        return self._absorb(basis, *(torch.from_numpy(a).to(basis) for a in (removed, shift)))
+        return self._absorb(basis, on_device(removed, basis), on_device(shift, basis))
 
     def _whitened_and_logits(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Rows R^T phi, (G, b, D), and W^T phi, (b, C)."""
         return features @ self.base, features @ self.base_mean
 
     @abstractmethod
-    def _absorb(self, basis: torch.Tensor, removed: torch.Tensor, shift: torch.Tensor) -> Self:
-        """Move the mean by R Q c and multiply the root by I - Q (I - T) Q^T."""
+    def _span(self, basis: torch.Tensor) -> torch.Tensor:
+        """R Q, (G, D, k)."""
+
+    @abstractmethod
+    def _absorb(
+        self,
+        basis: torch.Tensor,
+        removed: torch.Tensor,
+        shift: torch.Tensor,
+        span: torch.Tensor | None = None,
+    ) -> Self:
+        """Move the mean by R Q c and multiply the root by I - Q (I - T) Q^T.
+
+        Takes R Q where it is known.
+        """
 
 
 def _orthonormal(columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,10 +6,8 @@ from typing import NamedTuple, Self
 
 import torch
 
-from laplace_al.posterior.effects import Effect
 from laplace_al.posterior.grouped import GroupedPosterior
 from laplace_al.posterior.roots import prior_root
-from laplace_al.typing import Vector
 
 # Columns of a pending product, after which it is multiplied out.
 _MAX_PENDING = 64
@@ -17,6 +15,8 @@ _MAX_PENDING = 64
 
 class Pending(NamedTuple):
     """What was learnt but not yet worked into the roots and the mean: R (I - V Y V^T), W + R c.
+
+    Products with few columns are taken as those of their rows, several times as fast in a batch.
 
     A compact WY product: Schreiber and Van Loan, *A storage-efficient WY representation for
     products of Householder transformations*, SIAM Journal on Scientific and Statistical Computing
@@ -42,16 +42,16 @@ class Pending(NamedTuple):
 
     def of_columns(self, columns: torch.Tensor) -> torch.Tensor:
         """I - V Y V^T times columns (C, D, b)."""
-        return columns - self.directions @ (self.coupling @ (self.directions.mT @ columns))
+        rows = columns.mT
+        return columns - ((rows @ self.directions) @ self.coupling.mT @ self.directions.mT).mT
 
     def times(self, basis: torch.Tensor, removed: torch.Tensor, step: torch.Tensor) -> "Pending":
         """With a further factor I - Q (I - T) Q^T, and a shift Q c under the factors so far.
 
         Q is (C, D, k), I - T (C, k, k) and Q c (C, D, 1).
         """
-        shift = self.shift + step
-        shift = shift - self.directions @ (self.coupling @ (self.directions.mT @ step))
-        cross = -(self.coupling @ (self.directions.mT @ basis)) @ removed
+        shift = self.shift + self.of_columns(step)
+        cross = -(self.coupling @ (basis.mT @ self.directions).mT) @ removed
         below = removed.new_zeros(len(removed), removed.shape[1], self.coupling.shape[2])
         upper, lower = torch.cat([self.coupling, cross], 2), torch.cat([below, removed], 2)
         directions = torch.cat([self.directions, basis], 2)
@@ -86,7 +86,7 @@ class PerClassPosterior(GroupedPosterior):
         """W, (D, C), with what is pending."""
         if self.pending is None:
             return self.base_mean
-        return self.base_mean + (self.base @ self.pending.shift)[:, :, 0].T
+        return self.base_mean + (self.pending.shift.mT @ self.base.mT)[:, 0].T
 
     @functools.cached_property
     def root(self) -> torch.Tensor:
@@ -171,20 +171,6 @@ class PerClassPosterior(GroupedPosterior):
         excess = self.root @ (self.root.mT @ common)  # (C, D, n_samples), eq-sum-zero
         return self.mean + deviations - excess.permute(2, 1, 0)
 
-    def effects(
-        self, features: torch.Tensor, coefficients: Vector, curvature: Vector
-    ) -> tuple[Effect]:
-        """See :meth:`Posterior.effects`: for each class its own direction."""
-        whitened, _ = self._whitened_and_logits(features)  # (C, 1, D)
-        if self.pending is None:
-            directions = self.base @ whitened.mT
-        else:
-            directions = self.base @ self.pending.of_columns(whitened.mT)
-        directions = directions[:, :, 0].T  # (D, C), u_k
-        h = directions.new_tensor(curvature)
-        shrinkage = h / (1 + h * (features @ directions)[0])
-        return (Effect(directions, directions.new_tensor(coefficients), shrinkage),)
-
     def with_mean(self, mean: torch.Tensor) -> Self:
         """See :meth:`Posterior.with_mean`; what is pending of the root stays so."""
         pending = self.pending
@@ -199,7 +185,17 @@ class PerClassPosterior(GroupedPosterior):
         moved = (whitened @ self.pending.shift)[:, :, 0].T
         return self.pending.of_rows(whitened), logits + moved
 
-    def _absorb(self, basis: torch.Tensor, removed: torch.Tensor, shift: torch.Tensor) -> Self:
+    def _span(self, basis: torch.Tensor) -> torch.Tensor:
+        columns = basis if self.pending is None else self.pending.of_columns(basis)
+        return (columns.mT @ self.base.mT).mT
+
+    def _absorb(
+        self,
+        basis: torch.Tensor,
+        removed: torch.Tensor,
+        shift: torch.Tensor,
+        span: torch.Tensor | None = None,
+    ) -> Self:
         step = basis @ shift  # (C, D, 1)
         if self.pending is None:
             pending = Pending(basis, removed, step)

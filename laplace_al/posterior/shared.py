@@ -4,9 +4,7 @@ from typing import Self
 
 import torch
 
-from laplace_al.posterior.effects import Effect
 from laplace_al.posterior.grouped import GroupedPosterior
-from laplace_al.typing import Vector
 
 
 class SharedPosterior(GroupedPosterior):
@@ -67,20 +65,18 @@ class SharedPosterior(GroupedPosterior):
         """
         return (features @ self.base[0]).square_().sum(dim=1)  # eq-latent
 
-    def effects(
-        self, features: torch.Tensor, coefficients: Vector, curvature: Vector
-    ) -> tuple[Effect]:
-        """See :meth:`Posterior.effects`: one direction for all outputs."""
-        root = self.base[0]
-        direction = root @ (features @ root).T  # (D, 1), u
-        h = direction.new_tensor(curvature)
-        shrinkage = h / (1 + h * (features @ direction)[0])
-        return (Effect(direction, direction.new_tensor(coefficients), shrinkage),)
+    def _span(self, basis: torch.Tensor) -> torch.Tensor:
+        return self.base @ basis
 
-    def _absorb(self, basis: torch.Tensor, removed: torch.Tensor, shift: torch.Tensor) -> Self:
-        basis, removed = basis[0], removed[0]
-        span = self.base[0] @ basis  # (D, k), R Q
-        shrunk = span @ removed
+    def _absorb(
+        self,
+        basis: torch.Tensor,
+        removed: torch.Tensor,
+        shift: torch.Tensor,
+        span: torch.Tensor | None = None,
+    ) -> Self:
+        span = (self._span(basis) if span is None else span)[0]  # (D, k)
+        basis, shrunk = basis[0], span @ removed[0]
         if shrunk.shape[1] == 1:  # twice as fast as the product of a column and a row
             root = torch.addr(self.base[0], shrunk[:, 0], basis[:, 0], alpha=-1)
         else:

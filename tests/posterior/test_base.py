@@ -138,6 +138,38 @@ def test_a_then_b_is_a_and_b(
 
 
 @law
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_to_observe_is_to_learn_and_to_tell_others(structure, curve, update, n_classes):
+    problem = Problem(structure, curve, update, n_classes, n=6)
+    posterior, others = problem.posterior, problem.seen
+    logits, variance = posterior.logits(others), posterior.variance(others)
+    for i in range(6):
+        row = slice(i, i + 1)
+        told, covariance = [], dense_of(posterior, "covariance")
+        posterior, effects = posterior.observe(
+            problem.features[row],
+            problem.targets[row],
+            problem.weights[row],
+            problem.update,
+            told.append,
+        )
+        for directions in told:  # Sigma phi
+            assert directions is effects[0].directions
+            expected = covariance @ np.kron(problem.features[i], np.ones(logits.shape[1]))
+            expected = expected.reshape(-1, logits.shape[1])
+            np.testing.assert_allclose(
+                directions, expected[:, : directions.shape[1]], rtol=1e-8, atol=1e-12
+            )
+        for effect in effects:
+            effect.apply(others @ effect.directions, logits, variance)
+    expected = problem.learn()
+    torch.testing.assert_close(posterior.mean, expected.mean)
+    torch.testing.assert_close(posterior.covariance, expected.covariance)
+    torch.testing.assert_close(logits, expected.logits(others))
+    torch.testing.assert_close(variance, expected.variance(others))
+
+
+@law
 def test_weight_zero_is_absent(structure, curve, update):
     problem = Problem(structure, curve, update)
     present = problem.weights > 0

@@ -28,6 +28,22 @@ def test_the_size_of_a_block_changes_nothing(monkeypatch, structure, size):
 
 
 @pytest.mark.parametrize("structure", ["shared", "per_class"])
+def test_others_are_told_before_the_mode_is_looked_for(structure):
+    choice, likelihood, events = STRUCTURES[structure], likelihood_of(3), []
+    rule = choice.update(likelihood, update="map", curvature="categorical", step_size=1.0)
+
+    def update(*args):
+        events.append("mode")
+        return rule(*args)
+
+    prior = choice.posterior.prior(torch.zeros(2, 3).double(), 0.5)
+    one = torch.ones(1, 2).double()
+    targets = torch.eye(3).double()[:1]
+    prior.observe(one, targets, one[:, 0], update, lambda directions: events.append("others"))
+    assert events == ["others", "mode"]
+
+
+@pytest.mark.parametrize("structure", ["shared", "per_class"])
 @pytest.mark.parametrize("n", [1, 3])
 def test_features_of_zeros_teach_nothing(structure, n):
     zeros, targets = torch.zeros(n, 6).double(), torch.eye(3).double()[:n]

@@ -56,6 +56,6 @@ class Effect(NamedTuple):
     def shrink(self, moved: torch.Tensor, variance: torch.Tensor) -> None:
         """Move variances alone, in place; parameters as those of :meth:`apply`."""
         if self.shrinkage is not None:
-            shrinkage = on_device(self.shrinkage, moved)
-            shrunk = variance.view(len(moved), -1).sub_(moved.square_().mul_(shrinkage))
+            scaled = moved.mul_(on_device(self.shrinkage, moved).sqrt())
+            shrunk = variance.view(len(moved), -1).addcmul_(scaled, scaled, value=-1)
             shrunk.clamp_min_(0)  # below which rounding may carry it

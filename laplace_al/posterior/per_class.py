@@ -38,12 +38,12 @@ class Pending(NamedTuple):
 
     def of_rows(self, rows: torch.Tensor) -> torch.Tensor:
         """Rows (C, b, D) times I - V Y V^T."""
-        return rows - (rows @ self.directions) @ self.coupling @ self.directions.mT
+        inner = rows @ self.directions @ self.coupling
+        return torch.baddbmm(rows, inner, self.directions.mT, alpha=-1)
 
     def of_columns(self, columns: torch.Tensor) -> torch.Tensor:
         """I - V Y V^T times columns (C, D, b)."""
-        rows = columns.mT
-        return columns - ((rows @ self.directions) @ self.coupling.mT @ self.directions.mT).mT
+        return self._replace(coupling=self.coupling.mT).of_rows(columns.mT).mT
 
     def times(self, basis: torch.Tensor, removed: torch.Tensor, step: torch.Tensor) -> "Pending":
         """With a further factor I - Q (I - T) Q^T, and a shift Q c under the factors so far.

@@ -302,15 +302,22 @@ class PoolState:
 
     def _moved(self, effects: Sequence[Effect], columns: Iterable[torch.Tensor]) -> Self:
         """The state after effects, of which C is known; their ``posterior`` is not."""
-        later = copy.copy(self)
-        later.logits, later.variance = self.logits.clone(), self.variance.clone()
-        later.predictive_variance = (
-            self.predictive_variance.clone() if self._has_contrasts else later.variance
-        )
+        logits, variance, contrasts = self.logits, self.variance, self.predictive_variance
+
+        def ours(tensor: torch.Tensor) -> torch.Tensor | None:
+            """What the first effect has made, for the next ones to write to."""
+            known = (self.logits, self.variance, self.predictive_variance)
+            return None if any(tensor is one for one in known) else tensor
+
         for effect, moved in zip(effects, columns, strict=True):
+            logits = effect.logits_after(moved, logits, out=ours(logits))
             if self._has_contrasts:
-                effect.shrink(moved - common_shift(moved), later.predictive_variance)
-            effect.apply(moved, later.logits, later.variance)
+                shifted = moved - common_shift(moved)
+                contrasts = effect.variance_after(shifted, contrasts, out=ours(contrasts))
+            variance = effect.variance_after(moved, variance, out=ours(variance))
+        later = copy.copy(self)
+        later.logits, later.variance = logits, variance
+        later.predictive_variance = contrasts if self._has_contrasts else variance
         return later
 
     def rows(self, positions: _Rows) -> torch.Tensor:

@@ -27,35 +27,60 @@ class Effect(NamedTuple):
     --------
     >>> import numpy as np
     >>> effect = Effect(torch.ones(1, 1), coefficients=np.array([3.0]), shrinkage=np.array([0.5]))
-    >>> logits, variance = torch.zeros(2, 1), torch.tensor([1.0, 4.0])
-    >>> effect.apply(torch.tensor([[1.0], [2.0]]) @ effect.directions, logits, variance)
-    >>> logits.T, variance
-    (tensor([[3., 6.]]), tensor([0.5000, 2.0000]))
+    >>> moved = torch.tensor([[1.0], [2.0]]) @ effect.directions
+    >>> effect.logits_after(moved, torch.zeros(2, 1))
+    tensor([[3.],
+            [6.]])
+    >>> effect.variance_after(moved, torch.tensor([1.0, 4.0]))
+    tensor([0.5000, 2.0000])
     """
 
     directions: torch.Tensor
     coefficients: Vector | torch.Tensor | None
     shrinkage: Vector | torch.Tensor | None
 
-    def apply(self, moved: torch.Tensor, logits: torch.Tensor, variance: torch.Tensor) -> None:
-        """Move logits and variances, in place.
+    def logits_after(
+        self, moved: torch.Tensor, logits: torch.Tensor, out: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Logits of others after it.
+
+        Parameters
+        ----------
+        moved : Tensor of shape (n, 1) or (n, C)
+            C = Phi U of the others.
+        logits : Tensor of shape (n, C)
+        out : Tensor of shape (n, C), default=None
+            Where to write them; None makes a tensor.
+
+        Returns
+        -------
+        Tensor of shape (n, C)
+            ``logits`` itself if none moves.
+        """
+        if self.coefficients is None:
+            return logits
+        return torch.addcmul(logits, moved, on_device(self.coefficients, logits), out=out)
+
+    def variance_after(
+        self, moved: torch.Tensor, variance: torch.Tensor, out: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Variances of others after it.
 
         Parameters
         ----------
         moved : Tensor of shape (n, 1) or (n, C)
             C = Phi U of the others; used up.
-        logits : Tensor of shape (n, C)
-            Of the others; changed.
         variance : Tensor of shape (n,) or (n, C)
-            Of the others; changed.
-        """
-        if self.coefficients is not None:
-            logits.addcmul_(moved, on_device(self.coefficients, logits))
-        self.shrink(moved, variance)
+        out : Tensor of that shape, default=None
+            Where to write them; None makes a tensor.
 
-    def shrink(self, moved: torch.Tensor, variance: torch.Tensor) -> None:
-        """Move variances alone, in place; parameters as those of :meth:`apply`."""
-        if self.shrinkage is not None:
-            scaled = moved.mul_(on_device(self.shrinkage, moved).sqrt())
-            shrunk = variance.view(len(moved), -1).addcmul_(scaled, scaled, value=-1)
-            shrunk.clamp_min_(0)  # below which rounding may carry it
+        Returns
+        -------
+        Tensor of shape (n,) or (n, C)
+            ``variance`` itself if none shrinks.
+        """
+        if self.shrinkage is None:
+            return variance
+        scaled = moved.mul_(on_device(self.shrinkage, moved).sqrt()).view(variance.shape)
+        shrunk = torch.addcmul(variance, scaled, scaled, value=-1, out=out)
+        return shrunk.clamp_min_(0)  # below which rounding may carry it

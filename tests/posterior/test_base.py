@@ -161,7 +161,9 @@ def test_to_observe_is_to_learn_and_to_tell_others(structure, curve, update, n_c
                 directions, expected[:, : directions.shape[1]], rtol=1e-8, atol=1e-12
             )
         for effect in effects:
-            effect.apply(others @ effect.directions, logits, variance)
+            moved = others @ effect.directions
+            logits = effect.logits_after(moved, logits)
+            variance = effect.variance_after(moved, variance)
     expected = problem.learn()
     torch.testing.assert_close(posterior.mean, expected.mean)
     torch.testing.assert_close(posterior.covariance, expected.covariance)

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -117,21 +117,13 @@ class GroupedPosterior(Posterior):
         basis, length = _orthonormal(whitened.mT)  # (G, D, 1), (G, 1, 1)
         span = self._span(basis)
         directions = (span * length)[:, :, 0].T  # (D, G), Sigma phi
-        block = on_host(length[:, :, 0], logits, targets, weights)
+        block = on_host(length, logits, targets, weights)
         meanwhile(directions)
-        norms, z, y, s = (part.double().numpy() for part in block)
-        variance = norms[:, 0] ** 2
-        a, h = update(z[0], variance, y[0], s[0])
-        scale = np.sqrt(1.0 + h * variance)
-        removed = h * variance / (scale * (1.0 + scale))  # 1 - 1 / scale
-        shift = norms * a.reshape(len(norms), -1)
+        one = _one_row(update, *(part.double().numpy() for part in block))
         learnt = self._absorb(
-            basis,
-            on_device(removed[:, None, None], basis),
-            on_device(shift[:, None, :], basis),
-            span,
+            basis, on_device(one.removed, basis), on_device(one.shift, basis), span
         )
-        return learnt, (Effect(directions, a, h / (1.0 + h * variance)),)
+        return learnt, (Effect(directions, one.coefficients, one.shrinkage),)
 
     def _learn(
         self,
@@ -143,8 +135,12 @@ class GroupedPosterior(Posterior):
         whitened, logits = self._whitened_and_logits(features)
         basis, coordinates = _orthonormal(whitened.mT)  # (G, D, k), (G, k, b)
         block = on_host(coordinates, logits, targets, weights)
-        factor, shift = _recursion(update, *(part.double().numpy() for part in block))
-        removed = np.eye(factor.shape[1]) - factor  # I - T
+        numbers = (part.double().numpy() for part in block)
+        if len(features) == 1:
+            removed, shift, *_ = _one_row(update, *numbers)
+        else:
+            factor, shift = _recursion(update, *numbers)
+            removed = np.eye(factor.shape[1]) - factor  # I - T
         return self._absorb(basis, on_device(removed, basis), on_device(shift, basis))
 
     def _whitened_and_logits(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -175,6 +171,29 @@ def _orthonormal(columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return torch.linalg.qr(columns)
     length = torch.linalg.vector_norm(columns, dim=1, keepdim=True)
     return columns / length.clamp_min(torch.finfo(length.dtype).tiny), length
+
+
+class _OneRow(NamedTuple):
+    """What a row changes along its direction: I - T (G, 1, 1) and c (G, 1, m); a, h / (1 + h v)."""
+
+    removed: Vector
+    shift: Vector
+    coefficients: Vector
+    shrinkage: Vector
+
+
+def _one_row(
+    update: UpdateRule, length: Vector, logits: Vector, targets: Vector, weights: Vector
+) -> _OneRow:
+    """:func:`_recursion` over a single row, of whitened length (G, 1, 1)."""
+    variance = length[:, 0, 0] ** 2
+    a, h = update(logits[0], variance, targets[0], weights[0])
+    growth = h * variance
+    scale = np.sqrt(1.0 + growth)
+    removed = growth / (scale * (1.0 + scale))  # 1 - 1 / scale
+    return _OneRow(
+        removed[:, None, None], length * a.reshape(len(length), 1, -1), a, h / (1.0 + growth)
+    )
 
 
 def _recursion(

@@ -17,7 +17,7 @@ from laplace_al.archive import replace_file
 from laplace_al.journal import Journal
 from laplace_al.label.features import cached, embed, given_features, plain_features
 from laplace_al.label.items import Items, open_items
-from laplace_al.label.server import LabelServer
+from laplace_al.label.server import LabelServer, check_port
 from laplace_al.label.session import Session, check_annotator, check_label, labels_csv, pool_of
 from laplace_al.locks import lock_path
 from laplace_al.record import Record
@@ -239,8 +239,9 @@ def check_session(items: Items, options: argparse.Namespace) -> None:
     RuntimeError
         If somebody else uses the journal.
     OSError
-        If the folder of the journal does not exist.
+        If the folder of the journal does not exist, or the port cannot be used.
     """
+    check_port(options.port)
     for label in options.classes:
         check_label(label)
     check_annotator(options.annotator)

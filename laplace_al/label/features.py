@@ -77,14 +77,12 @@ def _read_npz(path: Path) -> NDArray[Any]:
         names = archive.files
         name = "features" if "features" in names else names[0]
         if len(names) > 1 and name != "features":
-            raise ValueError(
-                f"{str(path)!r} holds several arrays, {', '.join(names)}; call one 'features'."
-            )
+            raise ValueError(f"it holds several arrays, {', '.join(names)}; call one 'features'")
         return archive[name]
 
 
 def _read_csv(path: Path) -> NDArray[Any]:
-    check_fields(pd.read_csv(path, dtype=str, nrows=1), path)
+    check_fields(pd.read_csv(path, dtype=str, nrows=1))
     table = pd.read_csv(path)
     index = [name for name in table if name.startswith("Unnamed: ") and _counts_rows(table[name])]
     return table.drop(columns=index).to_numpy()

@@ -297,30 +297,28 @@ def is_utf8(text: str) -> bool:
     return True
 
 
-def check_fields(rows: pd.DataFrame, path: Path) -> None:
+def check_fields(rows: pd.DataFrame) -> None:
     r"""Refuse rows with more fields than the header: pandas takes their first ones for an index.
 
     Parameters
     ----------
     rows : DataFrame of str
         Read as text, for an index of whole numbers may look like none.
-    path : str or path-like
-        Of the file.
 
     Raises
     ------
     ValueError
-        If there is such an index.
+        If there is such an index. It does not name the file.
 
     Examples
     --------
-    >>> check_fields(pd.read_csv(io.StringIO("a,b\n1,2\n"), dtype=str), "t.csv")
+    >>> check_fields(pd.read_csv(io.StringIO("a,b\n1,2\n"), dtype=str))
     """
     if not isinstance(rows.index, pd.RangeIndex):
         n_names = len(rows.columns)
         raise ValueError(
-            f"{str(path)!r}: its first row has {n_names + rows.index.nlevels} fields, its header "
-            f"{n_names}; rows may not have more fields than the header. {_CURE}"
+            f"its first row has {n_names + rows.index.nlevels} fields, its header {n_names}; rows "
+            f"may not have more fields than the header. {_CURE}"
         )
 
 
@@ -334,9 +332,13 @@ def _read(path: pathlib.Path, encoding: str | None) -> tuple[pd.DataFrame, pd.Da
 
     try:
         shown, parsed = rows(dtype=str, keep_default_na=False), rows()
+        check_fields(shown)
     except pd.errors.ParserError as error:
         raise ValueError(f"{str(path)!r} cannot be read: {str(error).strip()}. {_CURE}") from error
-    check_fields(shown, path)
+    except pd.errors.EmptyDataError as error:
+        raise ValueError(f"{str(path)!r} is empty: it has no header.") from error
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} cannot be read: {error}") from error
     return shown, parsed
 
 

@@ -1,5 +1,6 @@
 """The page over HTTP, for this machine alone. Knows no learner: a session does what it asks."""
 
+import contextlib
 import hmac
 import http.server
 import importlib.resources
@@ -8,7 +9,7 @@ import re
 import secrets
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
@@ -82,19 +83,47 @@ class LabelServer(http.server.ThreadingHTTPServer):
     def __init__(self, session: Session, port: int = 0) -> None:
         self.session = session
         self.token = secrets.token_urlsafe(32)
-        try:
+        with _port_named(port):
             super().__init__((HOST, port), _Handler)
-        except OSError as error:
-            raise OSError(
-                f"--port {port} cannot be used: {error.strerror}. Give another, or leave --port "
-                "out: any that is free is taken."
-            ) from error
         self.url = f"http://{HOST}:{self.server_port}/{self.token}/"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Report what went wrong, unless a browser has hung up."""
         if not isinstance(sys.exception(), ConnectionError | TimeoutError):
             super().handle_error(request, client_address)
+
+
+def check_port(port: int) -> None:
+    """Refuse a port that a server could not use now.
+
+    Parameters
+    ----------
+    port : int
+        0: any that is free.
+
+    Raises
+    ------
+    OSError
+        If the port is in use or not allowed.
+
+    Examples
+    --------
+    >>> check_port(0)
+    """
+    with _port_named(port):
+        http.server.HTTPServer((HOST, port), http.server.BaseHTTPRequestHandler).server_close()
+
+
+@contextlib.contextmanager
+def _port_named(port: int) -> Iterator[None]:
+    """Name the port, and the cure, in what the system has against it."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            f"--port {port} cannot be used: {error.strerror}. Give another, or leave --port out: "
+            "any that is free is taken."
+        ) from error
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):

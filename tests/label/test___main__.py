@@ -116,6 +116,16 @@ class TestArguments:
         assert message in capsys.readouterr().err
         assert sorted(folder.iterdir()) == before
 
+    def test_a_port_in_use_is_refused_before_anything_is_embedded(
+        self, folder, capsys, monkeypatch
+    ):
+        module = types.SimpleNamespace(f=lambda items: pytest.fail("It was embedded."))
+        monkeypatch.setitem(sys.modules, "embedding_of_mine", module)
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            said = refused(f"t.csv --journal l --embed embedding_of_mine:f --port {port}", capsys)
+        assert said.startswith(f"--port {port} cannot be used: ")
+
     def test_failures_of_the_user_keep_their_traceback(self, folder):
         with pytest.raises(EmbeddingError, match="math:sqrt failed on the 3 rows"):
             main(["t.csv", "--journal", "l", "--embed", "math:sqrt", "--no-browser"])

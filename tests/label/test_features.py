@@ -49,12 +49,18 @@ class TestGivenFeatures:
 
     def test_rows_with_more_fields_than_the_header(self, tmp_path):
         (tmp_path / "x.csv").write_text("a,b\n0,1,\n1,3,\n2,5,\n")
-        with pytest.raises(ValueError, match=r"first row has 3 fields, its header 2; .*[^.]\.$"):
+        with pytest.raises(
+            ValueError,
+            match=r"x.csv' cannot be read as features: its first row has 3 fields, .*[^.]\.$",
+        ):
             given_features(tmp_path / "x.csv", 3)
 
     def test_several_arrays_without_a_name(self, tmp_path):
         np.savez(tmp_path / "x.npz", train=X, test=X)
-        with pytest.raises(ValueError, match="several arrays, train, test; call one 'features'"):
+        with pytest.raises(
+            ValueError,
+            match=r"x.npz' cannot be read as features: it holds several arrays, train, test; call",
+        ):
             given_features(tmp_path / "x.npz", 3)
 
     @pytest.mark.parametrize("suffix", [".npy", ".npz", ".csv"])

@@ -120,6 +120,11 @@ class TestTable:
         with pytest.raises(ValueError, match=r"--encoding must be .*; got 'latin77'"):
             open_items(path, encoding="latin77")
 
+    def test_an_empty_file(self, tmp_path):
+        (tmp_path / "t.csv").write_text("")
+        with pytest.raises(ValueError, match=r"t\.csv' is empty: it has no header\."):
+            open_items(tmp_path / "t.csv")
+
     @pytest.mark.parametrize(
         ("content", "header", "row"),
         [
@@ -133,7 +138,7 @@ class TestTable:
         table.write_text(content)
         with pytest.raises(
             ValueError,
-            match=rf"t\.csv': its first row has {row} fields, its header {header}; .* Quote texts",
+            match=rf"t\.csv' cannot be read: its first row has {row} fields, its header {header}; ",
         ):
             Table(table)
 

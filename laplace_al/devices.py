@@ -113,8 +113,9 @@ def on_device(values: Any, like: torch.Tensor) -> torch.Tensor:
     >>> on_device(np.ones(1), like=torch.zeros(1))
     tensor([1.])
     """
-    # memory that is not pinned has been read when this returns
-    return torch.as_tensor(values).to(like.dtype).to(like.device, non_blocking=True)
+    # CUDA has read memory that is not pinned when this returns, MPS may not
+    is_read = like.device.type != "mps"
+    return torch.as_tensor(values).to(like.dtype).to(like.device, non_blocking=is_read)
 
 
 def as_array(X: Any) -> Any:

@@ -1,6 +1,7 @@
 """A pool of unlabelled instances whose predictions follow each label at the price of one pass."""
 
 import copy
+import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Self, TypeAlias
 
@@ -195,7 +196,8 @@ class PoolState:
         Raises
         ------
         ValueError
-            If the label is not one of the classes. The state is then unchanged.
+            If ``index`` is no position in the pool, the label is not one of the classes, or the
+            weight is negative or NaN. The state is then unchanged.
 
         Examples
         --------
@@ -234,7 +236,7 @@ class PoolState:
         Raises
         ------
         ValueError
-            If a label is not one of the classes. The state is then unchanged.
+            As :meth:`observe`, whose labels before it are then not learnt either.
 
         Examples
         --------
@@ -271,9 +273,12 @@ class PoolState:
         >>> torch.allclose(rest.logits, pool.logits[1:])
         True
         """
-        return self._moved(effects, self._projected(effects))
+        return self._after(effects, self._projected(effects))
 
     def _learn(self, index: int, target: Any, weight: float) -> Sequence[Effect]:
+        index = self._position(index)
+        if not weight >= 0:
+            raise ValueError(f"weight must be a number, 0 or larger; got {weight!r}.")
         update = ExpectedUpdate(self.update) if target is None else self.update
         place = 0 if target is None else self._place(target)
         count = self.class_weights[place]
@@ -282,11 +287,11 @@ class PoolState:
         features = self._completed(self.features[index][None])
         targets = self.likelihood.encode(torch.tensor([place], dtype=features.dtype))
         weights = torch.tensor([weight * count], dtype=features.dtype)
-        moved: list[torch.Tensor] = []
+        columns: list[torch.Tensor] = []
         posterior, effects = self.posterior.observe(
-            features, targets, weights, update, lambda u: moved.append(self.project(u))
+            features, targets, weights, update, lambda u: columns.append(self.project(u))
         )
-        later = self._moved(effects, moved or self._projected(effects))
+        later = self._after(effects, columns or self._projected(effects))
         self.posterior, self.logits, self.variance = posterior, later.logits, later.variance
         self.predictive_variance = later.predictive_variance
         return effects
@@ -297,24 +302,24 @@ class PoolState:
         at_once = max(1, _COLUMNS_AT_ONCE // width)
         for start in range(0, len(effects), at_once):
             directions = [effect.directions for effect in effects[start : start + at_once]]
-            moved = self.project(torch.cat(directions, dim=1))
-            yield from moved.split([part.shape[1] for part in directions], dim=1)
+            columns = self.project(torch.cat(directions, dim=1))
+            yield from columns.split([part.shape[1] for part in directions], dim=1)
 
-    def _moved(self, effects: Sequence[Effect], columns: Iterable[torch.Tensor]) -> Self:
-        """The state after effects, of which C is known; their ``posterior`` is not."""
+    def _after(self, effects: Sequence[Effect], columns: Iterable[torch.Tensor]) -> Self:
+        """The state after effects whose C are known, but with the ``posterior`` of before."""
         logits, variance, contrasts = self.logits, self.variance, self.predictive_variance
 
         def ours(tensor: torch.Tensor) -> torch.Tensor | None:
-            """What the first effect has made, for the next ones to write to."""
+            """What the first effect has made, for the next ones to write to: half of the time."""
             known = (self.logits, self.variance, self.predictive_variance)
             return None if any(tensor is one for one in known) else tensor
 
-        for effect, moved in zip(effects, columns, strict=True):
-            logits = effect.logits_after(moved, logits, out=ours(logits))
+        for effect, c in zip(effects, columns, strict=True):
+            logits = effect.logits_after(c, logits, out=ours(logits))
             if self._has_contrasts:
-                shifted = moved - common_shift(moved)
-                contrasts = effect.variance_after(shifted, contrasts, out=ours(contrasts))
-            variance = effect.variance_after(moved, variance, out=ours(variance))
+                contrast = c - common_shift(c)
+                contrasts = effect.variance_after(contrast, contrasts, out=ours(contrasts))
+            variance = effect.variance_after(c, variance, out=ours(variance))
         later = copy.copy(self)
         later.logits, later.variance = logits, variance
         later.predictive_variance = contrasts if self._has_contrasts else variance
@@ -419,6 +424,18 @@ class PoolState:
     def _completed(self, features: torch.Tensor) -> torch.Tensor:
         features = features.to(self.posterior.base)
         return functional.pad(features, (0, 1), value=1.0) if self.fit_intercept else features
+
+    def _position(self, index: Any) -> int:
+        """Of an instance, told by an integer or an array of one."""
+        try:
+            position = operator.index(np.asarray(index).item())
+        except (TypeError, ValueError):
+            position = len(self)
+        if not -len(self) <= position < len(self):
+            raise ValueError(
+                f"index must be a position in the pool of {len(self)} instances; got {index!r}."
+            )
+        return position
 
     def _place(self, target: Any) -> int:
         """Of a label among the classes."""

@@ -233,7 +233,7 @@ class ExpectedUpdate(NamedTuple):
 
 
 class Recording:
-    """An update rule that remembers what it saw of each label, and what it made of it.
+    """An update rule that remembers what it saw of each label.
 
     Parameters
     ----------
@@ -244,8 +244,6 @@ class Recording:
     ----------
     predicted : tuple of list
         Logits (C,) and variances (1,) or (C,) of each instance before it was learnt.
-    learnt : list of tuple
-        Coefficients and curvature of each, as the rule returned them.
 
     Examples
     --------
@@ -261,7 +259,6 @@ class Recording:
     def __init__(self, update: UpdateRule) -> None:
         self.update = update
         self.predicted: tuple[list[Vector], list[Vector]] = [], []
-        self.learnt: list[tuple[Any, Any]] = []
 
     def __call__(self, logits: Any, variance: Any, target: Any, weight: Any) -> tuple[Any, Any]:
         """What the rule says of it."""
@@ -273,5 +270,4 @@ class Recording:
             seen = logits, variance
         for parts, part in zip(self.predicted, seen, strict=True):
             parts.append(part)
-        self.learnt.append(self.update(logits, variance, target, weight))
-        return self.learnt[-1]
+        return self.update(logits, variance, target, weight)

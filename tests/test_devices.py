@@ -247,6 +247,15 @@ def test_a_device_that_is_not_there_is_refused():
         LaplaceUpdateClassifier(device="cuda:99").fit(X, y)
 
 
+def test_a_reason_is_told_in_a_line(monkeypatch):
+    def empty(*args, **kwargs):
+        raise RuntimeError("CUDA error: invalid device ordinal\nFor debugging consider this.\n")
+
+    monkeypatch.setattr(torch, "empty", empty)
+    with pytest.raises(ValueError, match=r"available: CUDA error: invalid device ordinal\. Use de"):
+        available_device("cuda:99")
+
+
 def test_a_device_that_is_not_there():
     assert available_device(torch.device("cpu")) == torch.device("cpu")
     with pytest.raises(ValueError, match=r"device='cuda:99' is not available.*Use device='cpu'"):

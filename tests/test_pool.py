@@ -121,14 +121,22 @@ def test_the_classifier_and_the_data_stay_as_they_are():
     assert torch.equal(clf.posterior_.mean, mean)
 
 
-def test_a_copy_goes_its_own_way():
-    clf, X, y = problem(3)
+def scores_of(pool):
+    return [part.clone() for part in (pool.logits, pool.variance, pool.predictive_variance)]
+
+
+def assert_equal(some, others):
+    assert all(torch.equal(one, other) for one, other in zip(some, others, strict=True))
+
+
+@pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
+def test_a_copy_goes_its_own_way(covariance):
+    clf, X, y = problem(3, covariance=covariance)
     pool = clf.pool_state(X).observe(0, y[0])
     twin = pool.copy()
-    logits, variance = pool.logits.clone(), pool.variance.clone()
+    before = scores_of(pool)
     twin.observe(1, y[1])
-    assert torch.equal(pool.logits, logits)
-    assert torch.equal(pool.variance, variance)
+    assert_equal(scores_of(pool), before)
     torch.testing.assert_close(pool.observe(1, y[1]).logits, twin.logits)
 
 
@@ -149,14 +157,14 @@ def test_an_unknown_label_moves_no_mean(covariance):
 def test_a_label_affects_pools_that_do_not_have_it(covariance):
     clf, X, y = problem(3, covariance=covariance)
     labelled, others = clf.pool_state(X[:5]), clf.pool_state(X[5:])
-    logits = others.logits.clone()
+    before = scores_of(others)
     later = others.affected(labelled.learn(range(5), y[:5], np.ones(5)))
-    assert torch.equal(others.logits, logits)
+    assert_equal(scores_of(others), before)
     whole = clf.pool_state(X)
     for i in range(5):
         whole.observe(i, y[i])
-    torch.testing.assert_close(later.logits, whole.logits[5:])
-    torch.testing.assert_close(later.variance, whole.variance[5:])
+    for found, expected in zip(scores_of(later), scores_of(whole), strict=True):
+        torch.testing.assert_close(found, expected[5:])
 
 
 @pytest.mark.parametrize(
@@ -178,7 +186,53 @@ def test_a_pass_over_the_features_serves_sixteen_directions(
 def test_no_effects_change_nothing():
     clf, X, _ = problem(3)
     pool = clf.pool_state(X)
-    assert torch.equal(pool.affected([]).logits, pool.logits)
+    before = scores_of(pool)
+    twin = pool.affected([])
+    assert_equal(scores_of(twin), before)
+    twin.observe(0, None)
+    assert_equal(scores_of(pool), before)
+
+
+@pytest.mark.parametrize("index", [-1, np.int64(39), np.uint8(39), np.array([39]), [39]])
+def test_an_index_is_an_integer_or_an_array_of_one(index):
+    clf, X, y = problem(3)
+    expected = clf.pool_state(X).observe(39, y[39])
+    assert_equal(scores_of(clf.pool_state(X).observe(index, y[39])), scores_of(expected))
+
+
+@pytest.mark.parametrize("index", [40, -41, 1.0, "a", None, [0, 1], np.array([], dtype=int)])
+def test_an_index_that_is_not_in_the_pool(index):
+    clf, X, y = problem(3)
+    pool = clf.pool_state(X)
+    before = scores_of(pool)
+    with pytest.raises(ValueError, match="index must be a position in the pool of 40 instances"):
+        pool.observe(index, y[0])
+    assert_equal(scores_of(pool), before)
+
+
+@pytest.mark.parametrize("weight", [-0.5, float("nan")])
+def test_a_weight_that_is_none(weight):
+    clf, X, y = problem(3)
+    pool = clf.pool_state(X)
+    before = scores_of(pool)
+    with pytest.raises(ValueError, match=r"weight must be a number, 0 or larger; got"):
+        pool.observe(0, y[0], weight)
+    assert_equal(scores_of(pool), before)
+
+
+def test_a_rule_that_fails_changes_nothing():
+    clf, X, y = problem(3)
+    pool = clf.pool_state(X)
+    before, posterior = scores_of(pool), pool.posterior
+
+    def update(*args):
+        raise ArithmeticError("no mode")
+
+    pool.update = update
+    with pytest.raises(ArithmeticError, match="no mode"):
+        pool.observe(0, y[0])
+    assert_equal(scores_of(pool), before)
+    assert pool.posterior is posterior
 
 
 def test_a_weight_counts_as_often():

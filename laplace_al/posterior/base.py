@@ -255,12 +255,14 @@ class Posterior(StoredState, ABC):
         ----------
         features : Tensor of shape (1, D)
         targets : Tensor of shape (1, C)
+            Here or on the CPU, as the weights.
         weights : Tensor of shape (1,)
         update : callable
             A rule of :mod:`laplace_al.updates`.
         meanwhile : callable
-            Called with the directions of the effect, if they do not depend on the label. A device
-            can take them through others' features while the host looks for the mode.
+            Called with the directions of the first effect, not to be changed, if they do not depend
+            on the label: not by :class:`FullPosterior`. A device can take them through others'
+            features while the host looks for the mode.
 
         Returns
         -------

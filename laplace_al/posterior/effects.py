@@ -18,10 +18,10 @@ class Effect(NamedTuple):
     ----------
     directions : Tensor of shape (D, 1) or (D, C)
         U = Sigma_old phi, for all outputs or for each.
-    coefficients : ndarray or Tensor of shape (C,), or None
-        a, on the CPU; None moves no logit.
-    shrinkage : ndarray or Tensor of shape (1,) or (C,), or None
-        s = h / (1 + h v) of the instance, on the CPU; None leaves the variances.
+    coefficients : ndarray of shape (C,) or None
+        a; None moves no logit.
+    shrinkage : ndarray of shape (1,) or (C,), or None
+        s = h / (1 + h v) >= 0 of the instance; None leaves the variances.
 
     Examples
     --------
@@ -36,8 +36,8 @@ class Effect(NamedTuple):
     """
 
     directions: torch.Tensor
-    coefficients: Vector | torch.Tensor | None
-    shrinkage: Vector | torch.Tensor | None
+    coefficients: Vector | None
+    shrinkage: Vector | None
 
     def logits_after(
         self, moved: torch.Tensor, logits: torch.Tensor, out: torch.Tensor | None = None

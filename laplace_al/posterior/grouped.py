@@ -161,7 +161,7 @@ class GroupedPosterior(Posterior):
     ) -> Self:
         """Move the mean by R Q c and multiply the root by I - Q (I - T) Q^T.
 
-        Takes R Q where it is known.
+        R Q need not be computed again where it is given.
         """
 
 

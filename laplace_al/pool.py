@@ -182,7 +182,7 @@ class PoolState:
         Parameters
         ----------
         index : int
-            Position in the pool.
+            Position in the pool, as an integer or an array of one; -1 is the last.
         target : label or None
             None learns only that there will be some label: no mean moves, but variances shrink.
         weight : float, default=1.0
@@ -236,7 +236,7 @@ class PoolState:
         Raises
         ------
         ValueError
-            As :meth:`observe`, whose labels before it are then not learnt either.
+            If :meth:`observe` would refuse a label. Then none of them is learnt.
 
         Examples
         --------

@@ -140,4 +140,4 @@ def test_the_distance_is_that_of_the_second_derivative(n_seen, prior_precision):
     hessian = np.einsum("ni,nj,nkl->ikjl", phi, phi, curvature).reshape(90, 90)
     hessian += prior_precision * np.eye(90)
     distance = np.sqrt(gradient.ravel() @ np.linalg.solve(hessian, gradient.ravel()))
-    assert distance < 1e-7
+    assert distance < 2e-8

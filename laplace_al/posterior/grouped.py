@@ -161,7 +161,7 @@ class GroupedPosterior(Posterior):
     ) -> Self:
         """Move the mean by R Q c and multiply the root by I - Q (I - T) Q^T.
 
-        R Q need not be computed again where it is given.
+        ``span`` is R Q, where it is known: who multiplies the root now need not compute it again.
         """
 
 

@@ -83,6 +83,7 @@ curves = compare(
     score_every=BATCH,
     n_initial=5,
     n_repeats=N_SEEDS,
+    refit_every=None,
     random_state=0,
 )
 

@@ -110,7 +110,7 @@ def river(rate):
 
 LEARNERS = {
     "Laplace, forgetting": (
-        lambda value: LaplaceUpdateClassifier(forgetting=value),
+        lambda value: LaplaceUpdateClassifier(prior_precision=1.0, forgetting=value),
         [0.99, 0.995, 0.998],
     ),
     "Laplace": (lambda value: LaplaceUpdateClassifier(prior_precision=value), [0.01, 0.1, 1.0]),

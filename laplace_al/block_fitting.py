@@ -20,7 +20,7 @@ from laplace_al.calibration import (
     weight_of_classes,
 )
 from laplace_al.curvatures import per_class_curvature, secant_stiffening
-from laplace_al.fitting import LooScore
+from laplace_al.fitting import SHARE_OF_SPREAD, LooScore, spread_of_moments
 from laplace_al.leave_one_out import LeftOut, leave_one_out
 from laplace_al.likelihoods import Likelihood
 from laplace_al.mode import Labelled, Mode, minimise
@@ -86,6 +86,33 @@ class BlockFit(NamedTuple):
     calibration: Calibration
     log_evidence: float | None = None
     loo_score: LooScore | None = None
+
+
+def prior_precision_by_scale_in_blocks(total: Callable[..., Any], centre: torch.Tensor) -> float:
+    """Return the number of :func:`laplace_al.fitting.prior_precision_by_scale`, in two passes.
+
+    Parameters
+    ----------
+    total : callable
+    centre : Tensor of shape (D,)
+        Some row of the features, from which constants do not differ.
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    >>> from laplace_al.mode import Labelled
+    >>> from laplace_al.likelihoods import Bernoulli
+    >>> X = torch.tensor([[-1.0, 5.0], [1.0, 5.0]])
+    >>> data = Labelled(X, torch.ones(2, 1), torch.ones(2), Bernoulli())
+    >>> prior_precision_by_scale_in_blocks(lambda function, *args: function(data, *args), X[0])
+    0.01
+    """
+    weight, apart = total(sum_from, centre)
+    around_mean, square = total(squares_around, centre, apart / weight)
+    return SHARE_OF_SPREAD * spread_of_moments(around_mean / weight, square / weight, centre.dtype)
 
 
 def find_mode_in_blocks(
@@ -235,6 +262,17 @@ def _with_variances(
         log_determinant = log_determinant - 2 * torch.linalg.slogdet(roots).logabsdet.sum()
         keeper = keeper.keep(more_variances if start else variances, roots)
     return keeper, log_determinant
+
+
+def sum_from(data: Labelled, centre: torch.Tensor) -> Sums:
+    """Sum of the weights (), and of the features less a centre (D,)."""
+    return Sums((data.weights.sum(), data.weights @ (data.features - centre)))
+
+
+def squares_around(data: Labelled, centre: torch.Tensor, mean: torch.Tensor) -> Sums:
+    """Sums of squares (D,) of the features less centre and mean, and of the features."""
+    features, weights = data.features, data.weights
+    return Sums((weights @ (features - centre - mean).square_(), weights @ features.square()))
 
 
 def loss_and_slope(data: Labelled, mean: torch.Tensor) -> Sums:

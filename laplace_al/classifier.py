@@ -12,7 +12,12 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from laplace_al.block_fitting import Total, find_mode_in_blocks, fit_at_mode
+from laplace_al.block_fitting import (
+    Total,
+    find_mode_in_blocks,
+    fit_at_mode,
+    prior_precision_by_scale_in_blocks,
+)
 from laplace_al.calibration import Calibration, Observation
 from laplace_al.devices import available_device, on_device
 from laplace_al.fitting import (
@@ -77,15 +82,17 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         features of a module are the input of the ``nn.Linear`` that it calls last; for another
         layer pass ``TorchFeatures(module, layer=...)``. A transformer must be fitted. None: X
         holds the features.
-    prior_precision : float, "scale", "loo" or "evidence", default=1.0
+    prior_precision : float, "scale", "loo" or "evidence", default="scale"
         Precision lambda > 0 of the Gaussian prior on the weights, intercept included. The MAP and
         the posterior share it. It corresponds to ``1 / C`` of ``LogisticRegression``. ``"scale"``
-        is 0.01 times the sum of the variances of the features, which adapts to their units; in our
-        study it was near the best value from the first labels on. With ``"loo"`` or ``"evidence"``,
+        is 0.01 times the sum of the variances of the features, each counted as at most 30 times
+        their median, so that a few columns in a small unit do not rule the others; in our study it
+        was near the best value from the first labels on. With ``"loo"`` or ``"evidence"``,
         ``fit`` chooses the value without a validation set, by the leave-one-out log-likelihood or
         the marginal likelihood. That takes about 15 fits and needs some labels of each class.
-        Without ``fit``, the first ``partial_fit`` determines the value and should have several
-        rows.
+        Without ``fit``, the rows of the first ``partial_fit`` determine the value. A single row has
+        no variance, and its squares take that place: too strong a prior for features that are far
+        from zero.
     covariance : {"auto", "per_class", "shared", "full"}, default="auto"
         Structure of the posterior. ``"shared"`` is one covariance for the weights of all classes
         (n_features^2 numbers), ``"per_class"`` one for each class (n_classes n_features^2) and
@@ -264,7 +271,7 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         self,
         feature_extractor: Any = None,
         *,
-        prior_precision: float | Literal["scale", "loo", "evidence"] = 1.0,
+        prior_precision: float | Literal["scale", "loo", "evidence"] = "scale",
         covariance: CovarianceName = "auto",
         curvature: CurvatureName = "secant",
         update: UpdateName = "map",
@@ -409,10 +416,10 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         of blocks that :meth:`_labelled_block` has made.
         """
         self._passed_params = self._check_params()
-        if isinstance(self.prior_precision, str) or self.memory_size != 0:
+        if self.prior_precision in ("loo", "evidence") or self.memory_size != 0:
             raise ValueError(
-                "A fit in blocks needs a number for prior_precision and memory_size=0; got "
-                f"prior_precision={self.prior_precision!r}, memory_size={self.memory_size!r}. "
+                "A fit in blocks needs a number or 'scale' for prior_precision and memory_size=0; "
+                f"got prior_precision={self.prior_precision!r}, memory_size={self.memory_size!r}. "
                 "Choose the prior precision by fit on a sample that fits in memory."
             )
         features = self._features(first, reset=True)
@@ -420,11 +427,14 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         likelihood = likelihood_of(len(self.classes_))
         prior_mean = self._prior_mean(features, likelihood.n_outputs)
         self.covariance_ = self._structure(prior_mean)
-        self.prior_precision_ = float(self.prior_precision)
+        total, mean = distribute(self, indices, weights), prior_mean
+        if self.prior_precision == "scale":
+            self.prior_precision_ = prior_precision_by_scale_in_blocks(total, features[0])
+        else:
+            self.prior_precision_ = float(self.prior_precision)
         prior = IsotropicPrior(prior_mean, self.prior_precision_)
         self.__dict__.pop("n_iter_", None)
         self._forget_evaluation()
-        total, mean = distribute(self, indices, weights), prior_mean
         if self.head == "fit":
             mode = find_mode_in_blocks(
                 total, likelihood, prior, mean, max_iter=self.max_iter, tol=self.tol
@@ -670,7 +680,8 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
 
         Examples
         --------
-        >>> clf = LaplaceUpdateClassifier(memory_size=None).fit([[-1.0], [1.0]], [0, 1])
+        >>> clf = LaplaceUpdateClassifier(prior_precision=1.0, memory_size=None)
+        >>> clf = clf.fit([[-1.0], [1.0]], [0, 1])
         >>> round(clf.log_marginal_likelihood(), 3)
         -1.42
         >>> round(clf.log_marginal_likelihood(1e6), 3)  # no weight but 0: 2 log 1/2
@@ -817,13 +828,6 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         if not isinstance(self.prior_precision, str):
             return float(self.prior_precision)
         if self.prior_precision == "scale":
-            if len(data.features) == 1:
-                warnings.warn(
-                    "prior_precision='scale' needs the variance of the features, and one row has "
-                    "none. Begin with more rows, or set a number.",
-                    UserWarning,
-                    stacklevel=5,
-                )
             return prior_precision_by_scale(data.features, data.weights)
         coupled = self.covariance_ == "full"
 

@@ -17,7 +17,8 @@ from laplace_al.structures import STRUCTURES
 # Prior precisions that are tried, in units of the total variance of the features.
 _RANGE = np.logspace(-6, 3, 10)
 _SEARCH_TOLERANCE = 0.1  # of log lambda
-_SHARE_OF_SPREAD = 0.01  # near the best on images, text and tables with 10 to 1000 labels
+SHARE_OF_SPREAD = 0.01  # near the best on images, text and tables with 10 to 1000 labels
+_LARGEST_RATIO = 30  # of variances to their median; above it, columns differ in unit
 _ROUNDING = 8  # units in the last place: a constant that a short sum or product made
 
 
@@ -285,7 +286,7 @@ def choose_prior_precision(
 
 
 def prior_precision_by_scale(features: torch.Tensor, weights: torch.Tensor) -> float:
-    """Prior precision that goes with the scale of the features: 0.01 of their :func:`spread`.
+    """Return the prior precision that suits the scale of the features: 0.01 of :func:`spread`.
 
     Over the data, a logit then varies a priori by a standard deviation of about 10, whatever the
     units and the number of features.
@@ -305,13 +306,11 @@ def prior_precision_by_scale(features: torch.Tensor, weights: torch.Tensor) -> f
     >>> prior_precision_by_scale(X, torch.ones(2)), prior_precision_by_scale(10 * X, torch.ones(2))
     (0.01, 1.0)
     """
-    return _SHARE_OF_SPREAD * spread(features, weights)
+    return SHARE_OF_SPREAD * spread(features, weights)
 
 
 def spread(features: torch.Tensor, weights: torch.Tensor) -> float:
-    """Total variance of the features, for which offsets, and so an intercept, do not count.
-
-    Neither do features whose deviation is that of rounding, a few units in the last place.
+    """Return the total variance of the features, see :func:`spread_of_moments`.
 
     Parameters
     ----------
@@ -321,7 +320,6 @@ def spread(features: torch.Tensor, weights: torch.Tensor) -> float:
     Returns
     -------
     float
-        The mean square |phi|^2 of features that do not vary, and 1 of those that are 0.
 
     Examples
     --------
@@ -330,8 +328,39 @@ def spread(features: torch.Tensor, weights: torch.Tensor) -> float:
     (1.0, 26.0)
     """
     share = weights / weights.sum()
-    square = share @ features.square()  # (D,)
     apart = features - features[weights.argmax()]  # 0 for constants, whose mean rounding moves
     variance = share @ (apart - share @ apart).square_()
-    variance[variance <= (_ROUNDING * torch.finfo(features.dtype).eps) ** 2 * square] = 0.0
-    return float(variance.sum()) or float(square.sum()) or 1.0
+    return spread_of_moments(variance, share @ features.square(), features.dtype)
+
+
+def spread_of_moments(variance: torch.Tensor, square: torch.Tensor, dtype: torch.dtype) -> float:
+    """Return the total variance of features, in which none counts more than 30 times the median.
+
+    So the few columns of a table whose unit is small do not rule the others. Constant features do
+    not count: neither an intercept, nor those whose deviation is that of rounding, a few units in
+    the last place.
+
+    Parameters
+    ----------
+    variance, square : Tensor of shape (D,)
+        Of each feature, the variance and the mean square.
+    dtype : torch.dtype
+        Of the features.
+
+    Returns
+    -------
+    float
+        Of features that do not vary, as those of a single row, the total of their mean squares,
+        counted likewise; 1 if they are 0.
+
+    Examples
+    --------
+    >>> variance = torch.tensor([1.0, 2.0, 3.0, 5e6, 0.0])
+    >>> spread_of_moments(variance, torch.ones(5), torch.float32)  # 1 + 2 + 3 + 30 * 2
+    66.0
+    """
+    varying = variance[variance > (_ROUNDING * torch.finfo(dtype).eps) ** 2 * square]
+    counting = varying if len(varying) else square[square > 0]
+    if not len(counting):
+        return 1.0
+    return float(counting.clamp(max=_LARGEST_RATIO * counting.median()).sum())

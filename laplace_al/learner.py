@@ -67,11 +67,13 @@ class ActiveLearner:
     classes : array-like of shape (n_classes,), default=None
         All labels that may occur; others are refused. None: a new label opens a class, by
         ``add_classes`` if the estimator has that method, else by a refit.
-    refit_every : int, "auto" or None, default=None
+    refit_every : int, "auto" or None, default="auto"
         Number of new labels after which the estimator is refitted on all labels. None: never;
-        ``partial_fit`` learns every label. ``"auto"``: when these updates have drifted more than
-        one posterior standard deviation from the result of a fit, see
-        :meth:`LaplaceUpdateClassifier.newton_decrement`. ``class_weight="balanced"`` needs 1.
+        ``partial_fit`` learns every label. ``"auto"``: a LaplaceUpdateClassifier is refitted when
+        these updates have drifted more than one posterior standard deviation from the result of a
+        fit, see :meth:`LaplaceUpdateClassifier.newton_decrement`, or never if it has
+        ``forgetting < 1``. Of the others, those with ``partial_fit`` are not refitted, and those
+        without it or with ``class_weight="balanced"`` are after each label.
     journal : str or path-like, default=None
         SQLite file to which each label is written before it counts as taught, see
         :class:`laplace_al.journal.Journal`. If it exists, the learner resumes where the file ends,
@@ -141,7 +143,7 @@ class ActiveLearner:
         X_initial: Instances | None = None,
         y_initial: ArrayLike | None = None,
         classes: ArrayLike | None = None,
-        refit_every: RefitEvery = None,
+        refit_every: RefitEvery = "auto",
         journal: Path | None = None,
         annotator: str | None = None,
         random_state: RandomState = None,
@@ -152,7 +154,8 @@ class ActiveLearner:
         self.X_initial = X_initial
         self.y_initial = y_initial
         self.classes = classes
-        self.refit_every = _check_refit_every(refit_every, estimator)
+        self.refit_every = refit_every
+        self._refit_every = _check_refit_every(refit_every, estimator)
         self.journal = journal
         self.annotator = annotator
         self.random_state = random_state
@@ -737,14 +740,14 @@ class ActiveLearner:
             self._check_instances(self._given_rows(taught), "X", is_fitted_next=can_fit)
             return None if can_fit else self._model
         is_due = (
-            isinstance(self.refit_every, numbers.Integral)
-            and self._n_since_refit + len(y) >= self.refit_every
+            isinstance(self._refit_every, numbers.Integral)
+            and self._n_since_refit + len(y) >= self._refit_every
         )
         opens_class = not np.isin(y, self.estimator_.classes_).all()
         if is_due or (opens_class and not hasattr(self.estimator_, "add_classes")):
             return None
         model = self._conditioned(events)
-        if self.refit_every == "auto" and self._given is None:
+        if self._refit_every == "auto" and self._given is None:
             X, y = self._training_set(record)
             if model.estimator.newton_decrement(X, y) > _MAX_DRIFT:
                 return None
@@ -828,9 +831,9 @@ class ActiveLearner:
     def _rows(self, events: Sequence[Event]) -> Any:
         """Instances of events: their features where those are known, else as they were given."""
         inside, outside = _inside_and_outside(events)
-        features = self.pool_.rows(inside) if hasattr(self.estimator_, "posterior_") else None
-        if features is None:
+        if not hasattr(self.estimator_, "posterior_"):
             return self._given_rows(events)
+        features = self.pool_.rows_under(self.estimator_, inside)
         others = self._kept.of(outside, self.estimator_.transform)
         return Extracted(_in_order(events, features, others))
 
@@ -966,31 +969,28 @@ def _check_like(X: Any, X_pool: Any, name: str) -> None:
 
 
 def _check_refit_every(refit_every: Any, estimator: BaseEstimator) -> RefitEvery:
+    """Valid number of labels between refits, which "auto" is only for what measures its drift."""
     is_count = isinstance(refit_every, numbers.Integral) and not isinstance(refit_every, bool)
     if refit_every not in (None, "auto") and not (is_count and refit_every >= 1):
         raise ValueError(
             f"refit_every must be None, 'auto' or an integer >= 1; got {refit_every!r}."
         )
+    learns_by_updates = hasattr(estimator, "partial_fit") and not _is_balanced(estimator)
+    if refit_every == "auto":
+        if not learns_by_updates:
+            return 1
+        is_drift_known = hasattr(estimator, "newton_decrement") and estimator.forgetting == 1
+        return "auto" if is_drift_known else None
     if refit_every != 1 and not hasattr(estimator, "partial_fit"):
         raise TypeError(
             f"{type(estimator).__name__} has no partial_fit to learn single labels with; pass "
-            "refit_every=1 to refit it after each label."
+            "refit_every='auto' or 1 to refit it after each label."
         )
-    if refit_every == "auto" and not hasattr(estimator, "newton_decrement"):
-        raise TypeError(
-            "refit_every='auto' needs a LaplaceUpdateClassifier, which can measure its drift from "
-            f"a fit; got {type(estimator).__name__}. Pass an integer."
-        )
-    if refit_every == "auto" and estimator.forgetting < 1:
-        raise ValueError(
-            "refit_every='auto' needs forgetting=1: a fit on all labels does not fade old ones; "
-            f"got forgetting={estimator.forgetting}. Pass refit_every=None."
-        )
-    if refit_every != 1 and _is_balanced(estimator):
+    if refit_every != 1 and not learns_by_updates:
         raise ValueError(
             "class_weight='balanced' needs all labels at once, but updates see only the new ones; "
-            f"got refit_every={refit_every!r}. Pass refit_every=1 to refit after each label, or "
-            "class_weight as a dict."
+            f"got refit_every={refit_every!r}. Pass refit_every='auto' or 1 to refit after each "
+            "label, or class_weight as a dict."
         )
     return refit_every
 

@@ -46,6 +46,7 @@ class ScoredPool:
     def __init__(self, X: Instances, features: Features | None = None) -> None:
         self.X = X
         self.features = features
+        self._rows: dict[int, NDArray[np.floating]] = {}  # some features, by position
         self._state: PoolState | None = None
         self._rule: tuple[Any, ...] = ()  # what labels are learnt by since it was scored
         self._scored = torch.empty(0)  # variances when it was scored
@@ -159,7 +160,7 @@ class ScoredPool:
         state.posterior, state.calibration = classifier.posterior_, classifier.calibration_
         if not is_accurate(state.features.dtype, state.predictive_variance, self._scored):
             return self.after_fit()
-        later = ScoredPool(self.X, self.features)
+        later = self.after_fit()
         later._state, later._rule, later._scored = state, self._rule, self._scored
         return later
 
@@ -170,7 +171,32 @@ class ScoredPool:
         -------
         ScoredPool
         """
-        return ScoredPool(self.X, self.features)
+        later = ScoredPool(self.X, self.features)
+        later._rows = self._rows
+        return later
+
+    def rows_under(
+        self, classifier: LaplaceUpdateClassifier, positions: Sequence[int]
+    ) -> NDArray[np.floating]:
+        """Features of some instances, each of them extracted once.
+
+        Parameters
+        ----------
+        classifier : fitted LaplaceUpdateClassifier
+        positions : sequence of int, n of them
+
+        Returns
+        -------
+        ndarray of shape (n, n_features)
+        """
+        known = self.rows(list(positions))
+        if known is not None:
+            return known
+        new = [position for position in positions if position not in self._rows]
+        if new:
+            features = classifier.transform(_safe_indexing(self.X, new))
+            self._rows.update(zip(new, features, strict=True))
+        return np.array([self._rows[position] for position in positions])
 
     def rows(self, positions: list[int] | NDArray[np.int64]) -> NDArray[np.floating] | None:
         """Extracted features, if they are known.

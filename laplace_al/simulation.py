@@ -47,7 +47,7 @@ def simulate(
     X_initial: Instances | None = None,
     y_initial: ArrayLike | None = None,
     classes: ArrayLike | None = None,
-    refit_every: RefitEvery = None,
+    refit_every: RefitEvery = "auto",
     stopping: Stopping = None,
     scoring: Scoring = None,
     random_state: RandomState = None,
@@ -80,7 +80,7 @@ def simulate(
         Labelled instances outside the pool, to start from.
     classes : array-like of shape (n_classes,), default=None
         All labels that may occur. None: those of ``y_pool`` and ``y_initial``.
-    refit_every : int, "auto" or None, default=None
+    refit_every : int, "auto" or None, default="auto"
         See :class:`ActiveLearner`.
     stopping : stopping rule or list of them, default=None
         The run ends when one of these rules says so. Clones of them are evaluated before each
@@ -327,7 +327,7 @@ def compare(
     score_every: int | None = None,
     n_initial: int = 0,
     classes: ArrayLike | None = None,
-    refit_every: RefitEvery = None,
+    refit_every: RefitEvery = "auto",
     stopping: Stopping = None,
     scoring: Scoring = None,
     random_state: RandomState = None,

@@ -14,7 +14,7 @@ from scipy.sparse import csr_matrix
 from scipy.special import entr, expit, log_softmax, softmax
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.datasets import load_digits, load_iris
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.linear_model import LogisticRegression
@@ -123,7 +123,9 @@ class TestFit:
     def test_balanced_weights_are_those_of_logistic_regression(self):
         A, b = data(3)
         weights = np.random.default_rng(0).uniform(0.1, 5, size=len(b))
-        clf = LaplaceUpdateClassifier(class_weight="balanced", fit_intercept=False)
+        clf = LaplaceUpdateClassifier(
+            class_weight="balanced", fit_intercept=False, prior_precision=1.0
+        )
         twin = LogisticRegression(fit_intercept=False, class_weight="balanced", tol=1e-9)
         np.testing.assert_allclose(
             clf.fit(A, b, weights).coef_, twin.fit(A, b, weights).coef_, atol=1e-5
@@ -324,10 +326,14 @@ class TestPartialFit:
 
     def test_from_the_prior(self):
         A, b = data(3)
-        clf = LaplaceUpdateClassifier().partial_fit(A[:1], b[:1], classes=[0, 1, 2])
+        clf = LaplaceUpdateClassifier(prior_precision=1.0).partial_fit(
+            A[:1], b[:1], classes=[0, 1, 2]
+        )
         assert clf.classes_.tolist() == [0, 1, 2]
         assert clf.predict(A[:1]) == b[:1]
-        declared = LaplaceUpdateClassifier(classes=[0, 1, 2]).partial_fit(A[:1], b[:1])
+        declared = LaplaceUpdateClassifier(classes=[0, 1, 2], prior_precision=1.0).partial_fit(
+            A[:1], b[:1]
+        )
         assert same(arrays(clf), arrays(declared))
 
     def test_weights(self):
@@ -391,7 +397,7 @@ class TestPartialFit:
             fit_intercept=False,
             n_passes=n_passes,
             classes=range(4),
-            **PAPER | {"step_size": step_size},
+            **PAPER | {"step_size": step_size, "prior_precision": 1.0},
         )
         n_train = len(numbers["features_train"])
         clf.fit(numbers["features_train"], np.arange(n_train) % 4)
@@ -432,7 +438,9 @@ class TestForgetting:
         b = (A[:, 0] > 0) ^ (np.arange(400) >= 200)  # the classes swap
         accuracy = {}
         for forgetting in (1.0, 0.95):
-            clf = LaplaceUpdateClassifier(forgetting=forgetting, classes=[False, True])
+            clf = LaplaceUpdateClassifier(
+                forgetting=forgetting, classes=[False, True], prior_precision=1.0
+            )
             clf.partial_fit(A[:200], b[:200])
             right = []
             for row in range(200, 400):  # each is predicted before it is learnt
@@ -539,7 +547,7 @@ class TestPredictions:
     @pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
     def test_samples_are_those_of_the_weights(self, covariance):
         A, b = data(3)
-        clf = LaplaceUpdateClassifier(covariance=covariance, calibration=None)
+        clf = LaplaceUpdateClassifier(covariance=covariance, calibration=None, prior_precision=1.0)
         clf.fit(A[:, 18:30], b).partial_fit(A[:5, 18:30], b[:5])
         samples = clf.sample_proba(A[:7, 18:30], n_samples=20_000, random_state=0)
         assert samples.shape == (20_000, 7, 3)
@@ -613,11 +621,11 @@ class TestCalibration:
     @pytest.mark.parametrize("n_classes", [2, 3])
     def test_left_out_is_refitted_without(self, n_classes):
         A, b = data(n_classes, n=40)
-        clf = LaplaceUpdateClassifier(predictive="plug_in").fit(A, b)
+        clf = LaplaceUpdateClassifier(predictive="plug_in", prior_precision=1.0).fit(A, b)
         refitted = []
         for row in range(len(A)):
             rest = np.arange(len(A)) != row
-            other = LaplaceUpdateClassifier(**PLAIN).fit(A[rest], b[rest])
+            other = LaplaceUpdateClassifier(**PLAIN, prior_precision=1.0).fit(A[rest], b[rest])
             logits = other.decision_function(A[[row]]) / clf.temperature_
             refitted.append(expit(logits[0]) if n_classes == 2 else softmax(logits[0]))
         ours = clf.loo_proba_[:, 1] if n_classes == 2 else clf.loo_proba_
@@ -736,9 +744,11 @@ class TestNewtonDecrement:
 
     def test_half_its_square_is_what_the_objective_can_fall_by(self):
         A, b = data(3)
-        clf = LaplaceUpdateClassifier(curvature="categorical", covariance="full")
+        clf = LaplaceUpdateClassifier(
+            curvature="categorical", covariance="full", prior_precision=1.0
+        )
         clf.fit(A[:110], b[:110]).partial_fit(A[110:], b[110:])
-        anew = LaplaceUpdateClassifier().fit(A, b)
+        anew = LaplaceUpdateClassifier(prior_precision=1.0).fit(A, b)
 
         def objective(model):
             W = model.posterior_.mean.numpy()
@@ -848,11 +858,23 @@ class TestPriorPrecision:
         again = LaplaceUpdateClassifier(prior_precision=fitted.prior_precision_, classes=range(10))
         assert same(arrays(again.fit(X[:50], y[:50])), arrays(fitted))
 
+    @pytest.mark.parametrize("load", [load_wine, load_breast_cancer])
+    def test_scale_of_raw_tables(self, load):
+        """No worse than a fixed number where one column rules the total variance."""
+        A, b = load(return_X_y=True)
+        scale, fixed = (
+            cross_val_score(LaplaceUpdateClassifier(prior_precision=value), A, b, cv=5).mean()
+            for value in ("scale", 1.0)
+        )
+        assert scale > fixed - 0.01
+        assert scale > 0.9
+
     def test_scale_from_one_label(self):
         clf = LaplaceUpdateClassifier(prior_precision="scale", classes=range(10))
-        with pytest.warns(UserWarning, match=r"one row has none\. Begin with more rows"):
-            clf.partial_fit(X[:1], y[:1])
-        assert clf.prior_precision_ == pytest.approx(0.01 * ((X[0] ** 2).sum() + 1))
+        clf.partial_fit(X[:1], y[:1])
+        squares = np.append(X[0] ** 2, 1)
+        largest = 30 * np.quantile(squares[squares > 0], 0.5, method="lower")
+        assert clf.prior_precision_ == pytest.approx(0.01 * squares.clip(max=largest).sum())
         assert clf.predict(X[:1]) == y[:1]
 
     @pytest.mark.filterwarnings(AT_A_BOUND)
@@ -889,7 +911,7 @@ def test_what_is_remembered_is_not_refitted_without_a_warning(method):
 class TestEvidence:
     def test_it_is_that_of_the_fit(self):
         A, b = data(3)
-        clf = LaplaceUpdateClassifier().fit(A, b)
+        clf = LaplaceUpdateClassifier(prior_precision=1.0).fit(A, b)
         assert clf.log_marginal_likelihood() == clf.log_marginal_likelihood_value_
         assert clf.log_marginal_likelihood(1.0) == pytest.approx(clf.log_marginal_likelihood())
 
@@ -897,7 +919,9 @@ class TestEvidence:
     def test_of_another_prior_with_the_data(self, covariance):
         A, b = data(3)
         A = A[:, 18:30]
-        clf = LaplaceUpdateClassifier(covariance=covariance, memory_size=None).fit(A, b)
+        clf = LaplaceUpdateClassifier(
+            covariance=covariance, memory_size=None, prior_precision=1.0
+        ).fit(A, b)
         other = clone(clf).set_params(prior_precision=7.0).fit(A, b)
         assert clf.log_marginal_likelihood(7.0) == pytest.approx(other.log_marginal_likelihood())
         assert clf.partial_fit(A[:9], b[:9]).log_marginal_likelihood() == pytest.approx(
@@ -943,7 +967,7 @@ class TestEvidence:
         assert float(slope) == pytest.approx((above - below) / 0.004, rel=1e-3)
 
     def test_a_tensor_of_one_number_gives_a_tensor_without_shape(self):
-        clf = LaplaceUpdateClassifier().fit(X[:100], y[:100])
+        clf = LaplaceUpdateClassifier(prior_precision=1.0).fit(X[:100], y[:100])
         value = clf.log_marginal_likelihood(torch.ones(1, dtype=torch.float64))
         assert value.shape == ()
         assert float(value) == clf.log_marginal_likelihood()
@@ -1042,11 +1066,15 @@ class TestMemory:
     @pytest.mark.parametrize("memory_size", [None, 20])
     def test_labels_fade(self, memory_size):
         A, b = data(3)
-        clf = LaplaceUpdateClassifier(forgetting=0.9, memory_size=memory_size, classes=range(3))
+        clf = LaplaceUpdateClassifier(
+            forgetting=0.9, memory_size=memory_size, classes=range(3), prior_precision=1.0
+        )
         if memory_size is None:
             clf.partial_fit(A[:50], b[:50])
             weights = 0.9 ** np.arange(49, -1, -1)
-            twin = LaplaceUpdateClassifier(classes=range(3)).fit(A[:50], b[:50], weights)
+            twin = LaplaceUpdateClassifier(classes=range(3), prior_precision=1.0).fit(
+                A[:50], b[:50], weights
+            )
             np.testing.assert_allclose(clf.coef_, twin.coef_, atol=0.01)
         else:
             match = "forgetting < 1 needs memory_size"
@@ -1107,7 +1135,7 @@ class TestUncertainty:
     @pytest.mark.parametrize("n_classes", N_CLASSES)
     def test_the_parts_add_up(self, n_classes):
         A, b = data(n_classes)
-        clf = LaplaceUpdateClassifier().fit(A, b)
+        clf = LaplaceUpdateClassifier(prior_precision=1.0).fit(A, b)
         total, aleatoric, epistemic = clf.predict_uncertainty(X[:300])
         assert total.shape == aleatoric.shape == epistemic.shape == (300,)
         np.testing.assert_allclose(total, aleatoric + epistemic)

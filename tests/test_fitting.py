@@ -137,6 +137,15 @@ class TestPriorPrecisionByScale:
         moved = prior_precision_by_scale(unit * (self.features + offset), self.weights)
         assert moved == pytest.approx(unit**2 * plain)
 
+    @pytest.mark.parametrize("unit", [1e3, 1e9])
+    def test_columns_in_a_small_unit_do_not_rule(self, unit):
+        features = self.features * torch.tensor([1, 1, 1, 1, unit, unit])
+        variances = np.cov(self.features.T, aweights=self.weights, ddof=0).diagonal()
+        mixed = np.cov(features.T, aweights=self.weights, ddof=0).diagonal()
+        largest = 30 * np.quantile(mixed, 0.5, method="lower")
+        expected = 0.01 * (variances[:4].sum() + 2 * largest)
+        assert prior_precision_by_scale(features, self.weights) == pytest.approx(expected)
+
     def test_features_that_do_not_vary(self):
         one = torch.tensor([[3.0, 4.0]], dtype=torch.float64)
         assert prior_precision_by_scale(one, one.new_ones(1)) == pytest.approx(0.01 * 25)

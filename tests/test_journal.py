@@ -308,8 +308,8 @@ class TestVersion1:
             Journal(path, pool[::-1])
 
     def test_a_learner_goes_on(self, old):
-        settings = LaplaceUpdateClassifier(), RandomSampling(), X
-        with ActiveLearner(*settings, journal=old) as learner:
+        settings = LaplaceUpdateClassifier(prior_precision=1.0), RandomSampling(), X
+        with ActiveLearner(*settings, journal=old, refit_every=None) as learner:
             assert learner.labels_.label.to_dict() == {0: "cow", 1: "cat", 2: "dog"}
             learner.unlabel(4).relabel(rows=1, y="cow").unskip(5)
         with ActiveLearner(*settings, journal=old) as again:

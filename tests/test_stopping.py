@@ -27,7 +27,10 @@ RULES = [Budget(30), StablePredictions(), ExpectedGain(0.1)]
 def make(estimator=None, strategy=None, **kwargs):
     settings = {"X_initial": X[START], "y_initial": y[START], "random_state": 0} | kwargs
     return ActiveLearner(
-        estimator or LaplaceUpdateClassifier(), strategy or MarginSampling(), X, **settings
+        estimator or LaplaceUpdateClassifier(prior_precision=1.0),
+        strategy or MarginSampling(),
+        X,
+        **settings,
     )
 
 
@@ -201,7 +204,9 @@ class TestExpectedGain:
         def losses(p):
             return 1 - p.max(axis=1) if loss == "zero_one" else -(p * np.log(p)).sum(axis=1)
 
-        learner = make(LaplaceUpdateClassifier(calibration=None))
+        learner = make(
+            LaplaceUpdateClassifier(calibration=None, prior_precision=1.0), refit_every=None
+        )
         points = X if X_eval is None else X_eval
         now = losses(learner.predict_proba(points)).mean()
         proba = learner.predict_proba(X)
@@ -209,7 +214,9 @@ class TestExpectedGain:
         expected = np.full(150, -np.inf)
         for i in np.flatnonzero(candidates):
             after = [
-                losses(make(learner.estimator).teach(i, k).predict_proba(points)).mean()
+                losses(
+                    make(learner.estimator, refit_every=None).teach(i, k).predict_proba(points)
+                ).mean()
                 for k in range(3)
             ]
             expected[i] = 40 * (now - proba[i] @ after)

@@ -96,6 +96,7 @@ def rounds(device, X, y, repeats):
         X,
         X_initial=X[:500],
         y_initial=y,
+        refit_every=None,
         random_state=0,
     )
 

@@ -33,6 +33,7 @@ def label_to_query(covariance, strategy, repeats, journal=None, dtype=np.float64
         X,
         X_initial=X_initial.astype(dtype),
         y_initial=y_initial,
+        refit_every=None,
         journal=journal,
         random_state=0,
     )

@@ -105,7 +105,9 @@ def single_label(repeats):
     for n_classes in (10, 77):
         X, y = embeddings(800, 384, n_classes)
         for update in ("newton", "map"):
-            clf = LaplaceUpdateClassifier(covariance="shared", update=update).fit(X, y)
+            clf = LaplaceUpdateClassifier(
+                prior_precision=1.0, covariance="shared", update=update
+            ).fit(X, y)
             mean, sigma = clf.posterior_.mean, clf.posterior_.covariance
             phi = torch.ones(len(sigma)).double()
 

@@ -131,6 +131,7 @@ def with_chosen_labels(X, y, n_labels, prior, seed):
         X[pool],
         X_initial=X[initial],
         y_initial=y[initial],
+        refit_every=None,
         random_state=seed,
     )
     for batch in np.array_split(np.arange(n_labels - n_initial), N_BATCHES):

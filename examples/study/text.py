@@ -51,6 +51,7 @@ def main():
                 budget=200,
                 n_instances=10,
                 n_initial=100,
+                refit_every=None,
                 random_state=seed,
             )
             curves.append(curve[["n_labels", "score"]].assign(strategy=name, seed=seed))

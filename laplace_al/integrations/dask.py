@@ -31,11 +31,12 @@ from sklearn.utils.validation import _num_samples, check_is_fitted
 from laplace_al.classifier import LaplaceUpdateClassifier
 from laplace_al.devices import as_array
 from laplace_al.features import Extracted, TorchFeatures, share
+from laplace_al.fitting import prior_precision_by_scale
 from laplace_al.labels import check_labels
 from laplace_al.pool import PoolState
 from laplace_al.posterior import Posterior
 from laplace_al.posterior.effects import Effect
-from laplace_al.scored_pool import is_accurate, is_followed, rule_of
+from laplace_al.scored_pool import extracted, is_accurate, is_followed, rule_of
 from laplace_al.strategies.base import QueryStrategy
 from laplace_al.strategies.checks import (
     candidates_of_block,
@@ -134,7 +135,7 @@ def fit(
     Parameters
     ----------
     classifier : LaplaceUpdateClassifier
-        Classifier to fit. ``prior_precision`` must be a number and ``memory_size`` 0;
+        Classifier to fit. ``prior_precision`` must be a number or "scale", and ``memory_size`` 0;
         ``warm_start`` is ignored.
     X : dask Array of shape (n_samples, ...)
         Read once: the workers keep its features until the fit is done.
@@ -150,7 +151,8 @@ def fit(
     Raises
     ------
     ValueError
-        As in ``fit``, or if the prior is lost to rounding beside the features.
+        As in ``fit``, if the prior is lost to rounding beside the features, or if
+        ``prior_precision`` is "loo" or "evidence".
 
     Examples
     --------
@@ -198,8 +200,8 @@ def partial_fit(
     Parameters
     ----------
     classifier : LaplaceUpdateClassifier
-        Classifier to update. ``forgetting`` must be 1, ``memory_size`` 0 and ``prior_precision`` a
-        number.
+        Classifier to update. ``forgetting`` must be 1, ``memory_size`` 0, and ``prior_precision``
+        a number or "scale", which without ``fit`` is that of the first block.
     X : dask Array of shape (n_samples, ...)
     y : array-like or dask Array of shape (n_samples,)
     classes : array-like of shape (n_classes,), default=None
@@ -224,25 +226,31 @@ def partial_fit(
     >>> clf.predict([[3.0]])
     array([1])
     """
-    if (classifier.forgetting, classifier.memory_size) != (1, 0) or isinstance(
-        classifier.prior_precision, str
+    if (classifier.forgetting, classifier.memory_size) != (1, 0) or (
+        classifier.prior_precision in ("loo", "evidence")
     ):
         raise ValueError(
             "Posteriors that are learnt separately can only be merged with forgetting=1, "
-            "memory_size=0 and a number for prior_precision; got "
+            "memory_size=0 and a number or 'scale' for prior_precision; got "
             f"forgetting={classifier.forgetting!r}, memory_size={classifier.memory_size!r}, "
             f"prior_precision={classifier.prior_precision!r}."
         )
     X = _with_sizes(_in_rows(X))
     y, weights = _labels(X, y, sample_weight)
     weights = np.ones(len(y)) if weights is None else weights
-    shipped = _shipped(classifier)
+    blocks = _blocks(X)
+    if not blocks:
+        raise ValueError("X has 0 samples; a minimum of 1 is required.")
+    start = copy.copy(classifier)
+    if start.prior_precision == "scale" and not hasattr(start, "posterior_"):
+        block, rows = blocks[0]
+        scale = dask.delayed(_scale_of_block)(_shipped(start), block, weights[rows])
+        start.set_params(prior_precision=_computed(scale))
+    shipped = _shipped(start)
     learnt = [
         dask.delayed(_learnt)(shipped, block, y[rows], classes, weights[rows])
-        for block, rows in _blocks(X)
+        for block, rows in blocks
     ]
-    if not learnt:
-        raise ValueError("X has 0 samples; a minimum of 1 is required.")
     merged = _computed(_reduced(learnt, _merged, shipped))
     # the parameters come back from the workers as copies
     classifier.__dict__ = vars(merged) | classifier.get_params(deep=False)
@@ -377,7 +385,7 @@ class Pool:
     >>> import dask.array as da
     >>> from laplace_al import LaplaceUpdateClassifier
     >>> from laplace_al.strategies import MarginSampling
-    >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], ["no", "yes"])
+    >>> clf = LaplaceUpdateClassifier(prior_precision=1.0).fit([[-1.0], [1.0]], ["no", "yes"])
     >>> X = da.from_array(np.array([[3.0], [0.1], [-2.0], [0.3]]), chunks=(2, 1))
     >>> with dask.config.set(scheduler="synchronous"):
     ...     pool = Pool(clf, X)
@@ -804,6 +812,13 @@ def _learnt(
     sample_weight: NDArray[np.float64],
 ) -> LaplaceUpdateClassifier:
     return copy.copy(classifier).partial_fit(block, y, classes=classes, sample_weight=sample_weight)
+
+
+def _scale_of_block(
+    classifier: LaplaceUpdateClassifier, block: Any, sample_weight: NDArray[np.float64]
+) -> float:
+    features = torch.tensor(extracted(classifier, block), dtype=torch.float64)
+    return prior_precision_by_scale(features, features.new_tensor(sample_weight))
 
 
 def _merged(

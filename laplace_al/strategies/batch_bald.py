@@ -49,7 +49,7 @@ class BatchBALD(QueryStrategy):
     --------
     >>> from laplace_al import LaplaceUpdateClassifier
     >>> from laplace_al.strategies import BatchBALD
-    >>> learner = LaplaceUpdateClassifier().fit(
+    >>> learner = LaplaceUpdateClassifier(prior_precision=1.0).fit(
     ...     [[-1.0, 0.0, 0.0], [1.0, 0.0, 0.0]], [0, 1])
     >>> pool = [[0.0, 4.0, 0.0], [0.0, 3.9, 0.0], [0.0, 0.0, 3.0]]
     >>> BatchBALD(random_state=0).query(learner, pool, n_instances=2)

@@ -26,10 +26,10 @@ class SequentialBatch(QueryStrategy):
     ----------
     strategy : QueryStrategy
         Chooses each instance. Its own ``random_state`` is not used.
-    labels : {"sampled", "predicted", "expected"}, default="sampled"
-        What the posterior learns from a chosen instance: ``"sampled"``, a label drawn from its
-        prediction; ``"predicted"``, its most probable label; ``"expected"``, only that it will have
-        some label, so that variances shrink and means stay.
+    labels : {"predicted", "sampled", "expected"}, default="predicted"
+        What the posterior learns from a chosen instance: ``"predicted"``, its most probable label;
+        ``"sampled"``, a label drawn from its prediction, as in the paper; ``"expected"``, only that
+        it will have some label, so that variances shrink and means stay.
     update_every : int, default=1
         Number of instances chosen between two updates.
     random_state : int, RandomState instance or None, default=None
@@ -53,7 +53,7 @@ class SequentialBatch(QueryStrategy):
     >>> from laplace_al.strategies import MarginSampling, SequentialBatch
     >>> clf = LaplaceUpdateClassifier().fit([[-1.0, 0.0], [1.0, 0.0]], [0, 1])
     >>> pool = [[0.1, 3.0], [0.1, 3.0], [0.3, -3.0], [5.0, 0.0]]
-    >>> batch = SequentialBatch(MarginSampling(), labels="predicted", random_state=0)
+    >>> batch = SequentialBatch(MarginSampling(), random_state=0)
     >>> sorted(batch.query(clf, pool, n_instances=2).tolist()) in ([0, 2], [1, 2])
     True
     """
@@ -69,7 +69,7 @@ class SequentialBatch(QueryStrategy):
         self,
         strategy: QueryStrategy,
         *,
-        labels: Literal["sampled", "predicted", "expected"] = "sampled",
+        labels: Literal["predicted", "sampled", "expected"] = "predicted",
         update_every: int = 1,
         random_state: RandomState = None,
     ) -> None:

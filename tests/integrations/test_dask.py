@@ -113,14 +113,33 @@ class TestInOneProcess:
         clf = over_blocks.fit(LaplaceUpdateClassifier(network, tol=1e-11), X_BLOCKS, y)
         close(clf.predict_proba(X), expected.predict_proba(X))
 
+    @pytest.mark.parametrize("dtype", ["float64", "float32"])
+    def test_fit_by_the_scale_of_all_blocks(self, dtype):
+        clf = LaplaceUpdateClassifier(dtype=dtype)
+        A = X * np.logspace(-1, 1, X.shape[1]) + 0.5
+        weights = np.random.default_rng(0).integers(0, 3, size=len(A))
+        over_blocks.fit(clf, da.from_array(A, chunks=(300, -1)), y, weights)
+        expected = clone(clf).fit(A, y, weights)
+        assert clf.prior_precision_ == pytest.approx(expected.prior_precision_, rel=1e-4)
+        assert clf.prior_precision == "scale"
+
+    def test_partial_fit_by_the_scale_of_the_first_block(self):
+        clf = over_blocks.partial_fit(LaplaceUpdateClassifier(), X_BLOCKS, y, classes=np.unique(y))
+        first = X_BLOCKS.chunks[0][0]
+        expected = LaplaceUpdateClassifier().partial_fit(X[:first], y[:first], np.unique(y))
+        assert clf.prior_precision_ == expected.prior_precision_
+        assert clf.prior_precision == "scale"
+        over_blocks.partial_fit(clf, 100 * X_BLOCKS, y)
+        assert clf.prior_precision_ == expected.prior_precision_
+
     def test_fit_that_fails_leaves_the_classifier(self, fitted):
         clf = clone(fitted).fit(X[:60], y[:60])
         before = dict(vars(clf))
         with pytest.raises(ValueError, match="one label per row of X: 2000; got"):
             over_blocks.fit(clf, X_BLOCKS, y[:-1])
-        with pytest.raises(ValueError, match="needs a number for prior_precision"):
+        with pytest.raises(ValueError, match="needs a number or 'scale' for prior_precision"):
             over_blocks.fit(clf.set_params(prior_precision="loo"), X_BLOCKS, y)
-        clf.set_params(prior_precision=1.0)
+        clf.set_params(prior_precision="scale")
         with pytest.raises(ValueError, match="at least 2 classes"):
             over_blocks.fit(clf, X_BLOCKS, np.full(2000, "a"))
         assert vars(clf) == before
@@ -165,7 +184,7 @@ class TestInOneProcess:
     @pytest.mark.parametrize("begun", [False, True])
     @pytest.mark.parametrize("curvature", ["categorical", "gaussian"])
     def test_posteriors_learnt_apart_are_merged(self, begun, curvature):
-        clf = LaplaceUpdateClassifier(covariance="shared", curvature=curvature)
+        clf = LaplaceUpdateClassifier(covariance="shared", curvature=curvature, prior_precision=1.0)
         clf.partial_fit(X[:9], y[:9], classes=["a", "b", "c"])
         start = clf.posterior_
         if not begun:

@@ -54,7 +54,7 @@ SHUFFLE = {"random_tie_break": True}
 
 def make(estimator=None, strategy=uncertainty_sampling, rows=START, **kwargs):
     return ActiveLearner(
-        estimator or LaplaceUpdateClassifier(),
+        estimator or LaplaceUpdateClassifier(prior_precision=1.0),
         strategy,
         X_training=X[rows],
         y_training=y[rows],
@@ -70,7 +70,10 @@ class TestOurStrategiesInModal:
     @pytest.mark.parametrize("name", ["BADGE", "BALD", "CoreSet", "MarginSampling", "TypiClust"])
     def test_a_loop(self, name):
         strategy = getattr(strategies, name)(random_state=0)
-        learner, twin = make(strategy=strategy), LaplaceUpdateClassifier().fit(X[START], y[START])
+        learner, twin = (
+            make(strategy=strategy),
+            LaplaceUpdateClassifier(prior_precision=1.0).fit(X[START], y[START]),
+        )
         left = np.arange(len(X_pool))
         for _ in range(5):
             places, instances = learner.query(X_pool[left], n_instances=2)
@@ -87,7 +90,11 @@ class TestOurStrategiesInModal:
         learner = make()
         for strategy in (strategies.BALD(random_state=0), strategies.CoreSet(random_state=0)):
             ours = laplace_al.ActiveLearner(
-                LaplaceUpdateClassifier(), strategy, X_pool, X_initial=X[START], y_initial=y[START]
+                LaplaceUpdateClassifier(prior_precision=1.0),
+                strategy,
+                X_pool,
+                X_initial=X[START],
+                y_initial=y[START],
             )
             np.testing.assert_array_equal(strategy(learner, X_pool, 5), ours.query(5))
 
@@ -133,10 +140,10 @@ class TestTeach:
         np.testing.assert_array_equal(learner.predict_proba(X), twin.predict_proba(X))
 
     def test_from_nothing(self):
-        learner = ActiveLearner(LaplaceUpdateClassifier(classes=[0, 1, 2]))
+        learner = ActiveLearner(LaplaceUpdateClassifier(classes=[0, 1, 2], prior_precision=1.0))
         learner.teach(X[:1], y[:1])
         learner.teach(X[50:52], y[50:52])
-        twin = LaplaceUpdateClassifier(classes=[0, 1, 2]).fit(X[:1], y[:1])
+        twin = LaplaceUpdateClassifier(classes=[0, 1, 2], prior_precision=1.0).fit(X[:1], y[:1])
         twin.partial_fit(X[50:52], y[50:52])
         np.testing.assert_array_equal(learner.predict_proba(X), twin.predict_proba(X))
 
@@ -479,7 +486,7 @@ class TestModalStrategiesInOurs:
     @pytest.mark.parametrize("strategy", [uncertainty_batch_sampling, margin_sampling])
     def test_a_loop(self, strategy, kind):
         learner = laplace_al.ActiveLearner(
-            LaplaceUpdateClassifier(),
+            LaplaceUpdateClassifier(prior_precision=1.0),
             ModalStrategy(strategy),
             kind(X_pool),
             X_initial=kind(X[START]),

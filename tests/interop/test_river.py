@@ -59,12 +59,12 @@ def test_a_stream_is_predicted_as_by_partial_fit(A, b, params):
 def test_probabilities_before_and_after_labels():
     classes = ["a", "b", "c"]
     names = np.array(classes)[y]
-    model = compat.convert_sklearn_to_river(LaplaceUpdateClassifier(), classes)
+    model = compat.convert_sklearn_to_river(LaplaceUpdateClassifier(prior_precision=1.0), classes)
     (x, _), *_ = stream.iter_array(X, names)
     assert model.predict_proba_one(x) == dict.fromkeys(classes, 1 / 3)
     for x, name in stream.iter_array(X[:60], names[:60]):
         model.learn_one(x, name)
-    twin = LaplaceUpdateClassifier()
+    twin = LaplaceUpdateClassifier(prior_precision=1.0)
     for i in range(60):
         twin.partial_fit(X[[i]], names[[i]], classes=classes)
     expected = dict(zip(classes, twin.predict_proba(X[[59]])[0].tolist(), strict=True))
@@ -73,7 +73,7 @@ def test_probabilities_before_and_after_labels():
 
 
 def test_the_estimator_of_the_caller_stays_as_it_is():
-    clf = LaplaceUpdateClassifier()
+    clf = LaplaceUpdateClassifier(prior_precision=1.0)
     model = compat.convert_sklearn_to_river(clf, [0, 1, 2])
     model.learn_one(dict(enumerate(X[0])), y[0])
     assert not hasattr(clf, "classes_")

@@ -23,7 +23,9 @@ DRAWS = {
 
 
 def wrapped(**kwargs):
-    return SklearnClassifier(LaplaceUpdateClassifier(random_state=0), classes=[0, 1, 2], **kwargs)
+    return SklearnClassifier(
+        LaplaceUpdateClassifier(prior_precision=1.0, random_state=0), classes=[0, 1, 2], **kwargs
+    )
 
 
 def partly_labelled(labelled):
@@ -58,7 +60,9 @@ class TestUnderItsWrapper:
         clf.fit(X, y)
         assert clf.is_fitted_
         assert clf.score(X, LABELS) > 0.9
-        twin = LaplaceUpdateClassifier(random_state=0).fit(X[~np.isnan(y)], y[~np.isnan(y)])
+        twin = LaplaceUpdateClassifier(prior_precision=1.0, random_state=0).fit(
+            X[~np.isnan(y)], y[~np.isnan(y)]
+        )
         np.testing.assert_array_equal(clf.predict_proba(X), twin.predict_proba(X))
 
     @pytest.mark.parametrize("ignore_partial_fit", [True, False])
@@ -84,7 +88,7 @@ class TestUnderItsWrapper:
         clf = wrapped().fit(X[:30], partly_labelled(np.arange(20))[:30])
         clf.partial_fit(X[30:60], partly_labelled(np.arange(30, 40))[30:60])
         assert clf.is_fitted_
-        twin = LaplaceUpdateClassifier(random_state=0).fit(X[:20], LABELS[:20])
+        twin = LaplaceUpdateClassifier(prior_precision=1.0, random_state=0).fit(X[:20], LABELS[:20])
         twin.partial_fit(X[30:40], LABELS[30:40])
         np.testing.assert_array_equal(clf.predict_proba(X), twin.predict_proba(X))
 
@@ -113,7 +117,10 @@ class TestSameChoice:
     @staticmethod
     def ours(strategy, n_instances, labelled=START):
         learner = ActiveLearner(
-            LaplaceUpdateClassifier(random_state=0), strategy, X, random_state=0
+            LaplaceUpdateClassifier(prior_precision=1.0, random_state=0),
+            strategy,
+            X,
+            random_state=0,
         )
         learner.teach(labelled, LABELS[labelled])
         candidates = ~np.isin(np.arange(len(X)), labelled)

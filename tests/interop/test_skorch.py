@@ -102,11 +102,12 @@ class TestPipeline:
 def test_active_learning_on_a_net(net):
     before, accuracy = frozen(net), net.score(X, y)
     learner = ActiveLearner(
-        LaplaceUpdateClassifier(net, head="pretrained"),
+        LaplaceUpdateClassifier(net, head="pretrained", prior_precision=1.0),
         MarginSampling(),
         X,
         X_initial=X[::30],
         y_initial=y[::30],
+        refit_every=None,
         random_state=0,
     )
     for _ in range(15):

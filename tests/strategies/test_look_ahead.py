@@ -14,7 +14,7 @@ def problem(n_classes=3, **params):
     X = rng.normal(size=(200, 4))
     y = np.clip(np.floor(X @ np.ones(4) / 2 + rng.normal(size=200) / 3 + n_classes / 2), 0, 2)
     y = np.array(list("abc"))[np.minimum(y, n_classes - 1).astype(int)]
-    clf = LaplaceUpdateClassifier(**params).fit(X[:20], y[:20])
+    clf = LaplaceUpdateClassifier(**{"prior_precision": 1.0} | params).fit(X[:20], y[:20])
     return clf, X[20:80], y[20:80], X[80:], y[80:]
 
 

@@ -51,7 +51,7 @@ def test_sampled_labels_are_drawn_from_the_prediction(clf):
         utilities[first] = -1
         expected[utilities.argmax()] = expected.get(utilities.argmax(), 0) + p
     seconds = [
-        SequentialBatch(MarginSampling(), random_state=seed).query(clf, X, 2)[1]
+        SequentialBatch(MarginSampling(), labels="sampled", random_state=seed).query(clf, X, 2)[1]
         for seed in range(200)
     ]
     for position, p in expected.items():

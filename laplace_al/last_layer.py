@@ -153,6 +153,7 @@ class LastLayer(
         >>> LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1]).score([[3.0], [-3.0]], [1, 1])
         0.5
         """
+        check_unmasked(sample_weight, "sample_weight")
         return super().score(X, as_labels(y), sample_weight)
 
     @_predicting
@@ -411,11 +412,11 @@ class LastLayer(
             return X.features
         if type(X) is not np.ndarray:
             check_whole(X)
-            check_unmasked(X)
         if reset:
             self.extractor_ = self._make_extractor()
         if self.extractor_ is None:
             if reset or not self._is_valid(X):
+                check_unmasked(X)
                 X = validate_data(self, as_array(X), reset=reset, dtype=dtype)
             # torch takes no array that is read backwards
             return np.ascontiguousarray(X) if min(X.strides) < 0 else X

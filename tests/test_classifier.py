@@ -1535,6 +1535,10 @@ class TestErrors:
         args = (y[:3],) if method in ("fit", "partial_fit", "newton_decrement", "score") else ()
         self.check(fitted, method, (masked, *args), r"X has masked values, 1 of .*X.filled")
         labels = np.ma.array(y[:3], mask=[False, True, False])
+        if method == "score":
+            weights = np.ma.array(np.ones(3), mask=[False, True, False])
+            match = "sample_weight has masked values"
+            self.check(fitted, method, (X[:3], y[:3]), match, sample_weight=weights)
         if args:
             match = "y must hold labels; got a masked label at position 1"
             self.check(fitted, method, (X[:3], labels), match)

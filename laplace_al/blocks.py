@@ -95,6 +95,37 @@ def check_whole(X: Any) -> None:
         )
 
 
+def check_unmasked(X: Any, name: str = "X") -> None:
+    """Refuse masked arrays, of which NumPy would take what lies under the mask.
+
+    Parameters
+    ----------
+    X : object
+    name : str, default="X"
+        For the error.
+
+    Raises
+    ------
+    ValueError
+        If it is a masked array, or a list or tuple of some, with a value that is masked.
+
+    Examples
+    --------
+    >>> check_unmasked(np.ma.array([1.0, 2.0], mask=[False, False]))
+    >>> check_unmasked(np.ma.array([1.0, 2.0], mask=[False, True]))
+    Traceback (most recent call last):
+        ...
+    ValueError: X has masked values, 1 of 2. Leave these rows out, or fill them: X.filled(value).
+    """
+    rows = X if isinstance(X, list | tuple) else [X]
+    n_masked = sum(int(np.sum(row.mask)) for row in rows if isinstance(row, np.ma.MaskedArray))
+    if n_masked:
+        raise ValueError(
+            f"{name} has masked values, {n_masked} of {np.size(X)}. Leave these rows out, or fill "
+            f"them: {name}.filled(value)."
+        )
+
+
 def has_targets(X: Any) -> bool:
     """Whether inputs are a torch ``Dataset`` that has more than an input at each position.
 

@@ -30,6 +30,7 @@ from laplace_al.fitting import (
 )
 from laplace_al.labels import (
     ClassWeight,
+    check_declared,
     check_labels,
     class_indices,
     distinct_classes,
@@ -142,8 +143,9 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         of the first ``partial_fit``.
     class_weight : dict, "balanced" or None, default=None
         Weights >= 0 of the classes, multiplied with ``sample_weight``. A class that the dict lacks
-        has weight 1. ``"balanced"`` gives each class the same total weight, sample weights
-        included; only ``fit`` supports it.
+        has weight 1. A key that is no class yet waits until its class is opened; where ``classes``
+        declares them all, it is refused. ``"balanced"`` gives each class the same total weight,
+        sample weights included; only ``fit`` supports it.
     memory_size : int or None, default=0
         Number of labelled instances whose features are kept: 0 keeps none, None all, else the
         newest. With a memory, ``partial_fit`` moves the mean to the exact mode of the likelihood of
@@ -329,7 +331,8 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         ----------
         X : array-like of shape (n_samples, n_features), or what the extractor takes
         y : array-like of shape (n_samples,)
-            Labels.
+            Labels of one kind: text, booleans, integers or floats without fraction. A member of an
+            Enum of text or integers counts as that text or integer.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights >= 0. An instance of weight k counts as k copies of it. One of weight 0 is
             ignored, except that its label is among the classes.
@@ -342,8 +345,9 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         Raises
         ------
         ValueError
-            If X or y is not valid, y has a label outside ``classes`` or only one class, or the
-            weights are negative or all zero. The object is then unchanged.
+            If X or y is not valid, a label is missing or masked, y has a label outside ``classes``
+            or only one class, or the weights are negative or all zero. The object is then
+            unchanged.
 
         Warns
         -----
@@ -485,6 +489,8 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
             )
         self.classes_ = distinct_classes(y if self.classes is None else self.classes)
         indices = class_indices(y, self.classes_)
+        if self.classes is not None:
+            check_declared(self.class_weight, self.classes_)
         weights = self._weighted_by_class(sample_weight, indices)
         self._check_any(weights)
         return indices, weights
@@ -782,12 +788,14 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
                 "or call fit first."
             )
         known = distinct_classes(fixed)
-        if classes is not None and not np.array_equal(distinct_classes(classes), known):
+        given = known if classes is None else distinct_classes(classes)
+        if not np.array_equal(given, known):
             raise ValueError(
-                f"`classes={np.asarray(classes).tolist()}` is not the same as on last call to "
+                f"`classes={given.tolist()}` is not the same as on last call to "
                 f"partial_fit or as the parameter classes, was: {known.tolist()}. Leave it out, or "
                 "fit anew."
             )
+        check_declared(self.class_weight, known)
         return known
 
     def _structure(self, mean: torch.Tensor) -> str:

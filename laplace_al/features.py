@@ -18,7 +18,7 @@ from sklearn.utils.validation import _num_samples, check_array, check_is_fitted,
 from torch.utils import data
 from tqdm.auto import tqdm
 
-from laplace_al.blocks import concatenated, in_blocks
+from laplace_al.blocks import check_unmasked, concatenated, in_blocks
 from laplace_al.devices import as_array
 from laplace_al.networks import (
     as_input,
@@ -224,6 +224,7 @@ def features_of(feature_extractor: Any, X: Any, **params: Any) -> NDArray[np.flo
     array([[9.]])
     """
     if feature_extractor is None:
+        check_unmasked(X)
         return check_array(as_array(X), dtype=(np.float64, np.float32))
     is_one = isinstance(feature_extractor, TorchFeatures)
     extractor = share(feature_extractor) if is_one else TorchFeatures(feature_extractor, **params)
@@ -405,6 +406,7 @@ class TorchFeatures(
         >>> features.check_inputs(features, [[1, 2]], reset=True)
         array([[1, 2]])
         """
+        check_unmasked(X)
         if network_of(self.feature_extractor) is None:
             validate_data(estimator, X, reset=reset, skip_check_array=True)
             if _num_samples(X) == 0:

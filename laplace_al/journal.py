@@ -4,7 +4,6 @@ import contextlib
 import datetime
 import itertools
 import json
-import numbers
 import pathlib
 import sqlite3
 from collections.abc import Sequence
@@ -22,8 +21,9 @@ from laplace_al.record import Event, Record
 from laplace_al.typing import Instances, Path
 
 _VERSION = 2
-# what labels are read back as, by the kind of the first one written
+# what labels are read back as, by the kind of the first one written; bytes only by old versions
 _TYPES = {"b": bool, "i": int, "u": int, "f": float, "U": str, "S": bytes}
+_KINDS = {bool: "b", int: "i", float: "f", str: "U"}
 # what JSON, NumPy, pandas and polars raise of values that they have no form for
 _NO_FORM = (TypeError, ValueError, OverflowError)
 _PATIENCE = 30  # seconds, for readers to finish
@@ -126,8 +126,8 @@ class Journal:
         Raises
         ------
         ValueError
-            If the journal is closed, or a label or instance is of a kind that it cannot hold. A
-            label must also be of the kind of the first one.
+            If the journal is closed, or a label or instance would not come back as it is. A label
+            must be text, a boolean, a float or an integer of 64 bits, of the type of the first one.
         sqlite3.Error
             If the events cannot be written, for example because the disk is full.
         """
@@ -287,10 +287,11 @@ class Journal:
         stored = self._opened_connection().execute(
             "SELECT value FROM meta WHERE name = 'label_kind'"
         )
-        kinds = [*(kind for (kind,) in stored), *map(_kind, labels)]
+        labels = [_plain(label) for label in labels]
+        kinds = [*(kind for (kind,) in stored), *(_KINDS[type(label)] for label in labels)]
         for label in labels:
-            read = _TYPES.get(kinds[0], object)
-            if not _comes_back(label, read):
+            read = _TYPES[kinds[0]]
+            if type(label) is not read:
                 raise ValueError(
                     f"journal={str(self.path)!r} has labels of the kind of its first one, "
                     f"{read.__name__}, withdrawn or not; got {label!r}. Name another file for "
@@ -304,6 +305,7 @@ class Journal:
             key = str(self._X_pool.index[event.position])
         instance = None if event.instance is None else _as_json(event.instance, self._X_pool)
         label = None if event.label is None else _plain(event.label)
+        label = int(label) if isinstance(label, bool) else label  # as SQLite holds them
         position = None if event.position is None else int(event.position)
         time = event.time.isoformat()  # type: ignore[union-attr]  # a learner's events have one
         return event.action, position, key, label, time, event.annotator, instance, event.row
@@ -327,27 +329,20 @@ def _execute(connection: sqlite3.Connection, statements: str) -> None:
         connection.execute(statement)
 
 
-def _kind(label: object) -> str:
-    return np.asarray(label).dtype.kind
-
-
-def _comes_back(label: Any, read: type) -> bool:
-    """Whether a label is what it is read back as."""
-    value = _plain(label)
-    with contextlib.suppress(*_NO_FORM):
-        return bool(read(value) == value)
-    return False
-
-
-def _plain(label: Any) -> Any:
-    """A label as SQLite holds it."""
+def _plain(label: Any) -> bool | int | float | str:
+    """A label as it comes back from SQLite, which writes others as bytes or as nothing."""
     value = label.item() if isinstance(label, np.generic) else label
-    if not isinstance(value, str | bytes | numbers.Real):
+    is_held = (
+        type(value) in _KINDS
+        and value == value  # NaN would be NULL
+        and not (isinstance(value, int) and not -(2**63) <= value < 2**63)
+    )
+    if not is_held:
         raise ValueError(
-            f"A journal holds labels that are texts or numbers; got {label!r} of type "
-            f"{type(label).__name__}."
+            "A journal holds labels that are text, booleans, floats or integers of 64 bits; got "
+            f"{label!r} of type {type(label).__name__}. Pass str(label)."
         )
-    return int(value) if isinstance(value, bool) else value
+    return value
 
 
 def _as_json(instance: Any, X: Any) -> str:

@@ -1,28 +1,330 @@
 """Labels and their weights, as a user gives them, to arrays."""
 
+import enum
 import numbers
-from collections.abc import Mapping
+import operator
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_array, column_or_1d
-from sklearn.utils.multiclass import check_classification_targets
 
-# Kinds of NumPy dtypes that hold nothing but labels: boolean, integer, text.
-_DISCRETE = "biuUS"
+from laplace_al.blocks import check_unmasked
+from laplace_al.devices import as_array
+
 # Kinds of labels that compare with each other; a boolean is a number, too, and so comes first.
-_KINDS = (
-    ("text", str),
-    ("bytes", bytes),
-    ("booleans", bool | np.bool_),
-    ("numbers", numbers.Number),
-)
+_KINDS = {str: "text", bool: "booleans", int: "numbers", float: "numbers"}
+_KINDS_OF_DTYPES = {"U": "text", "O": "text", "b": "booleans"}  # all others: numbers
+_INTEGERS = range(-(2**63), 2**63)  # of int64
+_EXACT = range(-(2**53), 2**53 + 1)  # those that float64 tells from each other
 _LARGEST_WEIGHT = 1e15
 
 
 ClassWeight: TypeAlias = Mapping[Any, float] | Literal["balanced"] | None
+
+
+def as_labels(
+    values: Any,
+    name: str = "y",
+    *,
+    or_one: bool = False,
+    if_missing: str = "Leave out what has none.",
+) -> NDArray[Any]:
+    """Labels of one kind as an array, looked at before NumPy joins them.
+
+    Every label of a user comes this way, wherever it enters.
+
+    Parameters
+    ----------
+    values : array-like of shape (n_labels,)
+        Texts, booleans, integers or floats without fraction. A member of an Enum whose members are
+        texts or integers counts as that text or integer.
+    name : str, default="y"
+        Of the argument, for errors.
+    or_one : bool, default=False
+        Whether a label alone is taken for an array of one.
+    if_missing : str
+        What to do about a missing label, for errors.
+
+    Returns
+    -------
+    ndarray of shape (n_labels,)
+        Booleans, integers that int64 holds, floats of at most 64 bits, or text, whose dtype is
+        object if the values had it.
+
+    Raises
+    ------
+    ValueError
+        If a label is missing (None, NaN, NA, NaT or masked), or is of another kind than these or
+        than another one, or ``values`` have no order.
+
+    Examples
+    --------
+    >>> as_labels(["b", "a"])
+    array(['b', 'a'], dtype='<U1')
+    >>> as_labels(pd.Series([True, None], dtype="boolean"))
+    Traceback (most recent call last):
+        ...
+    ValueError: y must hold labels; got <NA> at position 1. Leave out what has none.
+    >>> as_labels([0, "a"])
+    Traceback (most recent call last):
+        ...
+    ValueError: y must hold labels of one kind; got numbers and text, such as 0 and 'a'. Give...
+    """
+    if type(values) is np.ndarray and values.ndim == 1 and values.dtype.kind in "biU":
+        if values.dtype.kind == "U":
+            check_utf8(name, values.tolist())
+        return values
+    if isinstance(values, np.ma.MaskedArray) and values.mask.any():
+        raise _missing(name, "a masked label", int(np.flatnonzero(values.mask)[0]), if_missing)
+    labels = _column(values, name, or_one)
+    kind = labels.dtype.kind
+    if kind == "f":
+        return _without_fraction(labels, name, if_missing)
+    if kind == "u":
+        _check_integers(name, [int(labels.max(initial=0))], _INTEGERS)
+        return labels.astype(np.int64) if labels.dtype.itemsize == 8 else labels
+    if kind == "U":
+        check_utf8(name, labels.tolist())
+    if kind in "biU":
+        return labels
+    joined = _joined(list(labels), name, if_missing)
+    is_text_as_objects = joined.dtype.kind == "U" and hasattr(values, "__array__")
+    return joined.astype(object) if is_text_as_objects else joined
+
+
+def _column(values: Any, name: str, or_one: bool) -> NDArray[Any]:
+    """Labels as they are: of dtype object unless they were joined before."""
+    if isinstance(values, Sequence) and not isinstance(values, str | bytes):
+        labels = np.fromiter(values, dtype=object, count=len(values))
+        kinds = set(map(type, values))
+        if any(issubclass(kind, list | tuple | np.ndarray) for kind in kinds):
+            labels = np.array(list(values), dtype=object)
+    elif hasattr(values, "__array__"):
+        labels = np.asarray(as_array(values))
+    elif or_one and (isinstance(values, str | bytes) or not isinstance(values, Iterable)):
+        labels = np.fromiter([values], dtype=object)
+    else:
+        raise ValueError(
+            f"{name} must be an array-like of labels in their order; got {values!r} of type "
+            f"{type(values).__name__}. Pass a list or an array."
+        )
+    if or_one and labels.ndim == 0:
+        labels = labels.reshape(1)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        return column_or_1d(labels, warn=name.startswith("y"))  # as scikit-learn warns of y
+    if labels.ndim != 1:
+        raise ValueError(
+            f"{name} should be a 1d array of labels, got an array of shape {labels.shape} instead."
+        )
+    return labels
+
+
+def _joined(labels: list[Any], name: str, if_missing: str) -> NDArray[Any]:
+    """Objects as an array, if all are labels of one kind."""
+    plain: list[Any] = labels
+    if not set(map(type, labels)) <= {str, bool, int}:
+        for i, label in enumerate(labels):
+            if label is np.ma.masked or pd.isna(label) is True:
+                raise _missing(name, str(label), i, if_missing)
+        plain = [_plain(label, name) for label in labels]
+    first = {_KINDS[type(label)]: label for label in reversed(plain)}  # of each kind
+    if len(first) > 1:
+        kinds = sorted(first)
+        raise ValueError(
+            f"{name} must hold labels of one kind; got {' and '.join(kinds)}, such as "
+            f"{' and '.join(repr(first[kind]) for kind in kinds)}. Give all of them the same type, "
+            f"e.g. [str(label) for label in {name}]."
+        )
+    if "text" in first:
+        check_utf8(name, plain)
+        _check_ends(name, plain)
+        return np.array(plain)
+    if "booleans" in first:
+        return np.array(plain)
+    integers = [label for label in plain if type(label) is int]
+    if integers and len(integers) == len(plain):
+        _check_integers(name, integers, _INTEGERS)
+        return np.array(plain, dtype=np.int64)
+    _check_integers(name, integers, _EXACT, " beside floats")
+    return _without_fraction(np.array(plain, dtype=np.float64), name, if_missing)
+
+
+def _plain(label: Any, name: str) -> str | bool | int | float:
+    """A label as the plain value that it is."""
+    if isinstance(label, str):
+        return str.__str__(label)  # of a member of an Enum, str() may give its name
+    if isinstance(label, bool | np.bool_):
+        return bool(label)
+    if isinstance(label, numbers.Integral) and not isinstance(label, np.timedelta64):
+        return operator.index(label)
+    if isinstance(label, float | np.floating) and float(label) == label:
+        return float(label)
+    is_of_none = getattr(label, "ndim", None) == 0 and hasattr(label, "__array__")
+    if is_of_none and not isinstance(label, np.generic):  # an array or tensor
+        return _plain(np.asarray(as_array(label))[()], name)
+    cure = f"[str(label) for label in {name}]"
+    if isinstance(label, bytes):
+        cure = f"[label.decode() for label in {name}]"
+    elif isinstance(label, enum.Enum):
+        cure = f"[label.name for label in {name}]"
+    raise ValueError(
+        f"{name} must hold labels that are text, integers or booleans; got {label!r} of type "
+        f"{type(label).__name__}. Pass what tells them apart, e.g. {cure}."
+    )
+
+
+def _without_fraction(
+    labels: NDArray[np.floating], name: str, if_missing: str
+) -> NDArray[np.floating]:
+    """Floats of at most 64 bits that stand for classes."""
+    if np.isnan(labels).any():
+        place = int(np.flatnonzero(np.isnan(labels))[0])
+        raise _missing(name, "nan", place, if_missing)
+    if np.isinf(labels).any():
+        raise ValueError(
+            f"{name} must hold labels: Input {name} contains infinity or a value too large for "
+            f"{labels.dtype}. Leave it out."
+        )
+    fractions = labels[labels != np.trunc(labels)]
+    if len(fractions):
+        raise ValueError(
+            f"{name} must hold labels of classes; got {fractions[0]}. Unknown label type: "
+            "continuous. Use a regressor, or make classes of the numbers, e.g. with numpy.digitize."
+        )
+    if labels.dtype.itemsize <= 8:
+        return labels
+    with np.errstate(over="ignore"):  # what comes of it is refused
+        narrowed = labels.astype(np.float64)
+    if (narrowed != labels).any():
+        raise ValueError(
+            f"{name} must hold labels that float64 holds; got {labels[narrowed != labels][0]} of "
+            f"{labels.dtype}. Pass them as text, {name}.astype(str)."
+        )
+    return narrowed
+
+
+def _check_integers(name: str, labels: list[int], held: range, beside: str = "") -> None:
+    """Refuse integers that an array holds only as floats, where some become equal."""
+    too_large = [label for label in labels if label not in held]
+    if too_large:
+        raise ValueError(
+            f"{name} must hold integers from {held.start} to {held.stop - 1}{beside}; got "
+            f"{too_large[0]}. Pass them as text, e.g. [str(label) for label in {name}]."
+        )
+
+
+def check_utf8(name: str, texts: list[str]) -> None:
+    r"""Refuse text that cannot be written to a file.
+
+    Parameters
+    ----------
+    name : str
+        Of the argument, for the error.
+    texts : list of str
+
+    Raises
+    ------
+    ValueError
+        If one has lone surrogates, which stand for bytes that are not UTF-8.
+
+    Examples
+    --------
+    >>> check_utf8("y", ["Zoë"])
+    >>> check_utf8("y", ["Zo\udceb"])
+    Traceback (most recent call last):
+        ...
+    ValueError: y must be text that UTF-8 has a form for; got 'Zo\udceb'. Decode it with its own...
+    """
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError as error:
+        found = next(text for text in texts if any("\ud800" <= c <= "\udfff" for c in text))
+        raise ValueError(
+            f"{name} must be text that UTF-8 has a form for; got {found!r}. Decode it with its own "
+            "encoding."
+        ) from error
+
+
+def _check_ends(name: str, texts: list[str]) -> None:
+    """Refuse text whose end NumPy drops."""
+    cut = [text for text in texts if text.endswith("\0")]
+    if cut:
+        raise ValueError(
+            f"{name} must hold text that does not end with the character NUL, which NumPy drops; "
+            f"got {cut[0]!r}. Pass it without, e.g. by rstrip('\\0')."
+        )
+
+
+def _missing(name: str, label: str, place: int, cure: str) -> ValueError:
+    told = f" Input {name} contains NaN." if label == "nan" else ""  # as scikit-learn tells it
+    return ValueError(f"{name} must hold labels; got {label} at position {place}. {cure}{told}")
+
+
+def like_known(labels: NDArray[Any], known: NDArray[Any], name: str = "y") -> NDArray[Any]:
+    """Labels in the type of known ones.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (n_labels,)
+        As of :func:`as_labels`.
+    known : ndarray of shape (n_known,)
+        Likewise; none of them is no condition.
+    name : str, default="y"
+        Of the labels, for errors.
+
+    Returns
+    -------
+    ndarray of shape (n_labels,)
+
+    Raises
+    ------
+    ValueError
+        If they are of another kind, or their type cannot hold them.
+
+    Examples
+    --------
+    >>> like_known(np.array([1.0, 2.0]), np.array([7]))
+    array([1, 2])
+    """
+    if not len(known) or not len(labels):
+        return labels
+    like = labels
+    if (
+        kind_of(labels) == kind_of(known) == "numbers"
+        and "f" in labels.dtype.kind + known.dtype.kind
+    ):
+        with np.errstate(invalid="ignore"):  # what comes of it is refused
+            like = labels.astype(np.float64 if known.dtype.kind == "f" else np.int64)
+    # as Python's numbers, which compare without rounding
+    if kind_of(labels) != kind_of(known) or like.tolist() != labels.tolist():
+        raise ValueError(
+            f"{name} must hold labels of the same kind as those so far, such as "
+            f"{known.tolist()[0]!r}; got {labels.tolist()[0]!r}."
+        )
+    return like
+
+
+def kind_of(labels: NDArray[Any]) -> str:
+    """What labels are and what they compare with: "text", "booleans" or "numbers".
+
+    Parameters
+    ----------
+    labels : ndarray of shape (n_labels,)
+        As of :func:`as_labels`.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> kind_of(np.array([1.0]))
+    'numbers'
+    """
+    return _KINDS_OF_DTYPES.get(labels.dtype.kind, "numbers")
 
 
 def check_labels(
@@ -45,8 +347,8 @@ def check_labels(
     Raises
     ------
     ValueError
-        If a length differs, the labels are not discrete, or a weight is negative, NaN or
-        infinite, or all are zero.
+        If a length differs, :func:`as_labels` refuses the labels, or a weight is masked, negative,
+        NaN or infinite, or all are zero.
 
     Examples
     --------
@@ -58,15 +360,7 @@ def check_labels(
             "The classifier requires y to be passed, but the target y is None. Pass the labels of "
             "X, shape (n_samples,)."
         )
-    if not (type(y) is np.ndarray and y.ndim == 1 and y.dtype.kind in _DISCRETE):
-        y = column_or_1d(y, warn=True)
-        missing = y[pd.isna(y)]
-        if len(missing):
-            raise ValueError(
-                f"y must hold a label for each row of X; got {missing[0]}. Leave out rows that "
-                "have none: Input y contains NaN."
-            )
-        check_classification_targets(y)
+    y = as_labels(y, if_missing="Leave out rows that have none.")
     if len(y) != n_samples:
         raise ValueError(f"y must have one label per row of X: {n_samples}; got {len(y)}.")
     return y, _check_weights(sample_weight, n_samples)
@@ -77,9 +371,14 @@ def _check_weights(sample_weight: ArrayLike | None, n_samples: int) -> NDArray[n
         return np.ones(n_samples)
     if isinstance(sample_weight, numbers.Real):
         sample_weight = np.full(n_samples, sample_weight)
-    weights = check_array(
-        sample_weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight"
-    )
+    check_unmasked(sample_weight, "sample_weight")
+    try:
+        weights = np.asarray(as_array(sample_weight))
+        if weights.dtype.kind not in "biufO":
+            raise TypeError(f"dtype {weights.dtype}")
+        weights = check_array(weights.astype(np.float64), ensure_2d=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"sample_weight must hold finite numbers >= 0: {error}") from error
     if weights.shape != (n_samples,):
         raise ValueError(
             f"sample_weight must have shape ({n_samples},), one weight per row of X; got "
@@ -117,27 +416,17 @@ def distinct_classes(classes: ArrayLike) -> NDArray[Any]:
     Raises
     ------
     ValueError
-        If there are fewer than two, or one is missing (NaN, None).
+        If there are fewer than two, or :func:`as_labels` refuses them.
 
     Examples
     --------
     >>> distinct_classes([2, 1, 2])
     array([1, 2])
     """
-    classes = column_or_1d(np.asarray(classes))
-    _check_none_is_missing("classes", classes)
-    distinct = np.unique(classes)
+    distinct = np.unique(as_labels(classes, "classes"))
     if len(distinct) < 2:
         raise ValueError(f"classes must hold at least 2 labels; got {distinct.tolist()}.")
     return distinct
-
-
-def _check_none_is_missing(name: str, labels: NDArray[Any]) -> None:
-    missing = labels[pd.isna(labels)]
-    if len(missing):
-        raise ValueError(
-            f"{name} must hold labels; got {missing[0]}, which no instance can have. Leave it out."
-        )
 
 
 def widened_classes(classes: NDArray[Any], labels: ArrayLike) -> NDArray[Any]:
@@ -166,17 +455,15 @@ def widened_classes(classes: NDArray[Any], labels: ArrayLike) -> NDArray[Any]:
     >>> widened_classes(np.array(["ant", "cat"], dtype=object), "bee")  # as pandas gives them
     array(['ant', 'bee', 'cat'], dtype=object)
     """
-    labels = column_or_1d(np.atleast_1d(labels))
-    _check_none_is_missing("labels", labels)
-    kinds, known_kinds = _kinds(labels), _kinds(classes)
-    if len(kinds | known_kinds) > 1:
+    labels = as_labels(labels, "labels", or_one=True)
+    if len(labels) and kind_of(labels) != kind_of(classes):
         raise ValueError(
-            "labels must be of the kind of the classes so far, "
-            f"{' and '.join(sorted(known_kinds))}; got {' and '.join(sorted(kinds))}: "
-            f"{labels.tolist()}."
+            f"labels must be of the kind of the classes so far, {kind_of(classes)}; got "
+            f"{kind_of(labels)}: {labels.tolist()}."
         )
+    labels = like_known(labels, classes, "labels")
     if labels.dtype.kind == "O" != classes.dtype.kind:
-        labels = np.array(labels.tolist())  # else the classes would become objects
+        labels = labels.astype(str)  # else the classes would become objects
     widened = np.unique(np.concatenate([classes, labels]))
     if len(widened) < len(classes) + len(labels) or not len(labels):
         raise ValueError(
@@ -185,22 +472,16 @@ def widened_classes(classes: NDArray[Any], labels: ArrayLike) -> NDArray[Any]:
     return widened
 
 
-def _kinds(labels: NDArray[Any]) -> set[str]:
-    """Kinds of labels by their values: the dtype object says nothing of them."""
-    values = labels if labels.dtype.kind == "O" else labels[:1]
-    return {
-        next((name for name, kind in _KINDS if isinstance(value, kind)), type(value).__name__)
-        for value in values
-    }
-
-
-def class_indices(y: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.int64]:
+def class_indices(y: NDArray[Any], classes: NDArray[Any], name: str = "y") -> NDArray[np.int64]:
     """Position of each label among the sorted classes.
 
     Parameters
     ----------
     y : ndarray of shape (n,)
+        As of :func:`as_labels`, and so are the classes.
     classes : ndarray of shape (n_classes,)
+    name : str, default="y"
+        Of the labels, for errors.
 
     Returns
     -------
@@ -216,19 +497,25 @@ def class_indices(y: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.int64]:
     >>> class_indices(np.array(["b", "a"]), np.array(["a", "b", "c"]))
     array([1, 0])
     """
-    same_kind = classes.dtype.kind == y.dtype.kind != "O"
-    if same_kind:
+    if classes.dtype.kind == y.dtype.kind != "O":
         indices = np.minimum(np.searchsorted(classes, y), len(classes) - 1)
         unknown = classes[indices] != y
-    else:
-        unknown = ~np.isin(y, classes)
+    else:  # Python compares text of both dtypes, and numbers without rounding
+        places = {label: place for place, label in enumerate(classes.tolist())}
+        indices = np.array([places.get(label, -1) for label in y.tolist()], dtype=np.int64)
+        unknown = indices < 0
     if unknown.any():
-        raise ValueError(
-            f"y has labels that are not among the classes: {np.unique(y[unknown]).tolist()}; "
-            f"known are {classes.tolist()}. Declare every label that may occur with classes=, open "
-            "new ones with add_classes, or fit again."
+        cure = (
+            "Declare every label that may occur with classes=, open new ones with add_classes, or "
+            "fit again."
         )
-    return indices if same_kind else np.searchsorted(classes, y)
+        if (kind_of(y) == "text") != (kind_of(classes) == "text"):
+            cure = f"Pass {kind_of(classes)}, as the classes are."
+        raise ValueError(
+            f"{name} has labels that are not among the classes: {np.unique(y[unknown]).tolist()}; "
+            f"known are {classes.tolist()}. {cure}"
+        )
+    return indices
 
 
 def weighted_by_class(
@@ -247,7 +534,7 @@ def weighted_by_class(
     sample_weight : ndarray of shape (n,)
         Valid ones, see :func:`check_labels`.
     class_weight : dict, "balanced" or None
-        A class that a dict lacks has weight 1.
+        A class that a dict lacks has weight 1. A key may be a class that is yet to be opened.
     indices : ndarray of shape (n,)
         Positions of the labels among the classes.
     classes : ndarray of shape (n_classes,)
@@ -259,8 +546,8 @@ def weighted_by_class(
     Raises
     ------
     ValueError
-        If a product is not what a weight may be, the weights of all classes are 0, or a dict has
-        keys that are no classes in place of some that are.
+        If a product is not what a weight may be, the weights of all classes are 0, or the keys of
+        a dict are no labels of the kind of the classes.
 
     Examples
     --------
@@ -278,7 +565,7 @@ def weighted_by_class(
             share = totals.sum() / np.count_nonzero(totals)
             of_classes = np.divide(share, totals, out=np.zeros_like(totals), where=totals > 0)
         else:
-            of_classes = _from_dict(class_weight, classes.tolist())
+            of_classes = _from_dict(class_weight, classes)
         weights = sample_weight * of_classes[indices]
     if not ((weights >= 0) & (weights <= _LARGEST_WEIGHT)).all() or not of_classes.any():
         raise ValueError(
@@ -289,15 +576,71 @@ def weighted_by_class(
     return weights
 
 
-def _from_dict(class_weight: Mapping[Any, float], classes: list[Any]) -> NDArray[np.float64]:
-    lacking = [label for label in classes if label not in class_weight]
-    if lacking and len(class_weight) > len(classes) - len(lacking):
+def class_weight_keys(class_weight: Mapping[Any, float]) -> NDArray[Any]:
+    """Labels that have a weight.
+
+    Parameters
+    ----------
+    class_weight : dict
+
+    Returns
+    -------
+    ndarray of shape (n_keys,)
+
+    Raises
+    ------
+    ValueError
+        If a key is no label, see :func:`as_labels`.
+
+    Examples
+    --------
+    >>> class_weight_keys({1: 0.5, 2: 2.0})
+    array([1, 2])
+    """
+    return as_labels(np.fromiter(class_weight, dtype=object), "class_weight")
+
+
+def check_declared(class_weight: ClassWeight, classes: NDArray[Any]) -> None:
+    """Refuse keys that are no classes in place of some that are, where all classes are declared.
+
+    Parameters
+    ----------
+    class_weight : dict, "balanced" or None
+    classes : ndarray of shape (n_classes,)
+        All labels that may occur.
+
+    Raises
+    ------
+    ValueError
+        If there is such a key: a slip, which would leave a class without its weight.
+
+    Examples
+    --------
+    >>> check_declared({"fruad": 10.0}, np.array(["fine", "fraud"]))
+    Traceback (most recent call last):
+        ...
+    ValueError: class_weight must have classes as its keys; got 'fruad', which is not among the...
+    """
+    if isinstance(class_weight, Mapping):
+        known = set(classes.tolist())
+        others = [key for key in class_weight_keys(class_weight).tolist() if key not in known]
+        if others and len(class_weight) - len(others) < len(known):
+            raise ValueError(
+                f"class_weight must have classes as its keys; got {others[0]!r}, which is not "
+                f"among the classes declared, {classes.tolist()}. Leave it out, or declare it."
+            )
+
+
+def _from_dict(class_weight: Mapping[Any, float], classes: NDArray[Any]) -> NDArray[np.float64]:
+    keys = class_weight_keys(class_weight)
+    if len(keys) and (kind_of(keys) == "text") != (kind_of(classes) == "text"):
         raise ValueError(
-            f"class_weight must have classes as its keys; got {class_weight!r}, without "
-            f"{lacking} of the classes {classes}. Give keys the type of the labels in y."
+            f"class_weight must have {kind_of(classes)} as its keys, as the classes "
+            f"{classes.tolist()} are; got {keys.tolist()}. Give keys the type of the labels in y."
         )
+    of_keys = dict(zip(keys.tolist(), class_weight.values(), strict=True))
     try:
-        return np.array([class_weight.get(label, 1.0) for label in classes], dtype=np.float64)
+        return np.array([of_keys.get(label, 1.0) for label in classes.tolist()], dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"class_weight must hold numbers >= 0; got {class_weight!r}: {error}."

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import (
     BaseEstimator,
     ClassifierMixin,
@@ -20,11 +20,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch.nn import functional
 
 from laplace_al import links
-from laplace_al.blocks import check_whole, in_blocks
+from laplace_al.blocks import check_unmasked, check_whole, in_blocks
 from laplace_al.calibration import Calibration
 from laplace_al.devices import as_array, available_device
 from laplace_al.features import Extracted, SharedExtractorMixin, TorchFeatures, share
-from laplace_al.labels import weighted_by_class
+from laplace_al.labels import as_labels, weighted_by_class
 from laplace_al.likelihoods import Likelihood, likelihood_of
 from laplace_al.pool import PoolState
 from laplace_al.posterior import Posterior
@@ -126,6 +126,35 @@ class LastLayer(
         return self.classes_[
             logits.argmax(axis=1) if logits.ndim == 2 else (logits > 0).astype(int)
         ]
+
+    @like_tensors
+    def score(self, X: AnyInputs, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """Share of the inputs whose label :meth:`predict` gives.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), or what the extractor takes
+        y : array-like of shape (n_samples,)
+            Labels; those that are no classes count as wrong.
+        sample_weight : array-like of shape (n_samples,), default=None
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        ValueError
+            If lengths differ, or a label is missing or of a kind that ``fit`` would refuse.
+
+        Examples
+        --------
+        >>> from laplace_al import LaplaceUpdateClassifier
+        >>> LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1]).score([[3.0], [-3.0]], [1, 1])
+        0.5
+        """
+        check_unmasked(sample_weight, "sample_weight")
+        return super().score(X, as_labels(y), sample_weight)
 
     @_predicting
     def predict_proba(self, X: AnyInputs) -> NDArray[np.floating]:
@@ -387,6 +416,7 @@ class LastLayer(
             self.extractor_ = self._make_extractor()
         if self.extractor_ is None:
             if reset or not self._is_valid(X):
+                check_unmasked(X)
                 X = validate_data(self, as_array(X), reset=reset, dtype=dtype)
             # torch takes no array that is read backwards
             return np.ascontiguousarray(X) if min(X.strides) < 0 else X

@@ -19,11 +19,19 @@ from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils.validation import _num_samples, check_consistent_length
 from torch.utils import data
 
-from laplace_al.blocks import comes_in_blocks, concatenated, has_targets
+from laplace_al.blocks import check_unmasked, comes_in_blocks, concatenated, has_targets
 from laplace_al.classifier import LaplaceUpdateClassifier
 from laplace_al.features import Extracted, KeptFeatures
 from laplace_al.journal import Journal
-from laplace_al.labels import check_labels, class_indices, distinct_classes
+from laplace_al.labels import (
+    as_labels,
+    check_declared,
+    check_labels,
+    check_utf8,
+    class_indices,
+    distinct_classes,
+    like_known,
+)
 from laplace_al.record import Action, Event, Record
 from laplace_al.scored_pool import ScoredPool, extracted
 from laplace_al.strategies.base import QueryStrategy
@@ -165,11 +173,15 @@ class ActiveLearner:
             raise ValueError("X_initial and y_initial must be given together, or neither.")
         self.strategy = strategy
         _check_pool(X_pool)
+        _checked_annotator(annotator)
         self._seed = check_random_state(random_state).randint(2**31)
         self._journal = None
         self.estimator_ = copy.deepcopy(estimator)
         if classes is not None and "classes" in estimator.get_params(deep=False):
             self.estimator_.set_params(classes=classes)
+        declared = self._declared_classes()
+        if declared is not None:
+            check_declared(getattr(estimator, "class_weight", None), declared)
         self.is_fitted = X_initial is None and hasattr(estimator, "classes_")
         # what is left when all labels are withdrawn
         self._start = self.estimator_
@@ -185,9 +197,10 @@ class ActiveLearner:
         self._record = Record.empty(_num_samples(X_pool))
         if X_initial is not None:
             check_consistent_length(X_initial, y_initial)
+            check_unmasked(X_initial, "X_initial")
             if _num_samples(X_initial) == 0:
                 raise ValueError("X_initial has no rows. Leave it out to start without labels.")
-            self._y_initial = self._check_y(y_initial, _num_samples(X_initial))
+            self._y_initial = self._check_y(y_initial, _num_samples(X_initial), "y_initial")
             self._check_instances(
                 X_initial, "X_initial", is_fitted_next=self._can_fit(self._record)
             )
@@ -289,6 +302,8 @@ class ActiveLearner:
         indices : int or array-like of shape (n_instances,), default=None
             Positions in ``X_pool``; skipped instances are allowed.
         y : label or array-like of shape (n_instances,)
+            Text, booleans, integers or floats without fraction, of the kind of the labels so far,
+            whose type they take: 2.0 among integers is 2.
         X : array-like of shape (n_instances, ...), default=None
             Instances from outside the pool, in place of ``indices``.
         annotator : str, default=None
@@ -302,9 +317,9 @@ class ActiveLearner:
         Raises
         ------
         ValueError
-            If a position is not in the pool, is given twice or already has a label, the
-            estimator refuses the labels, or the journal is closed. Nothing is then learnt or
-            recorded.
+            If a position is not in the pool, is given twice or already has a label, a label is
+            missing or of another kind, the estimator refuses the labels, or the journal is closed.
+            Nothing is then learnt or recorded.
 
         Examples
         --------
@@ -335,6 +350,7 @@ class ActiveLearner:
                 for position, label in zip(indices.tolist(), y.tolist(), strict=True)
             ]
         else:
+            check_unmasked(X)
             y = self._check_y(y, _num_samples(X))
             events = [
                 self._event("label", annotator, label=label, instance=_safe_indexing(X, [i]))
@@ -645,7 +661,7 @@ class ActiveLearner:
         ...               X_initial=[[-1.0], [1.0]], y_initial=[0, 1]).score([[3.0]], [1])
         1.0
         """
-        return self.estimator_.score(X, y)
+        return self.estimator_.score(X, as_labels(y))
 
     def kept_inputs(self, X: Instances) -> Instances | Extracted:
         """Inputs for repeated predictions: their features, if the estimator extracts features.
@@ -801,7 +817,7 @@ class ActiveLearner:
         elif len(np.unique(y)) == 1 and self._declares_in_partial_fit():
             # where scikit-learn's incremental classifiers take a single class, other than in fit
             estimator = clone(self.estimator_).partial_fit(
-                X, y, classes=np.unique(np.asarray(self.classes))
+                X, y, classes=np.unique(as_labels(self.classes, "classes"))
             )
         else:
             estimator = copy.deepcopy(self.estimator_)
@@ -864,33 +880,40 @@ class ActiveLearner:
             extracted(self.estimator_, X)
 
     def _event(self, action: Action, annotator: str | None, **what: Any) -> Event:
-        annotator = self.annotator if annotator is None else annotator
+        annotator = _checked_annotator(self.annotator if annotator is None else annotator)
         return Event(action, time=datetime.datetime.now(datetime.UTC), annotator=annotator, **what)
 
-    def _check_y(self, y: Any, n_labels: int) -> NDArray[Any]:
-        """Labels, of the kind of those so far and among the declared classes."""
-        missing = np.atleast_1d(np.asarray(y, dtype=object)).ravel()  # as text, NaN is "nan"
-        missing = missing[pd.isna(missing)]
-        if len(missing):
-            raise ValueError(
-                f"y must hold a label for each instance; got {missing[0]}. Call skip for instances "
-                "without a label, unlabel to withdraw one."
-            )
-        y = np.atleast_1d(y)
+    def _check_y(self, y: Any, n_labels: int, name: str = "y") -> NDArray[Any]:
+        """Labels, of the type of those so far and among the declared classes."""
+        y = as_labels(
+            y,
+            name,
+            or_one=True,
+            if_missing=(
+                "Call skip for instances without a label, unlabel to withdraw one."
+                if name == "y"
+                else "Leave out instances without a label."
+            ),
+        )
         y, _ = check_labels(y, None, n_labels)
+        declared = self._declared_classes()
+        if declared is not None:
+            return declared[class_indices(y, declared, name)]
+        return like_known(y, self._known_labels(), name)
+
+    def _declared_classes(self) -> NDArray[Any] | None:
+        """All labels that may occur, where they are declared."""
         declared = getattr(self.estimator_, "classes", None)
         declared = self.classes if declared is None else declared
-        if declared is not None:
-            class_indices(y, distinct_classes(declared))
-        known = [event.label for event in self._record.labelled[:1]]
+        return None if declared is None else distinct_classes(declared)
+
+    def _known_labels(self) -> NDArray[Any]:
+        """Some labels so far, of initial instances, others or what the estimator has learnt."""
         if self._y_initial is not None:
-            known = self._y_initial[:1].tolist()
-        if len(known) and isinstance(known[0], str) != isinstance(y[0], str):
-            raise ValueError(
-                f"y must hold labels of the same kind as those so far, such as {known[0]!r}; got "
-                f"{y[0]!r}."
-            )
-        return y
+            return self._y_initial[:1]
+        if self._record.labelled:
+            return np.array([self._record.labelled[0].label])
+        return as_labels(self.estimator_.classes_)[:1] if self.is_fitted else np.empty(0)
 
     def _taught(self, method: str, indices: Any, rows: Any) -> list[Event]:
         """Valid labels of positions in the pool, or in rows of ``labels_``."""
@@ -942,11 +965,25 @@ def _check_pool(X_pool: Any) -> None:
             f"X_pool must have an instance at each position; got a {kind}, which has no rows to "
             "take. Pass X_pool.tocsr()."
         )
+    check_unmasked(X_pool, "X_pool")
     if has_targets(X_pool):
         raise TypeError(
             f"X_pool must hold inputs alone; got a {kind} with a tuple of {len(X_pool[0])} at each "
             "position. Pass [item[0] for item in dataset], or a Dataset that returns inputs only."
         )
+
+
+def _checked_annotator(annotator: Any) -> str | None:
+    """The name of an annotator as plain text, if it is one."""
+    if annotator is None:
+        return None
+    if not isinstance(annotator, str):
+        raise TypeError(
+            f"annotator must be a text or None; got {annotator!r} of type "
+            f"{type(annotator).__name__}. Pass str(annotator)."
+        )
+    check_utf8("annotator", [annotator])
+    return str.__str__(annotator)  # of a member of an Enum, str() may give its name
 
 
 def _check_like(X: Any, X_pool: Any, name: str) -> None:

@@ -20,7 +20,7 @@ from laplace_al.devices import available_device
 from laplace_al.digests import fingerprint
 from laplace_al.features import TorchFeatures
 from laplace_al.fitting import LooScore
-from laplace_al.labels import distinct_classes
+from laplace_al.labels import as_labels, class_weight_keys, distinct_classes
 from laplace_al.likelihoods import likelihood_of
 from laplace_al.memory import Memory
 from laplace_al.networks import check_layer, network_of
@@ -112,7 +112,7 @@ class SaveLoadMixin:
             **_tensors("posterior", self.posterior_),
         }
         fitted = {
-            "classes": _plain_labels(self.classes_, "classes_"),
+            "classes": _plain_labels(self.classes_),
             "covariance": self.covariance_,
             "prior_precision": self.prior_precision_,
             "variance_scale": self._calibration.variance_scale,
@@ -288,12 +288,11 @@ def _plain_params(classifier: Any) -> dict[str, Any]:
             "an integer: set_params(random_state=0)."
         )
     if params["classes"] is not None:
-        params["classes"] = _plain_labels(np.asarray(params["classes"]).ravel(), "classes")
+        params["classes"] = _plain_labels(as_labels(params["classes"], "classes"))
     if isinstance(params["class_weight"], dict):
         weights = params["class_weight"]
-        keys = np.asarray([*weights], dtype=None if len(set(map(type, weights))) == 1 else object)
         params["class_weight"] = {
-            "labels": _plain_labels(keys, "class_weight"),
+            "labels": _plain_labels(class_weight_keys(weights)),
             "weights": [float(weight) for weight in weights.values()],
         }
     params["device"] = str(params["device"])
@@ -313,32 +312,18 @@ def _params(plain: dict[str, Any]) -> dict[str, Any]:
     return params
 
 
-def _plain_labels(labels: NDArray[Any], name: str) -> dict[str, Any]:
+def _plain_labels(labels: NDArray[Any]) -> dict[str, Any]:
     """Labels as JSON holds them, with their dtype."""
-    values = labels.tolist()
-    if labels.dtype.kind == "S":
-        values = [value.decode("latin-1") for value in values]
-    is_plain = (
-        labels.dtype.kind in "US"
-        or (labels.dtype.kind in _NUMERIC and labels.dtype.itemsize <= 8)
-        or (labels.dtype.kind == "O" and all(isinstance(v, str | int | float) for v in values))
-    )
-    if not is_plain:
-        raise ValueError(
-            f"{name} must be texts or numbers to be saved; got {labels.dtype} {labels.tolist()}."
-        )
-    return {"dtype": labels.dtype.str, "values": values}
+    return {"dtype": labels.dtype.str, "values": labels.tolist()}
 
 
 def _labels(plain: dict[str, Any]) -> NDArray[Any]:
     dtype, values = np.dtype(plain["dtype"]), plain["values"]
-    if dtype.kind == "S":
-        values = [value.encode("latin-1") for value in values]
-    if dtype.kind not in _NUMERIC + "USO" or not all(
-        isinstance(value, str | bytes | int | float) for value in values
+    if dtype.kind not in _NUMERIC + "UO" or not all(
+        isinstance(value, str | int | float) for value in values
     ):
         raise ValueError(f"labels of {dtype}")
-    return np.array(values, dtype=dtype)
+    return as_labels(np.array(values, dtype=dtype))
 
 
 def _tensors(prefix: str, value: Any) -> _Tensors:

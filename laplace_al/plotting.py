@@ -10,8 +10,9 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from sklearn.base import BaseEstimator
-from sklearn.utils import check_array, check_consistent_length, check_scalar, column_or_1d
+from sklearn.utils import check_array, check_consistent_length, check_scalar
 
+from laplace_al.labels import as_labels
 from laplace_al.typing import Instances
 
 if TYPE_CHECKING:
@@ -705,7 +706,8 @@ def _top_label(
     y_true: ArrayLike, y_proba: ArrayLike, labels: ArrayLike | None
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Confidence of each prediction, and whether it is right, both (n,)."""
-    y_true, proba = column_or_1d(y_true), check_array(y_proba, dtype=np.float64)
+    y_true = as_labels(y_true, "y_true", if_missing="Leave out rows that have none.")
+    proba = check_array(y_proba, dtype=np.float64)
     check_consistent_length(y_true, proba)
     if proba.shape[1] < 2 or (proba < 0).any() or (abs(proba.sum(axis=1) - 1) > 1e-3).any():
         raise ValueError(
@@ -713,16 +715,11 @@ def _top_label(
             f"shape {proba.shape}, sums from {proba.sum(axis=1).min():.3g} to "
             f"{proba.sum(axis=1).max():.3g}. For a single column p, pass column_stack([1 - p, p])."
         )
-    classes = np.unique(y_true) if labels is None else np.asarray(labels)
+    classes = np.unique(y_true) if labels is None else as_labels(labels, "labels")
     if len(classes) != proba.shape[1]:
         raise ValueError(
             f"y_proba has {proba.shape[1]} columns, but there are {len(classes)} classes. Pass "
             "labels=, the classes of the columns."
-        )
-    if pd.isna(y_true).any():
-        raise ValueError(
-            f"y_true must hold a label for each row; {pd.isna(y_true).sum()} of {len(y_true)} are "
-            "missing. Leave out these rows."
         )
     if not np.isin(y_true, classes).any():
         raise ValueError(

@@ -439,6 +439,8 @@ class PoolState:
 
     def _place(self, target: Any) -> int:
         """Of a label among the classes."""
+        if isinstance(target, str):
+            target = str.__str__(target)  # of a member of an Enum, NumPy would take the name
         places = np.flatnonzero(self.classes_ == target)
         if len(places) != 1:
             raise ValueError(

@@ -21,6 +21,7 @@ from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from laplace_al.digests import data_digest, fingerprint
+from laplace_al.labels import as_labels, like_known
 from laplace_al.learner import ActiveLearner, RefitEvery
 from laplace_al.results import ResultsFile
 from laplace_al.stopping import StoppingRule
@@ -122,7 +123,7 @@ def simulate(
     """
     check_consistent_length(X_pool, y_pool)
     check_consistent_length(X_test, y_test)
-    y_pool = np.asarray(y_pool)
+    y_pool, y_test = as_labels(y_pool, "y_pool"), as_labels(y_test, "y_test")
     check_scalar(n_initial, "n_initial", numbers.Integral, min_val=0)
     check_scalar(n_instances, "n_instances", numbers.Integral, min_val=1)
     score_every = n_instances if score_every is None else score_every
@@ -133,7 +134,10 @@ def simulate(
     scorer = check_scoring(estimator, scoring)
     rng = check_random_state(random_state)
     initial = rng.permutation(len(y_pool))[:n_initial]
-    all_labels = y_pool if y_initial is None else np.concatenate([y_pool, y_initial])
+    all_labels = y_pool
+    if y_initial is not None:
+        y_initial = like_known(as_labels(y_initial, "y_initial"), y_pool, "y_initial")
+        all_labels = np.concatenate([y_pool, y_initial])
     learner = ActiveLearner(
         estimator,
         strategy,
@@ -553,7 +557,14 @@ def _data_sets(X: Any, y: Any) -> dict[str, tuple[Any, ...]]:
             )
         check_consistent_length(*data_set[:2])
         check_consistent_length(*data_set[2:])
-    return dict(X)
+    return {name: _with_labels(data_set, name) for name, data_set in X.items()}
+
+
+def _with_labels(data_set: tuple[Any, ...], name: str) -> tuple[Any, ...]:
+    """A data set whose labels are arrays."""
+    y_name = f"y of {name!r}"
+    pairs = zip(data_set[::2], data_set[1::2], strict=True)
+    return tuple(itertools.chain(*((X, as_labels(y, y_name)) for X, y in pairs)))
 
 
 def _splits(
@@ -650,17 +661,13 @@ def _fingerprints(runs: list[_Run]) -> dict[tuple[Any, ...], str]:
             [
                 *(digest_of(part, fingerprint) for part in (run.estimator, run.strategy)),
                 *(digest_of(X, data_digest) for X in run.data_set[::2]),
-                *(digest_of(y, _label_digest) for y in run.data_set[1::2]),
+                *(digest_of(y, data_digest) for y in run.data_set[1::2]),
                 run.settings,
                 run.split,
             ]
         )
         for run in runs
     }
-
-
-def _label_digest(y: ArrayLike) -> str:
-    return data_digest(np.asarray(y))
 
 
 def _numbered_curve(i: int, run: _Run) -> tuple[int, pd.DataFrame]:

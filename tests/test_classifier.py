@@ -1533,12 +1533,57 @@ class TestErrors:
         [
             ([1, -1, 1], "sample_weight must be >= 0; got -1"),
             ([0, 0, 0], "sample_weight is zero for every instance"),
-            ([1, np.nan, 1], "Input sample_weight contains NaN"),
+            ([1, np.nan, 1], "sample_weight must hold finite numbers.* contains NaN"),
+            ([1, None, 1], "sample_weight must hold finite numbers.* contains NaN"),
+            (pd.array([1, None, 1], dtype="Int64"), "sample_weight must hold finite.* NaN"),
+            ([1, pd.NA, 1], "sample_weight must hold finite numbers"),
+            (np.ma.array([1, 9, 1], mask=[0, 1, 0]), "sample_weight has masked values, 1 of 3"),
+            (np.array(["2020"] * 3, dtype="datetime64[Y]"), "sample_weight .* datetime64"),
+            (iter([1, 2, 3]), "sample_weight must hold finite numbers"),
             ([1, 1], r"sample_weight must have shape \(3,\).* got \(2,\)"),
         ],
     )
     def test_wrong_weights(self, fitted, method, weights, match):
         self.check(fitted, method, (X[:3], y[:3]), match, sample_weight=weights)
+
+    @pytest.mark.parametrize(
+        "method",
+        [
+            "fit",
+            "partial_fit",
+            "newton_decrement",
+            "predict",
+            "predict_proba",
+            "transform",
+            "score",
+        ],
+    )
+    def test_masked_values(self, fitted, method):
+        masked = np.ma.array(X[:3], mask=np.arange(X[:3].size).reshape(X[:3].shape) == 1)
+        args = (y[:3],) if method in ("fit", "partial_fit", "newton_decrement", "score") else ()
+        self.check(fitted, method, (masked, *args), r"X has masked values, 1 of .*X.filled")
+        labels = np.ma.array(y[:3], mask=[False, True, False])
+        if method == "score":
+            weights = np.ma.array(np.ones(3), mask=[False, True, False])
+            match = "sample_weight has masked values"
+            self.check(fitted, method, (X[:3], y[:3]), match, sample_weight=weights)
+        if args:
+            match = "y must hold labels; got a masked label at position 1"
+            self.check(fitted, method, (X[:3], labels), match)
+
+    @pytest.mark.parametrize("method", ["fit", "partial_fit", "newton_decrement", "score"])
+    @pytest.mark.parametrize(
+        ("labels", "match"),
+        [
+            ([0, None, 1], "y must hold labels; got None at position 1"),
+            (["a", np.nan, "b"], "y must hold labels; got nan at position 1"),
+            ([0, "a", 1], "y must hold labels of one kind"),
+            ([True, 2, 1], "y must hold labels of one kind"),
+            ([b"a", b"b", b"c"], r"label.decode\(\)"),
+        ],
+    )
+    def test_labels_that_are_none(self, fitted, method, labels, match):
+        self.check(fitted, method, (X[:3], labels), match)
 
     def test_negative_class_weight(self, fitted):
         fitted.set_params(class_weight={0: -1.0})

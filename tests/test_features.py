@@ -525,6 +525,15 @@ class TestErrors:
         with pytest.raises(ValueError, match=message):
             TorchFeatures(network).fit(inputs)
 
+    @pytest.mark.parametrize("of_network", [True, False])
+    def test_masked_values(self, network, of_network):
+        features = TorchFeatures(network if of_network else np.square).fit(np.ma.array(X))
+        masked = np.ma.masked_greater(X, X[0, 0] - 1e-9)
+        for call in (features.fit, features.transform):
+            for inputs in (masked, list(masked)):
+                with pytest.raises(ValueError, match=r"X has masked values, .*X.filled\(value\)"):
+                    call(inputs)
+
     def test_sparse_inputs(self, network):
         with pytest.raises(TypeError, match="dense data is required"):
             TorchFeatures(network).fit(csr_matrix(X))
@@ -571,6 +580,11 @@ class TestExtracted:
 
 
 class TestFeaturesOf:
+    @pytest.mark.parametrize("extractor", [None, np.square])
+    def test_masked_values(self, extractor):
+        with pytest.raises(ValueError, match="X has masked values, 1 of 2"):
+            features_of(extractor, np.ma.array([[1.0, 2.0]], mask=[[False, True]]))
+
     def test_no_extractor(self):
         assert features_of(None, X) is X
         assert features_of(None, X.astype(np.float32).tolist()).dtype == np.float64

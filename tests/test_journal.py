@@ -1,3 +1,4 @@
+import contextlib
 import datetime
 import pathlib
 import sqlite3
@@ -10,6 +11,8 @@ import PIL.Image
 import polars as pl
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from laplace_al import ActiveLearner, LaplaceUpdateClassifier
 from laplace_al.digests import sample_digest
@@ -31,9 +34,7 @@ def reopened(journal, X_pool=X):
     return Journal(journal.path, X_pool)
 
 
-@pytest.mark.parametrize(
-    "labels", [["cat", "hôtel 'x'"], [3, -1], [True, False], [0.5, 2.0], [b"a", b"\x00"]]
-)
+@pytest.mark.parametrize("labels", [["cat", "hôtel 'x'"], [3, -1], [True, False], [0.5, 2.0]])
 def test_events_come_back_as_they_were(path, labels):
     batches = [
         [Event("label", 4, labels[0], NOW, "ann"), Event("label", 0, labels[1], NOW)],
@@ -323,11 +324,18 @@ class TestVersion1:
         Event("label", 1, (1, 2), NOW),
         Event("label", None, 1, NOW, None, [object()]),
         Event("label", 1, 2**70, NOW),
+        Event("label", 1, np.longdouble(2), NOW),
+        Event("label", 1, float("nan"), NOW),
+        Event("label", 1, 2**63, NOW),
+        Event("label", 1, "\ud800", NOW),
+        Event("label", 1, b"a", NOW),
+        Event("label", 1, True, NOW),
+        Event("label", 1, 1.0, NOW),
     ],
 )
 def test_what_it_cannot_hold_is_refused_whole(path, event):
     journal = Journal(path, X)
-    with pytest.raises((ValueError, OverflowError)):
+    with pytest.raises(ValueError):  # noqa: PT011  each in its own words
         journal.append([Event("label", 0, 1, NOW), event])
     assert journal.batches() == []
     journal.append([Event("label", 0, 1, NOW)])
@@ -335,7 +343,8 @@ def test_what_it_cannot_hold_is_refused_whole(path, event):
 
 
 @pytest.mark.parametrize(
-    ("first", "other"), [(1, "cat"), ("cat", 1), (True, 2), (1, 0.5), (b"a", 3), (1.5, "2")]
+    ("first", "other"),
+    [(1, "cat"), ("cat", 1), (True, 2), (1, 0.5), (1, 2.0), (2.0, 1), (1, True), (1.5, "2")],
 )
 def test_labels_of_another_kind_than_the_first(path, first, other):
     journal = Journal(path, X)
@@ -345,6 +354,52 @@ def test_labels_of_another_kind_than_the_first(path, first, other):
     with pytest.raises(ValueError, match=r"of the kind of its first one, .*Name another file"):
         journal.append([Event("skip", 2, time=NOW), Event("label", 1, other, NOW)])
     assert len(reopened(journal).batches()) == 2
+
+
+LABELS = st.one_of(
+    st.lists(st.text(max_size=3), min_size=2, max_size=4),
+    st.lists(st.booleans(), min_size=2, max_size=4),
+    st.lists(
+        st.integers(-(2**64), 2**64) | st.sampled_from([2**53 + 1, 2**63, -(2**63)]),
+        min_size=2,
+        max_size=4,
+    ),
+    st.lists(st.floats(width=32), min_size=2, max_size=4),
+    st.lists(st.integers(0, 3), min_size=2, max_size=4),
+    st.lists(
+        st.integers(0, 3) | st.booleans() | st.sampled_from([1.0, "a", None]),
+        min_size=2,
+        max_size=4,
+    ),
+)
+KINDS = [
+    *("i1", "u1", "u8", "f2", "f8", "longdouble", "bool", "object", "S2", "U2", "M8[D]", "complex"),
+    *([None] * 6),
+]
+
+
+@settings(max_examples=60, deadline=None)
+@given(labels=LABELS, kind=st.sampled_from(KINDS), one_by_one=st.booleans())
+def test_what_is_acknowledged_comes_back(tmp_path_factory, labels, kind, one_by_one):
+    """Equal and of the same type, with the same predictions: or it was refused."""
+    if kind is not None:
+        with contextlib.suppress(ValueError, TypeError, OverflowError), np.errstate(all="ignore"):
+            labels = np.array(labels).astype(kind)
+    path = tmp_path_factory.mktemp("journal") / "labels.sqlite"
+    params = {"covariance": "shared", "prior_precision": 1.0}
+    settings = LaplaceUpdateClassifier(**params), RandomSampling(), X
+    with ActiveLearner(*settings, journal=path, refit_every=None) as learner:
+        positions = [[i] for i in range(len(labels))] if one_by_one else [range(len(labels))]
+        for taught in positions:
+            with contextlib.suppress(ValueError):
+                learner.teach(list(taught), labels[taught[0] : taught[-1] + 1])
+    with ActiveLearner(*settings, journal=path, refit_every=None) as again:
+        for then, now in zip(learner.labels_.label, again.labels_.label, strict=True):
+            assert (then, type(then)) == (now, type(now))
+        assert again.is_fitted == learner.is_fitted
+        if again.is_fitted:
+            np.testing.assert_array_equal(again.predict(X), learner.predict(X))
+            np.testing.assert_array_equal(again.predict_proba(X), learner.predict_proba(X))
 
 
 def test_a_half_written_batch_is_not_there(path):

@@ -1,3 +1,4 @@
+import enum
 import itertools
 import sys
 
@@ -265,6 +266,10 @@ PROBA = np.random.default_rng(0).dirichlet(0.4 * np.ones(4), 300)
 TRUTH = np.array([np.random.default_rng(i).choice(4, p=p) for i, p in enumerate(PROBA)])
 
 
+class Answer(str, enum.Enum):  # noqa: UP042  a StrEnum is not cut to pieces
+    NO, YES = "no", "yes"
+
+
 class TestReliability:
     @pytest.mark.parametrize("strategy", ["uniform", "quantile"])
     @pytest.mark.parametrize("n_bins", [1, 7, 10])
@@ -321,10 +326,17 @@ class TestReliability:
     def test_short_names_of_properties(self):
         assert ReliabilityDisplay.from_predictions(TRUTH, PROBA, lw=3).line_.get_linewidth() == 3
 
+    def test_members_of_an_enum(self):
+        members = [tuple(Answer)[k] for k in (0, 1, 1)]
+        proba = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
+        for labels in (None, list(Answer)):
+            display = ReliabilityDisplay.from_predictions(members, proba, labels=labels, n_bins=1)
+            assert display.accuracy == [2 / 3]
+
     def test_missing_labels(self):
         truth = TRUTH.astype(float)
         truth[:2] = np.nan
-        with pytest.raises(ValueError, match=f"2 of {len(TRUTH)} are missing"):
+        with pytest.raises(ValueError, match="y_true must hold labels; got nan at position 0"):
             ReliabilityDisplay.from_predictions(truth, PROBA, labels=np.arange(PROBA.shape[1]))
 
     def test_several_on_the_same_axes(self):

@@ -1,4 +1,5 @@
 import copy
+import enum
 
 import numpy as np
 import pytest
@@ -66,6 +67,13 @@ def test_a_label_to_come_counts_what_its_classes_do():
     expected = pool.predict_proba([3])[0] @ [4.0, 0.0, 1.0]
     twin = clf.set_params(class_weight=None).pool_state(X).observe(3, None, weight=expected)
     torch.testing.assert_close(pool.observe(3, None).variance, twin.variance)
+
+
+def test_a_member_of_an_enum_is_its_text():
+    letter = enum.Enum("Letter", {"FIRST": "a", "SECOND": "b"}, type=str)
+    clf, X, _ = problem(3)
+    pool, twin = clf.pool_state(X).observe(3, letter.SECOND), clf.pool_state(X).observe(3, "b")
+    torch.testing.assert_close(pool.logits, twin.logits)
 
 
 def test_balanced_weights_are_those_of_a_fit():

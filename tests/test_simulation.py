@@ -1,3 +1,4 @@
+import enum
 import threading
 from types import SimpleNamespace
 
@@ -36,6 +37,57 @@ def test_the_table():
     assert table.query_seconds[0] == 0
     assert (table.teach_seconds > 0).all()
     assert table.score.iloc[-1] > 0.9
+
+
+class Kind(str, enum.Enum):  # noqa: UP042  a StrEnum is not cut to pieces
+    SETOSA = "setosa"
+    VERSICOLOR = "versicolor"
+    VIRGINICA = "virginica"
+
+
+MEMBERS = [list(Kind)[k] for k in y]
+TEXTS = [str.__str__(member) for member in MEMBERS]
+
+
+def test_members_of_an_enum_are_their_text():
+    members = run(y_pool=MEMBERS[::2], y_test=MEMBERS[1::2])
+    names = run(y_pool=TEXTS[::2], y_test=TEXTS[1::2])
+    assert members.score.tolist() == names.score.tolist()
+    settings = {"budget": 5, "n_initial": 5, "n_repeats": 2, "random_state": 0}
+    for given in (settings, settings | {"n_repeats": None, "cv": 2}):
+        curves = [
+            compare(LaplaceUpdateClassifier(), RandomSampling(), X, labels, **given).score.tolist()
+            for labels in (MEMBERS, TEXTS)
+        ]
+        assert curves[0] == curves[1]
+
+
+@pytest.mark.parametrize(
+    ("labels", "match"),
+    [
+        (lambda y: [None, *y[1:]], "must hold labels; got None at position 0"),
+        (lambda y: ["a", np.nan, *map(str, y[2:])], "must hold labels; got nan at position 1"),
+        (lambda y: np.ma.array(y, mask=np.arange(len(y)) == 2), "got a masked label at position 2"),
+        (lambda y: ["a", *y[1:]], "must hold labels of one kind"),
+        (lambda y: y + 0.5, "continuous"),
+    ],
+)
+def test_labels_that_are_none(labels, match):
+    for name in ("y_pool", "y_test"):
+        with pytest.raises(ValueError, match=f"{name} .*{match}"):
+            run(**{name: labels(HALVES[name])})
+    with pytest.raises(ValueError, match=f"y_initial .*{match}"):
+        run(X_initial=X, y_initial=labels(y))
+    with pytest.raises(ValueError, match=f"y of 'data' .*{match}"):
+        compare(LaplaceUpdateClassifier(), RandomSampling(), X, labels(y))
+    for data_set in ((X, labels(y)), (X, labels(y), X, y), (X, y, X, labels(y))):
+        with pytest.raises(ValueError, match=f"y of 'mine' .*{match}"):
+            compare(LaplaceUpdateClassifier(), RandomSampling(), {"mine": data_set})
+
+
+def test_initial_labels_of_another_kind():
+    with pytest.raises(ValueError, match="y_initial must hold labels of the same kind as those"):
+        run(X_initial=X, y_initial=y.astype(str))
 
 
 def test_it_is_the_loop_by_hand():

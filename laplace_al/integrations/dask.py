@@ -32,7 +32,7 @@ from laplace_al.classifier import LaplaceUpdateClassifier
 from laplace_al.devices import as_array
 from laplace_al.features import Extracted, TorchFeatures, share
 from laplace_al.fitting import prior_precision_by_scale
-from laplace_al.labels import check_labels
+from laplace_al.labels import as_labels, check_labels
 from laplace_al.pool import PoolState
 from laplace_al.posterior import Posterior
 from laplace_al.posterior.effects import Effect
@@ -237,7 +237,6 @@ def partial_fit(
         )
     X = _with_sizes(_in_rows(X))
     y, weights = _labels(X, y, sample_weight)
-    weights = np.ones(len(y)) if weights is None else weights
     blocks = _blocks(X)
     if not blocks:
         raise ValueError("X has 0 samples; a minimum of 1 is required.")
@@ -517,7 +516,7 @@ class Pool:
                 f"{labelled.tolist()}. A learnt label cannot be changed: make a new pool from a "
                 "classifier that has not learnt it."
             )
-        y, _ = check_labels(np.atleast_1d(y), None, len(indices))
+        y, _ = check_labels(as_labels(y, or_one=True), None, len(indices))
         features = Extracted(self._rows(indices))
         state, scored = self.classifier_.pool_state(features), self._scored
         is_current = scored.is_under(self.classifier_)
@@ -703,18 +702,15 @@ def _first_rows(X: da.Array) -> Any:
 
 def _labels(
     X: da.Array, y: ArrayLike | da.Array, sample_weight: ArrayLike | da.Array | None
-) -> tuple[NDArray[Any], NDArray[Any] | None]:
+) -> tuple[NDArray[Any], NDArray[np.float64]]:
     """Labels and weights, which are small beside X, here."""
     y, sample_weight = dask.compute(y, sample_weight)
-    y = np.asarray(y)
-    if y.ndim == 0 or len(y) != X.shape[0]:
-        raise ValueError(f"y must have one label per row of X: {X.shape[0]}; got {y.shape}.")
-    if sample_weight is not None and np.shape(sample_weight) != (len(y),):
+    if sample_weight is not None and np.shape(sample_weight) != (X.shape[0],):
         raise ValueError(
-            f"sample_weight must have shape ({len(y)},), one weight per row of X; got "
+            f"sample_weight must have shape ({X.shape[0]},), one weight per row of X; got "
             f"{np.shape(sample_weight)}."
         )
-    return y, None if sample_weight is None else np.asarray(sample_weight)
+    return check_labels(y, sample_weight, X.shape[0])
 
 
 def _shipped(thing: Any) -> Delayed:

@@ -19,13 +19,14 @@ from modAL.uncertainty import uncertainty_sampling
 from modAL.utils.data import data_vstack
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, is_classifier
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import _safe_indexing, check_random_state, check_X_y
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from laplace_al.classifier import LaplaceUpdateClassifier
+from laplace_al.labels import as_labels, like_known
 from laplace_al.pool import PoolState
 from laplace_al.strategies.base import QueryStrategy
 from laplace_al.strategies.view import PoolView
@@ -109,7 +110,7 @@ class ActiveLearner(models.ActiveLearner):
             estimator,
             query_strategy,
             X_training,
-            y_training,
+            None if y_training is None else _labels(estimator, y_training, "y_training"),
             bootstrap_init,
             on_transformed,
             **fit_kwargs,
@@ -146,6 +147,7 @@ class ActiveLearner(models.ActiveLearner):
         array([1])
         """
         with _unchanged_on_error(self, self.estimator):
+            y = _labels(self.estimator, y)
             self._check(X, y)
             self.X_training, self.y_training = X, y
             self._fit_to_known(bootstrap=bootstrap, **fit_kwargs)
@@ -195,6 +197,7 @@ class ActiveLearner(models.ActiveLearner):
         array(['ant', 'bee', 'cat'], dtype='<U3')
         """
         with _unchanged_on_error(self, self.estimator):
+            y = _labels(self.estimator, y)
             self._add_training_data(X, y)
             if only_new or (self._can_update(y) and not bootstrap):
                 self._fit_on_new(X, y, bootstrap=bootstrap, **fit_kwargs)
@@ -216,6 +219,8 @@ class ActiveLearner(models.ActiveLearner):
     def _add_training_data(self, X: Instances, y: ArrayLike) -> None:
         self._check(X, y)
         if self.X_training is not None:
+            if is_classifier(self.estimator) and np.ndim(y) == 1:
+                like_known(as_labels(y), as_labels(self.y_training))
             X, y = _stack("X", self.X_training, X), _stack("y", self.y_training, y)
         self.X_training, self.y_training = X, y
 
@@ -626,6 +631,14 @@ def _numpy_seed(seed: int) -> Iterator[None]:
         yield
     finally:
         np.random.set_state(state)  # noqa: NPY002
+
+
+def _labels(estimator: BaseEstimator, y: Any, name: str = "y") -> Any:
+    """Labels of a classifier, of one kind, as an array or Series; other targets as they are."""
+    if not is_classifier(estimator) or np.ndim(y) != 1:
+        return y
+    labels = as_labels(y, name)
+    return pd.Series(labels, y.index, name=y.name) if isinstance(y, pd.Series) else labels
 
 
 def _stack(name: str, known: Any, new: Any) -> Any:

@@ -11,6 +11,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_consistent_length
 
 from laplace_al import scores
+from laplace_al.labels import as_labels, class_indices
 from laplace_al.pool import PoolState
 from laplace_al.strategies.base import QueryStrategy
 from laplace_al.strategies.view import PoolView
@@ -143,7 +144,7 @@ class LookAhead(QueryStrategy):
                 f"{type(self).__name__} simulates posteriors with covariance='shared' or "
                 "'per_class'; got covariance='full'. Use one of these."
             )
-        y_pool, places = np.asarray(self.y_pool), view.places
+        y_pool, places = as_labels(self.y_pool, "y_pool"), view.places
         n_needed = len(view) if places is None else places.max() + 1
         if len(y_pool) < n_needed or (places is None and len(y_pool) > n_needed):
             raise ValueError(
@@ -263,14 +264,7 @@ def _grouped(outputs: torch.Tensor, n_groups: int) -> torch.Tensor:
 
 def _encoded(state: PoolState, labels: ArrayLike, name: str) -> torch.Tensor:
     """Targets (n, C) of labels."""
-    labels = np.asarray(labels)
-    places = np.searchsorted(state.classes_, labels).clip(max=len(state.classes_) - 1)
-    unknown = np.unique(labels[state.classes_[places] != labels])
-    if len(unknown):
-        raise ValueError(
-            f"{name} has labels that the classifier does not know: {unknown.tolist()}; known are "
-            f"{state.classes_.tolist()}. Pass classes= to the classifier."
-        )
+    places = class_indices(as_labels(labels, name), state.classes_, name)
     return state.likelihood.encode(torch.from_numpy(places).to(state.logits))
 
 

@@ -1,4 +1,5 @@
 import contextlib
+import enum
 import os
 import signal
 import subprocess
@@ -41,6 +42,12 @@ RNG = np.random.default_rng(0)
 X = RNG.normal(size=(2000, 6))
 y = np.array(["a", "b", "c"])[(X @ RNG.normal(size=(6, 3))).argmax(axis=1)]
 X_BLOCKS = da.from_array(X, chunks=((700, 0, 300, 1000), (4, 2)))
+
+
+class Letter(str, enum.Enum):  # noqa: UP042  a StrEnum is not cut to pieces
+    A, B, C = "a", "b", "c"
+
+
 SETTINGS = [
     {},
     {"covariance": "shared", "curvature": "gaussian", "calibration": None},
@@ -143,6 +150,47 @@ class TestInOneProcess:
         with pytest.raises(ValueError, match="at least 2 classes"):
             over_blocks.fit(clf, X_BLOCKS, np.full(2000, "a"))
         assert vars(clf) == before
+
+    @pytest.mark.parametrize(
+        ("labels", "match"),
+        [
+            ([None, *y[1:]], "y must hold labels; got None at position 0"),
+            (np.ma.array(y, mask=y == y[0]), "got a masked label at position 0"),
+            (da.from_array(np.ma.array(y, mask=y == y[0])), "got a masked label at position 0"),
+            ([0, *y[1:]], "of one kind; got numbers and text"),
+        ],
+    )
+    def test_labels_that_are_none(self, labels, match):
+        for learn in (over_blocks.fit, over_blocks.partial_fit):
+            with pytest.raises(ValueError, match=match):
+                learn(LaplaceUpdateClassifier(classes=["a", "b", "c"]), X_BLOCKS, labels)
+
+    @pytest.mark.parametrize("blocks", [False, True])
+    def test_members_of_an_enum(self, blocks):
+        members = [Letter(label) for label in y]
+        if blocks:
+            members = da.from_array(np.array(members, dtype=object), chunks=500)
+        for learn, given in (
+            (over_blocks.fit, {}),
+            (over_blocks.partial_fit, {"classes": list(Letter)}),
+        ):
+            clf = learn(LaplaceUpdateClassifier(prior_precision=1.0), X_BLOCKS, members, **given)
+            twin = learn(LaplaceUpdateClassifier(prior_precision=1.0), X_BLOCKS, y, **given)
+            np.testing.assert_array_equal(clf.predict_proba(X), twin.predict_proba(X))
+
+    def test_a_pool_of_members_of_an_enum(self, fitted):
+        pool = over_blocks.Pool(fitted, X_BLOCKS).teach([0, 1], [Letter.A, Letter.B])
+        pool.teach(2, Letter.C)
+        assert pool.labels_.tolist() == ["a", "b", "c"]
+        for label in (None, np.nan, 1, b"a"):
+            with pytest.raises(ValueError, match=r"y (must hold|has) labels"):
+                pool.teach(3, label)
+
+    def test_masked_weights(self):
+        weights = np.ma.array(np.ones(2000), mask=np.arange(2000) == 7)
+        for given in (weights, da.from_array(weights, chunks=500)):
+            with pytest.raises(ValueError, match="sample_weight has masked values, 1 of 2000"):
+                over_blocks.fit(LaplaceUpdateClassifier(), X_BLOCKS, y, given)
 
     def test_weights_of_classes(self):
         weights = np.where(y == "a", 3.0, 0.5)

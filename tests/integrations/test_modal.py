@@ -1,4 +1,5 @@
 import copy
+import enum
 from functools import partial
 
 import modAL.models
@@ -354,9 +355,34 @@ class TestErrors:
 
     def test_labels_of_another_kind(self):
         learner = make()
-        with pytest.raises(ValueError, match="of the kind of the classes so far"):
+        with pytest.raises(ValueError, match="of the same kind as those so far"):
             learner.teach(X[:1], ["a"])
         assert learner.y_training.dtype == y.dtype
+
+    @pytest.mark.parametrize("estimator", [LaplaceUpdateClassifier, GaussianNB])
+    def test_labels_that_numpy_would_join(self, estimator):
+        with pytest.raises(ValueError, match="y_training must hold labels; got None at position 1"):
+            ActiveLearner(estimator(), X_training=X[:2], y_training=["a", None])
+        learner = ActiveLearner(estimator(), X_training=X[:2], y_training=["a", "b"])
+        for labels, match in (
+            ([0], "of the same kind as those so far, such as 'a'; got 0"),
+            ([np.nan], "y must hold labels; got nan"),
+            (np.ma.array(["c"], mask=[True]), "got a masked label"),
+        ):
+            with pytest.raises(ValueError, match=match):
+                learner.teach(X[:1], labels)
+        with pytest.raises(ValueError, match="of one kind"):
+            learner.fit(X[:2], ["a", 1])
+        assert list(learner.y_training) == ["a", "b"]
+
+    @pytest.mark.parametrize("kind", [list, lambda y: pd.Series(y, dtype=object)])
+    @pytest.mark.parametrize("estimator", [LaplaceUpdateClassifier, GaussianNB])
+    def test_members_of_an_enum(self, estimator, kind):
+        mail = enum.Enum("Mail", {"SPAM": "spam", "HAM": "ham"}, type=str)
+        learner = ActiveLearner(estimator(), X_training=X[:2], y_training=kind(list(mail)))
+        learner.teach(X[2:3], kind([mail.HAM]))
+        assert list(learner.y_training) == ["spam", "ham", "ham"]
+        assert learner.estimator.classes_.tolist() == ["ham", "spam"]
 
     def test_a_class_is_not_left_open(self):
         learner = make(rows=START[:6])

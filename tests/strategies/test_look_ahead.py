@@ -1,3 +1,5 @@
+import enum
+
 import numpy as np
 import pytest
 from sklearn.base import clone
@@ -7,6 +9,10 @@ from sklearn.metrics import log_loss, zero_one_loss
 from laplace_al import LaplaceUpdateClassifier
 from laplace_al.strategies import LookAhead, MarginSampling, Preselection
 from laplace_al.strategies.view import PoolView
+
+
+class Letter(str, enum.Enum):  # noqa: UP042  a StrEnum is not cut to pieces
+    A, B, C = "a", "b", "c"
 
 
 def problem(n_classes=3, **params):
@@ -87,11 +93,21 @@ def test_batches_of_all_kinds_are_distinct_candidates():
         assert mask[batch].all()
 
 
+def test_members_of_an_enum():
+    clf, X, y, X_eval, y_eval = problem()
+    members = [[Letter(label) for label in labels] for labels in (y_eval, y)]
+    expected = LookAhead(X_eval, y_eval, y, n_batches=5, random_state=0).query(clf, X, 3)
+    found = LookAhead(X_eval, *members, n_batches=5, random_state=0).query(clf, X, 3)
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_wrong_labels():
     clf, X, y, X_eval, y_eval = problem()
+    with pytest.raises(ValueError, match="y_eval must hold labels; got None at position 1"):
+        LookAhead(X_eval[:2], ["a", None], y).query(clf, X)
     with pytest.raises(ValueError, match="y_pool must have a label for each of the 60 rows"):
         LookAhead(X_eval, y_eval, y[:-1]).query(clf, X)
-    with pytest.raises(ValueError, match=r"y_eval has labels .* does not know: \['z'\]"):
+    with pytest.raises(ValueError, match=r"y_eval has labels .* not among the classes: \['z'\]"):
         LookAhead(X_eval[:2], ["a", "z"], y).query(clf, X)
 
 

@@ -8,7 +8,7 @@ import sys
 import threading
 import webbrowser
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from numpy.typing import NDArray
 
@@ -17,10 +17,17 @@ from laplace_al.archive import replace_file
 from laplace_al.journal import Journal
 from laplace_al.label.features import cached, embed, given_features, plain_features
 from laplace_al.label.items import Items, open_items
+from laplace_al.label.results import learnt, predictions, read_labels
 from laplace_al.label.server import LabelServer, check_port
-from laplace_al.label.session import Session, check_annotator, check_label, labels_csv, pool_of
+from laplace_al.label.session import (
+    Session,
+    check_annotator,
+    check_label,
+    csv_text,
+    labels_csv,
+    pool_of,
+)
 from laplace_al.locks import lock_path
-from laplace_al.record import Record
 from laplace_al.typing import Path
 
 STRATEGIES = {
@@ -45,16 +52,31 @@ machine can open the page, at an address that nobody can guess."""
 _EPILOG = """\
 features: the numbers from which the model learns. They are read from --features, computed by
 --embed, or else plain features, which the page names: the pixels of an image at 16 x 16, the words
-of --text (tf-idf), or the numeric columns of a CSV file, standardised. All are centred and scaled
-as a whole. Labels belong to the items: you may stop and continue with the same journal and better
-features.
+of --text (tf-idf), or the numeric columns of a CSV file, standardised. Labels belong to the items:
+you may stop and continue with the same journal and better features.
+
+results: --export, --predict and --save write files and exit. They read the journal, also while the
+page runs. The model that they use is fitted on all labels. In Python:
+  LaplaceUpdateClassifier.load("model.safetensors").predict(features_of_new_items)
+  laplace_al.label.open_learner("mails.csv", "labels.sqlite", numpy.load("mails.npy"))
 
 examples:
   python -m laplace_al.label photos/ --journal labels.sqlite --classes cat dog
   python -m laplace_al.label mails.csv --text subject --journal labels.sqlite
   python -m laplace_al.label mails.csv --text subject --embed my_model:encode --cache mails.npy \\
       --journal labels.sqlite
-  python -m laplace_al.label photos/ --journal labels.sqlite --export labels.csv"""
+  python -m laplace_al.label photos/ --journal labels.sqlite --export labels.csv
+  python -m laplace_al.label mails.csv --text subject --embed my_model:encode --cache mails.npy \\
+      --journal labels.sqlite --predict all.csv --save model.safetensors"""
+
+# What ends the command instead of opening the page.
+_OUTPUTS = ("export", "predict", "save")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, without the list of all options."""
+        self.exit(2, f"{self.prog}: error: {printable(message)}\n")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -64,7 +86,7 @@ def make_parser() -> argparse.ArgumentParser:
     -------
     ArgumentParser
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=_PROGRAM,
         description=_DESCRIPTION,
         epilog=_EPILOG,
@@ -133,6 +155,18 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="FILE.csv",
         help="write the labels of the journal (position, name, label, time, annotator) and exit",
     )
+    add(
+        "--predict",
+        metavar="FILE.csv",
+        help="write a label for every item (position, name, label, source, probability) and exit; "
+        "the source is 'given' or 'predicted', the probability what the model says of the label",
+    )
+    add(
+        "--save",
+        metavar="FILE.safetensors",
+        help="write the model and exit; LaplaceUpdateClassifier.load opens it, for features that "
+        "are made as those of the items",
+    )
     return parser
 
 
@@ -180,9 +214,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             encoding=options.encoding,
         )
         check_files(options)
-        if options.export is not None:
-            check_export(options)
-            export(items, options.journal, options.export)
+        if any(getattr(options, output) is not None for output in _OUTPUTS):
+            check_outputs(items, options)
+            write_outputs(items, options)
             return
         check_session(items, options)
         features, note = features_for(items, options)
@@ -198,13 +232,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         server = LabelServer(session, options.port)
     except (ValueError, OSError, RuntimeError) as error:
-        parser.error(str(error))
+        parser.error(in_words(error, options.journal))
     except KeyboardInterrupt:
         sys.exit(130)  # as shells report it
     serve(server, open_browser=not options.no_browser)
     n_labels = session.close()
-    print(f"\n{_n(n_labels, 'labels')} in {options.journal}. To go on:")
-    print(f"  {_PROGRAM} {shlex.join(arguments)}", flush=True)
+    print(f"\n{_n(n_labels, 'labels')} in {printable(options.journal)}. To go on:")
+    print(f"  {_PROGRAM} {printable(shlex.join(arguments))}", flush=True)
 
 
 def check_files(options: argparse.Namespace) -> None:
@@ -219,9 +253,10 @@ def check_files(options: argparse.Namespace) -> None:
     ValueError
         If it is one.
     """
-    for option, path in {"--journal": options.journal, "--export": options.export}.items():
+    for option in ("journal", *_OUTPUTS):
+        path = getattr(options, option)
         if path is not None and pathlib.Path(path).is_dir():
-            raise ValueError(f"{option} must name a file, not a folder; got {path!r}.")
+            raise ValueError(f"--{option} must name a file, not a folder; got {path!r}.")
 
 
 def check_session(items: Items, options: argparse.Namespace) -> None:
@@ -273,11 +308,12 @@ def features_for(items: Items, options: argparse.Namespace) -> tuple[NDArray[Any
     return plain_features(items, options.columns)
 
 
-def check_export(options: argparse.Namespace) -> None:
-    """Refuse to write the labels over a file that another option names.
+def check_outputs(items: Items, options: argparse.Namespace) -> None:
+    """Refuse to write over a file that is read or that another option names.
 
     Parameters
     ----------
+    items : ImageFolder or Table
     options : Namespace
 
     Raises
@@ -285,12 +321,6 @@ def check_export(options: argparse.Namespace) -> None:
     ValueError
         If it is such a file, by whatever path, or its folder does not exist.
     """
-    path = pathlib.Path(options.export)
-    if not path.parent.is_dir():
-        raise ValueError(
-            f"--export {options.export!r}: the folder {str(path.parent)!r} does not exist; make it "
-            "first."
-        )
     others = {
         "IMAGES_OR_CSV": options.items,
         "--journal": options.journal,
@@ -298,12 +328,24 @@ def check_export(options: argparse.Namespace) -> None:
         "--features": options.features,
         "--cache": options.cache,
     }
-    for option, other in others.items():
-        if other is not None and _is_same_file(path, pathlib.Path(other)):
+    for output in _OUTPUTS:
+        given = getattr(options, output)
+        if given is None:
+            continue
+        path = pathlib.Path(given)
+        if not path.parent.is_dir():
             raise ValueError(
-                f"--export {options.export!r} is the file of {option}, which it would overwrite; "
-                "name another file."
+                f"--{output} {given!r}: the folder {str(path.parent)!r} does not exist; make it "
+                "first."
             )
+        images = {f"image {str(image)!r}": image for image in items.paths or []}
+        for name, other in (others | images).items():
+            if other is not None and _is_same_file(path, pathlib.Path(other)):
+                raise ValueError(
+                    f"--{output} {given!r} is the file of {name}, which it would overwrite; name "
+                    "another file."
+                )
+        others[f"--{output}"] = given
 
 
 def _is_same_file(path: pathlib.Path, other: pathlib.Path) -> bool:
@@ -312,39 +354,103 @@ def _is_same_file(path: pathlib.Path, other: pathlib.Path) -> bool:
     return path.resolve() == other.resolve()
 
 
-def export(items: Items, journal: Path, path: Path) -> None:
-    """Write the labels of a journal to a CSV file.
+def write_outputs(items: Items, options: argparse.Namespace) -> None:
+    """Write the files that are asked for, from the labels in the journal.
 
     Parameters
     ----------
     items : ImageFolder or Table
-    journal, path : str or path-like
+    options : Namespace
 
     Raises
     ------
     ValueError
-        If there is no such journal, or it is of other items.
-    RuntimeError
-        If it is in use.
+        If there is no such journal, it is of other items, or has too few labels for a model.
     """
-    if not pathlib.Path(journal).is_file():
-        raise ValueError(f"--journal {str(journal)!r} does not exist: there is nothing to export.")
-    record = Record.empty(len(items))
-    opened = Journal(journal, pool_of(items))
-    for batch in opened.batches():
-        record = record.add(batch)
-    opened.close()
-    labels = record.labels_frame()
-    _write(pathlib.Path(path), labels_csv(items, labels).encode())
-    print(f"{_n(len(labels), 'labels')} written to {path}.")
+    labels = read_labels(items, options.journal)
+    if options.export is not None:
+        _write(options.export, labels_csv(items, labels))
+        print(f"{_n(len(labels), 'labels')} written to {printable(options.export)}.")
+    if options.predict is None and options.save is None:
+        return
+    features, _ = features_for(items, options)
+    classifier = learnt(features, labels)
+    if options.predict is not None:
+        table = predictions(items, features, labels, classifier)
+        _write(options.predict, csv_text(table))
+        given = _n(len(labels), "labels")
+        print(
+            f"{_n(len(table), items.noun)} with a label written to {printable(options.predict)}: "
+            f"{given} given, {len(table) - len(labels):,} predicted."
+        )
+    if options.save is not None:
+        classifier.save(options.save)
+        print(f"The model of {_n(len(labels), 'labels')} saved to {printable(options.save)}.")
 
 
-def _write(path: pathlib.Path, content: bytes) -> None:
+def _write(given: Path, text: str) -> None:
     """Write a file at once."""
+    path, content = pathlib.Path(given), text.encode()
     if path.exists() and not path.is_file():  # a terminal or a pipe, which nothing may replace
         path.write_bytes(content)
     else:
         replace_file(path, content)
+
+
+def in_words(error: Exception, journal: str) -> str:
+    """What an error says, in words of the command.
+
+    Parameters
+    ----------
+    error : Exception
+    journal : str
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> in_words(ValueError("journal='a.sqlite' is not a journal."), "a.sqlite")
+    "--journal 'a.sqlite' is not a journal."
+    """
+    message = str(error)
+    if "is of another pool" in message:
+        return (
+            f"--journal {journal!r} holds labels of other items: some were added, removed, renamed "
+            "or changed since, or another folder or file was labelled. Bring back the items as "
+            "they were, or name another journal."
+        )
+    if isinstance(error, RuntimeError) and "in use" in message:
+        return (
+            f"--journal {journal!r} is in use, by the page in another terminal or by an "
+            "ActiveLearner. Stop that first, or name another journal; --export, --predict and "
+            "--save work meanwhile."
+        )
+    return message.replace("journal=", "--journal ").replace("annotator must", "--annotator must")
+
+
+def printable(text: object) -> str:
+    r"""A text without characters that a terminal would obey: they are escaped.
+
+    Parameters
+    ----------
+    text : object
+        Anything, as ``str`` shows it. Names of files and columns may come from strangers.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> printable("\x1b[2Jé")
+    '\\x1b[2Jé'
+    """
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in str(text)
+    )
 
 
 def serve(server: LabelServer, *, open_browser: bool) -> None:
@@ -358,7 +464,7 @@ def serve(server: LabelServer, *, open_browser: bool) -> None:
     counts = server.session.state()["counts"]
     items = server.session.items
     print(f"{_n(counts['total'], items.noun)}, {counts['labelled']:,} of them labelled.")
-    print(f"Features: {server.session.note}.")
+    print(f"Features: {printable(server.session.note)}.")
     print(f"The page: {server.url}")
     print("Ctrl-C stops; the labels are kept.", flush=True)
     if open_browser:  # in a thread, for a browser in the terminal would keep us from serving it

@@ -17,8 +17,6 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from laplace_al.label.items import Items, Table, check_fields
 from laplace_al.typing import Path
 
-# Of features around their mean: prior_precision=1 is then prior_precision="scale".
-_SQUARED_LENGTH = 100.0
 _N_PIXELS = 16  # in height and width
 _N_TOPICS = 100
 
@@ -418,29 +416,3 @@ def check_features(features: NDArray[Any], n_items: int, source: str) -> NDArray
     if len(bad):
         raise ValueError(f"{source}: features must be finite; NaN or infinite in row {bad[0]}.")
     return features
-
-
-def scaled(features: NDArray[Any]) -> NDArray[np.floating]:
-    """Features around their mean, of a size that suits ``prior_precision=1``.
-
-    Parameters
-    ----------
-    features : ndarray of shape (n_items, n_features)
-
-    Returns
-    -------
-    ndarray of shape (n_items, n_features), float32 or float64
-        Their mean squared length is 100; directions keep their proportions.
-
-    Examples
-    --------
-    >>> scaled(np.array([[1.0], [3.0]]))
-    array([[-10.],
-           [ 10.]])
-    """
-    dtype = np.float32 if features.dtype == np.float32 else np.float64
-    centred = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
-    squared_length = np.square(centred).sum(axis=1).mean()
-    if squared_length > 0:
-        centred *= np.sqrt(_SQUARED_LENGTH / squared_length)
-    return centred.astype(dtype)

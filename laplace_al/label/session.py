@@ -13,8 +13,8 @@ from sklearn.utils import _safe_indexing
 
 from laplace_al.classifier import LaplaceUpdateClassifier
 from laplace_al.label.curve import WINDOW, Curve, thinned
-from laplace_al.label.features import scaled
-from laplace_al.label.items import Items, is_utf8
+from laplace_al.label.features import check_features
+from laplace_al.label.items import ImageFolder, Items, Table, is_utf8, open_items
 from laplace_al.learner import ActiveLearner
 from laplace_al.stopping import is_open
 from laplace_al.strategies import MarginSampling
@@ -37,7 +37,6 @@ class Session:
     ----------
     items : ImageFolder or Table
     features : array-like of shape (n_items, n_features)
-        Centred and scaled as a whole before they are learnt from.
     journal : str or path-like
         SQLite file with the labels; the session goes on where it ends. It is bound to the names
         and texts of the items, not to their features: better ones may be brought later.
@@ -92,11 +91,11 @@ class Session:
         self.note = note
         self._given_classes = list(dict.fromkeys(check_label(label) for label in classes))
         self._lock = threading.Lock()
-        self._learner = ActiveLearner(
-            LaplaceUpdateClassifier(lookup(scaled(np.asarray(features)))),
-            MarginSampling() if strategy is None else strategy,
-            pool_of(items),
-            journal=journal,
+        self._learner = open_learner(
+            items,
+            journal,
+            np.asarray(features),
+            strategy,
             annotator=check_annotator(annotator),
             random_state=random_state,
         )
@@ -408,6 +407,66 @@ def _is_control(character: str) -> bool:
     return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
 
 
+def open_learner(
+    items: Items | Path,
+    journal: Path,
+    features: NDArray[Any],
+    strategy: QueryStrategy | None = None,
+    **settings: Any,
+) -> ActiveLearner:
+    r"""Open a journal of the labelling page in an :class:`ActiveLearner`.
+
+    Parameters
+    ----------
+    items : str or path-like
+        The folder of images or the CSV file that was labelled.
+    journal : str or path-like
+        SQLite file of the labels. It is made if it does not exist, and nobody else may use it.
+    features : ndarray of shape (n_items, n_features)
+        A row for each item, such as the array in the file of ``--cache``.
+    strategy : QueryStrategy, default=None
+        None: :class:`laplace_al.strategies.MarginSampling`.
+    **settings : dict
+        Other parameters of :class:`ActiveLearner`.
+
+    Returns
+    -------
+    ActiveLearner
+        Its ``X_pool`` is a DataFrame with a row for each item, in the order of ``features``.
+
+    Raises
+    ------
+    ValueError
+        If ``features`` do not have a row for each item, or the journal is of other items.
+    RuntimeError
+        If somebody else uses the journal.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from laplace_al.label import open_learner
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = pathlib.Path(folder.name, "mails.csv")
+    >>> _ = path.write_text("subject\nWin!\nLunch?\nWin a prize!\n")
+    >>> features = np.array([[1.0], [-1.0], [2.0]])
+    >>> learner = open_learner(path, path.with_name("labels.sqlite"), features)
+    >>> learner.teach([0, 1], ["spam", "ham"]).query()
+    array([2])
+    >>> learner.close()
+    >>> folder.cleanup()
+    """
+    items = items if isinstance(items, ImageFolder | Table) else open_items(items)
+    return ActiveLearner(
+        LaplaceUpdateClassifier(
+            lookup(check_features(features, len(items), "features")), prior_precision="scale"
+        ),
+        MarginSampling() if strategy is None else strategy,
+        pool_of(items),
+        journal=journal,
+        **settings,
+    )
+
+
 def pool_of(items: Items) -> pd.DataFrame:
     """The pool of a learner: what tells items from each other, under their names.
 
@@ -457,7 +516,27 @@ def labels_csv(items: Items, labels: pd.DataFrame) -> str:
     """
     table = labels.dropna(subset="position")
     table.insert(1, "name", [items.names[position] for position in table.position])
+    return csv_text(table)
+
+
+def csv_text(table: pd.DataFrame) -> str:
+    r"""A table as CSV that is read back as it was.
+
+    Parameters
+    ----------
+    table : DataFrame
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> csv_text(pd.DataFrame({"name": ["one\rtwo"]}))
+    '"name"\n"one\rtwo"\n'
+    """
     # unquoted, a carriage return ends a row for those who read it; csv quotes only line feeds
-    has_return = any("\r" in text for text in [*table.name, *table.annotator.dropna()])
-    quoting = csv.QUOTE_NONNUMERIC if has_return else csv.QUOTE_MINIMAL
-    return table.to_csv(index=False, quoting=quoting)
+    has_return = table.map(lambda value: isinstance(value, str) and "\r" in value).to_numpy().any()
+    return table.to_csv(
+        index=False, quoting=csv.QUOTE_NONNUMERIC if has_return else csv.QUOTE_MINIMAL
+    )

@@ -3,10 +3,8 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from PIL import Image
 
-from laplace_al.fitting import prior_precision_by_scale
 from laplace_al.label.features import (
     EmbeddingError,
     cached,
@@ -16,7 +14,6 @@ from laplace_al.label.features import (
     inputs,
     pixels,
     plain_features,
-    scaled,
     words,
 )
 from laplace_al.label.items import ImageFolder, Table
@@ -306,24 +303,3 @@ class TestWords:
     def test_none(self):
         with pytest.raises(ValueError, match="The texts make no features"):
             words(["", " "])
-
-
-class TestScaled:
-    def test_mean_zero_and_squared_length_100(self):
-        features = np.random.default_rng(0).normal(3, [1, 10, 0.1], size=(50, 3))
-        got = scaled(features)
-        np.testing.assert_allclose(got.mean(axis=0), 0, atol=1e-12)
-        np.testing.assert_allclose(np.square(got).sum(axis=1).mean(), 100)
-        assert prior_precision_by_scale(torch.from_numpy(got), torch.ones(len(got)).double()) == (
-            pytest.approx(1)
-        )
-        ratio = got.std(axis=0) / features.std(axis=0)
-        np.testing.assert_allclose(ratio, ratio[0])
-
-    def test_dtype(self):
-        assert scaled(X.astype(np.float32)).dtype == np.float32
-        assert scaled(X.astype(np.float16)).dtype == np.float64
-        assert scaled(X.astype(int)).dtype == np.float64
-
-    def test_equal_items(self):
-        np.testing.assert_array_equal(scaled(np.full((3, 2), 7.0)), 0)

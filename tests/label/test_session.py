@@ -11,7 +11,6 @@ import pytest
 from sklearn.datasets import load_iris
 
 from laplace_al import ActiveLearner, LaplaceUpdateClassifier
-from laplace_al.label.features import scaled
 from laplace_al.label.items import Table
 from laplace_al.label.session import (
     AlreadyLabelledError,
@@ -90,13 +89,14 @@ class TestState:
 
     def test_it_asks_for_what_the_strategy_wants(self, opened, items):
         session = opened(random_state=3)
-        twin = ActiveLearner(LaplaceUpdateClassifier(), MarginSampling(), scaled(X), random_state=3)
+        settings = LaplaceUpdateClassifier(prior_precision="scale"), MarginSampling(), X
+        twin = ActiveLearner(*settings, random_state=3)
         for _ in range(25):
             state = session.state()
             wanted = twin.query(2).tolist()
             assert [state["item"]["position"], state["upcoming"]] == wanted
             if twin.is_fitted:
-                probabilities = twin.predict_proba(scaled(X)[wanted[:1]])[0]
+                probabilities = twin.predict_proba(X[wanted[:1]])[0]
                 best = np.sort(probabilities)[::-1][:3]
                 got = [guess["probability"] for guess in state["guess"]]
                 np.testing.assert_allclose(got, best, rtol=1e-9)
@@ -139,7 +139,7 @@ class TestState:
         assert state["item"] is state["upcoming"] is None
         assert state["guess"] == []
         assert state["counts"] == {"total": 50, "labelled": 49, "skipped": 1}
-        fitted = LaplaceUpdateClassifier().fit(scaled(X)[:49], y[:49])
+        fitted = LaplaceUpdateClassifier(prior_precision="scale").fit(X[:49], y[:49])
         assert state["accuracy"]["leave_one_out"] == [49, fitted.loo_score_.accuracy]
         session.label(49, "virginica")
         assert session.state()["counts"] == {"total": 50, "labelled": 50, "skipped": 0}
@@ -259,11 +259,11 @@ class TestResume:
         session.close()
         session = opened(features=X)
         assert session.state()["counts"]["labelled"] == 10
-        twin = ActiveLearner(LaplaceUpdateClassifier(), MarginSampling(), scaled(X))
+        twin = ActiveLearner(LaplaceUpdateClassifier(prior_precision="scale"), MarginSampling(), X)
         for position in positions:
             twin.teach(position, y[position])
         assert session.state()["guess"][0]["probability"] == pytest.approx(
-            twin.predict_proba(scaled(X)[[asked(session)]]).max(), abs=0.02
+            twin.predict_proba(X[[asked(session)]]).max(), abs=0.02
         )
 
     def test_what_was_taken_back_elsewhere(self, opened, items, tmp_path):

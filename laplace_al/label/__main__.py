@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from laplace_al import strategies
 from laplace_al.archive import replace_file
 from laplace_al.journal import Journal
-from laplace_al.label.features import cached, embed, given_features, plain_features
-from laplace_al.label.items import Items, open_items
+from laplace_al.label.features import cached, given_features, plain_features
+from laplace_al.label.images import FORMATS
+from laplace_al.label.items import Items, leave_out_unreadable, open_items
 from laplace_al.label.results import learnt, predictions, read_labels
 from laplace_al.label.server import LabelServer, check_port
 from laplace_al.label.session import (
@@ -71,6 +72,7 @@ examples:
 
 # What ends the command instead of opening the page.
 _OUTPUTS = ("export", "predict", "save")
+_N_NAMED = 20  # items that are left out
 
 
 class _Parser(argparse.ArgumentParser):
@@ -96,8 +98,9 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "items",
         metavar="IMAGES_OR_CSV",
-        help="folder of images (png, jpg, gif, bmp, webp), subfolders included, or a CSV or "
-        "TSV file whose first line names the columns",
+        help="folder of images, subfolders included (of the endings "
+        f"{' '.join(ending[1:] for ending in FORMATS)}), or a CSV or TSV file whose first line "
+        "names the columns, separated by commas, semicolons, tabs or vertical bars",
     )
     add("--journal", required=True, metavar="FILE", help="SQLite file of the labels; made if new")
     add("--classes", nargs="+", default=[], metavar="LABEL", help="labels; the page can add more")
@@ -120,14 +123,14 @@ def make_parser() -> argparse.ArgumentParser:
     source.add_argument(
         "--embed",
         metavar="MODULE:CALLABLE",
-        help="function that is called once with a list of all items and returns an array with a "
-        "row for each; the items are paths of images (pathlib.Path) if there are images, else "
+        help="function that is called with a list of up to 64 items at a time and returns an array "
+        "with a row for each; the items are paths of images (pathlib.Path) if there are any, else "
         "texts (--text), else dicts of the columns",
     )
     source.add_argument(
         "--columns", nargs="+", metavar="COLUMN", help="numeric CSV columns to use as features"
     )
-    add("--cache", metavar="FILE.npy", help="stores the result of --embed; delete it to embed anew")
+    add("--cache", metavar="FILE.npy", help="keeps the result of --embed, of these items")
     add(
         "--strategy",
         choices=sorted(STRATEGIES),
@@ -213,6 +216,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             key=options.id,
             encoding=options.encoding,
         )
+        for note in items.notes:
+            print(printable(note))
+        leave_out_unreadable(items)
         check_files(options)
         if any(getattr(options, output) is not None for output in _OUTPUTS):
             check_outputs(items, options)
@@ -303,7 +309,7 @@ def features_for(items: Items, options: argparse.Namespace) -> tuple[NDArray[Any
     if options.features is not None:
         return given_features(options.features, len(items)), options.features
     if options.embed is not None:
-        features = cached(options.cache, lambda: embed(items, options.embed), len(items))
+        features = cached(options.cache, items, options.embed)
         return features, options.embed
     return plain_features(items, options.columns)
 
@@ -374,6 +380,7 @@ def write_outputs(items: Items, options: argparse.Namespace) -> None:
     if options.predict is None and options.save is None:
         return
     features, _ = features_for(items, options)
+    tell_left_out(items)
     classifier = learnt(features, labels)
     if options.predict is not None:
         table = predictions(items, features, labels, classifier)
@@ -386,6 +393,20 @@ def write_outputs(items: Items, options: argparse.Namespace) -> None:
     if options.save is not None:
         classifier.save(options.save)
         print(f"The model of {_n(len(labels), 'labels')} saved to {printable(options.save)}.")
+
+
+def tell_left_out(items: Items) -> None:
+    """Name the items that are not asked for.
+
+    Parameters
+    ----------
+    items : ImageFolder or Table
+    """
+    left_out = sorted(items.unreadable.items())
+    for position, why in left_out[:_N_NAMED]:
+        print(printable(f"Left out: {items.names[position]!r}: {why}"))
+    if len(left_out) > _N_NAMED:
+        print(f"Left out: {_n(len(left_out) - _N_NAMED, items.noun)} more.")
 
 
 def _write(given: Path, text: str) -> None:
@@ -463,6 +484,7 @@ def serve(server: LabelServer, *, open_browser: bool) -> None:
     """
     counts = server.session.state()["counts"]
     items = server.session.items
+    tell_left_out(items)
     print(f"{_n(counts['total'], items.noun)}, {counts['labelled']:,} of them labelled.")
     print(f"Features: {printable(server.session.note)}.")
     print(f"The page: {server.url}")

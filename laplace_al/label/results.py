@@ -107,7 +107,7 @@ def predictions(
     labels: pd.DataFrame,
     classifier: LaplaceUpdateClassifier,
 ) -> pd.DataFrame:
-    """A label for every item.
+    """A label for every item, but those whose image cannot be read.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ def predictions(
     chosen[given] = np.searchsorted(classifier.classes_, np.array(labels.label.tolist()))
     source = np.full(len(items), "predicted", dtype=object)
     source[given] = "given"
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "position": np.arange(len(items)),
             "name": items.names,
@@ -138,3 +138,4 @@ def predictions(
             "probability": probabilities[np.arange(len(items)), chosen],
         }
     )
+    return table.drop(index=[i for i in items.unreadable if source[i] == "predicted"])

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
+from laplace_al.label.images import UnreadableImageError
 from laplace_al.label.session import AlreadyLabelledError, Session
 
 HOST = "127.0.0.1"
@@ -264,7 +265,7 @@ def _item(session: Session, position: int) -> Answer:
 def _image(session: Session, position: int) -> Answer:
     try:
         return Answer(*session.image(position))
-    except OSError as error:
+    except (OSError, UnreadableImageError) as error:
         raise LookupError(f"The image cannot be read: {error}.") from error
 
 

@@ -132,7 +132,7 @@ class Session:
             "guess": guess,
             "classes": self._classes(labels, history),
             "counts": {
-                "total": len(self.items),
+                "total": len(self.items) - self._n_left_out,
                 "labelled": len(labels),
                 "skipped": int((last == "skip").sum()),
             },
@@ -291,8 +291,13 @@ class Session:
     def _look(self) -> None:
         """See what is known now and which items come next, two at most."""
         self._labels, self._history = self._learner.labels_, self._learner.history_
-        n_open = int(is_open(self._learner).sum())
-        self._asked = self._learner.query(min(2, n_open)).tolist() if n_open else []
+        open_now, unreadable = is_open(self._learner), self.items.unreadable
+        self._n_left_out = int(open_now[list(unreadable)].sum())
+        n_open = int(open_now.sum())
+        asked = []
+        if n_open > self._n_left_out:
+            asked = self._learner.query(min(2 + self._n_left_out, n_open)).tolist()
+        self._asked = [position for position in asked if position not in unreadable][:2]
 
     def _guess(self, position: int) -> list[dict[str, Any]]:
         """The most probable labels of an item and their probabilities, best first."""

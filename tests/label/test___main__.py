@@ -20,7 +20,7 @@ from laplace_al.journal import Journal
 from laplace_al.label import open_learner
 from laplace_al.label.__main__ import STRATEGIES, features_for, main, make_parser, printable
 from laplace_al.label.features import EmbeddingError
-from laplace_al.label.items import open_items
+from laplace_al.label.items import ImageFolder, open_items
 from laplace_al.label.session import Session, pool_of
 
 
@@ -184,8 +184,8 @@ class TestFeaturesFor:
         features, note = self.features(arguments)
         np.testing.assert_array_equal(features, [[3], [5], [4]])
         assert note == "embedding_of_mine:f"
-        np.save("c.npy", np.eye(3))
-        np.testing.assert_array_equal(self.features(arguments)[0], np.eye(3))
+        (folder / "embedding_of_mine.py").unlink()
+        np.testing.assert_array_equal(self.features(arguments)[0], features)
 
 
 def test_export(folder, capsys):
@@ -376,6 +376,30 @@ class TestResults:
             f"images --journal l.sqlite {option} x {other} ./x", capsys
         )
         assert (folder / "images/a.png").read_bytes() == before
+
+
+def test_what_is_left_out_is_told(folder, capsys):
+    (folder / "p").mkdir()
+    for i in range(4):
+        Image.new("L", (2, 2), 60 * i).save(f"p/{i}.tif")
+    for i in range(30):
+        (folder / f"p/b{i:02d}.png").write_bytes(b"not an image")
+    (folder / "p/notes.txt").touch()
+    session = Session(ImageFolder("p"), np.eye(34), "l.sqlite")
+    session.label(0, "dark")
+    session.label(3, "light")
+    session.close()
+    main(["p", "--journal", "l.sqlite", "--predict", "p.csv"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Files that are not taken for images, by their endings: 1 .txt."
+    assert lines[1].startswith("Left out: 'b00.png': 'p/b00.png' cannot be read as an image: ")
+    assert lines[21:] == [
+        "Left out: 10 images more.",
+        "4 images with a label written to p.csv: 2 labels given, 2 predicted.",
+    ]
+    table = pd.read_csv("p.csv")
+    assert table.name.tolist() == ["0.tif", "1.tif", "2.tif", "3.tif"]
+    assert table.label.tolist() == ["dark", "dark", "light", "light"]
 
 
 def test_a_name_does_not_speak_to_the_terminal(folder, capsys):

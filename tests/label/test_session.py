@@ -20,7 +20,7 @@ from laplace_al.label.session import (
     lookup,
     pool_of,
 )
-from laplace_al.strategies import MarginSampling
+from laplace_al.strategies import MarginSampling, RandomSampling
 
 X, target = (array[::3] for array in load_iris(return_X_y=True))
 y = np.array(["setosa", "versicolor", "virginica"])[target]
@@ -156,6 +156,21 @@ class TestState:
         assert accuracy["prequential"] == [30, np.mean(hits[-20:])]
         assert accuracy["n_guessed"] == len(hits)
         assert 0 < np.mean(hits[-20:]) < 1
+
+    @pytest.mark.parametrize("strategy", [MarginSampling(), RandomSampling()])
+    def test_what_cannot_be_read_is_not_asked_for(self, opened, items, strategy):
+        left_out = set(range(0, 50, 2)) | {1}
+        items.unreadable = dict.fromkeys(left_out, "It is broken.")
+        session = opened(strategy=strategy)
+        assert session.state()["counts"]["total"] == 24
+        asked_for = label(session, 23)
+        assert session.state()["upcoming"] is None
+        asked_for += label(session, 1)
+        assert set(asked_for) == set(range(50)) - left_out
+        assert session.state()["item"] is None
+        session.close()
+        items.unreadable = {}  # mended
+        assert opened().state()["counts"] == {"total": 50, "labelled": 24, "skipped": 0}
 
 
 class TestLabel:

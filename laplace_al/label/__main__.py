@@ -1,13 +1,15 @@
 """The command ``python -m laplace_al.label``."""
 
 import argparse
+import contextlib
 import pathlib
 import shlex
 import signal
 import sys
+import tempfile
 import threading
 import webbrowser
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from numpy.typing import NDArray
@@ -489,16 +491,43 @@ def serve(server: LabelServer, *, open_browser: bool) -> None:
     print(f"Features: {printable(server.session.note)}.")
     print(f"The page: {server.url}")
     print("Ctrl-C stops; the labels are kept.", flush=True)
-    if open_browser:  # in a thread, for a browser in the terminal would keep us from serving it
-        threading.Thread(target=webbrowser.open, args=[server.url], daemon=True).start()
     for number in (signal.SIGINT, signal.SIGTERM):  # the first is ignored where a shell says so
         signal.signal(number, signal.default_int_handler)
     try:
-        server.serve_forever()
+        with redirecting_file(server.url) if open_browser else contextlib.nullcontext() as path:
+            if path is not None:  # in a thread, for a browser in the terminal would keep us from it
+                threading.Thread(target=webbrowser.open, args=[path.as_uri()], daemon=True).start()
+            server.serve_forever()
     except KeyboardInterrupt:
         pass
     finally:
         server.server_close()
+
+
+@contextlib.contextmanager
+def redirecting_file(url: str) -> Iterator[pathlib.Path]:
+    """A file that leads to an address, for a browser whose command line others can read.
+
+    Parameters
+    ----------
+    url : str
+
+    Yields
+    ------
+    Path
+        Only its owner can read it. It is removed at the end.
+
+    Examples
+    --------
+    >>> with redirecting_file("http://127.0.0.1:1/") as path:
+    ...     path.read_text()
+    '<!doctype html><meta http-equiv="refresh" content="0; url=http://127.0.0.1:1/">'
+    """
+    with tempfile.TemporaryDirectory(prefix="laplace_al") as folder:  # of mode 0700
+        path = pathlib.Path(folder, "page.html")
+        path.touch(mode=0o600)
+        path.write_text(f'<!doctype html><meta http-equiv="refresh" content="0; url={url}">')
+        yield path
 
 
 def _n(count: int, noun: str) -> str:

@@ -2,12 +2,15 @@ import contextlib
 import csv
 import os
 import pathlib
+import re
 import signal
 import socket
 import sqlite3
+import stat
 import subprocess
 import sys
 import types
+import urllib.parse
 import urllib.request
 
 import numpy as np
@@ -434,13 +437,21 @@ def handlers():
 
 @pytest.mark.skipif(os.name == "nt", reason="a process there cannot interrupt itself")
 def test_a_run(folder, monkeypatch, capsys, handlers):
-    def visit(url):
-        label_one(url)
+    paths = []
+
+    def visit(address):
+        assert address.startswith("file:///")
+        assert "http" not in address
+        paths.append(pathlib.Path(urllib.request.url2pathname(urllib.parse.urlsplit(address).path)))
+        assert stat.S_IMODE(paths[0].stat().st_mode) == 0o600
+        assert stat.S_IMODE(paths[0].parent.stat().st_mode) == 0o700
+        label_one(re.search(r"url=([^\"]+)", paths[0].read_text())[1])
         os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr("webbrowser.open", visit)
     main(ARGUMENTS)
     lines = capsys.readouterr().out.splitlines(keepends=True)
+    assert not paths[0].parent.exists()
     assert lines[0] == "3 rows, 0 of them labelled.\n"
     assert lines[1] == "Features: the numeric columns, standardised: n.\n"
     assert lines[2].startswith("The page: http://127.0.0.1:")

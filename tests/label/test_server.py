@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from laplace_al.label.items import Table
-from laplace_al.label.server import LabelServer
+from laplace_al.label.server import LabelServer, _Handler
 from laplace_al.label.session import AlreadyLabelledError, Session
 
 IMAGE = b"\x89PNG and so on"
@@ -303,6 +303,63 @@ class TestRefusals:
         assert content == {"error": "OperationalError: database or disk is full"}
         assert "Traceback" in capsys.readouterr().err
         assert ask("GET", "state")[0] == 200
+
+
+class TestStrangers:
+    """Programs of this machine that do not know the token."""
+
+    def connections(self, server, n):
+        address = "127.0.0.1", server.server_port
+        return [socket.create_connection(address, timeout=30) for _ in range(n)]
+
+    def test_many_that_wait_keep_nobody_out(self, server, ask):
+        idle = self.connections(server, 200)
+        assert ask("GET", "state")[0] == 200
+        for connection in idle[: 200 - 32]:
+            assert connection.recv(1) == b""  # closed
+        assert len(server._strangers) <= 32
+        for connection in idle:
+            connection.close()
+
+    def test_who_has_shown_the_token_stays(self, server):
+        connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)
+        connection.request("GET", f"/{server.token}/state")
+        assert connection.getresponse().read()
+        idle = self.connections(server, 100)
+        idle[0].recv(1)
+        connection.request("GET", f"/{server.token}/state")
+        assert connection.getresponse().read()
+        connection.close()
+        for connection in idle:
+            connection.close()
+
+    def test_they_have_little_time(self, server, monkeypatch):
+        monkeypatch.setattr(_Handler, "timeout", 0.05)
+        (connection,) = self.connections(server, 1)
+        connection.sendall(b"GET /")
+        assert connection.recv(1) == b""
+        connection.close()
+
+    def test_where_no_file_can_be_opened(self, server, ask, monkeypatch):
+        idle = self.connections(server, 5)
+        accept, refusals, pauses = socket.socket.accept, [1, 2], []
+
+        def fail(self):
+            if self is server.socket and refusals:
+                refusals.pop()
+                raise OSError(24, "Too many open files")
+            return accept(self)
+
+        monkeypatch.setattr("time.sleep", pauses.append)
+        monkeypatch.setattr(socket.socket, "accept", fail)
+        assert ask("GET", "state")[0] == 200
+        assert pauses == [0.05, 0.05]
+        for connection in idle:
+            assert connection.recv(1) == b""
+            connection.close()
+
+    def test_a_long_queue(self, server):
+        assert server.request_queue_size >= 100
 
 
 def test_a_real_session(tmp_path):

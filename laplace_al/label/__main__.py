@@ -244,9 +244,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         sys.exit(130)  # as shells report it
     serve(server, open_browser=not options.no_browser)
+    accuracy = session.accuracy()
     n_labels = session.close()
     print(f"\n{_n(n_labels, 'labels')} in {printable(options.journal)}. To go on:")
     print(f"  {_PROGRAM} {printable(shlex.join(arguments))}", flush=True)
+    if accuracy is not None:
+        print(
+            f"Of the last {accuracy.n_guesses} items that were drawn at random, the model had "
+            f"guessed {accuracy.share:.0%} right (95% interval: {accuracy.low:.0%} to "
+            f"{accuracy.high:.0%}).",
+            flush=True,
+        )
 
 
 def check_files(options: argparse.Namespace) -> None:

@@ -94,6 +94,24 @@ class Curve:
             for i, (n, _) in enumerate(guessed, start=1)
         ]
 
+    def hits(self, labels: pd.DataFrame) -> list[bool]:
+        """Whether guesses were right, for each label that was guessed before it was learnt.
+
+        Parameters
+        ----------
+        labels : DataFrame with columns position, label
+
+        Returns
+        -------
+        list of bool
+        """
+        with self._lock:
+            return [
+                bool(self.guesses[position] == label)
+                for position, label in zip(labels.position, labels.label, strict=True)
+                if position in self.guesses
+            ]
+
     def leave_one_out(self) -> list[list[float]]:
         """Estimates so far.
 

@@ -15,6 +15,14 @@ from laplace_al.classifier import LaplaceUpdateClassifier
 from laplace_al.label.curve import WINDOW, Curve, thinned
 from laplace_al.label.features import check_features
 from laplace_al.label.items import ImageFolder, Items, Table, is_utf8, open_items
+from laplace_al.label.sample import (
+    EVERY,
+    MIN_GUESSES,
+    Share,
+    drawn_before,
+    is_due,
+    random_order,
+)
 from laplace_al.learner import ActiveLearner
 from laplace_al.stopping import is_open
 from laplace_al.strategies import MarginSampling
@@ -99,7 +107,11 @@ class Session:
             annotator=check_annotator(annotator),
             random_state=random_state,
         )
+        self._order = random_order(len(items))
         try:
+            history = self._learner.history_
+            never = set(items.unreadable) - set(history.position.dropna().tolist())
+            self._random = drawn_before(history, self._order.tolist(), never)
             self._look()
         except BaseException:
             self._learner.close()
@@ -114,21 +126,26 @@ class Session:
         -------
         dict
             ``item``, the next to be labelled, or None at the end; ``upcoming``, the position of
-            the item that is likely to follow, or None; ``guess``, the most probable labels of the
-            item; ``classes`` with their counts; ``counts`` of items; ``accuracy``, ``curve``
-            and ``is_busy``, see :class:`laplace_al.label.curve.Curve`; ``recent``, the last
-            actions; ``note``, ``noun`` and ``journal``.
+            the item that is likely to follow, or None; ``is_random``, whether the item was drawn
+            at random; ``guess``, the most probable labels of the item; ``classes`` with their
+            counts; ``counts`` of items; ``accuracy``, see :meth:`accuracy` and
+            :class:`laplace_al.label.curve.Curve`, as ``curve`` and ``is_busy``; ``recent``, the
+            last actions; ``note``, ``noun`` and ``journal``.
         """
         with self._lock:
             labels, history, positions = self._labels, self._history, self._asked
+            is_random = bool(positions) and positions[0] == self._drawn
+            n_random = len(self._random)
             self._curve.estimate(labels, is_last=not positions)
             guess = self._guess(positions[0]) if len(positions) else []
         labelled = dict(zip(labels.position, labels.label, strict=True))
         last = history.dropna(subset="position").groupby("position").action.last()
         prequential, leave_one_out = self._curve.prequential(labels), self._curve.leave_one_out()
+        random = self.accuracy()
         return {
             "item": self._describe(positions[0], labelled) if len(positions) else None,
             "upcoming": positions[1] if len(positions) > 1 else None,
+            "is_random": is_random,
             "guess": guess,
             "classes": self._classes(labels, history),
             "counts": {
@@ -140,6 +157,9 @@ class Session:
                 "leave_one_out": leave_one_out[-1] if leave_one_out else None,
                 "prequential": prequential[-1] if prequential else None,
                 "n_guessed": len(prequential),
+                "random": None if random is None else random._asdict(),
+                "n_random": n_random,
+                "random_every": EVERY,
                 "window": WINDOW,
             },
             "curve": {
@@ -152,6 +172,22 @@ class Session:
             "noun": self.items.noun,
             "journal": str(self.journal),
         }
+
+    def accuracy(self) -> Share | None:
+        """How many of the last 20 items drawn at random the model had guessed right.
+
+        Each tenth question is about such an item. The others were chosen, by most strategies
+        because they are hard, so that accuracy on them says little of the rest.
+
+        Returns
+        -------
+        Share or None
+            Each guess was made before its label was learnt. None: there are fewer than five.
+        """
+        with self._lock:
+            labels, random = self._labels, self._random
+        hits = self._curve.hits(labels[labels.position.isin(random)])[-WINDOW:]
+        return Share.of(hits) if len(hits) >= MIN_GUESSES else None
 
     def label(self, position: int, label: str) -> None:
         """Learn the label of an item that has none. It is on disk when this returns.
@@ -175,6 +211,8 @@ class Session:
             self._check_unlabelled(position)
             guess = self._guess(position)
             self._learner.teach(position, label)
+            if position == self._drawn:
+                self._random = [*self._random, position]
             if guess:
                 self._curve.guessed(position, guess[0]["label"])
             self._look()
@@ -297,7 +335,13 @@ class Session:
         asked = []
         if n_open > self._n_left_out:
             asked = self._learner.query(min(2 + self._n_left_out, n_open)).tolist()
-        self._asked = [position for position in asked if position not in unreadable][:2]
+        asked = [position for position in asked if position not in unreadable]
+        self._drawn = None
+        if asked and is_due(self._history):
+            open_now[list(unreadable)] = False
+            self._drawn = int(self._order[open_now[self._order]][0])
+            asked = [self._drawn, *(position for position in asked if position != self._drawn)]
+        self._asked = asked[:2]
 
     def _guess(self, position: int) -> list[dict[str, Any]]:
         """The most probable labels of an item and their probabilities, best first."""

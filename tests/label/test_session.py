@@ -91,9 +91,12 @@ class TestState:
         session = opened(random_state=3)
         settings = LaplaceUpdateClassifier(prior_precision="scale"), MarginSampling(), X
         twin = ActiveLearner(*settings, random_state=3)
-        for _ in range(25):
+        for n in range(25):
             state = session.state()
             wanted = twin.query(2).tolist()
+            assert state["is_random"] == (n in (9, 19))
+            if state["is_random"]:
+                wanted = [state["item"]["position"], wanted[wanted[0] == state["item"]["position"]]]
             assert [state["item"]["position"], state["upcoming"]] == wanted
             if twin.is_fitted:
                 probabilities = twin.predict_proba(X[wanted[:1]])[0]
@@ -171,6 +174,54 @@ class TestState:
         session.close()
         items.unreadable = {}  # mended
         assert opened().state()["counts"] == {"total": 50, "labelled": 24, "skipped": 0}
+
+
+class TestRandomItems:
+    def test_every_tenth_is_drawn(self, opened):
+        session, drawn = opened(), []
+        for n in range(49):
+            state = session.state()
+            assert state["is_random"] == (n % 10 == 9)
+            assert state["accuracy"]["n_random"] == len(drawn)
+            if n == 19:  # another is drawn in its place
+                session.skip(state["item"]["position"])
+                state = session.state()
+                assert state["is_random"]
+            position = state["item"]["position"]
+            drawn += [position] if state["is_random"] else []
+            session.label(position, y[position])
+        assert session.state()["item"] is None
+        assert session._random == drawn
+        session.close()
+        assert opened(random_state=5)._random == drawn
+
+    def test_accuracy(self, opened):
+        session, hits = opened(), []
+        for n in range(49):
+            state = session.state()
+            assert session.accuracy() is None
+            text = y[state["item"]["position"]]
+            if state["is_random"] and n in (19, 29):  # what nobody could guess
+                text = f"no {n}"
+            if state["is_random"]:
+                hits.append(state["guess"][0]["label"] == text)
+            session.label(state["item"]["position"], text)
+        assert len(hits) == 4
+        state = session.state()
+        hits.append(state["guess"][0]["label"] == "setosa")
+        session.label(state["item"]["position"], "setosa")
+        accuracy = session.accuracy()
+        assert (accuracy.share, accuracy.n_guesses) == (np.mean(hits), 5)
+        assert 0 <= accuracy.low < accuracy.share < accuracy.high <= 1
+        assert session.state()["accuracy"]["random"] == accuracy._asdict()
+
+    def test_a_label_in_its_turn_that_was_not_asked_for(self, opened):
+        session = opened()
+        label(session, 9)
+        other = session.state()["upcoming"]
+        session.label(other, y[other])
+        assert session._random == []
+        assert not session.state()["is_random"]
 
 
 class TestLabel:

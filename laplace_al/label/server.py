@@ -287,7 +287,7 @@ def _fields(body: Any, *names: str) -> list[Any]:
     """Values of the fields that a request must have, and no others."""
     if not isinstance(body, dict) or set(body) != set(names):
         raise ValueError(f"The request must be a JSON object with {' and '.join(names)}.")
-    if type(body["position"]) is not int:
+    if type(body.get("position", 0)) is not int:
         raise ValueError(f"position must be an integer; got {body['position']!r}.")
     return [body[name] for name in names]
 
@@ -341,6 +341,20 @@ def _skip(session: Session, body: Any) -> Answer:
     return _state(session)
 
 
+def _rename(session: Session, body: Any) -> Answer:
+    session.rename(*_fields(body, "label", "new"))
+    return _state(session)
+
+
+def _withdraw(session: Session, body: Any) -> Answer:
+    session.withdraw(*_fields(body, "label"))
+    return _state(session)
+
+
+def _similar(session: Session, body: Any) -> Answer:
+    return _json({"similar": session.similar(*_fields(body, "label"))})
+
+
 # No path names a file: items have positions.
 _ROUTES: list[tuple[str, dict[str, Callable[..., Answer]]]] = [
     ("", {"GET": _page}),
@@ -351,4 +365,7 @@ _ROUTES: list[tuple[str, dict[str, Callable[..., Answer]]]] = [
     ("label", {"POST": _label}),
     ("relabel", {"POST": _relabel}),
     ("skip", {"POST": _skip}),
+    ("rename", {"POST": _rename}),
+    ("withdraw", {"POST": _withdraw}),
+    ("similar", {"POST": _similar}),
 ]

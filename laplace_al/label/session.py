@@ -1,6 +1,7 @@
 """A person labels the items of a pool: what happens, and what is shown of it. Knows no HTTP."""
 
 import csv
+import re
 import threading
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import _safe_indexing
 
 from laplace_al.classifier import LaplaceUpdateClassifier
-from laplace_al.label.curve import WINDOW, Curve, thinned
+from laplace_al.label.curve import WINDOW, Curve, renamed_classes, thinned
 from laplace_al.label.features import check_features
 from laplace_al.label.items import ImageFolder, Items, Table, is_utf8, open_items
 from laplace_al.label.sample import (
@@ -108,6 +109,7 @@ class Session:
             random_state=random_state,
         )
         self._order = random_order(len(items))
+        self._curve = Curve(self._learner)
         try:
             history = self._learner.history_
             never = set(items.unreadable) - set(history.position.dropna().tolist())
@@ -116,7 +118,6 @@ class Session:
         except BaseException:
             self._learner.close()
             raise
-        self._curve = Curve(self._learner)
         self._curve.rebuild(self._labels, self._history)
 
     def state(self) -> dict[str, Any]:
@@ -239,6 +240,67 @@ class Session:
             self._curve.corrected()
             self._look()
 
+    def rename(self, label: str, new: str) -> None:
+        """Give all items of a class another label: a new one, or one that others have.
+
+        Parameters
+        ----------
+        label, new : str
+
+        Raises
+        ------
+        LookupError
+            If there is no such class.
+        ValueError
+            If the new label is not valid.
+        """
+        new = check_label(new)
+        with self._lock:
+            rows = self._rows_of(label)
+            if len(rows) and new != label:
+                self._learner.relabel(rows=rows, y=[new] * len(rows))
+                self._curve.corrected()
+            renamed = [new if given == label else given for given in self._given_classes]
+            self._given_classes = list(dict.fromkeys(renamed))
+            self._look()
+
+    def withdraw(self, label: str) -> None:
+        """Take back all labels of a class: its items will be asked for again.
+
+        Parameters
+        ----------
+        label : str
+
+        Raises
+        ------
+        LookupError
+            If there is no such class.
+        """
+        with self._lock:
+            rows = self._rows_of(label)
+            if len(rows):
+                self._learner.unlabel(rows=rows)
+                self._curve.corrected()
+            self._given_classes = [given for given in self._given_classes if given != label]
+            self._look()
+
+    def similar(self, label: str) -> list[str]:
+        """Classes that a new label may be meant for, see :func:`is_similar`.
+
+        Parameters
+        ----------
+        label : str
+
+        Returns
+        -------
+        list of str
+            None if the label is known.
+        """
+        label = check_label(label)
+        with self._lock:
+            known = [each["label"] for each in self._classes(self._labels, self._history)]
+        return [] if label in known else [each for each in known if is_similar(label, each)]
+
     def skip(self, position: int) -> None:
         """Do not ask for an item again.
 
@@ -342,6 +404,7 @@ class Session:
             self._drawn = int(self._order[open_now[self._order]][0])
             asked = [self._drawn, *(position for position in asked if position != self._drawn)]
         self._asked = asked[:2]
+        self._curve.aliases = renamed_classes(self._history)
 
     def _guess(self, position: int) -> list[dict[str, Any]]:
         """The most probable labels of an item and their probabilities, best first."""
@@ -355,10 +418,21 @@ class Session:
             for k in np.argsort(-probabilities, kind="stable")[:_N_GUESSES]
         ]
 
+    def _rows_of(self, label: str) -> NDArray[np.int64]:
+        """Rows of the labels of a class."""
+        rows = self._labels.index[self._labels.label == label].to_numpy()
+        if not len(rows) and label not in self._given_classes:
+            raise LookupError(f"There is no label {label!r}.")
+        return rows
+
     def _classes(self, labels: pd.DataFrame, history: pd.DataFrame) -> list[dict[str, Any]]:
-        """Each class and its count, in the order they came up in: keys stay where they are."""
+        """Each class and its count, in the order they came up in: keys stay where they are.
+
+        One that no label has any more was a slip, unless it was given at the start.
+        """
         counts = labels.label.value_counts()
         seen = history.label[history.action.isin(["label", "relabel"])]
+        seen = seen[seen.isin(counts.index)]
         classes = dict.fromkeys([*self._given_classes, *seen])
         return [{"label": label, "count": int(counts.get(label, 0))} for label in classes]
 
@@ -421,6 +495,45 @@ def check_label(label: object) -> str:
             f"{label[:50]!r}."
         )
     return text
+
+
+def is_similar(one: str, other: str) -> bool:
+    """Whether two labels may be meant for one.
+
+    They differ only in case, spaces, hyphens or underscores, or, from four characters on, in one
+    letter that is missing, added, changed or swapped with the next. Other digits are meant.
+
+    Parameters
+    ----------
+    one, other : str
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> is_similar("Blurry", "blurry "), is_similar("blury", "blurry"), is_similar("cat", "cut")
+    (True, True, False)
+    >>> is_similar("class 10", "class 11")
+    False
+    """
+    one, other = (re.sub(r"[\s_-]+", " ", text.casefold()).strip() for text in (one, other))
+    if one == other or one.replace(" ", "") == other.replace(" ", ""):
+        return True
+    if min(len(one), len(other)) < 4 or re.findall(r"\d", one) != re.findall(r"\d", other):
+        return False
+    start = _n_common(one, other)
+    one, other = one[start:], other[start:]
+    end = _n_common(one[::-1], other[::-1])
+    one, other = one[: len(one) - end], other[: len(other) - end]
+    return max(len(one), len(other)) <= 1 or (len(one) == 2 and one == other[::-1])
+
+
+def _n_common(one: str, other: str) -> int:
+    """Length of the beginning that two texts share."""
+    pairs = zip(one, other, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
 def check_annotator(annotator: str | None) -> str | None:

@@ -39,6 +39,17 @@ class Recorder:
     def skip(self, position):
         self.told.append(("skip", position))
 
+    def rename(self, label, new):
+        if label == "none":
+            raise LookupError("There is no label 'none'.")
+        self.told.append(("rename", label, new))
+
+    def withdraw(self, label):
+        self.told.append(("withdraw", label))
+
+    def similar(self, label):
+        return [label.lower()]
+
     def describe(self, position):
         if position > 9:
             raise LookupError("There is no such item.")
@@ -95,6 +106,7 @@ def asking(server):
 
 
 PATHS = ["", "state", "items/0", "items/0/image", "labels.csv", "label", "skip", "nothing"]
+PATHS += ["rename", "withdraw", "similar"]
 
 
 class TestAccess:
@@ -190,10 +202,20 @@ class TestAnswers:
             ("label", {"position": 1, "label": "a"}),
             ("relabel", {"position": 1, "label": "b"}),
             ("skip", {"position": 2}),
+            ("rename", {"label": "b", "new": "c"}),
+            ("withdraw", {"label": "c"}),
         ]
         for n, (path, body) in enumerate(requests, start=1):
             assert ask("POST", path, body)[::2] == (200, {"n": n})
-        assert server.session.told == [("label", 1, "a"), ("relabel", 1, "b"), ("skip", 2)]
+        assert server.session.told == [
+            ("label", 1, "a"),
+            ("relabel", 1, "b"),
+            ("skip", 2),
+            ("rename", "b", "c"),
+            ("withdraw", "c"),
+        ]
+        assert ask("POST", "similar", {"label": "A"})[2] == {"similar": ["a"]}
+        assert ask("POST", "rename", {"label": "none", "new": "c"})[0] == 404
 
     def test_a_connection_is_kept(self, server):
         connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)
@@ -277,6 +299,9 @@ class TestRefusals:
             ("label", {"position": 1, "label": None}),
             ("skip", {"position": 1, "label": "a"}),
             ("skip", {"position": [1]}),
+            ("rename", {"label": "a"}),
+            ("withdraw", {"label": "a", "position": 1}),
+            ("similar", {}),
         ],
     )
     def test_bad_input(self, ask, server, path, body):

@@ -16,6 +16,7 @@ from laplace_al.label.session import (
     AlreadyLabelledError,
     Session,
     check_label,
+    is_similar,
     labels_csv,
     lookup,
     pool_of,
@@ -120,7 +121,7 @@ class TestState:
             session.label(position, text)
         session.relabel(1, "d")
         counts = [(each["label"], each["count"]) for each in session.state()["classes"]]
-        assert counts == [("rose", 1), ("b", 2), ("a", 0), ("c", 1), ("d", 1)]
+        assert counts == [("rose", 1), ("b", 2), ("c", 1), ("d", 1)]  # a was a slip
 
     def test_the_last_ones(self, opened):
         session = opened()
@@ -303,6 +304,107 @@ class TestRelabel:
     def test_what_has_no_label(self, opened):
         with pytest.raises(ValueError, match="positions that have a label"):
             opened().relabel(7, "a")
+
+
+def counts(session):
+    return {each["label"]: each["count"] for each in session.state()["classes"]}
+
+
+class TestClasses:
+    def test_a_new_name(self, opened):
+        session = opened(classes=["setosa", "rose"])
+        positions = label(session, 12)
+        before = counts(session)
+        session.rename("setosa", " Iris setosa ")
+        expected = {"Iris setosa" if k == "setosa" else k: n for k, n in before.items()}
+        assert counts(session) == expected
+        setosas = [i for i in positions if y[i] == "setosa"]
+        assert {session.describe(i)["item"]["label"] for i in setosas} == {"Iris setosa"}
+        assert next(iter(counts(session))) == "Iris setosa"
+        session.close()
+        assert counts(opened()) == {k: n for k, n in expected.items() if n}
+
+    def test_into_another(self, opened):
+        session = opened()
+        for position, text in enumerate(["cat", "cta", "dog", "cta"]):
+            session.label(position, text)
+        session.rename("cta", "cat")
+        assert counts(session) == {"cat": 3, "dog": 1}
+        assert set(session._learner.estimator_.classes_) == {"cat", "dog"}
+        session.rename("dog", "cat")  # which leaves no model
+        assert counts(session) == {"cat": 4}
+        assert session.state()["guess"] == []
+
+    def test_withdrawn(self, opened):
+        session = opened(classes=["rose"])
+        for position, text in enumerate(["cat", "cta", "dog", "cta"]):
+            session.label(position, text)
+        session.withdraw("cta")
+        session.withdraw("rose")
+        assert counts(session) == {"cat": 1, "dog": 1}
+        assert session.state()["counts"]["labelled"] == 2
+        assert session.describe(3)["item"]["label"] is None
+        session.label(3, "cat")
+
+    def test_guesses_of_a_class_that_was_renamed_stay_right(self, opened):
+        session = opened()
+        label(session, 30)
+        before = session.state()["accuracy"]
+        assert before["prequential"][1] > 0
+        for name in set(y):
+            session.rename(name, f"Iris {name}")
+            session.rename(f"Iris {name}", f"I. {name}")
+        after = session.state()["accuracy"]
+        assert after["prequential"] == before["prequential"]
+        session.close()
+        assert settled(opened())["accuracy"]["prequential"] == before["prequential"]
+
+    def test_what_is_refused(self, opened):
+        session = opened()
+        label(session, 12)
+        before = counts(session)
+        with pytest.raises(LookupError, match="There is no label 'rose'"):
+            session.rename("rose", "cat")
+        with pytest.raises(LookupError, match="There is no label 'rose'"):
+            session.withdraw("rose")
+        with pytest.raises(ValueError, match="A label must be a text"):
+            session.rename("setosa", "")
+        assert counts(session) == before
+
+    def test_similar_ones(self, opened):
+        session = opened(classes=["blurry", "Blurred", "sharp"])
+        session.label(0, "bluRRy")
+        assert session.similar("Blurry") == ["blurry", "bluRRy"]
+        assert session.similar("blurred") == ["Blurred"]
+        assert session.similar(" blurry") == session.similar("dark") == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ("Blurry", "blurry", True),
+        ("not  sure", "not-sure", True),
+        ("not_sure", "notsure", True),
+        ("A", "a", True),
+        ("straße", "STRASSE", True),
+        ("blury", "blurry", True),
+        ("blurrry", "blurry", True),
+        ("blurrx", "blurry", True),
+        ("xblurry", "blurry", True),
+        ("bulrry", "blurry", True),
+        ("lburry", "blurry", True),
+        ("blrruy", "blurry", False),
+        ("blu", "blurry", False),
+        ("cat", "cut", False),
+        ("a", "b", False),
+        ("class 1", "class 2", False),
+        ("class1", "class11", False),
+        ("classe 1", "class 1", True),
+        ("left", "right", False),
+    ],
+)
+def test_labels_that_may_be_one(one, other, expected):
+    assert is_similar(one, other) == is_similar(other, one) == expected
 
 
 class TestResume:

@@ -1,5 +1,6 @@
 """Features of the items: given, embedded, or as plain as can be."""
 
+import contextlib
 import functools
 import importlib
 import io
@@ -225,11 +226,11 @@ def cached(path: Path | None, items: Items, target: str) -> NDArray[Any]:
         )
     made_of = {"embed": target, "items": _digest(items)}
     if path.exists():
-        features = given_features(path, len(items))
         with path.open("rb") as file:
-            np.load(file, allow_pickle=False)
+            with contextlib.suppress(ValueError, EOFError):  # of what is no array at all
+                np.load(file, allow_pickle=False)
             _check_made_of(file.read(), made_of, items, path)
-        return features
+        return given_features(path, len(items))
     features = embed(items, target)
     content = io.BytesIO()
     np.save(content, features)

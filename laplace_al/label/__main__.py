@@ -403,6 +403,11 @@ def write_outputs(items: Items, options: argparse.Namespace) -> None:
     if options.save is not None:
         classifier.save(options.save)
         print(f"The model of {_n(len(labels), 'labels')} saved to {printable(options.save)}.")
+        if options.features is None and options.embed is None:
+            print(
+                "It is of plain features, which are made of these items together: for others, give "
+                "--embed or --features."
+            )
 
 
 def tell_left_out(items: Items) -> None:

@@ -239,7 +239,8 @@ def replayed(
     >>> list(replayed(LaplaceUpdateClassifier(), X, learner.history_))
     [(2, 'yes')]
     """
-    twin = ActiveLearner(estimator, RandomSampling(), X_pool)
+    # refits are events
+    twin = ActiveLearner(estimator, RandomSampling(), X_pool, refit_every=None)
     for event in history.itertuples():
         if event.action == "refit":
             if twin.is_fitted and twin.history_.action.iloc[-1] != "refit":

@@ -103,7 +103,7 @@ class Session:
         self._learner = open_learner(
             items,
             journal,
-            np.asarray(features),
+            features,
             strategy,
             annotator=check_annotator(annotator),
             random_state=random_state,
@@ -572,7 +572,7 @@ def _is_control(character: str) -> bool:
 def open_learner(
     items: Items | Path,
     journal: Path,
-    features: NDArray[Any],
+    features: ArrayLike,
     strategy: QueryStrategy | None = None,
     **settings: Any,
 ) -> ActiveLearner:
@@ -584,7 +584,7 @@ def open_learner(
         The folder of images or the CSV file that was labelled.
     journal : str or path-like
         SQLite file of the labels. It is made if it does not exist, and nobody else may use it.
-    features : ndarray of shape (n_items, n_features)
+    features : array-like of shape (n_items, n_features)
         A row for each item, such as the array in the file of ``--cache``.
     strategy : QueryStrategy, default=None
         None: :class:`laplace_al.strategies.MarginSampling`.
@@ -618,10 +618,9 @@ def open_learner(
     >>> folder.cleanup()
     """
     items = items if isinstance(items, ImageFolder | Table) else open_items(items)
+    features = check_features(np.asarray(features), len(items), "open_learner")
     return ActiveLearner(
-        LaplaceUpdateClassifier(
-            lookup(check_features(features, len(items), "features")), prior_precision="scale"
-        ),
+        LaplaceUpdateClassifier(lookup(features), prior_precision="scale"),
         MarginSampling() if strategy is None else strategy,
         pool_of(items),
         journal=journal,

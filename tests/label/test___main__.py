@@ -340,6 +340,15 @@ class TestResults:
             model.predict_proba(np.load("x.npy")).max(axis=1), table.probability, rtol=1e-12
         )
 
+    def test_plain_features_are_of_these_items_alone(self, session, capsys):
+        main(["t.csv", "--text", "text", "--journal", "l.sqlite", "--save", "m.safetensors"])
+        assert "for others, give --embed or --features." in capsys.readouterr().out
+
+    def test_features_of_other_items(self, session):
+        session.close()
+        with pytest.raises(ValueError, match="open_learner: features must have shape"):
+            open_learner("t.csv", "l.sqlite", [[1.0], [2.0]])
+
     def test_a_learner_goes_on_where_the_page_stopped(self, session):
         session.close()
         with open_learner("t.csv", "l.sqlite", np.load("x.npy")) as learner:

@@ -337,7 +337,8 @@ class TestStrangers:
         address = "127.0.0.1", server.server_port
         return [socket.create_connection(address, timeout=30) for _ in range(n)]
 
-    def test_many_that_wait_keep_nobody_out(self, server, ask):
+    def test_many_that_wait_keep_nobody_out(self, server, ask, monkeypatch):
+        monkeypatch.setattr(_Handler, "timeout", 300)
         idle = self.connections(server, 200)
         assert ask("GET", "state")[0] == 200
         for connection in idle[: 200 - 32]:

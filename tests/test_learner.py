@@ -222,7 +222,7 @@ class TestTeach:
             y_initial=y[START],
             random_state=0,
         )
-        twin = make(strategy=EntropySampling())
+        twin = make(LaplaceUpdateClassifier(), EntropySampling(), refit_every="auto")
         for _ in range(5):
             position = learner.query(2)
             np.testing.assert_array_equal(position, twin.query(2))

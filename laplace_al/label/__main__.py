@@ -1,26 +1,36 @@
 """The command ``python -m laplace_al.label``."""
 
 import argparse
+import contextlib
 import pathlib
 import shlex
 import signal
 import sys
+import tempfile
 import threading
 import webbrowser
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
 
 from numpy.typing import NDArray
 
 from laplace_al import strategies
 from laplace_al.archive import replace_file
 from laplace_al.journal import Journal
-from laplace_al.label.features import cached, embed, given_features, plain_features
-from laplace_al.label.items import Items, open_items
+from laplace_al.label.features import cached, given_features, plain_features
+from laplace_al.label.images import FORMATS
+from laplace_al.label.items import Items, leave_out_unreadable, open_items
+from laplace_al.label.results import learnt, predictions, read_labels
 from laplace_al.label.server import LabelServer, check_port
-from laplace_al.label.session import Session, check_annotator, check_label, labels_csv, pool_of
+from laplace_al.label.session import (
+    Session,
+    check_annotator,
+    check_label,
+    csv_text,
+    labels_csv,
+    pool_of,
+)
 from laplace_al.locks import lock_path
-from laplace_al.record import Record
 from laplace_al.typing import Path
 
 STRATEGIES = {
@@ -45,16 +55,32 @@ machine can open the page, at an address that nobody can guess."""
 _EPILOG = """\
 features: the numbers from which the model learns. They are read from --features, computed by
 --embed, or else plain features, which the page names: the pixels of an image at 16 x 16, the words
-of --text (tf-idf), or the numeric columns of a CSV file, standardised. All are centred and scaled
-as a whole. Labels belong to the items: you may stop and continue with the same journal and better
-features.
+of --text (tf-idf), or the numeric columns of a CSV file, standardised. Labels belong to the items:
+you may stop and continue with the same journal and better features.
+
+results: --export, --predict and --save write files and exit. They read the journal, also while the
+page runs. The model that they use is fitted on all labels. In Python:
+  LaplaceUpdateClassifier.load("model.safetensors").predict(features_of_new_items)
+  laplace_al.label.open_learner("mails.csv", "labels.sqlite", numpy.load("mails.npy"))
 
 examples:
   python -m laplace_al.label photos/ --journal labels.sqlite --classes cat dog
   python -m laplace_al.label mails.csv --text subject --journal labels.sqlite
   python -m laplace_al.label mails.csv --text subject --embed my_model:encode --cache mails.npy \\
       --journal labels.sqlite
-  python -m laplace_al.label photos/ --journal labels.sqlite --export labels.csv"""
+  python -m laplace_al.label photos/ --journal labels.sqlite --export labels.csv
+  python -m laplace_al.label mails.csv --text subject --embed my_model:encode --cache mails.npy \\
+      --journal labels.sqlite --predict all.csv --save model.safetensors"""
+
+# What ends the command instead of opening the page.
+_OUTPUTS = ("export", "predict", "save")
+_N_NAMED = 20  # items that are left out
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, without the list of all options."""
+        self.exit(2, f"{self.prog}: error: {printable(message)}\n")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -64,7 +90,7 @@ def make_parser() -> argparse.ArgumentParser:
     -------
     ArgumentParser
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=_PROGRAM,
         description=_DESCRIPTION,
         epilog=_EPILOG,
@@ -74,8 +100,9 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "items",
         metavar="IMAGES_OR_CSV",
-        help="folder of images (png, jpg, gif, bmp, webp), subfolders included, or a CSV or "
-        "TSV file whose first line names the columns",
+        help="folder of images, subfolders included (of the endings "
+        f"{' '.join(ending[1:] for ending in FORMATS)}), or a CSV or TSV file whose first line "
+        "names the columns, separated by commas, semicolons, tabs or vertical bars",
     )
     add("--journal", required=True, metavar="FILE", help="SQLite file of the labels; made if new")
     add("--classes", nargs="+", default=[], metavar="LABEL", help="labels; the page can add more")
@@ -98,14 +125,14 @@ def make_parser() -> argparse.ArgumentParser:
     source.add_argument(
         "--embed",
         metavar="MODULE:CALLABLE",
-        help="function that is called once with a list of all items and returns an array with a "
-        "row for each; the items are paths of images (pathlib.Path) if there are images, else "
+        help="function that is called with a list of up to 64 items at a time and returns an array "
+        "with a row for each; the items are paths of images (pathlib.Path) if there are any, else "
         "texts (--text), else dicts of the columns",
     )
     source.add_argument(
         "--columns", nargs="+", metavar="COLUMN", help="numeric CSV columns to use as features"
     )
-    add("--cache", metavar="FILE.npy", help="stores the result of --embed; delete it to embed anew")
+    add("--cache", metavar="FILE.npy", help="keeps the result of --embed, of these items")
     add(
         "--strategy",
         choices=sorted(STRATEGIES),
@@ -132,6 +159,18 @@ def make_parser() -> argparse.ArgumentParser:
         "--export",
         metavar="FILE.csv",
         help="write the labels of the journal (position, name, label, time, annotator) and exit",
+    )
+    add(
+        "--predict",
+        metavar="FILE.csv",
+        help="write a label for every item (position, name, label, source, probability) and exit; "
+        "the source is 'given' or 'predicted', the probability what the model says of the label",
+    )
+    add(
+        "--save",
+        metavar="FILE.safetensors",
+        help="write the model and exit; LaplaceUpdateClassifier.load opens it, for features that "
+        "are made as those of the items",
     )
     return parser
 
@@ -179,10 +218,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             key=options.id,
             encoding=options.encoding,
         )
+        for note in items.notes:
+            print(printable(note))
+        leave_out_unreadable(items)
         check_files(options)
-        if options.export is not None:
-            check_export(options)
-            export(items, options.journal, options.export)
+        if any(getattr(options, output) is not None for output in _OUTPUTS):
+            check_outputs(items, options)
+            write_outputs(items, options)
             return
         check_session(items, options)
         features, note = features_for(items, options)
@@ -198,13 +240,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         server = LabelServer(session, options.port)
     except (ValueError, OSError, RuntimeError) as error:
-        parser.error(str(error))
+        parser.error(in_words(error, options.journal))
     except KeyboardInterrupt:
         sys.exit(130)  # as shells report it
     serve(server, open_browser=not options.no_browser)
+    accuracy = session.accuracy()
     n_labels = session.close()
-    print(f"\n{_n(n_labels, 'labels')} in {options.journal}. To go on:")
-    print(f"  {_PROGRAM} {shlex.join(arguments)}", flush=True)
+    print(f"\n{_n(n_labels, 'labels')} in {printable(options.journal)}. To go on:")
+    print(f"  {_PROGRAM} {printable(shlex.join(arguments))}", flush=True)
+    if accuracy is not None:
+        print(
+            f"Of the last {accuracy.n_guesses} items that were drawn at random, the model had "
+            f"guessed {accuracy.share:.0%} right (95% interval: {accuracy.low:.0%} to "
+            f"{accuracy.high:.0%}).",
+            flush=True,
+        )
 
 
 def check_files(options: argparse.Namespace) -> None:
@@ -219,9 +269,10 @@ def check_files(options: argparse.Namespace) -> None:
     ValueError
         If it is one.
     """
-    for option, path in {"--journal": options.journal, "--export": options.export}.items():
+    for option in ("journal", *_OUTPUTS):
+        path = getattr(options, option)
         if path is not None and pathlib.Path(path).is_dir():
-            raise ValueError(f"{option} must name a file, not a folder; got {path!r}.")
+            raise ValueError(f"--{option} must name a file, not a folder; got {path!r}.")
 
 
 def check_session(items: Items, options: argparse.Namespace) -> None:
@@ -268,16 +319,17 @@ def features_for(items: Items, options: argparse.Namespace) -> tuple[NDArray[Any
     if options.features is not None:
         return given_features(options.features, len(items)), options.features
     if options.embed is not None:
-        features = cached(options.cache, lambda: embed(items, options.embed), len(items))
+        features = cached(options.cache, items, options.embed)
         return features, options.embed
     return plain_features(items, options.columns)
 
 
-def check_export(options: argparse.Namespace) -> None:
-    """Refuse to write the labels over a file that another option names.
+def check_outputs(items: Items, options: argparse.Namespace) -> None:
+    """Refuse to write over a file that is read or that another option names.
 
     Parameters
     ----------
+    items : ImageFolder or Table
     options : Namespace
 
     Raises
@@ -285,12 +337,6 @@ def check_export(options: argparse.Namespace) -> None:
     ValueError
         If it is such a file, by whatever path, or its folder does not exist.
     """
-    path = pathlib.Path(options.export)
-    if not path.parent.is_dir():
-        raise ValueError(
-            f"--export {options.export!r}: the folder {str(path.parent)!r} does not exist; make it "
-            "first."
-        )
     others = {
         "IMAGES_OR_CSV": options.items,
         "--journal": options.journal,
@@ -298,12 +344,24 @@ def check_export(options: argparse.Namespace) -> None:
         "--features": options.features,
         "--cache": options.cache,
     }
-    for option, other in others.items():
-        if other is not None and _is_same_file(path, pathlib.Path(other)):
+    for output in _OUTPUTS:
+        given = getattr(options, output)
+        if given is None:
+            continue
+        path = pathlib.Path(given)
+        if not path.parent.is_dir():
             raise ValueError(
-                f"--export {options.export!r} is the file of {option}, which it would overwrite; "
-                "name another file."
+                f"--{output} {given!r}: the folder {str(path.parent)!r} does not exist; make it "
+                "first."
             )
+        images = {f"image {str(image)!r}": image for image in items.paths or []}
+        for name, other in (others | images).items():
+            if other is not None and _is_same_file(path, pathlib.Path(other)):
+                raise ValueError(
+                    f"--{output} {given!r} is the file of {name}, which it would overwrite; name "
+                    "another file."
+                )
+        others[f"--{output}"] = given
 
 
 def _is_same_file(path: pathlib.Path, other: pathlib.Path) -> bool:
@@ -312,39 +370,123 @@ def _is_same_file(path: pathlib.Path, other: pathlib.Path) -> bool:
     return path.resolve() == other.resolve()
 
 
-def export(items: Items, journal: Path, path: Path) -> None:
-    """Write the labels of a journal to a CSV file.
+def write_outputs(items: Items, options: argparse.Namespace) -> None:
+    """Write the files that are asked for, from the labels in the journal.
 
     Parameters
     ----------
     items : ImageFolder or Table
-    journal, path : str or path-like
+    options : Namespace
 
     Raises
     ------
     ValueError
-        If there is no such journal, or it is of other items.
-    RuntimeError
-        If it is in use.
+        If there is no such journal, it is of other items, or has too few labels for a model.
     """
-    if not pathlib.Path(journal).is_file():
-        raise ValueError(f"--journal {str(journal)!r} does not exist: there is nothing to export.")
-    record = Record.empty(len(items))
-    opened = Journal(journal, pool_of(items))
-    for batch in opened.batches():
-        record = record.add(batch)
-    opened.close()
-    labels = record.labels_frame()
-    _write(pathlib.Path(path), labels_csv(items, labels).encode())
-    print(f"{_n(len(labels), 'labels')} written to {path}.")
+    labels = read_labels(items, options.journal)
+    if options.export is not None:
+        _write(options.export, labels_csv(items, labels))
+        print(f"{_n(len(labels), 'labels')} written to {printable(options.export)}.")
+    if options.predict is None and options.save is None:
+        return
+    features, _ = features_for(items, options)
+    tell_left_out(items)
+    classifier = learnt(features, labels)
+    if options.predict is not None:
+        table = predictions(items, features, labels, classifier)
+        _write(options.predict, csv_text(table))
+        given = _n(len(labels), "labels")
+        print(
+            f"{_n(len(table), items.noun)} with a label written to {printable(options.predict)}: "
+            f"{given} given, {len(table) - len(labels):,} predicted."
+        )
+    if options.save is not None:
+        classifier.save(options.save)
+        print(f"The model of {_n(len(labels), 'labels')} saved to {printable(options.save)}.")
+        if options.features is None and options.embed is None:
+            print(
+                "It is of plain features, which are made of these items together: for others, give "
+                "--embed or --features."
+            )
 
 
-def _write(path: pathlib.Path, content: bytes) -> None:
+def tell_left_out(items: Items) -> None:
+    """Name the items that are not asked for.
+
+    Parameters
+    ----------
+    items : ImageFolder or Table
+    """
+    left_out = sorted(items.unreadable.items())
+    for position, why in left_out[:_N_NAMED]:
+        print(printable(f"Left out: {items.names[position]!r}: {why}"))
+    if len(left_out) > _N_NAMED:
+        print(f"Left out: {_n(len(left_out) - _N_NAMED, items.noun)} more.")
+
+
+def _write(given: Path, text: str) -> None:
     """Write a file at once."""
+    path, content = pathlib.Path(given), text.encode()
     if path.exists() and not path.is_file():  # a terminal or a pipe, which nothing may replace
         path.write_bytes(content)
     else:
         replace_file(path, content)
+
+
+def in_words(error: Exception, journal: str) -> str:
+    """What an error says, in words of the command.
+
+    Parameters
+    ----------
+    error : Exception
+    journal : str
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> in_words(ValueError("journal='a.sqlite' is not a journal."), "a.sqlite")
+    "--journal 'a.sqlite' is not a journal."
+    """
+    message = str(error)
+    if "is of another pool" in message:
+        return (
+            f"--journal {journal!r} holds labels of other items: some were added, removed, renamed "
+            "or changed since, or another folder or file was labelled. Bring back the items as "
+            "they were, or name another journal."
+        )
+    if isinstance(error, RuntimeError) and "in use" in message:
+        return (
+            f"--journal {journal!r} is in use, by the page in another terminal or by an "
+            "ActiveLearner. Stop that first, or name another journal; --export, --predict and "
+            "--save work meanwhile."
+        )
+    return message.replace("journal=", "--journal ").replace("annotator must", "--annotator must")
+
+
+def printable(text: object) -> str:
+    r"""A text without characters that a terminal would obey: they are escaped.
+
+    Parameters
+    ----------
+    text : object
+        Anything, as ``str`` shows it. Names of files and columns may come from strangers.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> printable("\x1b[2Jé")
+    '\\x1b[2Jé'
+    """
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in str(text)
+    )
 
 
 def serve(server: LabelServer, *, open_browser: bool) -> None:
@@ -357,20 +499,48 @@ def serve(server: LabelServer, *, open_browser: bool) -> None:
     """
     counts = server.session.state()["counts"]
     items = server.session.items
+    tell_left_out(items)
     print(f"{_n(counts['total'], items.noun)}, {counts['labelled']:,} of them labelled.")
-    print(f"Features: {server.session.note}.")
+    print(f"Features: {printable(server.session.note)}.")
     print(f"The page: {server.url}")
     print("Ctrl-C stops; the labels are kept.", flush=True)
-    if open_browser:  # in a thread, for a browser in the terminal would keep us from serving it
-        threading.Thread(target=webbrowser.open, args=[server.url], daemon=True).start()
     for number in (signal.SIGINT, signal.SIGTERM):  # the first is ignored where a shell says so
         signal.signal(number, signal.default_int_handler)
     try:
-        server.serve_forever()
+        with redirecting_file(server.url) if open_browser else contextlib.nullcontext() as path:
+            if path is not None:  # in a thread, for a browser in the terminal would keep us from it
+                threading.Thread(target=webbrowser.open, args=[path.as_uri()], daemon=True).start()
+            server.serve_forever()
     except KeyboardInterrupt:
         pass
     finally:
         server.server_close()
+
+
+@contextlib.contextmanager
+def redirecting_file(url: str) -> Iterator[pathlib.Path]:
+    """A file that leads to an address, for a browser whose command line others can read.
+
+    Parameters
+    ----------
+    url : str
+
+    Yields
+    ------
+    Path
+        Only its owner can read it. It is removed at the end.
+
+    Examples
+    --------
+    >>> with redirecting_file("http://127.0.0.1:1/") as path:
+    ...     path.read_text()
+    '<!doctype html><meta http-equiv="refresh" content="0; url=http://127.0.0.1:1/">'
+    """
+    with tempfile.TemporaryDirectory(prefix="laplace_al") as folder:  # of mode 0700
+        path = pathlib.Path(folder, "page.html")
+        path.touch(mode=0o600)
+        path.write_text(f'<!doctype html><meta http-equiv="refresh" content="0; url={url}">')
+        yield path
 
 
 def _n(count: int, noun: str) -> str:

@@ -44,6 +44,8 @@ class Curve:
         What the model said of instances before it learnt them.
     estimates : dict from number of labels to float
         Leave-one-out accuracy.
+    aliases : dict from label to label
+        What classes are called now, see :func:`renamed_classes`.
 
     References
     ----------
@@ -63,6 +65,7 @@ class Curve:
     def __init__(self, learner: ActiveLearner) -> None:
         self.guesses: dict[int, Any] = {}
         self.estimates: dict[int, float] = {}
+        self.aliases: dict[Any, Any] = {}
         self._estimator, self._X_pool = learner.estimator, learner.X_pool
         self._lock = threading.Lock()
         self._n_estimated = 0
@@ -81,18 +84,38 @@ class Curve:
         -------
         list of [number of labels, accuracy]
         """
-        pairs = list(zip(labels.position, labels.label, strict=True))
         with self._lock:
-            guessed = [
-                (n, self.guesses[position] == label)
-                for n, (position, label) in enumerate(pairs, start=1)
-                if position in self.guesses
-            ]
+            is_guessed = labels.position.isin(list(self.guesses)).to_numpy()
+        guessed = list(
+            zip(np.flatnonzero(is_guessed) + 1, self.hits(labels[is_guessed]), strict=True)
+        )
         hits = np.cumsum([0, *(hit for _, hit in guessed)])
         return [
-            [n, float((hits[i] - hits[max(i - WINDOW, 0)]) / min(i, WINDOW))]
+            [int(n), float((hits[i] - hits[max(i - WINDOW, 0)]) / min(i, WINDOW))]
             for i, (n, _) in enumerate(guessed, start=1)
         ]
+
+    def hits(self, labels: pd.DataFrame) -> list[bool]:
+        """Whether guesses were right, for each label that was guessed before it was learnt.
+
+        Parameters
+        ----------
+        labels : DataFrame with columns position, label
+
+        Returns
+        -------
+        list of bool
+        """
+        with self._lock:
+            return [
+                bool(self._guess(position) == label)
+                for position, label in zip(labels.position, labels.label, strict=True)
+                if position in self.guesses
+            ]
+
+    def _guess(self, position: int) -> Any:
+        guess = self.guesses[position]
+        return self.aliases.get(guess, guess)
 
     def leave_one_out(self) -> list[list[float]]:
         """Estimates so far.
@@ -216,6 +239,7 @@ def replayed(
     >>> list(replayed(LaplaceUpdateClassifier(), X, learner.history_))
     [(2, 'yes')]
     """
+    # refits are events
     twin = ActiveLearner(estimator, RandomSampling(), X_pool, refit_every=None)
     for event in history.itertuples():
         if event.action == "refit":
@@ -232,6 +256,45 @@ def replayed(
                 row = _safe_indexing(X_pool, [event.position])
                 yield int(event.position), twin.predict(row)[0].item()
             twin.teach(event.position, event.label)
+
+
+def renamed_classes(history: pd.DataFrame) -> dict[Any, Any]:
+    """Classes that no label has any more because all that had it got one and the same other.
+
+    Parameters
+    ----------
+    history : DataFrame with columns action, label, row
+        Of an :class:`ActiveLearner`.
+
+    Returns
+    -------
+    dict from label to label
+
+    Examples
+    --------
+    >>> history = pd.DataFrame(
+    ...     {"action": ["label", "label", "relabel"], "label": ["cta", "cat", "cat"],
+    ...      "row": [0, 1, 0]})
+    >>> renamed_classes(history)
+    {'cta': 'cat'}
+    """
+    now: dict[int, Any] = {}
+    others: dict[Any, set[Any]] = {}
+    for action, label, row in zip(history.action, history.label, history.row, strict=True):
+        if action == "relabel":
+            others.setdefault(now[row], set()).add(label)
+        if action in ("label", "relabel"):
+            now[row] = label
+        elif action == "unlabel":
+            del now[row]
+    known = set(now.values())
+    aliases = {old: new for old, (new, *more) in others.items() if old not in known and not more}
+    for old in aliases:  # which may have been renamed again
+        seen = {old}
+        while aliases[old] in aliases and aliases[old] not in seen:
+            seen.add(aliases[old])
+            aliases[old] = aliases[aliases[old]]
+    return aliases
 
 
 def thinned(points: list[_Point]) -> list[_Point]:

@@ -1,11 +1,13 @@
 """Features of the items: given, embedded, or as plain as can be."""
 
+import contextlib
 import functools
 import importlib
-import os
+import io
+import json
 import pathlib
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,12 +15,22 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
+from tqdm.auto import tqdm
 
-from laplace_al.label.items import Items, Table, check_fields
+from laplace_al.archive import replace_file
+from laplace_al.digests import data_digest
+from laplace_al.label.images import UnreadableImageError, small_pixels
+from laplace_al.label.items import (
+    Items,
+    Table,
+    check_fields,
+    leave_out_unreadable,
+    read_numbers,
+    separator_of,
+)
 from laplace_al.typing import Path
 
-# Of features around their mean: prior_precision=1 is then prior_precision="scale".
-_SQUARED_LENGTH = 100.0
+_BATCH = 64  # items that are embedded at once
 _N_PIXELS = 16  # in height and width
 _N_TOPICS = 100
 
@@ -82,8 +94,10 @@ def _read_npz(path: Path) -> NDArray[Any]:
 
 
 def _read_csv(path: Path) -> NDArray[Any]:
-    check_fields(pd.read_csv(path, dtype=str, nrows=1))
-    table = pd.read_csv(path)
+    content = pathlib.Path(path).read_text("utf-8-sig")
+    separator = separator_of(content)
+    check_fields(pd.read_csv(io.StringIO(content), dtype=str, nrows=1, sep=separator))
+    table = read_numbers(content, separator)
     index = [name for name in table if name.startswith("Unnamed: ") and _counts_rows(table[name])]
     return table.drop(columns=index).to_numpy()
 
@@ -95,12 +109,13 @@ def embed(items: Items, target: str) -> NDArray[Any]:
     ----------
     items : ImageFolder or Table
     target : str
-        ``module:callable``. It gets all items at once, see :func:`inputs`, and returns an array
-        of shape (n_items, n_features).
+        ``module:callable``. It gets up to 64 items at a time, see :func:`inputs`, and returns an
+        array with a row for each.
 
     Returns
     -------
     ndarray of shape (n_items, n_features)
+        Items whose image cannot be read get the mean of the others.
 
     Raises
     ------
@@ -128,11 +143,35 @@ def embed(items: Items, target: str) -> NDArray[Any]:
             f"--embed must be MODULE:CALLABLE, of a module that can be imported from here; got "
             f"{target!r}: {error}."
         ) from error
-    try:
-        features = np.asarray(embedding(inputs(items)))
-    except Exception as error:
-        raise EmbeddingError(f"{target} failed on the {len(items)} {items.noun}") from error
-    return check_features(features, len(items), f"--embed {target}")
+    leave_out_unreadable(items, whole=True)
+    given = inputs(items)
+    positions = [i for i in range(len(items)) if i not in items.unreadable]
+    blocks: list[NDArray[Any]] = []
+    for start in tqdm(range(0, len(positions), _BATCH), "Embedding", delay=1, unit="batch"):
+        block = positions[start : start + _BATCH]
+        where = f"the {len(block)} {items.noun} from {items.names[block[0]]!r} on"
+        try:
+            rows = np.asarray(embedding([given[i] for i in block]))
+        except Exception as error:
+            raise EmbeddingError(f"{target} failed on {where}") from error
+        check_features(rows, len(block), f"--embed {target}")
+        if rows.shape[1:] != (blocks or [rows])[0].shape[1:]:
+            raise ValueError(
+                f"--embed {target} must make each row from one item, whatever is beside it: got "
+                f"{rows.shape[1]} columns for {where}, {blocks[0].shape[1]} before."
+            )
+        blocks.append(rows)
+    return _filled(np.concatenate(blocks), positions, len(items))
+
+
+def _filled(features: NDArray[Any], positions: Sequence[int], n_items: int) -> NDArray[Any]:
+    """Features of all items: the mean of the others where there are none."""
+    if len(positions) == n_items:
+        return features
+    mean = features.mean(axis=0)  # (n_features,)
+    filled = np.tile(mean, (n_items, 1)).astype(np.result_type(features, mean))
+    filled[positions] = features
+    return filled
 
 
 def inputs(items: Items) -> list[Any]:
@@ -154,15 +193,18 @@ def inputs(items: Items) -> list[Any]:
     return items.parsed.to_dict("records")
 
 
-def cached(path: Path | None, make: Callable[[], NDArray[Any]], n_items: int) -> NDArray[Any]:
-    """Features from a file if it is there; else they are made and written to it.
+def cached(path: Path | None, items: Items, target: str) -> NDArray[Any]:
+    """Embedded features from a file if it is there; else they are made and written to it.
+
+    Behind the array, where ``numpy.load`` does not look, the file says what it was made of.
 
     Parameters
     ----------
     path : str, path-like or None
         Ends in ``.npy``. None: they are made.
-    make : callable
-    n_items : int
+    items : ImageFolder or Table
+    target : str
+        See :func:`embed`.
 
     Returns
     -------
@@ -171,10 +213,10 @@ def cached(path: Path | None, make: Callable[[], NDArray[Any]], n_items: int) ->
     Raises
     ------
     ValueError
-        If the file does not have a row for each item, or its folder does not exist.
+        If the file is of other items or another target, or its folder does not exist.
     """
     if path is None:
-        return make()
+        return embed(items, target)
     given, path = path, pathlib.Path(path)
     if path.suffix != ".npy":
         raise ValueError(f"--cache must end in .npy; got {str(given)!r}.")
@@ -182,13 +224,45 @@ def cached(path: Path | None, make: Callable[[], NDArray[Any]], n_items: int) ->
         raise ValueError(
             f"--cache {str(path)!r}: the folder {str(path.parent)!r} does not exist; make it first."
         )
+    made_of = {"embed": target, "items": _digest(items)}
     if path.exists():
-        return given_features(path, n_items)
-    features = make()
-    unfinished = path.with_suffix(".partial.npy")
-    np.save(unfinished, features)
-    os.replace(unfinished, path)
+        with path.open("rb") as file:
+            with contextlib.suppress(ValueError, EOFError):  # of what is no array at all
+                np.load(file, allow_pickle=False)
+            _check_made_of(file.read(), made_of, items, path)
+        return given_features(path, len(items))
+    features = embed(items, target)
+    content = io.BytesIO()
+    np.save(content, features)
+    content.write(json.dumps(made_of | {"unreadable": items.unreadable}).encode())
+    replace_file(path, content.getvalue())
     return features
+
+
+def _check_made_of(
+    content: bytes, expected: dict[str, str], items: Items, path: pathlib.Path
+) -> None:
+    """Refuse what was made of something else; take over which items could not be read."""
+    refused = f"--cache {str(path)!r} was not made by --embed {expected['embed']} of these items"
+    cure = "Delete it to embed anew, name another file, or give it as --features."
+    try:
+        made_of = json.loads(content)
+        found = {name: made_of[name] for name in expected}
+        unread = {int(position): str(why) for position, why in made_of["unreadable"].items()}
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"{refused}: it does not say what it was made of. {cure}") from error
+    if found["embed"] != expected["embed"]:
+        raise ValueError(f"{refused}, but by --embed {found['embed']}. {cure}")
+    if found != expected:
+        raise ValueError(f"{refused}, but of others: their names or contents differ. {cure}")
+    items.unreadable |= unread
+
+
+def _digest(items: Items) -> str:
+    """What tells the inputs of an embedding from others; of images their names and sizes."""
+    kind = items.text if isinstance(items, Table) else None
+    sizes = [path.stat().st_size if path.exists() else -1 for path in items.paths or []]
+    return data_digest([str(kind), *items.contents, *map(str, sizes)])
 
 
 def plain_features(items: Items, columns: Sequence[str] | None = None) -> tuple[NDArray[Any], str]:
@@ -226,68 +300,61 @@ def plain_features(items: Items, columns: Sequence[str] | None = None) -> tuple[
             raise ValueError("--columns names columns of a CSV file; these items are images.")
         return numeric_columns(items, columns)
     if items.paths is not None:
-        return pixels(items.paths), (
+        paths = {i: path for i, path in enumerate(items.paths) if i not in items.unreadable}
+        features, found = pixels(paths)
+        items.unreadable |= found
+        positions = [i for i in paths if i not in found]
+        return _filled(_centred(features), positions, len(items)), (
             f"pixels at {_N_PIXELS} x {_N_PIXELS}, a poor fallback: an embedding learns from far "
             "fewer labels (see --help)"
         )
     if items.text is not None:
-        return words(items.shown[items.text]), (
+        return _centred(words(items.shown[items.text])), (
             "the words of the text (tf-idf), a plain fallback: an embedding learns from fewer "
             "labels (see --help)"
         )
     return numeric_columns(items)
 
 
-def pixels(paths: Sequence[Path]) -> NDArray[np.float32]:
+def _centred(features: NDArray[Any]) -> NDArray[Any]:
+    """Features around their mean, where an intercept has the least to do."""
+    return features - features.mean(axis=0)
+
+
+def pixels(
+    paths: Mapping[int, pathlib.Path],
+) -> tuple[NDArray[np.float32], dict[int, str]]:
     """Images at 16 x 16 pixels, of one channel if all are grey.
 
     Parameters
     ----------
-    paths : list of path-like
+    paths : dict from position to pathlib.Path
 
     Returns
     -------
-    ndarray of shape (n_images, 256 or 768), float32
+    features : ndarray of shape (n_images, 256 or 768), float32
         From 0 to 1, on white where an image is transparent. White is 65535 in grey images of 16 or
         32 bits, 1 in those of floats.
+    unreadable : dict from position to str
+        What is wrong with images that cannot be read; they have no row.
 
     Raises
     ------
     ValueError
-        If Pillow is missing or an image cannot be read.
+        If Pillow is missing or no image can be read.
     """
-    try:
-        from PIL import Image, ImageOps
-    except ImportError as error:
-        raise ValueError(
-            "Pixels of images need Pillow: python -m pip install pillow (it comes with "
-            "laplace_al[examples] too), or give --features."
-        ) from error
-
-    def eight_bit(image: Image.Image) -> Image.Image:
-        """A deep grey image whose white is 255: what is above, Pillow would convert to white."""
-        white = 1 if image.mode == "F" else 65535
-        values = np.clip(np.asarray(image, np.float32) / np.float32(white), 0, 1)
-        return Image.fromarray(np.rint(255 * values).astype(np.uint8))
-
-    def small(path: Path) -> NDArray[np.uint8]:
+    images, found = [], {}
+    for position, path in tqdm(paths.items(), "Reading images", delay=1):
         try:
-            with Image.open(path) as image:
-                image.draft("RGB", (4 * _N_PIXELS, 4 * _N_PIXELS))  # large photos decode faster
-                image = ImageOps.exif_transpose(image)
-                if image.mode.startswith(("I", "F")):
-                    image = eight_bit(image)
-                image = image.convert("RGBA")
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ValueError(f"{str(path)!r} cannot be read as an image: {error}.") from error
-        white = Image.new("RGBA", image.size, "white")
-        flat = Image.alpha_composite(white, image).convert("RGB")
-        return np.asarray(flat.resize((_N_PIXELS, _N_PIXELS), Image.Resampling.BOX))
-
-    images = np.stack([small(path) for path in paths])  # (n, 16, 16, 3)
-    if not np.ptp(images, axis=3).any():
-        images = images[..., :1]
-    return images.reshape(len(images), -1).astype(np.float32) / np.float32(255)
+            images.append(small_pixels(path, _N_PIXELS))
+        except UnreadableImageError as error:
+            found[position] = str(error)
+    if not images:
+        raise ValueError(f"None of the images can be read. The first: {min(found.items())[1]}")
+    stacked = np.stack(images)  # (n, 16, 16, 3)
+    if not np.ptp(stacked, axis=3).any():
+        stacked = stacked[..., :1]
+    return stacked.reshape(len(stacked), -1).astype(np.float32) / np.float32(255), found
 
 
 def words(texts: Iterable[str]) -> NDArray[np.float64]:
@@ -418,29 +485,3 @@ def check_features(features: NDArray[Any], n_items: int, source: str) -> NDArray
     if len(bad):
         raise ValueError(f"{source}: features must be finite; NaN or infinite in row {bad[0]}.")
     return features
-
-
-def scaled(features: NDArray[Any]) -> NDArray[np.floating]:
-    """Features around their mean, of a size that suits ``prior_precision=1``.
-
-    Parameters
-    ----------
-    features : ndarray of shape (n_items, n_features)
-
-    Returns
-    -------
-    ndarray of shape (n_items, n_features), float32 or float64
-        Their mean squared length is 100; directions keep their proportions.
-
-    Examples
-    --------
-    >>> scaled(np.array([[1.0], [3.0]]))
-    array([[-10.],
-           [ 10.]])
-    """
-    dtype = np.float32 if features.dtype == np.float32 else np.float64
-    centred = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
-    squared_length = np.square(centred).sum(axis=1).mean()
-    if squared_length > 0:
-        centred *= np.sqrt(_SQUARED_LENGTH / squared_length)
-    return centred.astype(dtype)

@@ -1,12 +1,17 @@
 """What is labelled: a folder of images or the rows of a CSV file."""
 
+import contextlib
+import csv
 import io
+import itertools
 import pathlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 import pandas as pd
 
+from laplace_al.label.images import FORMATS, for_browser, unreadable
 from laplace_al.typing import Path
 
 # UTF-8, with or without the mark that Excel sets before it
@@ -16,18 +21,15 @@ _CURE = (
     "Quote texts that hold commas, tabs or quotation marks; remove the comma at the end of each "
     "row; or add the names of columns that have none."
 )
-IMAGE_TYPES = {
-    ".bmp": "image/bmp",
-    ".gif": "image/gif",
-    ".jpeg": "image/jpeg",
-    ".jpg": "image/jpeg",
-    ".png": "image/png",
-    ".webp": "image/webp",
-}
+# What separates the fields of a CSV file: spreadsheets in many countries write semicolons.
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+_N_LINES = 100  # from which a separator is told
 
 
 class ImageFolder:
-    """The images of a folder and of the folders in it, sorted by path; hidden ones are left out.
+    """The images of a folder and of the folders in it, sorted by path.
+
+    Linked files and folders are among them, what is hidden is not.
 
     Parameters
     ----------
@@ -40,6 +42,10 @@ class ImageFolder:
         The paths relative to ``root``.
     contents : list of str
         What tells an item from others, whatever is computed from it: here its name.
+    unreadable : dict from position to str
+        What is wrong with items that are not asked for, see :func:`leave_out_unreadable`.
+    notes : list of str
+        What is in the folder and not among the items.
 
     Raises
     ------
@@ -60,18 +66,20 @@ class ImageFolder:
 
     def __init__(self, root: Path) -> None:
         self.root = pathlib.Path(root)
-        relative = [path.relative_to(self.root) for path in self.root.rglob("*")]
-        self.names = sorted(
-            path.as_posix()
-            for path in relative
-            if path.suffix.lower() in IMAGE_TYPES
-            and not any(part.startswith(".") for part in path.parts)
-            and (self.root / path).is_file()
+        self.notes: list[str] = []
+        files = list(self._walked(self.root, ()))
+        taken = [path for path in files if path.suffix.lower() in FORMATS]
+        self.names = sorted(path.relative_to(self.root).as_posix() for path in taken)
+        others = Counter(
+            path.suffix or "no ending" for path in files if path.suffix.lower() not in FORMATS
         )
+        if others:
+            counts = ", ".join(f"{n} {ending}" for ending, n in sorted(others.items()))
+            self.notes.append(f"Files that are not taken for images, by their endings: {counts}.")
         if not self.names:
             raise ValueError(
                 f"The folder {str(root)!r} holds no image, a file that ends in one of "
-                f"{', '.join(IMAGE_TYPES)}."
+                f"{', '.join(FORMATS)}. {' '.join(self.notes)}".rstrip()
             )
         unknown = next((name for name in self.names if not is_utf8(name)), None)
         if unknown is not None:
@@ -81,6 +89,32 @@ class ImageFolder:
             )
         self.paths = [self.root / name for name in self.names]
         self.contents = self.names
+        self.unreadable: dict[int, str] = {}
+
+    def _walked(
+        self, folder: pathlib.Path, above: tuple[tuple[int, int], ...]
+    ) -> Iterator[pathlib.Path]:
+        """Files of a folder and those in it; links that lead back to one above are noted."""
+        try:
+            status = folder.stat()
+            paths = sorted(folder.iterdir())
+        except OSError as error:
+            self.notes.append(f"A folder that cannot be read: {str(folder)!r}: {error.strerror}.")
+            return
+        above = (*above, (status.st_dev, status.st_ino))
+        for path in paths:
+            if path.name.startswith("."):
+                continue
+            if path.is_dir():
+                status = path.stat()
+                if (status.st_dev, status.st_ino) in above:
+                    self.notes.append(f"A link that leads back to where it is: {str(path)!r}.")
+                else:
+                    yield from self._walked(path, above)
+            elif path.is_file():
+                yield path
+            else:
+                self.notes.append(f"A link to nothing, or no file: {str(path)!r}.")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -116,9 +150,10 @@ class ImageFolder:
         ------
         OSError
             If the file has gone.
+        UnreadableImageError
+            If it cannot be converted to what a browser shows.
         """
-        path = self.paths[position]
-        return IMAGE_TYPES[path.suffix.lower()], path.read_bytes()
+        return for_browser(self.paths[position])
 
 
 class Table:
@@ -147,12 +182,16 @@ class Table:
         What tells an item from others, whatever is computed from it: the whole row.
     paths : list of Path or None
         Of the images, if there are any.
+    unreadable : dict from position to str
+        What is wrong with items that are not asked for, see :func:`leave_out_unreadable`.
+    notes : list of str
+        How the file was read, if that had to be found out.
 
     Raises
     ------
     ValueError
         If the file has another encoding, no row, a row with more fields than the header, lacks a
-        column, or an image is missing.
+        column, or has no image.
 
     Examples
     --------
@@ -177,7 +216,11 @@ class Table:
         encoding: str | None = None,
     ) -> None:
         self.path = pathlib.Path(path)
-        self.shown, self.parsed = _read(self.path, encoding)
+        self.unreadable: dict[int, str] = {}
+        self.notes: list[str] = []
+        self.shown, self.parsed, separator = _read(self.path, encoding)
+        if separator != "," and self.path.suffix.lower() != ".tsv":
+            self.notes.append(f"Columns separated by {_SEPARATORS[separator]}.")
         if not len(self.shown):
             raise ValueError(f"{str(path)!r} has no row.")
         for option, column in {"--text": text, "--image": image, "--id": key}.items():
@@ -258,18 +301,18 @@ class Table:
         """
         if self.paths is None:
             raise LookupError("The rows have no images; --image names a column of them.")
-        path = self.paths[position]
-        return IMAGE_TYPES[path.suffix.lower()], path.read_bytes()
+        return for_browser(self.paths[position])
 
     def _image_paths(self, column: str) -> list[pathlib.Path]:
         paths = [self.path.parent / name for name in self.shown[column]]
         for row, path in enumerate(paths):
-            if path.suffix.lower() not in IMAGE_TYPES or not path.is_file():
-                raise ValueError(
-                    f"--image {column}: {self.shown[column].iloc[row]!r} in row {row} is not an "
-                    f"image beside {str(self.path)!r}, a file that ends in one of "
-                    f"{', '.join(IMAGE_TYPES)}."
+            if path.suffix.lower() not in FORMATS or not path.is_file():
+                self.unreadable[row] = (
+                    f"{self.shown[column].iloc[row]!r} in row {row} is not an image beside "
+                    f"{str(self.path)!r}, a file that ends in one of {', '.join(FORMATS)}."
                 )
+        if len(self.unreadable) == len(paths):
+            raise ValueError(f"--image {column}: {self.unreadable[0]}")
         return paths
 
 
@@ -322,24 +365,77 @@ def check_fields(rows: pd.DataFrame) -> None:
         )
 
 
-def _read(path: pathlib.Path, encoding: str | None) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows of a file as they are written and as pandas reads them."""
-    separator = "\t" if path.suffix.lower() == ".tsv" else ","
+def _read(path: pathlib.Path, encoding: str | None) -> tuple[pd.DataFrame, pd.DataFrame, str]:
+    """The rows of a file as they are written and as pandas reads them, and their separator."""
     content = _decoded(path, encoding)
-
-    def rows(**options: Any) -> pd.DataFrame:
-        return pd.read_csv(io.StringIO(content, newline=""), sep=separator, **options)
+    separator = "\t" if path.suffix.lower() == ".tsv" else separator_of(content)
 
     try:
-        shown, parsed = rows(dtype=str, keep_default_na=False), rows()
+        file = io.StringIO(content, newline="")
+        shown = pd.read_csv(file, sep=separator, dtype=str, keep_default_na=False)
         check_fields(shown)
+        parsed = read_numbers(content, separator)
     except pd.errors.ParserError as error:
         raise ValueError(f"{str(path)!r} cannot be read: {str(error).strip()}. {_CURE}") from error
     except pd.errors.EmptyDataError as error:
         raise ValueError(f"{str(path)!r} is empty: it has no header.") from error
     except ValueError as error:
         raise ValueError(f"{str(path)!r} cannot be read: {error}") from error
-    return shown, parsed
+    return shown, parsed, separator
+
+
+def read_numbers(content: str, separator: str) -> pd.DataFrame:
+    r"""The rows of a CSV file, parsed; between semicolons, numbers may have decimal commas.
+
+    Parameters
+    ----------
+    content : str
+    separator : str
+
+    Returns
+    -------
+    DataFrame
+
+    Examples
+    --------
+    >>> read_numbers("a;b\n1,5;2.5\n", ";").to_dict("records")
+    [{'a': 1.5, 'b': 2.5}]
+    """
+    parsed = pd.read_csv(io.StringIO(content, newline=""), sep=separator)
+    if separator != ";":
+        return parsed
+    commas = pd.read_csv(io.StringIO(content, newline=""), sep=separator, decimal=",")
+    texts = parsed.select_dtypes(exclude="number").columns
+    numbers = commas.select_dtypes("number")
+    return parsed.assign(**numbers[numbers.columns.intersection(texts)])
+
+
+def separator_of(content: str) -> str:
+    r"""What separates the fields of a CSV file.
+
+    Parameters
+    ----------
+    content : str
+
+    Returns
+    -------
+    str
+        Of comma, semicolon, tab and vertical bar the one that divides each of the first lines into
+        the same number of fields, and into most; a comma if none divides them.
+
+    Examples
+    --------
+    >>> separator_of("id;text\n1;good, really good\n2;bad, really bad\n")
+    ';'
+    """
+    n_fields = dict.fromkeys(_SEPARATORS, 1)
+    for separator in _SEPARATORS:
+        rows = csv.reader(io.StringIO(content, newline=""), delimiter=separator)
+        with contextlib.suppress(csv.Error):
+            lengths = {len(row) for row in itertools.islice(filter(None, rows), _N_LINES)}
+            if len(lengths) == 1:
+                (n_fields[separator],) = lengths
+    return max(n_fields, key=n_fields.__getitem__)
 
 
 def _decoded(path: pathlib.Path, encoding: str | None) -> str:
@@ -360,6 +456,29 @@ def _decoded(path: pathlib.Path, encoding: str | None) -> str:
 
 
 Items: TypeAlias = ImageFolder | Table
+
+
+def leave_out_unreadable(items: Items, *, whole: bool = False) -> None:
+    """Ask for no item whose image cannot be read; it keeps its position.
+
+    Parameters
+    ----------
+    items : ImageFolder or Table
+        Its ``unreadable`` is added to.
+    whole : bool, default=False
+        Whether to decode the images, too; else only their heads are read.
+
+    Raises
+    ------
+    ValueError
+        If no image is left.
+    """
+    if items.paths is None:
+        return
+    paths = {i: path for i, path in enumerate(items.paths) if i not in items.unreadable}
+    items.unreadable |= unreadable(paths, whole=whole)
+    if len(items.unreadable) == len(items):
+        raise ValueError(f"None of the images can be read. The first: {items.unreadable[0]}")
 
 
 def open_items(

@@ -7,17 +7,25 @@ import importlib.resources
 import json
 import re
 import secrets
+import socket
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
+from laplace_al.label.images import UnreadableImageError
 from laplace_al.label.session import AlreadyLabelledError, Session
 
 HOST = "127.0.0.1"
 _MAX_BODY = 10_000  # bytes
 _PATIENCE = 60  # seconds, for the next request of a connection
+# Of connections that have not shown the token: any program of this machine may open them.
+_PATIENCE_WITH_STRANGERS = 5
+_MAX_STRANGERS = 32
+_PAUSE = 0.05  # seconds, until files may have been closed
 _HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -58,7 +66,8 @@ class LabelServer(http.server.ThreadingHTTPServer):
     """Serves a session to whoever knows the address, on this machine only.
 
     Every path begins with a token that cannot be guessed. Requests that name another host, as those
-    of a page that has its own name resolved to this machine do, are refused.
+    of a page that has its own name resolved to this machine do, are refused. Of connections that
+    have not shown the token, the oldest is closed when there are more than 32.
 
     Parameters
     ----------
@@ -79,13 +88,55 @@ class LabelServer(http.server.ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    request_queue_size = 128
 
     def __init__(self, session: Session, port: int = 0) -> None:
         self.session = session
+        self._strangers: dict[socket.socket, None] = {}  # oldest first
+        self._lock = threading.Lock()
         self.token = secrets.token_urlsafe(32)
         with _port_named(port):
             super().__init__((HOST, port), _Handler)
         self.url = f"http://{HOST}:{self.server_port}/{self.token}/"
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Take the next connection; where no file can be opened, once others are closed."""
+        try:
+            return super().get_request()
+        except OSError:
+            self._close_strangers(0)
+            time.sleep(_PAUSE)
+            raise
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer a connection in a thread of its own."""
+        self._close_strangers(_MAX_STRANGERS - 1)
+        with self._lock:
+            self._strangers[request] = None
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """End a connection."""
+        self.trust(request)
+        super().shutdown_request(request)
+
+    def trust(self, connection: socket.socket) -> None:
+        """Count a connection, which has shown the token, no longer among strangers.
+
+        Parameters
+        ----------
+        connection : socket
+        """
+        with self._lock:
+            self._strangers.pop(connection, None)
+
+    def _close_strangers(self, n_left: int) -> None:
+        with self._lock:
+            oldest = list(self._strangers)[: max(0, len(self._strangers) - n_left)]
+            for connection in oldest:
+                del self._strangers[connection]
+                with contextlib.suppress(OSError):  # it has gone
+                    connection.shutdown(socket.SHUT_RDWR)  # its thread reads the end, and closes it
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Report what went wrong, unless a browser has hung up."""
@@ -130,7 +181,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     server: LabelServer
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "laplace_al", ""
-    timeout = _PATIENCE
+    timeout = _PATIENCE_WITH_STRANGERS
     # head and body leave in one packet, or each answer waits for an acknowledgement
     wbufsize = -1
     disable_nagle_algorithm = True
@@ -185,6 +236,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 HTTPStatus.FORBIDDEN,
                 "Open the address that the terminal shows: it changes with every start.",
             )
+        self.server.trust(self.connection)
+        self.connection.settimeout(_PATIENCE)
         return path
 
     def _body(self) -> Any:
@@ -234,7 +287,7 @@ def _fields(body: Any, *names: str) -> list[Any]:
     """Values of the fields that a request must have, and no others."""
     if not isinstance(body, dict) or set(body) != set(names):
         raise ValueError(f"The request must be a JSON object with {' and '.join(names)}.")
-    if type(body["position"]) is not int:
+    if type(body.get("position", 0)) is not int:
         raise ValueError(f"position must be an integer; got {body['position']!r}.")
     return [body[name] for name in names]
 
@@ -264,7 +317,7 @@ def _item(session: Session, position: int) -> Answer:
 def _image(session: Session, position: int) -> Answer:
     try:
         return Answer(*session.image(position))
-    except OSError as error:
+    except (OSError, UnreadableImageError) as error:
         raise LookupError(f"The image cannot be read: {error}.") from error
 
 
@@ -288,6 +341,20 @@ def _skip(session: Session, body: Any) -> Answer:
     return _state(session)
 
 
+def _rename(session: Session, body: Any) -> Answer:
+    session.rename(*_fields(body, "label", "new"))
+    return _state(session)
+
+
+def _withdraw(session: Session, body: Any) -> Answer:
+    session.withdraw(*_fields(body, "label"))
+    return _state(session)
+
+
+def _similar(session: Session, body: Any) -> Answer:
+    return _json({"similar": session.similar(*_fields(body, "label"))})
+
+
 # No path names a file: items have positions.
 _ROUTES: list[tuple[str, dict[str, Callable[..., Answer]]]] = [
     ("", {"GET": _page}),
@@ -298,4 +365,7 @@ _ROUTES: list[tuple[str, dict[str, Callable[..., Answer]]]] = [
     ("label", {"POST": _label}),
     ("relabel", {"POST": _relabel}),
     ("skip", {"POST": _skip}),
+    ("rename", {"POST": _rename}),
+    ("withdraw", {"POST": _withdraw}),
+    ("similar", {"POST": _similar}),
 ]

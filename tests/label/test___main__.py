@@ -1,20 +1,29 @@
+import contextlib
 import csv
 import os
+import pathlib
+import re
 import signal
 import socket
 import sqlite3
+import stat
 import subprocess
 import sys
 import types
+import urllib.parse
 import urllib.request
 
 import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image
 
+from laplace_al import LaplaceUpdateClassifier
 from laplace_al.journal import Journal
-from laplace_al.label.__main__ import STRATEGIES, export, features_for, main, make_parser
+from laplace_al.label import open_learner
+from laplace_al.label.__main__ import STRATEGIES, features_for, main, make_parser, printable
 from laplace_al.label.features import EmbeddingError
-from laplace_al.label.items import open_items
+from laplace_al.label.items import ImageFolder, open_items
 from laplace_al.label.session import Session, pool_of
 
 
@@ -31,7 +40,10 @@ def refused(arguments, capsys):
     with pytest.raises(SystemExit) as got:
         main([*arguments.split(), "--no-browser"])
     assert got.value.code == 2
-    return capsys.readouterr().err.split("error: ")[1]
+    said = capsys.readouterr().err
+    assert said.startswith("python -m laplace_al.label: error: ")
+    assert said.count("\n") == 1
+    return said.split("error: ")[1]
 
 
 class TestArguments:
@@ -58,8 +70,8 @@ class TestArguments:
     def test_a_journal_in_use(self, folder, capsys):
         items = open_items("t.csv")
         session = Session(items, np.eye(3), "l.sqlite")
-        assert "is in use by another ActiveLearner" in refused("t.csv --journal l.sqlite", capsys)
-        assert "is in use" in refused("t.csv --journal l.sqlite --export e.csv", capsys)
+        said = refused("t.csv --journal l.sqlite", capsys)
+        assert said.startswith("--journal 'l.sqlite' is in use, by the page in another terminal")
         session.close()
 
     def test_a_port_in_use(self, folder, capsys):
@@ -101,7 +113,10 @@ class TestArguments:
             (["--classes", ""], "A label must be a text of one line"),
             (["--annotator", "Zo\udceb"], "annotator must be a text that UTF-8 has a form for"),
             (["--journal", "no/l"], "the folder 'no' does not exist"),
-            (["--journal", "others.sqlite"], "X_pool"),
+            (
+                ["--journal", "others.sqlite"],
+                "--journal 'others.sqlite' holds labels of other items: ",
+            ),
         ],
     )
     def test_what_is_refused_before_anything_is_embedded(
@@ -172,8 +187,8 @@ class TestFeaturesFor:
         features, note = self.features(arguments)
         np.testing.assert_array_equal(features, [[3], [5], [4]])
         assert note == "embedding_of_mine:f"
-        np.save("c.npy", np.eye(3))
-        np.testing.assert_array_equal(self.features(arguments)[0], np.eye(3))
+        (folder / "embedding_of_mine.py").unlink()
+        np.testing.assert_array_equal(self.features(arguments)[0], features)
 
 
 def test_export(folder, capsys):
@@ -263,8 +278,147 @@ class TestWhereLabelsAreExported:
 def test_export_leaves_the_journal_free(folder):
     items = open_items("t.csv")
     Session(items, np.eye(3), "l.sqlite").close()
-    export(items, "l.sqlite", "e.csv")
+    main(["t.csv", "--journal", "l.sqlite", "--export", "e.csv"])
     Journal("l.sqlite", pool_of(items)).close()
+
+
+class TestResults:
+    ARGUMENTS = "t.csv --text text --journal l.sqlite --features x.npy"
+
+    @pytest.fixture
+    def session(self, folder):
+        """A page that runs, with two of six items labelled and one skipped."""
+        names = ["red", "green", "blue", "=1+1", "grey", "black"]
+        lines = ["text,n", *(f"{name},{i}" for i, name in enumerate(names))]
+        (folder / "t.csv").write_text("\n".join(lines))
+        np.save("x.npy", np.array([[5.0], [6.0], [9.0], [8.5], [5.5], [9.0]]))
+        session = Session(open_items("t.csv", text="text"), np.load("x.npy"), "l.sqlite")
+        session.label(2, "cold")
+        session.label(0, "warm")
+        session.skip(1)
+        yield session
+        session.close()
+
+    def run(self, options):
+        main([*self.ARGUMENTS.split(), *options.split()])
+
+    def test_while_the_page_runs(self, session, capsys):
+        self.run("--export e.csv --predict p.csv --save m.safetensors")
+        assert capsys.readouterr().out == (
+            "2 labels written to e.csv.\n"
+            "6 rows with a label written to p.csv: 2 labels given, 4 predicted.\n"
+            "The model of 2 labels saved to m.safetensors.\n"
+        )
+        assert pathlib.Path("e.csv").read_text() == session.export()
+        session.label(1, "warm")  # the page goes on
+
+    def test_every_item_has_a_label(self, session):
+        self.run("--predict p.csv")
+        table = pd.read_csv("p.csv")
+        assert table.position.tolist() == list(range(6))
+        assert table.name.tolist() == session.items.names
+        assert table.label.tolist() == ["warm", "warm", "cold", "cold", "warm", "cold"]
+        expected = ["given", "predicted", "given", "predicted", "predicted", "predicted"]
+        assert table.source.tolist() == expected
+        assert table.probability.between(0.5, 1).all()
+
+    def test_a_given_label_stays_whatever_the_model_says(self, session):
+        session.relabel(2, "warm")
+        session.label(3, "cold")
+        session.label(5, "cold")
+        self.run("--predict p.csv")
+        table = pd.read_csv("p.csv")
+        assert (table.label[2], table.source[2]) == ("warm", "given")
+        assert table.probability[2] < 0.5
+
+    def test_the_model_predicts_what_was_written(self, session):
+        self.run("--save m.safetensors --predict p.csv")
+        model = LaplaceUpdateClassifier.load("m.safetensors")
+        table = pd.read_csv("p.csv")
+        np.testing.assert_array_equal(model.predict(np.load("x.npy")), table.label)
+        np.testing.assert_allclose(
+            model.predict_proba(np.load("x.npy")).max(axis=1), table.probability, rtol=1e-12
+        )
+
+    def test_plain_features_are_of_these_items_alone(self, session, capsys):
+        main(["t.csv", "--text", "text", "--journal", "l.sqlite", "--save", "m.safetensors"])
+        assert "for others, give --embed or --features." in capsys.readouterr().out
+
+    def test_features_of_other_items(self, session):
+        session.close()
+        with pytest.raises(ValueError, match="open_learner: features must have shape"):
+            open_learner("t.csv", "l.sqlite", [[1.0], [2.0]])
+
+    def test_a_learner_goes_on_where_the_page_stopped(self, session):
+        session.close()
+        with open_learner("t.csv", "l.sqlite", np.load("x.npy")) as learner:
+            assert learner.labels_.label.tolist() == ["cold", "warm"]
+            learner.teach(4, "warm")
+        again = Session(open_items("t.csv", text="text"), np.eye(6), "l.sqlite")
+        assert again.describe(4)["item"]["label"] == "warm"
+        again.close()
+
+    def test_a_model_needs_two_classes(self, session, capsys):
+        session.relabel(2, "warm")
+        said = refused(f"{self.ARGUMENTS} --predict p.csv", capsys)
+        assert said.startswith("A model needs labels of two classes at least; the journal has 2")
+        assert not pathlib.Path("p.csv").exists()
+
+    def test_a_journal_of_something_else(self, session, capsys):
+        pathlib.Path("no.sqlite").write_text("no database, but long enough for its header to be")
+        said = refused("t.csv --journal no.sqlite --export e.csv", capsys)
+        assert said.startswith("--journal 'no.sqlite' cannot be read: ")
+        with contextlib.closing(sqlite3.connect("other.sqlite")) as connection:
+            connection.execute("CREATE TABLE a (b)")
+        said = refused("t.csv --journal other.sqlite --export e.csv", capsys)
+        assert said.startswith("--journal 'other.sqlite' is a database of something else")
+        pathlib.Path("t.csv").write_text("text\nother\n")
+        said = refused("t.csv --journal l.sqlite --export e.csv", capsys)
+        assert said.startswith("--journal 'l.sqlite' holds labels of other items: ")
+
+    @pytest.mark.parametrize("option", ["--export", "--predict", "--save"])
+    def test_never_over_an_image_of_the_pool_or_each_other(self, folder, capsys, option):
+        (folder / "images").mkdir()
+        Image.new("L", (2, 2)).save("images/a.png")
+        before = (folder / "images/a.png").read_bytes()
+        said = refused(f"images --journal l.sqlite {option} images/../images/a.png", capsys)
+        assert "is the file of image 'images/a.png', which it would overwrite" in said
+        other = "--predict" if option == "--export" else "--export"
+        assert "which it would overwrite" in refused(
+            f"images --journal l.sqlite {option} x {other} ./x", capsys
+        )
+        assert (folder / "images/a.png").read_bytes() == before
+
+
+def test_what_is_left_out_is_told(folder, capsys):
+    (folder / "p").mkdir()
+    for i in range(4):
+        Image.new("L", (2, 2), 60 * i).save(f"p/{i}.tif")
+    for i in range(30):
+        (folder / f"p/b{i:02d}.png").write_bytes(b"not an image")
+    (folder / "p/notes.txt").touch()
+    session = Session(ImageFolder("p"), np.eye(34), "l.sqlite")
+    session.label(0, "dark")
+    session.label(3, "light")
+    session.close()
+    main(["p", "--journal", "l.sqlite", "--predict", "p.csv"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Files that are not taken for images, by their endings: 1 .txt."
+    assert lines[1].startswith("Left out: 'b00.png': 'p/b00.png' cannot be read as an image: ")
+    assert lines[21:] == [
+        "Left out: 10 images more.",
+        "4 images with a label written to p.csv: 2 labels given, 2 predicted.",
+    ]
+    table = pd.read_csv("p.csv")
+    assert table.name.tolist() == ["0.tif", "1.tif", "2.tif", "3.tif"]
+    assert table.label.tolist() == ["dark", "dark", "light", "light"]
+
+
+def test_a_name_does_not_speak_to_the_terminal(folder, capsys):
+    (folder / "t.csv").write_text("a\x1b[2J\n1\n")
+    said = refused("t.csv --journal l --text no", capsys)
+    assert "It has a\\x1b[2J." in said
+    assert printable("ok é\t\x9b\u202e\udcff") == "ok é\\t\\x9b\\u202e\\udcff"
 
 
 ENDING = """
@@ -292,13 +446,21 @@ def handlers():
 
 @pytest.mark.skipif(os.name == "nt", reason="a process there cannot interrupt itself")
 def test_a_run(folder, monkeypatch, capsys, handlers):
-    def visit(url):
-        label_one(url)
+    paths = []
+
+    def visit(address):
+        assert address.startswith("file:///")
+        assert "http" not in address
+        paths.append(pathlib.Path(urllib.request.url2pathname(urllib.parse.urlsplit(address).path)))
+        assert stat.S_IMODE(paths[0].stat().st_mode) == 0o600
+        assert stat.S_IMODE(paths[0].parent.stat().st_mode) == 0o700
+        label_one(re.search(r"url=([^\"]+)", paths[0].read_text())[1])
         os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr("webbrowser.open", visit)
     main(ARGUMENTS)
     lines = capsys.readouterr().out.splitlines(keepends=True)
+    assert not paths[0].parent.exists()
     assert lines[0] == "3 rows, 0 of them labelled.\n"
     assert lines[1] == "Features: the numeric columns, standardised: n.\n"
     assert lines[2].startswith("The page: http://127.0.0.1:")

@@ -290,3 +290,55 @@ class TestBrowser:
             "é": "éa",
         }
         server.end(signal.SIGINT)
+
+    def test_classes_are_found_renamed_and_withdrawn(self, browser, start, images, tmp_path):
+        names = ["cat", *(f"a species with a long name, number {i}" for i in range(40))]
+        server = start(images, "--journal", tmp_path / "l.sqlite", "--classes", *names)
+        open_page(browser, server)
+        # whole names, and no row over another
+        assert browser.run(
+            "const boxes = [...document.querySelectorAll('#classes button')].map(each =>"
+            " [each.scrollHeight <= each.clientHeight, each.scrollWidth <= each.clientWidth]);"
+            "return boxes.flat().every(Boolean)"
+        )
+        browser.press("+", *"number 3")
+        visible = "[...document.querySelectorAll('#classes button')].filter(each => !each.hidden)"
+        assert len(browser.until(f"{visible}.map(each => each.title)")) == 11
+        browser.press("\ue015", "\ue007")  # down and enter
+        wait_for(browser, 1)
+        assert browser.run("return state.recent[0].label") == names[4]
+
+        # a slip is asked about, and may be meant
+        browser.press("+", *"Cat", "\ue007")
+        browser.until("document.querySelector('#which').open")
+        browser.press("\ue007")
+        wait_for(browser, 2)
+        assert browser.run("return state.recent[0].label") == "cat"
+        browser.press("+", *"Cat", "\ue007")
+        browser.until("document.querySelector('#which').open")
+        browser.click("#which button:nth-child(3)")  # cancelled
+        browser.until("!document.querySelector('#which').open && !isBusy")
+        assert n_handled(browser) == 2
+        browser.press("+", *"Cat", "\ue007")
+        browser.until("document.querySelector('#which').open")
+        browser.click("#which button:nth-child(2)")
+        wait_for(browser, 3)
+        assert browser.run("return state.recent[0].label") == "Cat"
+
+        counts = "Object.fromEntries(state.classes.map(each => [each.label, each.count]))"
+        browser.run("return [...document.querySelectorAll('#counts button')].at(-1).click()")
+        browser.until("document.querySelector('#rename').open")
+        browser.press(*"cat")
+        assert "Merge into" in browser.run(
+            "return document.querySelector('#rename-do').textContent"
+        )
+        browser.press("\ue007")
+        browser.until(f"!isBusy && {counts}.cat === 2")
+        assert "Cat" not in browser.run(f"return {counts}")
+        browser.click("#counts button")
+        browser.until("document.querySelector('#rename').open")
+        browser.click("#withdraw")
+        browser.until(f"!isBusy && !('cat' in {counts})")
+        assert n_handled(browser) == 1
+        server.end(signal.SIGINT)
+        assert list(labels_in(tmp_path / "l.sqlite").values()) == [names[4]]

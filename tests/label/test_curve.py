@@ -5,7 +5,7 @@ from sklearn.base import clone
 from sklearn.datasets import load_iris
 
 from laplace_al import ActiveLearner, LaplaceUpdateClassifier
-from laplace_al.label.curve import Curve, replayed, thinned
+from laplace_al.label.curve import Curve, renamed_classes, replayed, thinned
 from laplace_al.strategies import RandomSampling
 
 X, target = load_iris(return_X_y=True)
@@ -173,3 +173,29 @@ def test_thinned(n):
     assert len(points) == min(n, 200)
     assert points == sorted(set(points))
     assert points[-1:] == list(range(n))[-1:]
+
+
+@pytest.mark.parametrize(
+    ("relabels", "expected"),
+    [
+        ({}, {}),
+        ({0: "cat"}, {}),  # another is still called so
+        ({0: "cat", 1: "cat"}, {"cta": "cat"}),
+        ({0: "cat", 1: "dog"}, {}),
+        ({0: "b", 1: "b", "again": "c"}, {"cta": "c", "b": "c"}),
+    ],
+)
+def test_renamed_classes(relabels, expected):
+    learner = ActiveLearner(LaplaceUpdateClassifier(), RandomSampling(), X_pool)
+    learner.teach([0, 1, 2], ["cta", "cta", "cat"])
+    for position, label in relabels.items():
+        learner.relabel(
+            [0, 1] if position == "again" else position, [label] * (1 + (position == "again"))
+        )
+    assert renamed_classes(learner.history_) == expected
+
+
+def test_renamed_in_a_circle():
+    learner = ActiveLearner(LaplaceUpdateClassifier(), RandomSampling(), X_pool)
+    learner.teach(0, "a").relabel(0, "b").relabel(0, "a").unlabel(0)
+    assert set(renamed_classes(learner.history_)) <= {"a", "b"}

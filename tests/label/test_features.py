@@ -1,4 +1,5 @@
 import sys
+import types
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,6 @@ from laplace_al.label.features import (
     inputs,
     pixels,
     plain_features,
-    scaled,
     words,
 )
 from laplace_al.label.items import ImageFolder, Table
@@ -44,6 +44,10 @@ class TestGivenFeatures:
         np.testing.assert_array_equal(given_features(tmp_path / "x.csv", 3), X)
         frame.assign(a=[0, 1, 2]).to_csv(tmp_path / "x.csv", index=False)
         assert given_features(tmp_path / "x.csv", 3).shape == (3, 2)
+
+    def test_semicolons(self, tmp_path):
+        (tmp_path / "x.csv").write_text("a;b\n0;1,0\n2;3,0\n4;5,0\n")
+        np.testing.assert_array_equal(given_features(tmp_path / "x.csv", 3), X)
 
     def test_rows_with_more_fields_than_the_header(self, tmp_path):
         (tmp_path / "x.csv").write_text("a,b\n0,1,\n1,3,\n2,5,\n")
@@ -129,35 +133,121 @@ class TestEmbed:
         with pytest.raises(ValueError, match="--embed must be MODULE:CALLABLE"):
             embed(Table(table), target)
 
+    def test_in_batches(self, table, monkeypatch):
+        table.write_text("text\n" + "".join(f"{i}\n" for i in range(150)))
+        calls = []
+
+        def embedding(texts):
+            calls.append(texts)
+            return [[float(text)] for text in texts]
+
+        ragged = types.SimpleNamespace(
+            f=embedding, g=lambda texts: np.ones((len(texts), len(texts)))
+        )
+        monkeypatch.setitem(sys.modules, "of_mine", ragged)
+        items = Table(table, text="text")
+        np.testing.assert_array_equal(embed(items, "of_mine:f")[:, 0], np.arange(150))
+        assert [len(texts) for texts in calls] == [64, 64, 22]
+        with pytest.raises(ValueError, match=r"got 22 columns for the 22 rows from '128' on, 64"):
+            embed(items, "of_mine:g")
+
+    def test_images_that_cannot_be_read_are_not_embedded(self, tmp_path, monkeypatch):
+        for name in ("a.png", "c.tif"):
+            Image.new("L", (2, 2)).save(tmp_path / name)
+        (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:-30])
+        module = types.SimpleNamespace(f=lambda paths: [[ord(path.name[0])] for path in paths])
+        monkeypatch.setitem(sys.modules, "of_mine", module)
+        items = ImageFolder(tmp_path)
+        features = embed(items, "of_mine:f")
+        np.testing.assert_array_equal(features[:, 0], [97, 98, 99])  # b gets the mean
+        assert list(items.unreadable) == [1]
+
     def test_results_are_checked(self, table):
         with pytest.raises(ValueError, match="--embed builtins:len: features must have shape"):
             embed(Table(table), "builtins:len")
 
 
 class TestCached:
-    def test_made_once(self, tmp_path):
-        made = []
+    @pytest.fixture
+    def calls(self, monkeypatch):
+        """How many texts came in each call of ``of_mine:lengths``."""
+        calls = []
 
-        def make():
-            made.append(1)
-            return X
+        def lengths(texts):
+            calls.append(len(texts))
+            return [[float(len(text))] for text in texts]
 
+        module = types.SimpleNamespace(lengths=lengths, others=lambda texts: lengths(texts))
+        monkeypatch.setitem(sys.modules, "of_mine", module)
+        return calls
+
+    def test_made_once(self, table, tmp_path, calls):
         for _ in range(2):
-            np.testing.assert_array_equal(cached(tmp_path / "x.npy", make, 3), X)
-        assert len(made) == 1
-        assert [path.name for path in tmp_path.iterdir()] == ["x.npy"]
+            got = cached(tmp_path / "x.npy", Table(table, text="text"), "of_mine:lengths")
+            np.testing.assert_array_equal(got, [[7], [7], [6]])
+        assert calls == [3]
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["t.csv", "x.npy"]
+        np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), got)
 
-    def test_no_file(self):
-        assert cached(None, lambda: X, 3) is X
+    def test_no_file(self, table, calls):
+        assert cached(None, Table(table, text="text"), "of_mine:lengths").shape == (3, 1)
 
-    def test_of_other_items(self, tmp_path):
-        cached(tmp_path / "x.npy", lambda: X, 3)
-        with pytest.raises(ValueError, match="a row for each of the 4 items"):
-            cached(tmp_path / "x.npy", lambda: X, 4)
+    def test_of_another_embedding(self, table, tmp_path, calls):
+        items = Table(table, text="text")
+        cached(tmp_path / "x.npy", items, "of_mine:lengths")
+        with pytest.raises(
+            ValueError,
+            match=r"x\.npy' was not made by --embed of_mine:others .*, but by --embed of_mine:len",
+        ):
+            cached(tmp_path / "x.npy", items, "of_mine:others")
 
-    def test_other_suffixes(self, tmp_path):
+    @pytest.mark.parametrize("content", ["text,n\nbig cat,1\nbig dog,2\nno pet,3\n", "text\na\n"])
+    def test_of_other_items(self, table, tmp_path, calls, content):
+        cached(tmp_path / "x.npy", Table(table, text="text"), "of_mine:lengths")
+        table.write_text(content)
+        with pytest.raises(ValueError, match="of others: their names or contents"):
+            cached(tmp_path / "x.npy", Table(table, text="text"), "of_mine:lengths")
+
+    def test_of_the_same_items_as_something_else(self, table, tmp_path, calls):
+        table.write_text("text,n\nab,cde\nab,cde\n")
+        cached(tmp_path / "x.npy", Table(table, text="text"), "of_mine:lengths")
+        with pytest.raises(ValueError, match="of others: their names or contents differ"):
+            cached(tmp_path / "x.npy", Table(table, text="n"), "of_mine:lengths")
+
+    def test_of_images_of_the_same_names(self, tmp_path, calls):
+        for name, side in {"one": 4, "other": 90}.items():
+            (tmp_path / name).mkdir()
+            Image.new("L", (side, side)).save(tmp_path / name / "a.png")
+        module = sys.modules["of_mine"]
+        module.names = lambda paths: [[len(path.name)] for path in paths]
+        cached(tmp_path / "x.npy", ImageFolder(tmp_path / "one"), "of_mine:names")
+        cached(tmp_path / "x.npy", ImageFolder(tmp_path / "one"), "of_mine:names")
+        with pytest.raises(ValueError, match="of others"):
+            cached(tmp_path / "x.npy", ImageFolder(tmp_path / "other"), "of_mine:names")
+
+    def test_which_images_were_left_out_is_kept(self, tmp_path, calls):
+        (tmp_path / "p").mkdir()
+        Image.new("L", (2, 2)).save(tmp_path / "p/a.png")
+        (tmp_path / "p/b.png").write_bytes((tmp_path / "p/a.png").read_bytes()[:-30])
+        sys.modules["of_mine"].names = lambda paths: [[len(path.name)] for path in paths]
+        for _ in range(2):
+            items = ImageFolder(tmp_path / "p")
+            cached(tmp_path / "x.npy", items, "of_mine:names")
+            assert list(items.unreadable) == [1]
+
+    @pytest.mark.parametrize("content", [None, b"", b"no array", b"{}"])
+    def test_another_file(self, table, tmp_path, calls, content):
+        if content is None:
+            np.save(tmp_path / "x.npy", X)
+        else:
+            (tmp_path / "x.npy").write_bytes(content)
+        with pytest.raises(ValueError, match=r"it does not say what it was made of\. Delete it"):
+            cached(tmp_path / "x.npy", Table(table, text="text"), "of_mine:lengths")
+        assert not calls
+
+    def test_other_suffixes(self, table, tmp_path):
         with pytest.raises(ValueError, match=r"--cache must end in \.npy"):
-            cached(tmp_path / "x.npz", lambda: X, 3)
+            cached(tmp_path / "x.npz", Table(table), "math:sqrt")
 
 
 class TestPlainFeatures:
@@ -239,24 +329,30 @@ class TestPlainFeatures:
             plain_features(ImageFolder(tmp_path), ["n"])
 
 
+def read_pixels(*paths):
+    features, unreadable = pixels(dict(enumerate(paths)))
+    assert not unreadable
+    return features
+
+
 class TestPixels:
     def test_grey_images_have_one_channel(self, tmp_path):
         image = Image.new("L", (32, 32))
         image.paste(255, (0, 0, 16, 32))
         image.save(tmp_path / "a.png")
-        grid = pixels([tmp_path / "a.png"]).reshape(16, 16)
+        grid = read_pixels(tmp_path / "a.png").reshape(16, 16)
         np.testing.assert_array_equal(grid, np.repeat([[1.0] * 8 + [0.0] * 8], 16, axis=0))
 
     def test_colours(self, tmp_path):
         Image.new("RGB", (20, 10), (255, 0, 51)).save(tmp_path / "a.png")
         Image.new("L", (20, 10), 255).save(tmp_path / "b.png")
-        features = pixels([tmp_path / "a.png", tmp_path / "b.png"]).reshape(2, 256, 3)
+        features = read_pixels(tmp_path / "a.png", tmp_path / "b.png").reshape(2, 256, 3)
         np.testing.assert_allclose(features[0], np.tile([1.0, 0.0, 0.2], (256, 1)), rtol=1e-6)
         np.testing.assert_array_equal(features[1], 1)
 
     def test_what_is_transparent_is_white(self, tmp_path):
         Image.new("RGBA", (16, 16), (0, 0, 0, 0)).save(tmp_path / "a.png")
-        np.testing.assert_array_equal(pixels([tmp_path / "a.png"]), np.ones((1, 256)))
+        np.testing.assert_array_equal(read_pixels(tmp_path / "a.png"), np.ones((1, 256)))
 
     def test_turned_as_a_browser_turns_it(self, tmp_path):
         image = Image.new("L", (16, 16))
@@ -264,7 +360,7 @@ class TestPixels:
         exif = Image.Exif()
         exif[0x0112] = 6  # to be turned by 90 degrees, clockwise
         image.save(tmp_path / "a.png", exif=exif)
-        grid = pixels([tmp_path / "a.png"]).reshape(16, 16)
+        grid = read_pixels(tmp_path / "a.png").reshape(16, 16)
         np.testing.assert_array_equal(grid, np.repeat([[0.0] * 8 + [1.0] * 8], 16, axis=0))
 
     @pytest.mark.parametrize(
@@ -276,19 +372,24 @@ class TestPixels:
         image = Image.fromarray((white * shades).round(3).astype(dtype))
         assert image.mode[0] in "IF"
         image.save(tmp_path / "a.png", file_format)  # pixels() looks at what is inside
-        grid = pixels([tmp_path / "a.png"]).reshape(16, 16)
+        grid = read_pixels(tmp_path / "a.png").reshape(16, 16)
         np.testing.assert_allclose(grid, shades, rtol=1e-6)
 
     @pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n and then nothing"])
     def test_what_is_no_image(self, tmp_path, content):
         (tmp_path / "a.png").write_bytes(content)
-        with pytest.raises(ValueError, match=r"a\.png' cannot be read as an image"):
-            pixels([tmp_path / "a.png"])
+        Image.new("L", (2, 2)).save(tmp_path / "b.png")
+        features, unreadable = pixels({3: tmp_path / "a.png", 5: tmp_path / "b.png"})
+        assert features.shape == (1, 256)
+        assert list(unreadable) == [3]
+        assert "a.png' cannot be read as an image" in unreadable[3]
+        with pytest.raises(ValueError, match=r"None of the images .*a\.png' cannot be read"):
+            pixels({3: tmp_path / "a.png"})
 
     def test_without_pillow(self, tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, "PIL", None)
         with pytest.raises(ValueError, match=r"need Pillow: .* or give --features"):
-            pixels([tmp_path / "a.png"])
+            read_pixels(tmp_path / "a.png")
 
 
 class TestWords:
@@ -304,21 +405,3 @@ class TestWords:
     def test_none(self):
         with pytest.raises(ValueError, match="The texts make no features"):
             words(["", " "])
-
-
-class TestScaled:
-    def test_mean_zero_and_squared_length_100(self):
-        features = np.random.default_rng(0).normal(3, [1, 10, 0.1], size=(50, 3))
-        got = scaled(features)
-        np.testing.assert_allclose(got.mean(axis=0), 0, atol=1e-12)
-        np.testing.assert_allclose(np.square(got).sum(axis=1).mean(), 100)
-        ratio = got.std(axis=0) / features.std(axis=0)
-        np.testing.assert_allclose(ratio, ratio[0])
-
-    def test_dtype(self):
-        assert scaled(X.astype(np.float32)).dtype == np.float32
-        assert scaled(X.astype(np.float16)).dtype == np.float64
-        assert scaled(X.astype(int)).dtype == np.float64
-
-    def test_equal_items(self):
-        np.testing.assert_array_equal(scaled(np.full((3, 2), 7.0)), 0)

@@ -1,10 +1,13 @@
+import io
 import os
 import pathlib
 import sys
 
 import pytest
+from PIL import Image
 
-from laplace_al.label.items import ImageFolder, Table, open_items
+from laplace_al.label.images import FORMATS
+from laplace_al.label.items import ImageFolder, Table, leave_out_unreadable, open_items
 
 
 @pytest.fixture
@@ -42,8 +45,51 @@ class TestImageFolder:
         )
         assert ImageFolder(folder).names == names
 
+    def test_what_is_not_taken_is_told(self, folder):
+        (folder / "b/x.HEIC").touch()
+        (folder / "README").touch()
+        (folder / "gone.png").symlink_to(folder / "nowhere.png")
+        assert ImageFolder(folder).notes == [
+            f"A link to nothing, or no file: '{folder / 'gone.png'}'.",
+            "Files that are not taken for images, by their endings: 1 .HEIC, 1 .txt, 1 no ending.",
+        ]
+        assert ImageFolder(folder / "b").notes == [
+            "Files that are not taken for images, by their endings: 1 .HEIC."
+        ]
+
+    def test_linked_folders_and_files(self, folder, tmp_path_factory):
+        other = tmp_path_factory.mktemp("other")
+        (other / "c.tiff").touch()
+        (other / "back").symlink_to(folder)
+        (folder / "linked").symlink_to(other)
+        (folder / "z.jpg").symlink_to(other / "c.tiff")
+        items = ImageFolder(folder)
+        assert items.names == ["a.webp", "b/10.jpg", "b/2.PNG", "linked/c.tiff", "z.jpg"]
+        assert f"A link that leads back to where it is: '{folder}/linked/back'." in items.notes
+
+    @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root reads everything")
+    def test_a_folder_that_cannot_be_read(self, folder):
+        (folder / "b").chmod(0)
+        assert "A folder that cannot be read: " in ImageFolder(folder).notes[0]
+        (folder / "b").chmod(0o700)
+
+    @pytest.mark.parametrize("ending", sorted(FORMATS))
+    def test_every_format_is_taken_and_shown(self, tmp_path, ending):
+        image = Image.new("RGB", (20, 10), (255, 0, 0))
+        if FORMATS[ending] not in Image.registered_extensions().values():
+            pytest.skip("This Pillow does not know the format.")
+        image.convert("1" if ending == ".pbm" else "L" if ending == ".pgm" else "RGB").save(
+            tmp_path / f"a{ending}", FORMATS[ending]
+        )
+        items = ImageFolder(tmp_path)
+        leave_out_unreadable(items, whole=True)
+        media_type, content = items.image(0)
+        with Image.open(io.BytesIO(content)) as sent:
+            assert sent.get_format_mimetype() == media_type
+            assert sent.size == (20, 10)
+
     def test_no_image(self, tmp_path):
-        with pytest.raises(ValueError, match=r"holds no image, a file that ends in one of \.bmp"):
+        with pytest.raises(ValueError, match=r"holds no image, a file that ends in one of \.avif"):
             ImageFolder(tmp_path)
 
     @pytest.mark.skipif(sys.platform != "linux", reason="names are Unicode elsewhere")
@@ -85,8 +131,37 @@ class TestTable:
     @pytest.mark.parametrize("name", ["p/3.png", "p", "t.csv", ""])
     def test_what_is_no_image(self, table, name):
         table.write_text(f"photo,x\np/1.png,1\n{name},2\n")
-        with pytest.raises(ValueError, match=r"--image photo: .* in row 1 is not an image"):
+        items = Table(table, image="photo")
+        assert list(items.unreadable) == [1]
+        assert f"{name!r} in row 1 is not an image beside" in items.unreadable[1]
+        table.write_text(f"photo,x\n{name},2\n")
+        with pytest.raises(ValueError, match=r"--image photo: .* in row 0 is not an image"):
             Table(table, image="photo")
+
+    @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+    def test_separators(self, tmp_path, separator):
+        path = tmp_path / "t.csv"
+        lines = ["id{0}text", '1{0}"good{0} really, good"', "2{0}bad", '3{0}"one\ntwo"']
+        path.write_text("\n".join(lines).format(separator))
+        items = Table(path, text="text", key="id")
+        assert items.names == ["1", "2", "3"]
+        assert items.describe(0)["text"] == f"good{separator} really, good"
+        assert items.parsed.id.tolist() == [1, 2, 3]
+        assert bool(items.notes) == (separator != ",")
+
+    def test_commas_in_texts_between_semicolons(self, tmp_path):
+        path = tmp_path / "t.csv"
+        path.write_text("id;text, or so;x\n1;good, really good;1,5\n2;bad, really bad;2,5\n")
+        items = Table(path)
+        assert list(items.shown) == ["id", "text, or so", "x"]
+        assert items.notes == ["Columns separated by semicolons."]
+        assert items.parsed.x.tolist() == [1.5, 2.5]
+        assert items.shown.x.tolist() == ["1,5", "2,5"]
+
+    @pytest.mark.parametrize("content", ["text\nhello; you\nhi\n", "a,b;c\n1,2\n3,4\n", "a\n1\n"])
+    def test_what_separates_nothing(self, tmp_path, content):
+        (tmp_path / "t.csv").write_text(content)
+        assert Table(tmp_path / "t.csv").notes == []
 
     def test_tabs(self, tmp_path):
         (tmp_path / "t.tsv").write_text("a\tb\n1,5\t2\n")
@@ -152,6 +227,50 @@ class TestTable:
         table.write_text("a,b\n")
         with pytest.raises(ValueError, match="has no row"):
             Table(table)
+
+
+class TestUnreadable:
+    @pytest.fixture
+    def images(self, tmp_path):
+        for i, name in enumerate(["a.png", "c.tif", "d.jpg"]):
+            Image.new("RGB", (30, 20), (50 * i, 100, 0)).save(tmp_path / name)
+        (tmp_path / "b.png").write_bytes(b"not an image")
+        Image.effect_noise((300, 200), 50).save(tmp_path / "e.jpg")
+        (tmp_path / "e.jpg").write_bytes((tmp_path / "e.jpg").read_bytes()[:5000])
+        return tmp_path
+
+    def test_named_and_the_others_keep_their_positions(self, images):
+        items = ImageFolder(images)
+        leave_out_unreadable(items)
+        assert items.names[1] == "b.png"
+        assert list(items.unreadable) == [1]
+        assert "b.png' cannot be read as an image: it is in none" in items.unreadable[1]
+        leave_out_unreadable(items, whole=True)
+        assert list(items.unreadable) == [1, 4]
+
+    def test_rows_of_a_table(self, images):
+        names = ["a.png", "b.png", "gone.png", "c.tif"]
+        (images / "t.csv").write_text("\n".join(["photo", *names]))
+        items = Table(images / "t.csv", image="photo")
+        leave_out_unreadable(items)
+        assert sorted(items.unreadable) == [1, 2]
+
+    def test_none_is_left(self, tmp_path):
+        (tmp_path / "b.png").write_bytes(b"not an image")
+        with pytest.raises(ValueError, match=r"None of the images can be read\. .*b\.png"):
+            leave_out_unreadable(ImageFolder(tmp_path))
+
+    def test_without_pillow(self, images, monkeypatch):
+        monkeypatch.setitem(sys.modules, "PIL", None)
+        items = ImageFolder(images)
+        leave_out_unreadable(items)
+        assert list(items.unreadable) == [2]  # what no browser shows
+        assert "c.tif' can be shown only with Pillow" in items.unreadable[2]
+
+    def test_texts(self, table):
+        items = Table(table)
+        leave_out_unreadable(items)
+        assert items.unreadable == {}
 
 
 class TestOpenItems:

@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from laplace_al.label.items import Table
-from laplace_al.label.server import LabelServer
+from laplace_al.label.server import LabelServer, _Handler
 from laplace_al.label.session import AlreadyLabelledError, Session
 
 IMAGE = b"\x89PNG and so on"
@@ -38,6 +38,17 @@ class Recorder:
 
     def skip(self, position):
         self.told.append(("skip", position))
+
+    def rename(self, label, new):
+        if label == "none":
+            raise LookupError("There is no label 'none'.")
+        self.told.append(("rename", label, new))
+
+    def withdraw(self, label):
+        self.told.append(("withdraw", label))
+
+    def similar(self, label):
+        return [label.lower()]
 
     def describe(self, position):
         if position > 9:
@@ -95,6 +106,7 @@ def asking(server):
 
 
 PATHS = ["", "state", "items/0", "items/0/image", "labels.csv", "label", "skip", "nothing"]
+PATHS += ["rename", "withdraw", "similar"]
 
 
 class TestAccess:
@@ -190,10 +202,20 @@ class TestAnswers:
             ("label", {"position": 1, "label": "a"}),
             ("relabel", {"position": 1, "label": "b"}),
             ("skip", {"position": 2}),
+            ("rename", {"label": "b", "new": "c"}),
+            ("withdraw", {"label": "c"}),
         ]
         for n, (path, body) in enumerate(requests, start=1):
             assert ask("POST", path, body)[::2] == (200, {"n": n})
-        assert server.session.told == [("label", 1, "a"), ("relabel", 1, "b"), ("skip", 2)]
+        assert server.session.told == [
+            ("label", 1, "a"),
+            ("relabel", 1, "b"),
+            ("skip", 2),
+            ("rename", "b", "c"),
+            ("withdraw", "c"),
+        ]
+        assert ask("POST", "similar", {"label": "A"})[2] == {"similar": ["a"]}
+        assert ask("POST", "rename", {"label": "none", "new": "c"})[0] == 404
 
     def test_a_connection_is_kept(self, server):
         connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)
@@ -277,6 +299,9 @@ class TestRefusals:
             ("label", {"position": 1, "label": None}),
             ("skip", {"position": 1, "label": "a"}),
             ("skip", {"position": [1]}),
+            ("rename", {"label": "a"}),
+            ("withdraw", {"label": "a", "position": 1}),
+            ("similar", {}),
         ],
     )
     def test_bad_input(self, ask, server, path, body):
@@ -303,6 +328,64 @@ class TestRefusals:
         assert content == {"error": "OperationalError: database or disk is full"}
         assert "Traceback" in capsys.readouterr().err
         assert ask("GET", "state")[0] == 200
+
+
+class TestStrangers:
+    """Programs of this machine that do not know the token."""
+
+    def connections(self, server, n):
+        address = "127.0.0.1", server.server_port
+        return [socket.create_connection(address, timeout=30) for _ in range(n)]
+
+    def test_many_that_wait_keep_nobody_out(self, server, ask, monkeypatch):
+        monkeypatch.setattr(_Handler, "timeout", 300)
+        idle = self.connections(server, 200)
+        assert ask("GET", "state")[0] == 200
+        for connection in idle[: 200 - 32]:
+            assert connection.recv(1) == b""  # closed
+        assert len(server._strangers) <= 32
+        for connection in idle:
+            connection.close()
+
+    def test_who_has_shown_the_token_stays(self, server):
+        connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)
+        connection.request("GET", f"/{server.token}/state")
+        assert connection.getresponse().read()
+        idle = self.connections(server, 100)
+        idle[0].recv(1)
+        connection.request("GET", f"/{server.token}/state")
+        assert connection.getresponse().read()
+        connection.close()
+        for connection in idle:
+            connection.close()
+
+    def test_they_have_little_time(self, server, monkeypatch):
+        monkeypatch.setattr(_Handler, "timeout", 0.05)
+        (connection,) = self.connections(server, 1)
+        connection.sendall(b"GET /")
+        assert connection.recv(1) == b""
+        connection.close()
+
+    def test_where_no_file_can_be_opened(self, server, ask, monkeypatch):
+        idle = self.connections(server, 5)
+        accept, refusals, pauses = socket.socket.accept, [1, 2], []
+
+        def fail(self):
+            if self is server.socket and refusals:
+                refusals.pop()
+                raise OSError(24, "Too many open files")
+            return accept(self)
+
+        monkeypatch.setattr("time.sleep", pauses.append)
+        monkeypatch.setattr(socket.socket, "accept", fail)
+        assert ask("GET", "state")[0] == 200
+        assert pauses == [0.05, 0.05]
+        for connection in idle:
+            assert connection.recv(1) == b""
+            connection.close()
+
+    def test_a_long_queue(self, server):
+        assert server.request_queue_size >= 100
 
 
 def test_a_real_session(tmp_path):

@@ -11,17 +11,17 @@ import pytest
 from sklearn.datasets import load_iris
 
 from laplace_al import ActiveLearner, LaplaceUpdateClassifier
-from laplace_al.label.features import scaled
 from laplace_al.label.items import Table
 from laplace_al.label.session import (
     AlreadyLabelledError,
     Session,
     check_label,
+    is_similar,
     labels_csv,
     lookup,
     pool_of,
 )
-from laplace_al.strategies import MarginSampling
+from laplace_al.strategies import MarginSampling, RandomSampling
 
 X, target = (array[::3] for array in load_iris(return_X_y=True))
 y = np.array(["setosa", "versicolor", "virginica"])[target]
@@ -90,13 +90,17 @@ class TestState:
 
     def test_it_asks_for_what_the_strategy_wants(self, opened, items):
         session = opened(random_state=3)
-        twin = ActiveLearner(LaplaceUpdateClassifier(), MarginSampling(), scaled(X), random_state=3)
-        for _ in range(25):
+        settings = LaplaceUpdateClassifier(prior_precision="scale"), MarginSampling(), X
+        twin = ActiveLearner(*settings, random_state=3)
+        for n in range(25):
             state = session.state()
             wanted = twin.query(2).tolist()
+            assert state["is_random"] == (n in (9, 19))
+            if state["is_random"]:
+                wanted = [state["item"]["position"], wanted[wanted[0] == state["item"]["position"]]]
             assert [state["item"]["position"], state["upcoming"]] == wanted
             if twin.is_fitted:
-                probabilities = twin.predict_proba(scaled(X)[wanted[:1]])[0]
+                probabilities = twin.predict_proba(X[wanted[:1]])[0]
                 best = np.sort(probabilities)[::-1][:3]
                 got = [guess["probability"] for guess in state["guess"]]
                 np.testing.assert_allclose(got, best, rtol=1e-9)
@@ -117,7 +121,7 @@ class TestState:
             session.label(position, text)
         session.relabel(1, "d")
         counts = [(each["label"], each["count"]) for each in session.state()["classes"]]
-        assert counts == [("rose", 1), ("b", 2), ("a", 0), ("c", 1), ("d", 1)]
+        assert counts == [("rose", 1), ("b", 2), ("c", 1), ("d", 1)]  # a was a slip
 
     def test_the_last_ones(self, opened):
         session = opened()
@@ -139,7 +143,7 @@ class TestState:
         assert state["item"] is state["upcoming"] is None
         assert state["guess"] == []
         assert state["counts"] == {"total": 50, "labelled": 49, "skipped": 1}
-        fitted = LaplaceUpdateClassifier().fit(scaled(X)[:49], y[:49])
+        fitted = LaplaceUpdateClassifier(prior_precision="scale").fit(X[:49], y[:49])
         assert state["accuracy"]["leave_one_out"] == [49, fitted.loo_score_.accuracy]
         session.label(49, "virginica")
         assert session.state()["counts"] == {"total": 50, "labelled": 50, "skipped": 0}
@@ -156,6 +160,69 @@ class TestState:
         assert accuracy["prequential"] == [30, np.mean(hits[-20:])]
         assert accuracy["n_guessed"] == len(hits)
         assert 0 < np.mean(hits[-20:]) < 1
+
+    @pytest.mark.parametrize("strategy", [MarginSampling(), RandomSampling()])
+    def test_what_cannot_be_read_is_not_asked_for(self, opened, items, strategy):
+        left_out = set(range(0, 50, 2)) | {1}
+        items.unreadable = dict.fromkeys(left_out, "It is broken.")
+        session = opened(strategy=strategy)
+        assert session.state()["counts"]["total"] == 24
+        asked_for = label(session, 23)
+        assert session.state()["upcoming"] is None
+        asked_for += label(session, 1)
+        assert set(asked_for) == set(range(50)) - left_out
+        assert session.state()["item"] is None
+        session.close()
+        items.unreadable = {}  # mended
+        assert opened().state()["counts"] == {"total": 50, "labelled": 24, "skipped": 0}
+
+
+class TestRandomItems:
+    def test_every_tenth_is_drawn(self, opened):
+        session, drawn = opened(), []
+        for n in range(49):
+            state = session.state()
+            assert state["is_random"] == (n % 10 == 9)
+            assert state["accuracy"]["n_random"] == len(drawn)
+            if n == 19:  # another is drawn in its place
+                session.skip(state["item"]["position"])
+                state = session.state()
+                assert state["is_random"]
+            position = state["item"]["position"]
+            drawn += [position] if state["is_random"] else []
+            session.label(position, y[position])
+        assert session.state()["item"] is None
+        assert session._random == drawn
+        session.close()
+        assert opened(random_state=5)._random == drawn
+
+    def test_accuracy(self, opened):
+        session, hits = opened(), []
+        for n in range(49):
+            state = session.state()
+            assert session.accuracy() is None
+            text = y[state["item"]["position"]]
+            if state["is_random"] and n in (19, 29):  # what nobody could guess
+                text = f"no {n}"
+            if state["is_random"]:
+                hits.append(state["guess"][0]["label"] == text)
+            session.label(state["item"]["position"], text)
+        assert len(hits) == 4
+        state = session.state()
+        hits.append(state["guess"][0]["label"] == "setosa")
+        session.label(state["item"]["position"], "setosa")
+        accuracy = session.accuracy()
+        assert (accuracy.share, accuracy.n_guesses) == (np.mean(hits), 5)
+        assert 0 <= accuracy.low < accuracy.share < accuracy.high <= 1
+        assert session.state()["accuracy"]["random"] == accuracy._asdict()
+
+    def test_a_label_in_its_turn_that_was_not_asked_for(self, opened):
+        session = opened()
+        label(session, 9)
+        other = session.state()["upcoming"]
+        session.label(other, y[other])
+        assert session._random == []
+        assert not session.state()["is_random"]
 
 
 class TestLabel:
@@ -239,6 +306,107 @@ class TestRelabel:
             opened().relabel(7, "a")
 
 
+def counts(session):
+    return {each["label"]: each["count"] for each in session.state()["classes"]}
+
+
+class TestClasses:
+    def test_a_new_name(self, opened):
+        session = opened(classes=["setosa", "rose"])
+        positions = label(session, 12)
+        before = counts(session)
+        session.rename("setosa", " Iris setosa ")
+        expected = {"Iris setosa" if k == "setosa" else k: n for k, n in before.items()}
+        assert counts(session) == expected
+        setosas = [i for i in positions if y[i] == "setosa"]
+        assert {session.describe(i)["item"]["label"] for i in setosas} == {"Iris setosa"}
+        assert next(iter(counts(session))) == "Iris setosa"
+        session.close()
+        assert counts(opened()) == {k: n for k, n in expected.items() if n}
+
+    def test_into_another(self, opened):
+        session = opened()
+        for position, text in enumerate(["cat", "cta", "dog", "cta"]):
+            session.label(position, text)
+        session.rename("cta", "cat")
+        assert counts(session) == {"cat": 3, "dog": 1}
+        assert set(session._learner.estimator_.classes_) == {"cat", "dog"}
+        session.rename("dog", "cat")  # which leaves no model
+        assert counts(session) == {"cat": 4}
+        assert session.state()["guess"] == []
+
+    def test_withdrawn(self, opened):
+        session = opened(classes=["rose"])
+        for position, text in enumerate(["cat", "cta", "dog", "cta"]):
+            session.label(position, text)
+        session.withdraw("cta")
+        session.withdraw("rose")
+        assert counts(session) == {"cat": 1, "dog": 1}
+        assert session.state()["counts"]["labelled"] == 2
+        assert session.describe(3)["item"]["label"] is None
+        session.label(3, "cat")
+
+    def test_guesses_of_a_class_that_was_renamed_stay_right(self, opened):
+        session = opened()
+        label(session, 30)
+        before = session.state()["accuracy"]
+        assert before["prequential"][1] > 0
+        for name in set(y):
+            session.rename(name, f"Iris {name}")
+            session.rename(f"Iris {name}", f"I. {name}")
+        after = session.state()["accuracy"]
+        assert after["prequential"] == before["prequential"]
+        session.close()
+        assert settled(opened())["accuracy"]["prequential"] == before["prequential"]
+
+    def test_what_is_refused(self, opened):
+        session = opened()
+        label(session, 12)
+        before = counts(session)
+        with pytest.raises(LookupError, match="There is no label 'rose'"):
+            session.rename("rose", "cat")
+        with pytest.raises(LookupError, match="There is no label 'rose'"):
+            session.withdraw("rose")
+        with pytest.raises(ValueError, match="A label must be a text"):
+            session.rename("setosa", "")
+        assert counts(session) == before
+
+    def test_similar_ones(self, opened):
+        session = opened(classes=["blurry", "Blurred", "sharp"])
+        session.label(0, "bluRRy")
+        assert session.similar("Blurry") == ["blurry", "bluRRy"]
+        assert session.similar("blurred") == ["Blurred"]
+        assert session.similar(" blurry") == session.similar("dark") == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ("Blurry", "blurry", True),
+        ("not  sure", "not-sure", True),
+        ("not_sure", "notsure", True),
+        ("A", "a", True),
+        ("straße", "STRASSE", True),
+        ("blury", "blurry", True),
+        ("blurrry", "blurry", True),
+        ("blurrx", "blurry", True),
+        ("xblurry", "blurry", True),
+        ("bulrry", "blurry", True),
+        ("lburry", "blurry", True),
+        ("blrruy", "blurry", False),
+        ("blu", "blurry", False),
+        ("cat", "cut", False),
+        ("a", "b", False),
+        ("class 1", "class 2", False),
+        ("class1", "class11", False),
+        ("classe 1", "class 1", True),
+        ("left", "right", False),
+    ],
+)
+def test_labels_that_may_be_one(one, other, expected):
+    assert is_similar(one, other) == is_similar(other, one) == expected
+
+
 class TestResume:
     def test_goes_on_where_it_was(self, opened):
         session = opened(classes=["rose"])
@@ -259,11 +427,11 @@ class TestResume:
         session.close()
         session = opened(features=X)
         assert session.state()["counts"]["labelled"] == 10
-        twin = ActiveLearner(LaplaceUpdateClassifier(), MarginSampling(), scaled(X))
+        twin = ActiveLearner(LaplaceUpdateClassifier(prior_precision="scale"), MarginSampling(), X)
         for position in positions:
             twin.teach(position, y[position])
         assert session.state()["guess"][0]["probability"] == pytest.approx(
-            twin.predict_proba(scaled(X)[[asked(session)]]).max(), abs=0.02
+            twin.predict_proba(X[[asked(session)]]).max(), abs=0.02
         )
 
     def test_what_was_taken_back_elsewhere(self, opened, items, tmp_path):

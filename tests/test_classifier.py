@@ -59,6 +59,12 @@ def module(n_outputs=10, *, bias=True):
     return nn.Sequential(nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, n_outputs, bias=bias)).double()
 
 
+def convolutional():
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 64)), nn.Conv1d(1, 3, 3), nn.AdaptiveAvgPool1d(1), nn.Flatten()
+    )
+
+
 def arrays(clf):
     return [clf.posterior_.mean.clone(), clf.posterior_.root.clone()]
 
@@ -1549,7 +1555,7 @@ class TestErrors:
             (lambda X: X[:, 0], r"one row of features per input"),
             (lambda X: X * np.nan, "NaN or infinity for 2 of 2 inputs"),
             (lambda X: X[:, : len(X)], r"returned 5 features, but 2 when it was fitted"),
-            (nn.Sequential(nn.ReLU()), "calls no nn.Linear"),
+            (convolutional(), "has the convolution '1' as its head"),
             (TorchFeatures(module(), layer="fc"), r"layer='fc' is not a layer"),
         ],
     )

@@ -1,6 +1,7 @@
 """Labels and their weights, as a user gives them, to arrays."""
 
 import numbers
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
@@ -138,6 +139,53 @@ def _check_none_is_missing(name: str, labels: NDArray[Any]) -> None:
         raise ValueError(
             f"{name} must hold labels; got {missing[0]}, which no instance can have. Leave it out."
         )
+
+
+def order_of_outputs(classes: ArrayLike, known: NDArray[Any]) -> NDArray[np.int64]:
+    """Positions among the sorted classes of the classes in the order in which they were given.
+
+    Parameters
+    ----------
+    classes : array-like of shape (n,)
+        Repeated ones count where they first occur.
+    known : ndarray of shape (n_classes,)
+        The sorted distinct ones of these.
+
+    Returns
+    -------
+    ndarray of shape (n_classes,)
+
+    Examples
+    --------
+    >>> order_of_outputs(["cow", "ant", "cow"], np.array(["ant", "cow"]))
+    array([1, 0])
+    """
+    places = class_indices(column_or_1d(np.asarray(classes)), known)
+    return np.array([*dict.fromkeys(places.tolist())], dtype=np.int64)
+
+
+def is_in_natural_order(classes: NDArray[Any]) -> bool:
+    """Whether sorted classes are where a reader looks for them: texts sort "10" before "2".
+
+    Parameters
+    ----------
+    classes : ndarray of shape (n_classes,)
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> is_in_natural_order(np.array(["a10", "a2"])), is_in_natural_order(np.array([2, 10]))
+    (False, True)
+    """
+    texts = [label.decode("latin-1") if isinstance(label, bytes) else label for label in classes]
+    if not all(isinstance(text, str) for text in texts):
+        return True
+    parts = [re.split(r"([0-9]+)", text) for text in texts]  # at odd places the numbers
+    keys = [[(int(p), "") if i % 2 else (0, p) for i, p in enumerate(split)] for split in parts]
+    return keys == sorted(keys)
 
 
 def widened_classes(classes: NDArray[Any], labels: ArrayLike) -> NDArray[Any]:

@@ -147,7 +147,10 @@ class ScoredPool:
         if features is None:
             features = extracted(classifier, _safe_indexing(self.X, positions))
         features = torch.tensor(as_array(features), dtype=torch.float64)
-        return prior_precision_by_scale(features, torch.ones_like(features[:, 0]))
+        around_head = classifier.head == "pretrained"
+        return prior_precision_by_scale(
+            features, torch.ones_like(features[:, 0]), around_head=around_head
+        )
 
     def after_update(
         self,

@@ -369,11 +369,8 @@ class Weights:
         self._note(network)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            "_digest": self._digest,
-            "_parts": [],
-            "_places": [],
-        }  # addresses mean nothing elsewhere
+        # addresses mean nothing elsewhere
+        return {"_digest": self._digest, "_parts": [], "_places": []}
 
     def are_those_of(self, network: nn.Module) -> bool:
         """Whether a module has these weights.
@@ -416,7 +413,7 @@ class Weights:
         ]
         self._places = places
         self._parts = [network, *itertools.chain.from_iterable(map(_VALUES, places))]
-        tensors = [part for part in self._parts if isinstance(part, torch.Tensor)]
+        tensors = [part for part in self._parts if _is_weight(part)]
         self._tensors = [tensor for tensor in tensors if not tensor.is_inference()]
         self._addresses = [tensor.data_ptr() for tensor in self._tensors]
         self._versions = [*map(_VERSION, self._tensors)]
@@ -428,11 +425,18 @@ class Weights:
         self._middles = [(middles, torch.cat(middles)) for middles in by_kind.values()]
 
 
+def _is_weight(part: object) -> bool:
+    """Whether features depend on it, other than on numbers of calls."""
+    return isinstance(part, nn.Parameter) or (
+        isinstance(part, torch.Tensor) and part.is_floating_point()
+    )
+
+
 def _digest(network: nn.Module) -> bytes:
     """Of the kinds of layers, and of dtype, shape and eight spaced numbers of each tensor."""
     layers = [(name, type(module).__qualname__) for name, module in network.named_modules()]
     digest = hashlib.sha256(repr(layers).encode())
-    for tensor in [*network.parameters(), *network.buffers()]:
+    for tensor in filter(_is_weight, [*network.parameters(), *network.buffers()]):
         flat = tensor.detach().reshape(-1)
         some = flat[:: max(1, len(flat) // 8)].cpu().contiguous()
         digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())

@@ -373,7 +373,7 @@ class TestParametersOfTheExtractor:
         ]
         variants.append(FrozenEstimator(skorch_net(Dropping)))
         variants.append(TorchFeatures(Dropping()))
-        clf = LaplaceUpdateClassifier()
+        clf = LaplaceUpdateClassifier(prior_precision=1.0)
         search = GridSearchCV(clf, {"feature_extractor": variants}, scoring="neg_log_loss", cv=2)
         search.fit(X, self.LABELS)
         assert len(set(search.cv_results_["mean_test_score"])) == 4

@@ -327,6 +327,20 @@ class TestWeights:
         network.load_state_dict(before)
         assert weights.are_those_of(network)
 
+    def test_a_module_that_counts_its_calls(self):
+        class Counting(nn.Linear):
+            def forward(self, X):
+                self.n_calls += 1
+                self.n_rows = self.n_rows + len(X)
+                return super().forward(X)
+
+        network = Counting(2, 1)
+        network.register_buffer("n_calls", torch.tensor(0))
+        network.register_buffer("n_rows", torch.tensor(0))
+        weights = Weights(network)
+        network(torch.ones(3, 2))
+        assert weights.are_those_of(network)
+
     def test_weights_made_in_inference_mode(self):
         with torch.inference_mode():
             network = nn.Linear(2, 1)

@@ -172,7 +172,7 @@ class TestNetworkThatChanges:
     def test_features_of_other_weights_are_refused(self, is_fitted):
         torch.manual_seed(0)
         network = nn.Sequential(nn.Linear(X.shape[1], 3), nn.Tanh(), nn.Linear(3, 2))
-        clf = LaplaceUpdateClassifier(network)
+        clf = LaplaceUpdateClassifier(network, prior_precision=1.0)
         pool = ScoredPool(X)
         if is_fitted:
             pool.state_under(clf.fit(X[START], y[START]))

@@ -1,13 +1,14 @@
 """Inputs that come in blocks of rows: memory maps, iterators, DataLoaders and Dask arrays."""
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TypeAlias, cast
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias, TypeGuard, cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
+from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples
 from torch.utils import data
 
@@ -18,6 +19,69 @@ _Answer: TypeAlias = NDArray[Any] | tuple[NDArray[Any], ...]
 
 # Rows of a memory map that are read at once.
 _BLOCK_SIZE = 4096
+
+
+def is_by_name(X: object) -> TypeGuard[Mapping[str, Any]]:
+    """Whether inputs are arrays by name, as a tokenizer returns them.
+
+    Parameters
+    ----------
+    X : object
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> is_by_name({"ids": [[1], [2]]}), is_by_name(sparse.dok_array((2, 1)))  # a dict as well
+    (True, False)
+    """
+    return isinstance(X, Mapping) and not sparse.issparse(X)
+
+
+def n_rows(X: Any) -> int:
+    """Number of inputs, which a dict of arrays has one of in each row of all of them.
+
+    Parameters
+    ----------
+    X : array-like of shape (n_samples, ...), or dict of such
+
+    Returns
+    -------
+    int
+
+    Examples
+    --------
+    >>> n_rows([[1.0], [2.0]]), n_rows({"ids": [[1], [2], [3]]})
+    (2, 3)
+    """
+    return int(_num_samples(next(iter(X.values()), ()) if is_by_name(X) else X))
+
+
+def rows_of(X: Any, start: int, stop: int) -> Any:
+    """Some inputs, of the kind of all.
+
+    Parameters
+    ----------
+    X : array-like of shape (n_samples, ...), or dict of such
+    start, stop : int
+
+    Returns
+    -------
+    array-like of shape (stop - start, ...), or dict of such
+        Of a torch ``Dataset``, which need not take slices, a list.
+
+    Examples
+    --------
+    >>> rows_of({"ids": [[1], [2], [3]]}, 1, 3)
+    {'ids': [[2], [3]]}
+    """
+    if is_by_name(X):
+        return {name: rows_of(column, start, stop) for name, column in X.items()}
+    if isinstance(X, data.Dataset):
+        return [X[i] for i in range(start, stop)]
+    return _safe_indexing(X, slice(start, stop))
 
 
 def is_stream(X: object) -> bool:
@@ -174,12 +238,12 @@ def blocks_of(X: Any) -> Iterator[Any]:
     """
     for block in _raw_blocks(X):
         block = as_array(block)
-        if isinstance(block, dict) or not (hasattr(block, "__len__") or hasattr(block, "shape")):
+        if not (hasattr(block, "__len__") or hasattr(block, "shape")):
             raise TypeError(
                 f"A block must be an array-like of rows; got {type(block).__name__}. Pass an "
                 "iterator that picks the inputs, e.g. (batch['pixel_values'] for batch in loader)."
             )
-        if _num_samples(block):
+        if n_rows(block):
             yield block
 
 
@@ -293,7 +357,7 @@ def concatenated(parts: Sequence[Any]) -> Any:
     Parameters
     ----------
     parts : list of ndarray, tensor, list, frame of pandas or polars, Series or sparse matrix
-        All of one kind.
+        All of one kind, or dicts of such.
 
     Returns
     -------
@@ -312,6 +376,8 @@ def concatenated(parts: Sequence[Any]) -> Any:
     """
     parts = [as_array(part) for part in parts]
     first = parts[0]
+    if is_by_name(first):
+        return {name: concatenated([part[name] for part in parts]) for name in first}
     if isinstance(first, list):
         return [row for part in parts for row in part]
     if isinstance(first, pd.DataFrame | pd.Series):

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import linear_sum_assignment
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
@@ -34,6 +35,8 @@ from laplace_al.labels import (
     check_labels,
     class_indices,
     distinct_classes,
+    is_in_natural_order,
+    order_of_outputs,
     weighted_by_class,
     widened_classes,
 )
@@ -63,6 +66,9 @@ _AT_BOUND = {
 }
 # Of a refit on remembered instances, in posterior standard deviations.
 _MEMORY_TOLERANCE = 0.01
+# When labels say that the outputs of a trained head are in another order.
+_LEAST_FOR_ORDER = 10
+_SHARE_OF_ORDER = 0.75
 
 
 class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
@@ -80,15 +86,17 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
     ----------
     feature_extractor : nn.Module, TorchFeatures, skorch net, transformer or callable, default=None
         Computes the features. It is frozen: never trained, and never copied by ``clone``. The
-        features of a module are the input of the ``nn.Linear`` that it calls last; for another
-        layer pass ``TorchFeatures(module, layer=...)``. A transformer must be fitted. None: X
-        holds the features.
+        features of a module are the input of the ``nn.Linear`` that makes its output, or that
+        output if there is no such layer, see :class:`TorchFeatures`; for another layer pass
+        ``TorchFeatures(module, layer=...)``. If its weights change, calls other than ``fit`` raise
+        a RuntimeError. A transformer must be fitted. None: X holds the features.
     prior_precision : float, "scale", "loo" or "evidence", default="scale"
         Precision lambda > 0 of the Gaussian prior on the weights, intercept included. The MAP and
         the posterior share it. It corresponds to ``1 / C`` of ``LogisticRegression``. ``"scale"``
         is 0.01 times the sum of the variances of the features, each counted as at most 30 times
         their median, so that a few columns in a small unit do not rule the others; in our study it
-        was near the best value from the first labels on. With ``"loo"`` or ``"evidence"``,
+        was near the best value from the first labels on. With ``head="pretrained"`` it is 400 times
+        as much. With ``"loo"`` or ``"evidence"``,
         ``fit`` chooses the value without a validation set, by the leave-one-out log-likelihood or
         the marginal likelihood. That takes about 15 fits and needs some labels of each class.
         Without ``fit``, the rows of the first ``partial_fit`` determine the value. A single row has
@@ -136,11 +144,15 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         from zero, e.g. with ``StandardScaler``.
     head : {"fit", "pretrained"}, default="fit"
         ``"fit"`` converges to the MAP; ``"pretrained"`` keeps the trained last layer of the
-        module or skorch net as the mean and only computes the covariance. The outputs of that
-        layer must be in the order of the sorted classes.
+        module or skorch net as the mean and only computes the covariance. Without labels the mean
+        logits are then the outputs of the network; one that does something else behind that layer
+        than a softmax, or a sigmoid of one output, is refused. The outputs must be in the order of
+        ``classes``; if it is not given, of a skorch net's own classes or the sorted labels. Use
+        ``prior_precision="scale"``, which trusts the trained layer, or a number as strong: with a
+        weak prior the first labels make a good network worse.
     classes : array-like of shape (n_classes,), default=None
         All labels that may ever occur. None: the labels in the y of ``fit``, or the ``classes``
-        of the first ``partial_fit``.
+        of the first ``partial_fit``. Their order matters only to ``head="pretrained"``.
     class_weight : dict, "balanced" or None, default=None
         Weights >= 0 of the classes, multiplied with ``sample_weight``. A class that the dict lacks
         has weight 1. A key that is no class yet waits until its class is opened; where ``classes``
@@ -354,6 +366,8 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         ConvergenceWarning
             If the MAP was not reached in ``max_iter`` steps, or the chosen prior precision is at a
             bound of the search.
+        UserWarning
+            If the labels fit a pretrained head far better with its outputs in another order.
         LinAlgWarning
             From scipy, if the features are so large beside the prior precision that rounding
             loses it.
@@ -369,7 +383,8 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         indices, weights = map(features.new_tensor, self._encode(y, sample_weight, len(features)))
         data = self._labelled(features, indices, weights)
         likelihood = data.likelihood
-        prior_mean = self._prior_mean(features, likelihood.n_outputs)
+        prior_mean = self._prior_mean(features, likelihood.n_outputs, self.classes)
+        self._warn_of_another_order(data, prior_mean, stacklevel=5)
         self.covariance_ = self._structure(prior_mean)
         start = prior_mean
         if previous is not None and previous.mean.shape == start.shape:
@@ -429,11 +444,13 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         features = self._features(first, reset=True)
         indices, weights = self._encode(y, sample_weight, len(y))
         likelihood = likelihood_of(len(self.classes_))
-        prior_mean = self._prior_mean(features, likelihood.n_outputs)
+        prior_mean = self._prior_mean(features, likelihood.n_outputs, self.classes)
         self.covariance_ = self._structure(prior_mean)
         total, mean = distribute(self, indices, weights), prior_mean
         if self.prior_precision == "scale":
-            self.prior_precision_ = prior_precision_by_scale_in_blocks(total, features[0])
+            self.prior_precision_ = prior_precision_by_scale_in_blocks(
+                total, features[0], around_head=self.head == "pretrained"
+            )
         else:
             self.prior_precision_ = float(self.prior_precision)
         prior = IsotropicPrior(prior_mean, self.prior_precision_)
@@ -575,7 +592,7 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         indices, weights = features.new_tensor(indices), features.new_tensor(weights)
         data = self._labelled(features, indices, weights)
         if first:
-            self._start_from_the_prior(data)
+            self._start_from_the_prior(data, classes if self.classes is None else self.classes)
         memory = self._current_memory(data)
         self._forget_evidence()
         if self.forgetting < 1:
@@ -801,8 +818,13 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
     def _structure(self, mean: torch.Tensor) -> str:
         return choose_structure(self.covariance, *mean.shape, dtype=mean.dtype, device=mean.device)
 
-    def _prior_mean(self, features: torch.Tensor, n_outputs: int) -> torch.Tensor:
-        """Where W (D, n_outputs) starts: zero, or the trained last layer of the network."""
+    def _prior_mean(
+        self, features: torch.Tensor, n_outputs: int, classes: ArrayLike | None
+    ) -> torch.Tensor:
+        """Where W (D, n_outputs) starts: zero, or the trained last layer of the network.
+
+        ``classes`` are in the order of the outputs, if they are given.
+        """
         if self.head == "fit":
             return features.new_zeros((features.shape[1], n_outputs))
         if self.extractor_ is None:
@@ -827,7 +849,49 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         if self.fit_intercept:
             bias = mean.new_zeros(mean.shape[1]) if bias is None else bias.to(mean)
             mean = torch.cat([mean, bias[None, :]])
-        return mean[:, 1:] - mean[:, :1] if mean.shape[1] > n_outputs else mean.clone()
+        order = self._order_of_outputs(classes)
+        if mean.shape[1] < n_classes:  # the logit of the second class
+            return mean.clone() if order[0] == 0 else -mean
+        mean = mean[:, torch.from_numpy(order.argsort()).to(mean.device)]
+        return mean[:, 1:] - mean[:, :1] if n_outputs == 1 else mean
+
+    def _warn_of_another_order(
+        self, data: Labelled, mean: torch.Tensor, *, stacklevel: int
+    ) -> None:
+        """Tell that labels fit a trained head, but for the order of its outputs."""
+        if self.head == "fit" or len(data.features) < _LEAST_FOR_ORDER:
+            return
+        known = data.likelihood.labels(data.targets)
+        found = data.likelihood.log_probabilities(data.features @ mean).argmax(dim=1)
+        n_classes = len(self.classes_)
+        counts = torch.bincount(known * n_classes + found, data.weights, minlength=n_classes**2)
+        counts = counts.reshape(n_classes, n_classes).numpy(force=True)
+        share = counts / counts.sum()
+        right, best = share.trace(), share[linear_sum_assignment(share, maximize=True)].sum()
+        if right < best / 2 and best > _SHARE_OF_ORDER:
+            warnings.warn(
+                f"head='pretrained': the network predicts {right:.0%} of these labels, but would "
+                f"{best:.0%} if its outputs were in another order than {self.classes_.tolist()}. "
+                "Pass classes= with the labels in the order of the outputs.",
+                UserWarning,
+                stacklevel=stacklevel,
+            )
+
+    def _order_of_outputs(self, classes: ArrayLike | None) -> NDArray[np.int64]:
+        """Position of the class of each output of the network among the sorted classes."""
+        assert self.extractor_ is not None  # it has a head
+        of_net = getattr(self.extractor_.feature_extractor, "classes_", None)  # of skorch
+        if classes is None and of_net is not None and set(of_net) == set(self.classes_):
+            classes = of_net
+        if classes is not None:
+            return order_of_outputs(classes, self.classes_)
+        if not is_in_natural_order(self.classes_):
+            raise ValueError(
+                "head='pretrained': as texts the classes are sorted as "
+                f"{self.classes_.tolist()}, which is hardly the order of the network's outputs. "
+                "Pass classes= with the labels in the order of the outputs."
+            )
+        return np.arange(len(self.classes_))
 
     def _choose_prior_precision(
         self, data: Labelled, prior_mean: torch.Tensor, start: torch.Tensor
@@ -836,7 +900,9 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         if not isinstance(self.prior_precision, str):
             return float(self.prior_precision)
         if self.prior_precision == "scale":
-            return prior_precision_by_scale(data.features, data.weights)
+            return prior_precision_by_scale(
+                data.features, data.weights, around_head=self.head == "pretrained"
+            )
         coupled = self.covariance_ == "full"
 
         def score(prior_precision: float) -> float:
@@ -929,8 +995,9 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
                 float(data.weights @ right / total), -float(data.weights @ loss / total)
             )
 
-    def _start_from_the_prior(self, data: Labelled) -> None:
-        mean = self._prior_mean(data.features, data.likelihood.n_outputs)
+    def _start_from_the_prior(self, data: Labelled, classes: ArrayLike | None) -> None:
+        mean = self._prior_mean(data.features, data.likelihood.n_outputs, classes)
+        self._warn_of_another_order(data, mean, stacklevel=6)
         self.covariance_ = self._structure(mean)
         self.prior_precision_ = self._choose_prior_precision(data, mean, mean)
         posterior = STRUCTURES[self.covariance_].posterior

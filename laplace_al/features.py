@@ -1,9 +1,9 @@
 """A frozen network, or anything else that makes features, as a scikit-learn transformer."""
 
-import contextlib
 import copy
+import inspect
 import numbers
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Self
 
@@ -12,21 +12,31 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
 from sklearn.exceptions import NotFittedError
-from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval
-from sklearn.utils.validation import _num_samples, check_array, check_is_fitted, validate_data
-from torch.utils import data
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+from torch import nn
+from torch.nn.parameter import is_lazy
 from tqdm.auto import tqdm
 
-from laplace_al.blocks import check_unmasked, concatenated, in_blocks
+from laplace_al.blocks import (
+    check_unmasked,
+    concatenated,
+    in_blocks,
+    is_by_name,
+    n_rows,
+    rows_of,
+)
 from laplace_al.devices import as_array
+from laplace_al.heads import difference, find_head, main_output
 from laplace_al.networks import (
+    Cast,
+    Weights,
     as_input,
-    captured,
     check_features,
     check_layer,
-    frozen,
-    last_linear,
+    copied,
+    find_cast,
+    held_still,
     network_of,
 )
 from laplace_al.transaction import all_or_nothing
@@ -100,7 +110,7 @@ class KeptFeatures:
         new = [X for X in inputs if id(X) not in self._known]
         if new:
             rows = transform(concatenated(new) if len(new) > 1 else new[0])
-            stops = np.cumsum([_num_samples(X) for X in new])
+            stops = np.cumsum([n_rows(X) for X in new])
             for X, features in zip(new, np.split(rows, stops[:-1]), strict=True):
                 self._known[id(X)] = X, features
         return [self._known[id(X)][1] for X in inputs]
@@ -202,6 +212,69 @@ class _Shared:
         return self
 
 
+def weights_of(feature_extractor: Any) -> Weights | None:
+    """The weights that features are made with.
+
+    Parameters
+    ----------
+    feature_extractor : object
+        Of the kinds that a :class:`LaplaceUpdateClassifier` takes, or None.
+
+    Returns
+    -------
+    Weights or None
+        None if there is no network.
+
+    Examples
+    --------
+    >>> weights_of(np.square) is None
+    True
+    """
+    network = _network_in(feature_extractor)
+    return None if network is None else Weights(network)
+
+
+def check_weights(weights: Weights | None, feature_extractor: Any) -> None:
+    """Refuse features that were made with other weights than an extractor now has.
+
+    Parameters
+    ----------
+    weights : Weights or None
+        Of :func:`weights_of`, when the features were made.
+    feature_extractor : object
+
+    Raises
+    ------
+    RuntimeError
+        If the weights have changed.
+
+    Examples
+    --------
+    >>> network = nn.Linear(2, 1)
+    >>> before = weights_of(network)
+    >>> check_weights(before, network)
+    >>> _ = nn.init.zeros_(network.weight)
+    >>> check_weights(before, network)
+    Traceback (most recent call last):
+        ...
+    RuntimeError: The network Linear has other weights than when ...
+    """
+    network = _network_in(feature_extractor)
+    if weights is not None and network is not None and not weights.are_those_of(network):
+        raise RuntimeError(
+            f"The network {type(network).__name__} has other weights than when features were "
+            "computed with it: it was trained further, cast or replaced. What was learnt on the "
+            "old features means nothing on new ones. Fit again; make a new ActiveLearner, with the "
+            "same journal if it has one; or load the old weights."
+        )
+
+
+def _network_in(feature_extractor: Any) -> nn.Module | None:
+    if isinstance(feature_extractor, TorchFeatures):
+        feature_extractor = feature_extractor.feature_extractor
+    return None if feature_extractor is None else network_of(feature_extractor)
+
+
 def features_of(feature_extractor: Any, X: Any, **params: Any) -> NDArray[np.floating]:
     """Features of inputs, validated, before any classifier was fitted.
 
@@ -265,13 +338,16 @@ class TorchFeatures(
     Parameters
     ----------
     feature_extractor : nn.Module, fitted skorch net, object with ``transform``, or callable
-        Turns n inputs into features of shape (n, D). Inputs of a module are cast to
-        its own dtype and device; integers stay integers if its first layer is an embedding.
-        A transformer or callable gets unconverted slices of X (frames, lists of strings); of a
-        torch ``Dataset``, lists of its items.
+        Turns n inputs into features of shape (n, D). Inputs of a module are moved to its device
+        and cast to a dtype that it takes; integers stay integers for a module with an embedding.
+        A dict of arrays, as tokenizers return it, goes row by row to its keyword arguments. A
+        transformer or callable gets unconverted slices of X (frames, lists of strings); a callable
+        gets texts as a list, and of a torch ``Dataset`` lists of its items.
     layer : str, default=None
-        Name of the layer of the module (see ``named_modules``) whose *output* is the features.
-        By default the features are the *input* of the ``nn.Linear`` that is called last.
+        Name of the layer of the module (see ``named_modules``) whose *output* is the features;
+        empty for the output of the module itself. By default the features are the *input* of the
+        ``nn.Linear`` that makes the output of the module, perhaps followed by a softmax, a sigmoid
+        or an affine function; or the output itself, if there is no such layer.
     batch_size : int, default=256
         Number of inputs per forward pass.
     verbose : int, default=0
@@ -280,7 +356,8 @@ class TorchFeatures(
     Attributes
     ----------
     layer_ : str or None
-        Name of the layer in use; None if the extractor is not a module.
+        Name of the layer in use, empty for the module itself; None if the extractor is not a
+        module.
     n_features_in_ : int
         Number of input features, ``X.shape[1]``.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
@@ -341,8 +418,14 @@ class TorchFeatures(
         TypeError
             If ``feature_extractor`` is of none of the allowed kinds.
         ValueError
-            If the layer does not exist, the extractor is not fitted, or it returns anything but
-            finite numbers of shape (n, D).
+            If the layer does not exist or cannot be told, the extractor is not fitted, or it
+            returns anything but finite numbers of shape (n, D).
+
+        Warns
+        -----
+        UserWarning
+            If the module may end in a head that is no ``nn.Linear``, so that its output may be
+            none of features.
 
         Examples
         --------
@@ -395,8 +478,8 @@ class TorchFeatures(
 
         Returns
         -------
-        ndarray of shape (n_samples, ...)
-            An array for a network; X itself for a transformer or callable.
+        ndarray of shape (n_samples, ...), or dict of such
+            Arrays for a network; X itself for a transformer or callable.
 
         Examples
         --------
@@ -407,12 +490,23 @@ class TorchFeatures(
         array([[1, 2]])
         """
         check_unmasked(X)
-        if network_of(self.feature_extractor) is None:
+        network = network_of(self.feature_extractor)
+        if is_by_name(X):
+            X = _checked_arrays(X, for_module=network is not None)
+        elif network is None:
             validate_data(estimator, X, reset=reset, skip_check_array=True)
-            if _num_samples(X) == 0:
+        if network is None or is_by_name(X):
+            if n_rows(X) == 0:
                 raise ValueError("X has 0 samples; a minimum of 1 is required.")
             return X
-        return validate_data(estimator, as_array(X), reset=reset, dtype="numeric", allow_nd=True)
+        X = as_array(X)
+        if len(getattr(X, "shape", (0,))) == 1 and isinstance(next(iter(X), None), str):
+            raise ValueError(
+                f"X holds texts, but a module, here {type(network).__name__}, takes numbers. Pass "
+                "a function as feature_extractor that takes a list of texts, as an encoder's "
+                "encode does, or what a tokenizer makes of them."
+            )
+        return validate_data(estimator, X, reset=reset, dtype="numeric", allow_nd=True)
 
     def extract(self, X: Any) -> NDArray[np.floating]:
         """Features of validated inputs, in batches.
@@ -465,18 +559,64 @@ class TorchFeatures(
         """
         check_is_fitted(self)
         network = network_of(self.feature_extractor)
-        if network is None or self.layer is not None:
+        head = None
+        if network is not None and self.layer is None:
+            head = network.get_submodule(self.layer_ or "")
+        if not isinstance(head, nn.Linear):
             kind = type(self.feature_extractor).__name__
-            got = kind if network is None else f"layer={self.layer!r}"
+            got = kind if self.layer is None else f"layer={self.layer!r}"
+            if head is not None:
+                made_by = f"made by {type(head).__name__} {self.layer_!r}"
+                got += f", whose output is {made_by if self.layer_ else 'not made by one'}"
             raise ValueError(
                 "head='pretrained' takes the last nn.Linear of an nn.Module or skorch net, whose "
                 f"input must be the features; got {got}. Pass the module with layer=None, or "
                 "head='fit'."
             )
-        assert self.layer_ is not None  # of a network
-        head: Any = network.get_submodule(self.layer_)
         bias = None if head.bias is None else head.bias.detach()
         return head.weight.detach(), bias
+
+    def check_pretrained_head(self, X: Any) -> None:
+        """Compare the last linear layer with the network, on a first batch of validated inputs.
+
+        Parameters
+        ----------
+        X : object
+            As :meth:`check_inputs` returned it.
+
+        Raises
+        ------
+        ValueError
+            If the features are not the input of a linear layer, or the network's output is
+            something else than that of the layer, up to a softmax or sigmoid; names what.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from torch import nn
+        >>> network = nn.Sequential(nn.Tanh(), nn.Linear(3, 2), nn.Softmax(dim=1))
+        >>> TorchFeatures(network).fit(np.ones((5, 3))).check_pretrained_head(np.ones((5, 3)))
+        """
+        weight, bias = self.pretrained_head()
+        network = network_of(self.feature_extractor)
+        assert network is not None  # it has a head
+        assert self.layer_ is not None
+        seen: list[Any] = []
+        batch = rows_of(X, 0, min(self.batch_size, n_rows(X)))
+        output = held_still(
+            network,
+            lambda: main_output(self._forward(batch, self._cast)),
+            {self.layer_: lambda given, made: seen.append(copied(given))},
+        )
+        found = difference(seen[-1], weight, bias, output)
+        if found is not None:
+            raise ValueError(
+                f"head='pretrained': the outputs of {type(network).__name__} are {found} what its "
+                f"last nn.Linear {self.layer_!r} makes of the features, so that the head alone "
+                "would predict something else than the network. Change the module to return the "
+                "output of that layer, merge what lies beside or behind it into its weights, or "
+                "set head='fit'."
+            )
 
     def probe(self, X: Any) -> Self:
         """Find the layer and the number of features from the first of the validated inputs.
@@ -499,7 +639,7 @@ class TorchFeatures(
         ''
         """
         # two, for modules that squeeze a batch of one
-        first = _rows(X, 0, min(2, _num_samples(X)))
+        first = rows_of(X, 0, min(2, n_rows(X)))
         network = network_of(self.feature_extractor)
         if network is None:
             if self.layer is not None:
@@ -507,74 +647,163 @@ class TorchFeatures(
                     f"layer={self.layer!r} needs a feature_extractor with layers, an nn.Module or "
                     f"a skorch net; got {type(self.feature_extractor).__name__}."
                 )
-            self.layer_ = None
+            self.layer_ = self._weights = None
         else:
+            _check_is_initialised(network)
+            self._weights = Weights(network)
+            _check_names(network, first)
+            self._cast = find_cast(network, first, lambda cast: self._forward(first, cast))
             self.layer_ = (
-                last_linear(network, self._forward, first)
+                find_head(network, lambda: self._forward(first, self._cast))
                 if self.layer is None
                 else check_layer(network, self.layer)
             )
         self._n_features_out = self._run(first).shape[1]
         return self
 
-    @torch.no_grad()
+    def check_weights(self) -> None:
+        """Refuse to go on from features of other weights than the network now has.
+
+        Raises
+        ------
+        RuntimeError
+            If the weights have changed since :meth:`probe`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from torch import nn
+        >>> network = nn.Linear(2, 1)
+        >>> features = TorchFeatures(network).fit(np.ones((1, 2)))
+        >>> features.check_weights()
+        >>> _ = nn.init.zeros_(network.weight)
+        >>> features.check_weights()
+        Traceback (most recent call last):
+            ...
+        RuntimeError: The network Linear has other weights than when ...
+        """
+        check_weights(self._weights, self.feature_extractor)
+
     def _run(self, X: Any) -> NDArray[np.floating]:
-        n_samples = _num_samples(X)
+        n_samples = n_rows(X)
         bounds = [*range(0, n_samples, self.batch_size), n_samples]
-        progress = tqdm(
-            pairwise(bounds), "features", len(bounds) - 1, unit="batch", disable=not self.verbose
-        )
-        with self._extractor() as extractor:
+        progress: Iterable[tuple[int, int]] = pairwise(bounds)
+        if self.verbose:
+            progress = tqdm(progress, "features", len(bounds) - 1, unit="batch")
+        network = network_of(self.feature_extractor)
+        extract = self._extracted if network is None else self._seen
+        seen: list[Any] = []
+
+        def record(given: Any, made: Any) -> None:
+            seen[:] = [copied(given if self._reads_input else made)]
+
+        def run() -> NDArray[np.floating]:
             blocks = (
-                check_features(extractor(_rows(X, start, stop)), start, stop)
+                check_features(extract(rows_of(X, start, stop), seen), start, stop)
                 for start, stop in progress
             )
             return _stacked(blocks, n_samples)
 
-    @contextlib.contextmanager
-    def _extractor(self) -> Iterator[Callable[[Any], Any]]:
-        """A callable from inputs to features, while the network is held still."""
+        is_output = self.layer_ == "" and not self._reads_input
+        watch = {} if self.layer_ is None or is_output else {self.layer_: record}
+        return held_still(network, run, watch)
+
+    @property
+    def _reads_input(self) -> bool:
+        """Whether the features are the input of the layer, not its output."""
         network = network_of(self.feature_extractor)
-        if network is None:
-            try:
-                yield getattr(self.feature_extractor, "transform", self.feature_extractor)
-            except NotFittedError as error:  # which callers would take for one of their estimator
-                raise ValueError(
-                    "feature_extractor must be fitted, for it is frozen and nothing trains it; got "
-                    f"{type(self.feature_extractor).__name__}, which is not. Call its fit first. "
-                    "For a search, which would copy it without what it has learnt, wrap it as "
-                    "FrozenEstimator(feature_extractor), which is in sklearn.frozen."
-                ) from error
-            return
-        assert self.layer_ is not None  # of a network
-        before_head = self.layer is None
-        with frozen(network), captured(network, [self.layer_], inputs=before_head) as seen:
+        return self.layer is None and (self.layer_ != "" or isinstance(network, nn.Linear))
 
-            def extract(batch: Any) -> Any:
-                seen.clear()
-                self._forward(batch)
-                if not seen:
-                    raise ValueError(
-                        f"layer={self.layer_!r} is not called when {type(network).__name__} runs. "
-                        "Name a layer that is called."
-                    )
-                return seen[0][1]
+    def _extracted(self, batch: Any, _: list[Any]) -> Any:
+        """What a transformer or callable makes of a batch."""
+        transform = getattr(self.feature_extractor, "transform", None)
+        try:
+            if transform is not None:
+                return transform(batch)
+            return self.feature_extractor(_as_texts(batch))
+        except NotFittedError as error:  # which callers would take for one of their estimator
+            raise ValueError(
+                "feature_extractor must be fitted, for it is frozen and nothing trains it; got "
+                f"{type(self.feature_extractor).__name__}, which is not. Call its fit first. "
+                "For a search, which would copy it without what it has learnt, wrap it as "
+                "FrozenEstimator(feature_extractor), which is in sklearn.frozen."
+            ) from error
 
-            yield extract
+    def _seen(self, batch: Any, seen: list[Any]) -> Any:
+        """What is recorded of a layer while the network runs, or the output of the network."""
+        seen.clear()
+        output = self._forward(batch, self._cast)
+        if self.layer_ == "" and not self._reads_input:
+            return main_output(output)
+        if not seen:
+            raise ValueError(
+                f"layer={self.layer_!r} is not called when "
+                f"{type(network_of(self.feature_extractor)).__name__} runs. Name a layer that is "
+                "called."
+            )
+        return seen[0]
 
-    def _forward(self, batch: Any) -> Any:
-        """Run the network on an array, cast to its own dtype and device."""
+    def _forward(self, batch: Any, cast: Cast) -> Any:
+        """Run the network on arrays, cast to what it takes."""
         network = network_of(self.feature_extractor)
         assert network is not None  # else nothing runs here
-        run = network if network is self.feature_extractor else self.feature_extractor.infer
-        return run(as_input(network, batch))
+        inputs = as_input(network, batch, cast)
+        if network is not self.feature_extractor:
+            return self.feature_extractor.infer(inputs)
+        network = getattr(network, "_orig_mod", network)  # in what is compiled no layer is seen
+        return network(**inputs) if isinstance(inputs, dict) else network(inputs)
 
 
-def _rows(X: Any, start: int, stop: int) -> Any:
-    """A batch of inputs, of their kind; of a ``Dataset``, which need not take slices, a list."""
-    if isinstance(X, data.Dataset):
-        return [X[i] for i in range(start, stop)]
-    return _safe_indexing(X, slice(start, stop))
+def _checked_arrays(X: Mapping[str, Any], *, for_module: bool) -> dict[str, Any]:
+    """Arrays of one length, of numbers if for a module."""
+    checked = dict(X)
+    for name, column in X.items():
+        if for_module:
+            try:
+                checked[name] = check_array(
+                    as_array(column), dtype="numeric", ensure_2d=False, allow_nd=True
+                )
+            except (TypeError, ValueError) as error:
+                raise ValueError(
+                    f"X[{name!r}] must be an array of numbers with a row for each input: {error} "
+                    "Let a tokenizer pad texts to one length (padding=True)."
+                ) from error
+    lengths = {name: n_rows(column) for name, column in checked.items()}
+    if len(set(lengths.values())) != 1:
+        raise ValueError(f"X must hold arrays of one length, a row for each input; got {lengths}.")
+    return checked
+
+
+def _check_is_initialised(network: nn.Module) -> None:
+    if any(map(is_lazy, [*network.parameters(), *network.buffers()])):
+        raise ValueError(
+            f"feature_extractor {type(network).__name__} has lazy layers without weights. Train "
+            "it, or run it once on a batch."
+        )
+
+
+def _check_names(network: nn.Module, batch: Any) -> None:
+    """Refuse arrays whose names a module does not take."""
+    if isinstance(batch, dict):
+        signature = inspect.signature(getattr(network, "_orig_mod", network).forward)
+        try:
+            signature.bind(**batch)
+        except TypeError as error:
+            raise ValueError(
+                f"X has the arrays {[*batch]}, which forward{signature} of "
+                f"{type(network).__name__} does not take by name: {error}. Leave out what it does "
+                "not take, or wrap the module in one whose forward takes these."
+            ) from error
+
+
+def _as_texts(batch: Any) -> Any:
+    """A column of texts as a list, which encoders index by position; anything else as it is."""
+    if len(getattr(batch, "shape", ())) == 1:
+        to_list = getattr(batch, "to_list", getattr(batch, "tolist", None))  # pandas, polars, NumPy
+        values = [] if to_list is None else to_list()
+        if any(isinstance(value, str) for value in values):
+            return values
+    return batch
 
 
 def _stacked(blocks: Iterable[NDArray[np.floating]], n_rows: int) -> NDArray[np.floating]:

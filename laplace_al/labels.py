@@ -3,6 +3,7 @@
 import enum
 import numbers
 import operator
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -427,6 +428,52 @@ def distinct_classes(classes: ArrayLike) -> NDArray[Any]:
     if len(distinct) < 2:
         raise ValueError(f"classes must hold at least 2 labels; got {distinct.tolist()}.")
     return distinct
+
+
+def order_of_outputs(classes: ArrayLike, known: NDArray[Any]) -> NDArray[np.int64]:
+    """Positions among the sorted classes of the classes in the order in which they were given.
+
+    Parameters
+    ----------
+    classes : array-like of shape (n,)
+        Repeated ones count where they first occur.
+    known : ndarray of shape (n_classes,)
+        The sorted distinct ones of these.
+
+    Returns
+    -------
+    ndarray of shape (n_classes,)
+
+    Examples
+    --------
+    >>> order_of_outputs(["cow", "ant", "cow"], np.array(["ant", "cow"]))
+    array([1, 0])
+    """
+    places = class_indices(as_labels(classes, "classes"), known)
+    return np.array([*dict.fromkeys(places.tolist())], dtype=np.int64)
+
+
+def is_in_natural_order(classes: NDArray[Any]) -> bool:
+    """Whether sorted classes are where a reader looks for them: texts sort "10" before "2".
+
+    Parameters
+    ----------
+    classes : ndarray of shape (n_classes,)
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> is_in_natural_order(np.array(["a10", "a2"])), is_in_natural_order(np.array([2, 10]))
+    (False, True)
+    """
+    if classes.dtype.kind not in "OU":
+        return True
+    parts = [re.split(r"([0-9]+)", text) for text in classes]  # at odd places the numbers
+    keys = [[(int(p), "") if i % 2 else (0, p) for i, p in enumerate(split)] for split in parts]
+    return keys == sorted(keys)
 
 
 def widened_classes(classes: NDArray[Any], labels: ArrayLike) -> NDArray[Any]:

@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch.nn import functional
 
 from laplace_al import links
-from laplace_al.blocks import check_unmasked, check_whole, in_blocks
+from laplace_al.blocks import check_unmasked, check_whole, in_blocks, is_by_name
 from laplace_al.calibration import Calibration
 from laplace_al.devices import as_array, available_device
 from laplace_al.features import Extracted, SharedExtractorMixin, TorchFeatures, share
@@ -408,6 +408,9 @@ class LastLayer(
 
     def _extract(self, X: Any, *, reset: bool, dtype: Any = np.float64) -> Any:
         """Validated features (n, D) as an array."""
+        known = getattr(self, "extractor_", None)
+        if known is not None and (not reset or isinstance(X, Extracted)):
+            known.check_weights()
         if isinstance(X, Extracted):
             return X.features
         if type(X) is not np.ndarray:
@@ -415,6 +418,12 @@ class LastLayer(
         if reset:
             self.extractor_ = self._make_extractor()
         if self.extractor_ is None:
+            if is_by_name(X):
+                raise TypeError(
+                    f"X must be an array-like of rows; got {type(X).__name__}. Only a module or "
+                    "function as feature_extractor takes arrays by name; pass pandas.DataFrame(X) "
+                    "for columns."
+                )
             if reset or not self._is_valid(X):
                 check_unmasked(X)
                 X = validate_data(self, as_array(X), reset=reset, dtype=dtype)
@@ -423,6 +432,8 @@ class LastLayer(
         X = self.extractor_.check_inputs(self, X, reset=reset)
         if reset:
             self.extractor_.probe(X)
+            if self.head == "pretrained":
+                self.extractor_.check_pretrained_head(X)
         return self.extractor_.extract(X)
 
     def _is_valid(self, X: object) -> bool:

@@ -19,7 +19,13 @@ from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils.validation import _num_samples, check_consistent_length
 from torch.utils import data
 
-from laplace_al.blocks import check_unmasked, comes_in_blocks, concatenated, has_targets
+from laplace_al.blocks import (
+    check_unmasked,
+    comes_in_blocks,
+    concatenated,
+    has_targets,
+    is_by_name,
+)
 from laplace_al.classifier import LaplaceUpdateClassifier
 from laplace_al.features import Extracted, KeptFeatures
 from laplace_al.journal import Journal
@@ -959,6 +965,12 @@ def _check_pool(X_pool: Any) -> None:
         raise TypeError(
             f"X_pool must have an instance at each position; got a {kind}, which can only be "
             "iterated over. Pass a Dataset of inputs alone, or an array or list of them."
+        )
+    if is_by_name(X_pool):
+        raise TypeError(
+            f"X_pool must have an instance at each position; got a {kind}. Extract the features "
+            "first: X_pool=TorchFeatures(module).fit_transform(X), for an estimator without "
+            "feature_extractor."
         )
     if sparse.issparse(X_pool) and X_pool.format in ("bsr", "coo", "dia"):
         raise TypeError(

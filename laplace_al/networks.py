@@ -1,10 +1,14 @@
 """Run a frozen network, see inside it, and check the features that come out."""
 
 import contextlib
+import functools
+import hashlib
+import itertools
+import operator
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +17,11 @@ from scipy.sparse import issparse
 from torch import nn
 
 from laplace_al.devices import as_array
+
+Batch: TypeAlias = NDArray[Any] | dict[str, NDArray[Any]]
+_Result = TypeVar("_Result")
+_VALUES = operator.methodcaller("values")
+_VERSION = operator.attrgetter("_version")  # counts writes in place
 
 # Hooks and training flags belong to a module that threads may share: one forward at a time.
 _FORWARD_LOCK = threading.RLock()
@@ -75,6 +84,7 @@ def check_layer(network: nn.Module, layer: str) -> str:
     ----------
     network : nn.Module
     layer : str
+        Empty for the module itself.
 
     Returns
     -------
@@ -90,178 +100,348 @@ def check_layer(network: nn.Module, layer: str) -> str:
     >>> check_layer(nn.Sequential(nn.ReLU()), "0")
     '0'
     """
-    names = _layers(network)
-    if layer not in names:
+    names = layers_of(network)
+    if layer and layer not in names:
         raise ValueError(
-            f"layer={layer!r} is not a layer of {type(network).__name__}. Its layers are: {names}."
+            f"layer={layer!r} is not a layer of {type(network).__name__}. Its layers are: {names}; "
+            "layer='' is its output."
         )
     return layer
 
 
-@torch.no_grad()
-def last_linear(network: nn.Module, forward: Callable[[Any], Any], inputs: Any) -> str:
-    """Name of the ``nn.Linear`` that is called last in a forward pass.
+def layers_of(network: nn.Module) -> list[str]:
+    """Names of the layers of a module.
 
     Parameters
     ----------
     network : nn.Module
-    forward : callable
-        Runs the module on inputs.
-    inputs : object
 
     Returns
     -------
-    str
-
-    Raises
-    ------
-    ValueError
-        If none is called; lists the layers that could be named instead.
+    list of str
 
     Examples
     --------
-    >>> network = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 1))
-    >>> last_linear(network, network, torch.ones(1, 3))
-    '2'
+    >>> layers_of(nn.Sequential(nn.ReLU(), nn.Linear(2, 1)))
+    ['0', '1']
     """
-    names = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
-    with frozen(network), captured(network, names, inputs=True) as seen:
-        if names:
-            forward(inputs)
-    if not seen:
-        raise ValueError(
-            f"feature_extractor {type(network).__name__} calls no nn.Linear whose input could be "
-            "the features. Name the layer whose output they are: TorchFeatures(module, "
-            f"layer=...), one of {_layers(network)}."
-        )
-    return seen[0][0]
-
-
-def _layers(network: nn.Module) -> list[str]:
     return [name for name, _ in network.named_modules() if name]
 
 
-@contextlib.contextmanager
-def captured(
-    network: nn.Module, names: Iterable[str], *, inputs: bool
-) -> Iterator[list[tuple[str, Any]]]:
-    """Record what last enters or leaves one of the named layers of a module, a tensor as a copy.
+def held_still(
+    network: nn.Module | None,
+    call: Callable[[], _Result],
+    watch: Mapping[str, Callable[[Any, Any], Any]] | None = None,
+) -> _Result:
+    """Call a function without gradients while a module is in eval mode and its layers are watched.
+
+    Whatever happens, a signal at any instant included, nothing of this is left afterwards.
 
     Parameters
     ----------
-    network : nn.Module
-    names : list of str
-    inputs : bool
-        Whether to record the first input of the layers, or their output.
-
-    Yields
-    ------
-    list of (str, object)
-        Name of the layer and value; empty before any of them is called.
-
-    Examples
-    --------
-    >>> network = nn.Sequential(nn.ReLU(), nn.Flatten())
-    >>> with captured(network, ["0"], inputs=False) as seen:
-    ...     _ = network(torch.tensor([[-1.0, 1.0]]))
-    >>> seen
-    [('0', tensor([[0., 1.]]))]
-    """
-    seen: list[tuple[str, Any]] = []
-
-    def record(name: str, value: Any) -> None:
-        seen.clear()  # copies of all calls would be large
-        seen.append((name, _copy(value)))
-
-    def before(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
-        return lambda module, args, kwargs: record(name, (*args, *kwargs.values())[0])
-
-    def after(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        return lambda module, args, output: record(name, output)
-
-    with contextlib.ExitStack() as stack:
-        for name in names:
-            layer = network.get_submodule(name)
-            if inputs:
-                hook = layer.register_forward_pre_hook(before(name), with_kwargs=True)
-            else:
-                hook = layer.register_forward_hook(after(name))
-            stack.callback(hook.remove)
-        yield seen
-
-
-def _copy(value: Any) -> Any:
-    """A tensor as it is now, for a later layer may work in place; anything else as it is."""
-    return value.clone() if isinstance(value, torch.Tensor) else value
-
-
-@contextlib.contextmanager
-def frozen(network: nn.Module) -> Iterator[None]:
-    """Hold a module in eval mode; every training flag is put back, also after an error.
-
-    Parameters
-    ----------
-    network : nn.Module
-
-    Yields
-    ------
-    None
-
-    Examples
-    --------
-    >>> network = nn.Dropout()
-    >>> with frozen(network):
-    ...     network.training
-    False
-    >>> network.training
-    True
-    """
-    with _FORWARD_LOCK:
-        flags = [(module, module.training) for module in network.modules()]
-        try:
-            network.eval()
-            yield
-        finally:
-            for module, training in flags:
-                module.training = training
-
-
-def as_input(network: nn.Module, batch: NDArray[Any]) -> torch.Tensor:
-    """An array as a tensor in the dtype and on the device of a module.
-
-    Integers stay integers if the first layer with weights is an embedding.
-
-    Parameters
-    ----------
-    network : nn.Module
-    batch : ndarray
+    network : nn.Module or None
+        No other thread runs it meanwhile. None: there is none.
+    call : callable
+    watch : dict of str to callable, default=None
+        What is called, after each call of a layer, with its first input and its output. It may
+        return another output to go on with.
 
     Returns
     -------
-    Tensor
-        A copy.
+    object
+        What the function returns.
 
     Examples
     --------
-    >>> as_input(nn.Linear(1, 1), np.array([[1]])).dtype
-    torch.float32
-    >>> as_input(nn.Embedding(5, 2), np.array([[1]])).dtype
-    torch.int64
+    >>> network, seen = nn.Sequential(nn.Dropout(), nn.Flatten()), []
+    >>> watch = {"0": lambda *both: seen.append(both)}
+    >>> held_still(network, lambda: network(torch.ones(1, 1)), watch)
+    tensor([[1.]])
+    >>> seen, network.training
+    ([(tensor([[1.]]), tensor([[1.]]))], True)
     """
-    tensors = [*network.parameters(), *network.buffers()]
-    device = tensors[0].device if tensors else torch.device("cpu")
-    floating = (tensor.dtype for tensor in tensors if tensor.is_floating_point())
-    dtype = next(floating, torch.get_default_dtype())
-    if np.issubdtype(batch.dtype, np.integer) and _starts_with_embedding(network):
-        dtype = torch.int64
-    return torch.as_tensor(np.array(batch)).to(device, dtype)
+    if network is None:
+        has_gradients = torch.is_grad_enabled()
+        return _before(
+            lambda: torch.set_grad_enabled(has_gradients), lambda: _without_gradients(call)
+        )
+    hooks = {network.get_submodule(n): _hook(then) for n, then in (watch or {}).items()}
+    with _FORWARD_LOCK:
+        flags = [(module, module.training) for module in network.modules()]
+        has_gradients = torch.is_grad_enabled()
+
+        def put_back() -> None:
+            for module, training in flags:
+                if module.training is not training:
+                    module.training = training
+            for layer, hook in hooks.items():
+                _remove(layer, hook)
+            torch.set_grad_enabled(has_gradients)
+
+        def run() -> _Result:
+            network.eval()
+            for layer, hook in hooks.items():
+                layer.register_forward_hook(hook, with_kwargs=True)
+            return _without_gradients(call)
+
+        return _before(put_back, run)
 
 
-def _starts_with_embedding(network: nn.Module) -> bool:
-    for module in network.modules():
-        if next(module.parameters(recurse=False), None) is not None:
-            return isinstance(module, nn.Embedding | nn.EmbeddingBag)
-    return False
+def _before(undo: Callable[[], object], call: Callable[[], _Result]) -> _Result:
+    """Call a function, then one that undoes: twice, for a signal may interrupt the first time."""
+    try:
+        try:
+            return call()
+        finally:
+            undo()
+    finally:
+        undo()
+
+
+def _without_gradients(call: Callable[[], _Result]) -> _Result:
+    torch.set_grad_enabled(False)
+    return call()
+
+
+def _hook(then: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+    def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        return then(next(iter((*args, *kwargs.values())), None), output)
+
+    return hook
+
+
+def _remove(layer: nn.Module, hook: Callable[..., Any]) -> None:
+    """Remove a hook, whether or not its handle was ever returned."""
+    for key in [key for key, value in layer._forward_hooks.items() if value is hook]:
+        layer._forward_hooks_with_kwargs.pop(key, None)
+        layer._forward_hooks.pop(key, None)
+
+
+def copied(value: Any) -> Any:
+    """A tensor as it is now, for a later layer may work in place; anything else as it is.
+
+    Parameters
+    ----------
+    value : object
+
+    Returns
+    -------
+    object
+
+    Examples
+    --------
+    >>> value = torch.ones(1)
+    >>> copied(value) is value, copied("text")
+    (False, 'text')
+    """
+    return value.clone() if isinstance(value, torch.Tensor) else value
+
+
+class Cast(NamedTuple):
+    """What numbers become before a module is called with them.
+
+    Parameters
+    ----------
+    keeps_integers : bool
+        Whether integers become int64, and not floating.
+    floating : torch.dtype
+    """
+
+    keeps_integers: bool
+    floating: torch.dtype
+
+
+def find_cast(network: nn.Module, batch: Batch, run: Callable[[Cast], object]) -> Cast:
+    """Find out by trial what a module takes.
+
+    Integers are tokens or numbers, which only the module knows; in one of mixed precision,
+    floating numbers go into a layer of any of its dtypes.
+
+    Parameters
+    ----------
+    network : nn.Module
+    batch : ndarray, or dict of ndarrays
+        A few inputs.
+    run : callable
+        Runs the module on them.
+
+    Returns
+    -------
+    Cast
+        The first to run. Integers are tried as such first where the module has an embedding, or
+        gets arrays by name, and wide dtypes before narrow ones.
+
+    Raises
+    ------
+    Exception
+        Of the module, if it runs with none.
+
+    Examples
+    --------
+    >>> tokens, network = np.array([[1]]), nn.Sequential(nn.LayerNorm(2), nn.Embedding(5, 2))[1:]
+    >>> find_cast(network, tokens, lambda cast: network(as_input(network, tokens, cast)))
+    Cast(keeps_integers=True, floating=torch.float32)
+    """
+    casts = _possible_casts(network, batch)
+    if len(casts) == 1:
+        return casts[0]
+    errors = []
+    for cast in casts:
+        try:
+            held_still(network, functools.partial(run, cast))
+        except (RuntimeError, IndexError, TypeError, ValueError) as error:
+            errors.append(error)
+        else:
+            return cast
+    raise errors[0]
+
+
+def _possible_casts(network: nn.Module, batch: Batch) -> list[Cast]:
+    floating = {tensor.dtype for tensor in network.parameters() if tensor.is_floating_point()}
+    floating = floating or {t.dtype for t in network.buffers() if t.is_floating_point()}
+    floating = floating or {torch.get_default_dtype()}
+    widest_first = sorted(floating, key=lambda dtype: (-torch.finfo(dtype).bits, str(dtype)))
+    is_named = isinstance(batch, dict)
+    kinds = {a.dtype.kind for a in (batch.values() if isinstance(batch, dict) else [batch])}
+    if not kinds & set("iub" if is_named else "iu"):
+        return [Cast(False, dtype) for dtype in widest_first]
+    embeds = any(isinstance(m, nn.Embedding | nn.EmbeddingBag) for m in network.modules())
+    first = is_named or embeds
+    return [Cast(keeps, dtype) for keeps in (first, not first) for dtype in widest_first]
+
+
+def as_input(network: nn.Module, batch: Batch, cast: Cast) -> Any:
+    """Numbers as tensors on the device of a module.
+
+    Parameters
+    ----------
+    network : nn.Module
+    batch : ndarray, or dict of ndarrays
+    cast : Cast
+
+    Returns
+    -------
+    Tensor, or dict of Tensors
+        Copies.
+
+    Examples
+    --------
+    >>> as_input(nn.ReLU(), np.array([[1]]), Cast(False, torch.float32))
+    tensor([[1.]])
+    >>> as_input(nn.ReLU(), {"ids": np.array([[1]])}, Cast(True, torch.float32))
+    {'ids': tensor([[1]])}
+    """
+    tensor = next(iter([*network.parameters(), *network.buffers()]), torch.empty(0))
+
+    def converted(array: NDArray[Any]) -> torch.Tensor:
+        dtype = cast.floating
+        if cast.keeps_integers and array.dtype.kind in "iu":
+            dtype = torch.int64
+        elif cast.keeps_integers and array.dtype.kind == "b":
+            dtype = torch.bool
+        return torch.as_tensor(np.array(array)).to(tensor.device, dtype)
+
+    if isinstance(batch, dict):
+        return {name: converted(array) for name, array in batch.items()}
+    return converted(batch)
+
+
+class Weights:
+    """The weights of a module as they were, to notice at little cost that they have changed.
+
+    Parameters
+    ----------
+    network : nn.Module
+
+    Examples
+    --------
+    >>> network = nn.Linear(2, 1)
+    >>> before = Weights(network)
+    >>> before.are_those_of(network)
+    True
+    >>> _ = nn.init.zeros_(network.weight)
+    >>> before.are_those_of(network)
+    False
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._digest = _digest(network)
+        self._note(network)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # addresses mean nothing elsewhere
+        return {"_digest": self._digest, "_parts": [], "_places": []}
+
+    def are_those_of(self, network: nn.Module) -> bool:
+        """Whether a module has these weights.
+
+        Parameters
+        ----------
+        network : nn.Module
+
+        Returns
+        -------
+        bool
+            True if each tensor is where it was, unwritten and with the same number in its middle,
+            or else if eight numbers of each are the same. Fused optimisers, batch norms and writes
+            to ``.data`` do not count as writing.
+        """
+        if self._is_untouched(network):
+            return True
+        if _digest(network) != self._digest:
+            return False
+        self._note(network)
+        return True
+
+    def _is_untouched(self, network: nn.Module) -> bool:
+        now = [network, *itertools.chain.from_iterable(map(_VALUES, self._places))]
+        return (
+            len(now) == len(self._parts)
+            and all(map(operator.is_, now, self._parts))
+            and [*map(torch.Tensor.data_ptr, self._tensors)] == self._addresses
+            and [*map(_VERSION, self._tensors)] == self._versions
+            and all(torch.equal(torch.cat(numbers), then) for numbers, then in self._middles)
+        )
+
+    def _note(self, network: nn.Module) -> None:
+        """Remember what the module is made of, and share the memory of a number of each tensor."""
+        places: list[Any] = [  # dicts, or what scripted modules have for them
+            place
+            for module in network.modules()
+            for place in (module._modules, module._parameters, module._buffers)
+            if place
+        ]
+        self._places = places
+        self._parts = [network, *itertools.chain.from_iterable(map(_VALUES, places))]
+        tensors = [part for part in self._parts if _is_weight(part)]
+        self._tensors = [tensor for tensor in tensors if not tensor.is_inference()]
+        self._addresses = [tensor.data_ptr() for tensor in self._tensors]
+        self._versions = [*map(_VERSION, self._tensors)]
+        by_kind: dict[Any, list[torch.Tensor]] = {}
+        for tensor in tensors:
+            if tensor.numel():
+                middle = tensor.detach()[tuple(size // 2 for size in tensor.shape)].view(1)
+                by_kind.setdefault((tensor.device, tensor.dtype), []).append(middle)
+        self._middles = [(middles, torch.cat(middles)) for middles in by_kind.values()]
+
+
+def _is_weight(part: object) -> bool:
+    """Whether features depend on it, other than on numbers of calls."""
+    return isinstance(part, nn.Parameter) or (
+        isinstance(part, torch.Tensor) and part.is_floating_point()
+    )
+
+
+def _digest(network: nn.Module) -> bytes:
+    """Of the kinds of layers, and of dtype, shape and eight spaced numbers of each tensor."""
+    layers = [(name, type(module).__qualname__) for name, module in network.named_modules()]
+    digest = hashlib.sha256(repr(layers).encode())
+    for tensor in filter(_is_weight, [*network.parameters(), *network.buffers()]):
+        flat = tensor.detach().reshape(-1)
+        some = flat[:: max(1, len(flat) // 8)].cpu().contiguous()
+        digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(some.view(torch.uint8).numpy().data)
+    return digest.digest()
 
 
 def check_features(features: Any, start: int, stop: int) -> NDArray[np.floating]:

@@ -18,12 +18,12 @@ from laplace_al.archive import read_archive, write_archive
 from laplace_al.calibration import Calibration
 from laplace_al.devices import available_device
 from laplace_al.digests import fingerprint
-from laplace_al.features import TorchFeatures
+from laplace_al.features import TorchFeatures, weights_of
 from laplace_al.fitting import LooScore
 from laplace_al.labels import as_labels, class_weight_keys, distinct_classes
 from laplace_al.likelihoods import likelihood_of
 from laplace_al.memory import Memory
-from laplace_al.networks import check_layer, network_of
+from laplace_al.networks import Cast, check_layer, network_of
 from laplace_al.posterior import Posterior
 from laplace_al.posterior.per_class import Pending
 from laplace_al.priors import GaussianPrior, IsotropicPrior
@@ -42,6 +42,9 @@ _OTHERS = {
 }
 # Kinds of NumPy dtypes that labels may have in a file, besides object: no longer than 8 bytes each.
 _NUMERIC = "biuf"
+_FLOATING = {
+    str(dtype): dtype for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+}
 
 
 class SaveLoadMixin:
@@ -188,6 +191,7 @@ class SaveLoadMixin:
             classifier._passed_params = classifier._check_params()
             described = document["extractor"]
             described = None if described is None else _Description(**described)
+            cast = None if described is None else _cast(described)
         device = available_device(classifier.device)
         with _read_from(path, cls):
             classifier._take_over(document["fitted"], tensors, described, device)
@@ -200,7 +204,7 @@ class SaveLoadMixin:
         classifier.extractor_ = classifier._make_extractor()
         if described is not None:
             assert classifier.extractor_ is not None  # made of the feature_extractor
-            _attach(classifier.extractor_, described)
+            _attach(classifier.extractor_, described, cast)
         return classifier
 
     def _take_over(
@@ -253,6 +257,7 @@ class _Description(NamedTuple):
     layer_in_use: str | None
     n_features: int
     weights: str | None  # SHA-256 of those of a network
+    cast: tuple[bool, str] | None  # of what a network is called with
     content: str | None = None  # fingerprint of what is no network, where one can be had
 
 
@@ -418,6 +423,7 @@ def _described(extractor: TorchFeatures) -> "_Description":
         extractor.layer_,
         int(extractor._n_features_out),
         None if network is None else _digest_of_weights(network),
+        None if network is None else (extractor._cast[0], str(extractor._cast[1])),
         None if network is not None else _content(extractor.feature_extractor),
     )
 
@@ -428,7 +434,15 @@ def _content(feature_extractor: Any) -> str | None:
     return None
 
 
-def _attach(extractor: TorchFeatures, described: "_Description") -> None:
+def _cast(described: "_Description") -> Cast | None:
+    if described.cast is None:
+        _check("cast", described.weights is None)
+        return None
+    keeps_integers, floating = described.cast
+    return Cast(bool(keeps_integers), _FLOATING[floating])
+
+
+def _attach(extractor: TorchFeatures, described: "_Description", cast: Cast | None) -> None:
     """Make an extractor ready, if it is like the one that was described."""
     network = network_of(extractor.feature_extractor)
     if (network is None) != (described.weights is None) or extractor.layer != described.layer:
@@ -458,6 +472,9 @@ def _attach(extractor: TorchFeatures, described: "_Description") -> None:
             UserWarning,
             stacklevel=3,
         )
+    if cast is not None:
+        extractor._cast = cast
+    extractor._weights = weights_of(extractor)
     extractor.layer_ = described.layer_in_use
     extractor._n_features_out = described.n_features
 

@@ -11,8 +11,9 @@ from sklearn.utils.validation import _num_samples
 
 from laplace_al.classifier import LaplaceUpdateClassifier
 from laplace_al.devices import as_array
-from laplace_al.features import Extracted, features_of
+from laplace_al.features import Extracted, check_weights, features_of, weights_of
 from laplace_al.fitting import prior_precision_by_scale
+from laplace_al.networks import Weights
 from laplace_al.pool import PoolState
 from laplace_al.typing import Features, Instances
 
@@ -31,6 +32,8 @@ class ScoredPool:
         Must stay as it is.
     features : Tensor or ndarray of shape (n_pool, n_features), default=None
         None until they are extracted.
+    weights : Weights, default=None
+        That the features were made with, if by a network.
 
     Examples
     --------
@@ -43,10 +46,13 @@ class ScoredPool:
     True
     """
 
-    def __init__(self, X: Instances, features: Features | None = None) -> None:
+    def __init__(
+        self, X: Instances, features: Features | None = None, weights: Weights | None = None
+    ) -> None:
         self.X = X
         self.features = features
         self._rows: dict[int, NDArray[np.floating]] = {}  # some features, by position
+        self._weights = weights
         self._state: PoolState | None = None
         self._rule: tuple[Any, ...] = ()  # what labels are learnt by since it was scored
         self._scored = torch.empty(0)  # variances when it was scored
@@ -62,11 +68,17 @@ class ScoredPool:
         -------
         PoolState
             Kept: copy it before it observes anything.
+
+        Raises
+        ------
+        RuntimeError
+            If the weights of the network have changed since the features were extracted.
         """
+        check_weights(self._weights, classifier.feature_extractor)
         if self._state is None or not self.is_under(classifier):
             known = self.X if self.features is None else Extracted(self.features)
             self._state = classifier.pool_state(known)
-            self.features = self._state.features
+            self._keep(self._state.features, classifier)
             self._rule, self._scored = rule_of(classifier), self._state.predictive_variance
         return self._state
 
@@ -99,13 +111,22 @@ class ScoredPool:
         Tensor or ndarray of shape (n_pool, n_features)
             Where they are kept.
         """
-        if self.features is None:
-            if hasattr(classifier, "posterior_"):  # it knows what its inputs are like
-                base = classifier.posterior_.base
-                self.features = classifier._pool_features(self.X, base.dtype, base.device)
-            else:
-                self.features = extracted(classifier, self.X)
-        return self.features
+        check_weights(self._weights, classifier.feature_extractor)
+        if self.features is not None:
+            return self.features
+        if hasattr(classifier, "posterior_"):  # it knows what its inputs are like
+            base = classifier.posterior_.base
+            features = classifier._pool_features(self.X, base.dtype, base.device)
+        else:
+            features = extracted(classifier, self.X)
+        return self._keep(features, classifier)
+
+    def _keep(self, features: Features, classifier: LaplaceUpdateClassifier) -> Features:
+        """Keep features that a classifier's extractor has just made, or that were known."""
+        if self._weights is None:
+            self._weights = weights_of(classifier.feature_extractor)
+        self.features = features
+        return features
 
     def prior_precision_by_scale(self, classifier: LaplaceUpdateClassifier) -> float:
         """What ``prior_precision="scale"`` is for the pool, of which there is more than of labels.
@@ -123,11 +144,14 @@ class ScoredPool:
         if n_pool <= _N_SPACED:
             self.features_under(classifier)
         positions = np.linspace(0, n_pool - 1, min(n_pool, _N_SPACED)).astype(np.int64)
-        features = self.rows(positions)
+        features = self.rows(positions, classifier)
         if features is None:
             features = extracted(classifier, _safe_indexing(self.X, positions))
         features = torch.tensor(as_array(features), dtype=torch.float64)
-        return prior_precision_by_scale(features, torch.ones_like(features[:, 0]))
+        around_head = classifier.head == "pretrained"
+        return prior_precision_by_scale(
+            features, torch.ones_like(features[:, 0]), around_head=around_head
+        )
 
     def after_update(
         self,
@@ -171,7 +195,7 @@ class ScoredPool:
         -------
         ScoredPool
         """
-        later = ScoredPool(self.X, self.features)
+        later = ScoredPool(self.X, self.features, self._weights)
         later._rows = self._rows
         return later
 
@@ -189,7 +213,7 @@ class ScoredPool:
         -------
         ndarray of shape (n, n_features)
         """
-        known = self.rows(list(positions))
+        known = self.rows(list(positions), classifier)
         if known is not None:
             return known
         new = [position for position in positions if position not in self._rows]
@@ -198,18 +222,24 @@ class ScoredPool:
             self._rows.update(zip(new, features, strict=True))
         return np.array([self._rows[position] for position in positions])
 
-    def rows(self, positions: list[int] | NDArray[np.int64]) -> NDArray[np.floating] | None:
+    def rows(
+        self, positions: list[int] | NDArray[np.int64], classifier: LaplaceUpdateClassifier
+    ) -> NDArray[np.floating] | None:
         """Extracted features, if they are known.
 
         Parameters
         ----------
         positions : array-like of int of shape (n,)
+        classifier : LaplaceUpdateClassifier
 
         Returns
         -------
         ndarray of shape (n, n_features) or None
         """
-        return None if self.features is None else as_array(self.features[positions])
+        if self.features is None:
+            return None
+        check_weights(self._weights, classifier.feature_extractor)
+        return as_array(self.features[positions])
 
 
 def extracted(classifier: LaplaceUpdateClassifier, X: Instances) -> NDArray[np.floating]:

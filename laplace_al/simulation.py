@@ -80,7 +80,8 @@ def simulate(
     X_initial, y_initial : array-like, default=None
         Labelled instances outside the pool, to start from.
     classes : array-like of shape (n_classes,), default=None
-        All labels that may occur. None: those of ``y_pool`` and ``y_initial``.
+        All labels that may occur. None: the ``classes`` of the estimator, if it has such a
+        parameter and it is set, else those of ``y_pool`` and ``y_initial``.
     refit_every : int, "auto" or None, default="auto"
         See :class:`ActiveLearner`.
     stopping : stopping rule or list of them, default=None
@@ -134,17 +135,19 @@ def simulate(
     scorer = check_scoring(estimator, scoring)
     rng = check_random_state(random_state)
     initial = rng.permutation(len(y_pool))[:n_initial]
-    all_labels = y_pool
     if y_initial is not None:
         y_initial = like_known(as_labels(y_initial, "y_initial"), y_pool, "y_initial")
-        all_labels = np.concatenate([y_pool, y_initial])
+    if classes is None:
+        classes = getattr(estimator, "classes", None)
+    if classes is None:
+        classes = np.unique(y_pool if y_initial is None else np.concatenate([y_pool, y_initial]))
     learner = ActiveLearner(
         estimator,
         strategy,
         X_pool,
         X_initial=X_initial,
         y_initial=y_initial,
-        classes=np.unique(all_labels) if classes is None else classes,
+        classes=classes,
         refit_every=refit_every,
         random_state=rng,
     )

@@ -1,4 +1,5 @@
 import inspect
+from collections import UserDict
 
 import dask.array as da
 import numpy as np
@@ -22,7 +23,14 @@ from torch.utils.data import (
 )
 
 from laplace_al import LaplaceUpdateClassifier, TorchFeatures
-from laplace_al.blocks import blocks_of, comes_in_blocks, concatenated, is_stream
+from laplace_al.blocks import (
+    blocks_of,
+    comes_in_blocks,
+    concatenated,
+    is_stream,
+    n_rows,
+    rows_of,
+)
 
 X = np.random.default_rng(0).normal(size=(9000, 3))
 y = (X[:, 0] > 0).astype(int) + (X[:, 1] > 0.5)
@@ -207,9 +215,9 @@ def test_a_loader_that_does_not_wait_for_the_next_batch_is_refused():
         next(blocks_of(DataLoader(ROWS, num_workers=2, in_order=False)))
 
 
-@pytest.mark.parametrize("block", [{"pixels": X}, 1.0])
+@pytest.mark.parametrize("block", [object(), 1.0])
 def test_a_block_without_rows_is_refused(block):
-    with pytest.raises(TypeError, match=r"must be an array-like of rows; got (dict|float)"):
+    with pytest.raises(TypeError, match=r"must be an array-like of rows; got (object|float)"):
         next(blocks_of(iter([block])))
 
 
@@ -234,6 +242,29 @@ def test_concatenated_rows_are_of_their_kind(kind):
 def test_concatenated_rows_that_numpy_takes_are_an_array(kind):
     whole = concatenated([kind(X[:2]), kind(X[2:5])])
     np.testing.assert_array_equal(whole, np.asarray(kind(X[:5])), strict=True)
+
+
+def test_concatenated_rows_by_name():
+    whole = concatenated([{"ids": X[:2], "texts": ["a", "b"]}, {"ids": X[2:5], "texts": ["c"] * 3}])
+    np.testing.assert_array_equal(whole["ids"], X[:5])
+    assert whole["texts"] == ["a", "b", "c", "c", "c"]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [np.asarray, np.ndarray.tolist, pd.DataFrame, lambda rows: UserDict(a=rows, b=rows.tolist())],
+)
+def test_some_rows(kind):
+    some = rows_of(kind(X), 3, 7)
+    assert n_rows(kind(X)) == len(X)
+    assert n_rows(some) == 4
+    for rows in some.values() if isinstance(some, dict) else [some]:
+        np.testing.assert_array_equal(rows, X[3:7])
+
+
+def test_blocks_by_name():
+    blocks = [{"a": X[:2]}, {"a": X[:0]}, {"a": X[2:5]}]
+    assert [n_rows(block) for block in blocks_of(iter(blocks))] == [2, 3]
 
 
 def test_rows_of_an_unknown_kind_are_refused():

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 import torch
 from scipy.linalg import LinAlgWarning
+from scipy.ndimage import rotate
 from scipy.sparse import csr_matrix
 from scipy.special import entr, expit, log_softmax, softmax
 from sklearn.base import clone
@@ -28,6 +29,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from laplace_al import LaplaceUpdateClassifier, TorchFeatures
+from laplace_al.features import Extracted
 
 X, y = load_digits(return_X_y=True)
 X = X / 16
@@ -57,6 +59,12 @@ def data(n_classes, n=120):
 def module(n_outputs=10, *, bias=True):
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, n_outputs, bias=bias)).double()
+
+
+def convolutional():
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 64)), nn.Conv1d(1, 3, 3), nn.AdaptiveAvgPool1d(1), nn.Flatten()
+    )
 
 
 def arrays(clf):
@@ -877,6 +885,40 @@ class TestPriorPrecision:
         assert clf.prior_precision_ == pytest.approx(0.01 * squares.clip(max=largest).sum())
         assert clf.predict(X[:1]) == y[:1]
 
+    def test_scale_around_a_trained_head(self):
+        clf = LaplaceUpdateClassifier(module(), head="pretrained", prior_precision="scale")
+        clf.fit(X[:100], y[:100])
+        variance = clf.transform(X[:100]).var(axis=0).sum()
+        assert clf.prior_precision_ == pytest.approx(4 * variance)
+
+    @pytest.mark.parametrize("is_turned", [False, True])
+    def test_a_few_labels_leave_a_good_head_good(self, is_turned):
+        """Random labels of what it knows cost nothing, those of a new kind help."""
+        rows = np.random.default_rng(0).permutation(len(X))
+        images, labels = X.reshape(-1, 8, 8)[rows], y[rows]
+        torch.manual_seed(0)
+        net = NeuralNetClassifier(
+            nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10)).double(),
+            criterion=nn.CrossEntropyLoss,
+            optimizer=torch.optim.Adam,
+            lr=3e-3,
+            max_epochs=40,
+            train_split=None,
+            verbose=0,
+        ).fit(X[rows[:600]], labels[:600])
+        A, b = images[600:], labels[600:]
+        if is_turned:
+            A = rotate(A, 25, axes=(1, 2), reshape=False, order=1)
+        A = A.reshape(-1, 64)
+        before = net.score(A[300:], b[300:])
+        n_labels, least = (200, 0.02) if is_turned else (50, -0.01)
+        for seed in range(5):
+            some = np.random.default_rng(seed).permutation(300)[:n_labels]
+            clf = LaplaceUpdateClassifier(
+                net, head="pretrained", prior_precision="scale", classes=range(10)
+            )
+            assert clf.partial_fit(A[some], b[some]).score(A[300:], b[300:]) > before + least
+
     @pytest.mark.filterwarnings(AT_A_BOUND)
     def test_a_trained_head(self):
         clf = LaplaceUpdateClassifier(module(), head="pretrained", prior_precision="evidence")
@@ -1346,10 +1388,187 @@ class TestPretrainedHead:
         with pytest.raises(ValueError, match=message):
             LaplaceUpdateClassifier(extractor, head="pretrained").fit(X, y)
 
+    @pytest.mark.parametrize("how", ["fit", "partial_fit", "argument", "pickle", "file"])
+    @pytest.mark.parametrize("dtype", [str, object, int])
+    def test_outputs_in_the_order_of_classes(self, how, dtype, tmp_path):
+        network = module(3)
+        given = np.array(["30", "100", "9"]).astype(dtype)
+        A, b = X[:60], given[np.arange(60) % 3]
+        expected = torch.softmax(network(torch.from_numpy(A)), dim=1).detach().numpy()
+        order = np.argsort(given)
+        if how == "argument":
+            clf = LaplaceUpdateClassifier(network, head="pretrained", **PLAIN)
+            clf.partial_fit(A, b, classes=given, sample_weight=1e-12)
+        else:
+            clf = LaplaceUpdateClassifier(network, head="pretrained", classes=given, **PLAIN)
+            if how == "partial_fit":
+                clf.partial_fit(A, b, sample_weight=1e-12)
+            else:
+                clf.fit(A, b)
+        if how == "pickle":
+            clf = pickle.loads(pickle.dumps(clf))
+        if how == "file" and dtype is not object:
+            clf.save(tmp_path / "clf")
+            clf = LaplaceUpdateClassifier.load(tmp_path / "clf", network)
+        np.testing.assert_array_equal(clf.classes_, np.sort(given))
+        np.testing.assert_allclose(clf.predict_proba(A), expected[:, order], atol=1e-9)
+        np.testing.assert_array_equal(clf.predict(A), given[expected.argmax(axis=1)])
+        new = np.array(["5"]).astype(dtype)
+        clf.add_classes(new)
+        places = np.searchsorted(clf.classes_, given)
+        logits = network(torch.from_numpy(A)).detach().numpy()
+        np.testing.assert_allclose(clf.decision_function(A)[:, places], logits, atol=1e-9)
+
+    @pytest.mark.parametrize("n_outputs", [1, 2])
+    def test_two_outputs_in_the_order_of_classes(self, n_outputs):
+        network = module(n_outputs)
+        clf = LaplaceUpdateClassifier(
+            network, head="pretrained", classes=["yes", "no"], predictive="plug_in"
+        )
+        clf.set_params(calibration=None).fit(X[:20], np.array(["no", "yes"] * 10))
+        logits = network(torch.from_numpy(X)).detach().numpy()
+        of_no = softmax(logits, axis=1)[:, 1] if n_outputs == 2 else expit(logits[:, 0])
+        np.testing.assert_allclose(clf.predict_proba(X), np.c_[of_no, 1 - of_no], atol=1e-12)
+
+    @pytest.mark.parametrize(
+        "labels", [np.arange(11).astype(str), [f"LABEL_{i}" for i in range(11)], [b"2", b"10"]]
+    )
+    def test_an_order_that_texts_have_and_outputs_have_not(self, labels):
+        labels = np.asarray(labels)
+        network, b = module(len(labels)), labels[np.arange(66) % len(labels)]
+        clf = LaplaceUpdateClassifier(network, head="pretrained")
+        with pytest.raises(ValueError, match=r"which is hardly the order .* Pass classes="):
+            clf.fit(X[:66], b)
+        clf.set_params(classes=labels, **PLAIN).fit(X[:66], b)
+        outputs = network(torch.from_numpy(X[:66])).detach().numpy().argmax(axis=1)
+        np.testing.assert_array_equal(clf.predict(X[:66]), labels[outputs])
+
+    @pytest.mark.parametrize("n_classes", [2, 3])
+    @pytest.mark.parametrize("how", ["fit", "partial_fit"])
+    def test_labels_that_fit_another_order_are_told(self, n_classes, how):
+        network = module(n_classes)
+        outputs = network(torch.from_numpy(X)).detach().numpy().argmax(axis=1)
+        names = np.array(["zebra", "ant", "cow"])[:n_classes]
+        b = names[outputs]
+        clf = LaplaceUpdateClassifier(network, head="pretrained", classes=np.sort(names))
+        with pytest.warns(UserWarning, match=r"would 100% if its outputs .* Pass classes=") as said:
+            getattr(clf, how)(X[:200], b[:200])
+        assert said[0].filename == __file__
+        clf = LaplaceUpdateClassifier(network, head="pretrained", classes=names)
+        assert getattr(clf, how)(X[:200], b[:200]).score(X, b) > 0.95
+
+    def test_the_order_of_a_skorch_net(self):
+        names = np.array(["10", "9", "z"])
+        net = NeuralNetClassifier(
+            module(3), criterion=nn.CrossEntropyLoss, classes=names, verbose=0, max_epochs=1
+        )
+        b = np.arange(90) % 3
+        net.fit(X[:90], b)
+        clf = LaplaceUpdateClassifier(net, head="pretrained", **PLAIN).fit(X[:90], names[b])
+        np.testing.assert_array_equal(clf.predict(X), names[net.forward(X).numpy().argmax(1)])
+
+    @pytest.mark.parametrize("ends", [[nn.Softmax(dim=1)], [nn.LogSoftmax(dim=1)]])
+    def test_what_softmax_makes_of_it(self, ends):
+        network = nn.Sequential(*module(), *ends).float()
+        clf = LaplaceUpdateClassifier(network, head="pretrained", **PLAIN).fit(X[:100], y[:100])
+        expected = softmax(module().float()(torch.from_numpy(X).float()).detach(), axis=1)
+        np.testing.assert_allclose(clf.predict_proba(X), expected, atol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("change", "found"),
+        [
+            (lambda z: -z, "-1 times"),
+            (lambda z: z * 20, "20 times"),
+            (lambda z: z.flip(1), "in another order"),
+            (torch.sigmoid, "a sigmoid for each class on its own"),
+            (lambda z: torch.nn.functional.dropout(z), "is not made by one"),
+        ],
+    )
+    @pytest.mark.parametrize("how", ["fit", "partial_fit", "_fit_in_blocks"])
+    @pytest.mark.filterwarnings("ignore:feature_extractor .* has no nn.Linear:UserWarning")
+    def test_a_network_that_is_not_its_head(self, change, found, how):
+        network = module()
+        network.register_forward_hook(lambda net, args, output: change(output))
+        params = {"head": "pretrained", "prior_precision": 1.0, "classes": range(10)}
+        clf = LaplaceUpdateClassifier(network, **params)
+        call = getattr(clf, how)
+        rows = (X[:9], y, None, None) if how == "_fit_in_blocks" else (X[:50], y[:50])
+        with pytest.raises(ValueError, match=rf"{found}.*head='fit'"):
+            call(*rows)
+        assert not hasattr(clf, "posterior_")
+        if found.endswith("times"):
+            assert LaplaceUpdateClassifier(network).fit(X, y).score(X, y) > 0.8
+
+    def test_what_only_some_inputs_of_the_first_batch_show(self):
+        network = module()
+        clf, odd = LaplaceUpdateClassifier(network, head="pretrained"), X.copy()
+        network.register_forward_hook(
+            lambda net, args, z: torch.where(args[0][:, :1] > 2, z.flip(1), z)
+        )
+        clf.fit(odd, y)
+        odd[100, 0] = 3.0
+        with pytest.raises(ValueError, match=r"off by up to .* from what its last nn\.Linear '2'"):
+            clf.fit(odd, y)
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+    def test_coarse_networks(self, dtype):
+        network = module().to(dtype)
+        clf = LaplaceUpdateClassifier(network, head="pretrained", **PLAIN).fit(X[:100], y[:100])
+        logits = network(torch.from_numpy(X).to(dtype)).detach().float()
+        np.testing.assert_allclose(clf.decision_function(X), logits, atol=0.05)
+
     def test_a_bias_is_not_dropped(self):
         clf = LaplaceUpdateClassifier(module(), head="pretrained", fit_intercept=False)
         with pytest.raises(ValueError, match="bias, which fit_intercept=False would drop"):
             clf.fit(X, y)
+
+
+class TestNetworkThatChanges:
+    """Features of other weights are not mixed with what was learnt on the old ones."""
+
+    CALLS = {
+        "predict": lambda clf: clf.predict(X[:5]),
+        "transform": lambda clf: clf.transform(X[:5]),
+        "sample": lambda clf: clf.sample_proba(X[:5], 2),
+        "pool": lambda clf: clf.pool_state(X[:5]),
+        "partial_fit": lambda clf: clf.partial_fit(X[:5], y[:5]),
+        "known features": lambda clf: clf.partial_fit(Extracted(np.ones((1, 16))), [0]),
+        "refit on them": lambda clf: clf.fit(Extracted(np.ones((10, 16))), range(10)),
+    }
+
+    @pytest.mark.parametrize("call", CALLS)
+    @pytest.mark.parametrize("wrap", [lambda net: net, TorchFeatures])
+    def test_calls_are_refused_until_the_next_fit(self, call, wrap):
+        network = module()
+        clf = LaplaceUpdateClassifier(wrap(network), classes=range(10)).fit(X[:100], y[:100])
+        expected, before = clf.predict_proba(X), copy.deepcopy(network.state_dict())
+        with torch.no_grad():
+            network[0].weight.add_(0.1)
+        state = vars(clf)
+        with pytest.raises(RuntimeError, match=r"Sequential has other weights .* Fit again"):
+            self.CALLS[call](clf)
+        assert vars(clf) is state
+        twin = copy.deepcopy(clf).fit(X[:100], y[:100])
+        assert not np.allclose(twin.predict_proba(X), expected)
+        network.load_state_dict(before)
+        np.testing.assert_array_equal(clf.predict_proba(X), expected)
+        self.CALLS[call](clf)
+
+    def test_a_copy_in_another_process_or_place_does_not_mind(self):
+        clf = LaplaceUpdateClassifier(module()).fit(X[:100], y[:100])
+        expected = clf.predict(X)
+        for twin in (copy.deepcopy(clf), pickle.loads(pickle.dumps(clf))):
+            np.testing.assert_array_equal(twin.predict(X), expected)
+
+    def test_a_skorch_net_that_is_trained_further(self):
+        net = NeuralNetClassifier(module(), criterion=nn.CrossEntropyLoss, verbose=0, max_epochs=1)
+        net.fit(X, y)
+        clf = LaplaceUpdateClassifier(net).fit(X, y)
+        for train in (net.partial_fit, net.fit):
+            train(X, y)
+            with pytest.raises(RuntimeError, match="has other weights"):
+                clf.predict(X)
+            clf.fit(X, y).predict(X)
 
 
 class TestScikitLearn:
@@ -1622,7 +1841,7 @@ class TestErrors:
             (lambda X: X[:, 0], r"one row of features per input"),
             (lambda X: X * np.nan, "NaN or infinity for 2 of 2 inputs"),
             (lambda X: X[:, : len(X)], r"returned 5 features, but 2 when it was fitted"),
-            (nn.Sequential(nn.ReLU()), "calls no nn.Linear"),
+            (convolutional(), "has the convolution '1' as its head"),
             (TorchFeatures(module(), layer="fc"), r"layer='fc' is not a layer"),
         ],
     )

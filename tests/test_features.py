@@ -1,6 +1,7 @@
 import copy
 import pickle
 import threading
+from collections import UserDict
 
 import numpy as np
 import pandas as pd
@@ -26,6 +27,7 @@ from laplace_al.strategies import CoreSet, MarginSampling
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(20, 4))
+TOKENS = rng.integers(10, size=(20, 5))
 IMAGES = rng.normal(size=(10, 1, 8, 8)).astype(np.float32)
 
 
@@ -107,6 +109,36 @@ class TestWhatTheFeaturesAre:
         assert features.layer_ == "head"
         body = torch.tanh(module.body(torch.from_numpy(X).float())).detach()
         np.testing.assert_allclose(features.transform(X), body, rtol=1e-6)
+
+    def test_the_output_of_a_module_without_a_head(self, network):
+        network[4] = nn.Identity()
+        for layer in (None, ""):
+            features = TorchFeatures(network, layer=layer).fit(X)
+            assert features.layer_ == ""
+            np.testing.assert_allclose(features.transform(X), by_hand(network, X, 5), rtol=1e-6)
+
+    def test_the_output_of_a_module_with_a_head(self, network):
+        features = TorchFeatures(network, layer="").fit_transform(X)
+        np.testing.assert_allclose(features, by_hand(network, X, 5), rtol=1e-6)
+        linear = nn.Linear(4, 2)
+        np.testing.assert_allclose(TorchFeatures(linear).fit_transform(X), X, rtol=1e-6)
+        features = TorchFeatures(linear, layer="").fit_transform(X)
+        np.testing.assert_allclose(
+            features, linear(torch.from_numpy(X).float()).detach(), rtol=1e-6
+        )
+
+    def test_a_compiled_module(self, network):
+        expected = by_hand(network, X, 4)
+        compiled = torch.compile(network, backend="eager")
+        compiled.eval()(torch.ones(2, 4))
+        features = TorchFeatures(compiled).fit(X)
+        assert features.layer_ == "_orig_mod.4"
+        np.testing.assert_allclose(features.transform(X), expected, rtol=1e-6)
+
+    def test_a_module_that_is_spread_over_devices(self, network):
+        features = TorchFeatures(nn.DataParallel(network)).fit(X)
+        assert features.layer_ == "module.4"
+        np.testing.assert_allclose(features.transform(X), by_hand(network, X, 4), rtol=1e-6)
 
     def test_the_output_of_a_named_layer(self, network):
         features = TorchFeatures(network, layer="0").fit(X)
@@ -371,6 +403,21 @@ class TestDtypes:
         expected = module[0](torch.from_numpy(tokens)).reshape(5, 6).detach()
         np.testing.assert_array_equal(TorchFeatures(module).fit_transform(tokens), expected)
 
+    def test_tokens_after_another_parameter(self):
+        module = nn.ModuleDict({"norm": nn.LayerNorm(3), "embedding": nn.Embedding(10, 3)})
+        module.forward = lambda tokens: module["norm"](module["embedding"](tokens).mean(dim=1))
+        features = TorchFeatures(module).fit(TOKENS)
+        expected = module(torch.from_numpy(TOKENS)).detach()
+        np.testing.assert_allclose(features.transform(TOKENS), expected, rtol=1e-6)
+        np.testing.assert_allclose(features.transform(TOKENS.tolist()), expected, rtol=1e-6)
+
+    def test_mixed_precision(self):
+        module = nn.ModuleDict({"head": nn.Linear(6, 3), "body": nn.Linear(4, 6).bfloat16()})
+        module.forward = lambda X: module["head"](module["body"](X).float())
+        inputs = torch.from_numpy(X).bfloat16()
+        expected = module["body"](inputs).float().detach()
+        np.testing.assert_array_equal(TorchFeatures(module).fit_transform(X), expected)
+
     def test_tensors(self, network):
         expected = TorchFeatures(network).fit_transform(X)
         inputs = torch.from_numpy(X).requires_grad_()
@@ -390,6 +437,154 @@ class TestDtypes:
         features = TorchFeatures(network, batch_size=7).fit(named)
         assert features.feature_names_in_.tolist() == list("abcd")
         np.testing.assert_allclose(features.transform(named), expected, rtol=1e-5)
+
+
+class Tokenised(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding, self.head = nn.Embedding(10, 4), nn.Linear(4, 3)
+
+    def forward(self, input_ids, attention_mask=None, scale=None):
+        hidden = self.embedding(input_ids)
+        if attention_mask is not None:
+            hidden = hidden * attention_mask[..., None]
+        hidden = hidden.mean(dim=1)
+        return {"logits": self.head(hidden if scale is None else hidden * scale)}
+
+
+class TestArraysByName:
+    BATCH = {
+        "input_ids": TOKENS,
+        "attention_mask": (TOKENS > 2).astype(np.int64),
+        "scale": rng.normal(size=(20, 1)),
+    }
+
+    def by_hand(self, module, rows=slice(None)):
+        ids, mask, scale = (torch.from_numpy(array[rows]) for array in self.BATCH.values())
+        hidden = (module.embedding(ids) * mask[..., None]).mean(dim=1) * scale.float()
+        return hidden.detach().numpy()
+
+    @pytest.mark.parametrize(
+        "kind",
+        [
+            dict,
+            UserDict,
+            lambda batch: {name: array.tolist() for name, array in batch.items()},
+            lambda batch: {name: torch.from_numpy(array) for name, array in batch.items()},
+        ],
+    )
+    def test_row_by_row(self, kind):
+        module = Tokenised()
+        features = TorchFeatures(module, batch_size=7).fit(kind(self.BATCH))
+        np.testing.assert_allclose(
+            features.transform(kind(self.BATCH)), self.by_hand(module), rtol=1e-6
+        )
+
+    def test_a_classifier(self):
+        module, labels = Tokenised(), np.arange(20) % 3
+        clf = LaplaceUpdateClassifier(module).fit(self.BATCH, labels)
+        features = self.by_hand(module)
+        twin = LaplaceUpdateClassifier().fit(features, labels)
+        some = {name: array[:4] for name, array in self.BATCH.items()}
+        for each, X_some in ((clf, some), (twin, features[:4])):
+            each.partial_fit(X_some, labels[:4])
+        np.testing.assert_allclose(
+            clf.predict_proba(self.BATCH), twin.predict_proba(features), rtol=1e-5
+        )
+        assert clf.score(self.BATCH, labels) == twin.score(features, labels)
+        np.testing.assert_array_equal(clf.predict(iter([some])), twin.predict(features[:4]))
+        np.testing.assert_allclose(
+            clf.pool_state(some).predict_proba(), twin.predict_proba(features[:4]), rtol=1e-5
+        )
+
+    def test_batches_of_a_loader(self):
+        module = Tokenised()
+        features = TorchFeatures(module).fit(self.BATCH)
+        rows = [{name: array[i] for name, array in self.BATCH.items()} for i in range(20)]
+        answers = features.transform(data.DataLoader(rows, batch_size=6))
+        np.testing.assert_allclose(answers, self.by_hand(module), rtol=1e-6)
+
+    def test_a_function_gets_slices_of_what_there_is(self):
+        texts = {"title": ["a", "bb", "c"], "body": np.array(["x", "y", "zz"])}
+
+        def encode(batch):
+            lengths = [[*map(len, column)] for column in batch.values()]
+            return np.array(lengths).T
+
+        features = TorchFeatures(encode, batch_size=2).fit_transform(texts)
+        np.testing.assert_array_equal(features, [[1, 1], [2, 1], [1, 2]])
+
+    @pytest.mark.parametrize(
+        ("batch", "message"),
+        [
+            ({}, "X must hold arrays of one length"),
+            (BATCH | {"scale": np.ones((3, 1))}, "arrays of one length.*'scale': 3"),
+            (
+                {"input_ids": TOKENS[:0]},
+                r"X\['input_ids'\] must be an array of numbers.*minimum of 1",
+            ),
+            ({"input_ids": [[1, 2], [3]]}, r"X\['input_ids'\] must be .*padding=True"),
+            ({"input_ids": [["a"], ["b"]]}, r"X\['input_ids'\] must be an array of numbers"),
+            (BATCH | {"scale": np.full((20, 1), np.nan)}, r"X\['scale'\] .* contains NaN"),
+            (
+                BATCH | {"token_type_ids": TOKENS},
+                r"\['input_ids', .*does not take by name.*Leave out",
+            ),
+            ({"attention_mask": TOKENS}, "missing a required argument: 'input_ids'"),
+        ],
+    )
+    def test_what_a_module_does_not_take(self, batch, message):
+        with pytest.raises(ValueError, match=message):
+            TorchFeatures(Tokenised()).fit(batch)
+
+    def test_without_an_extractor(self):
+        with pytest.raises(TypeError, match=r"got dict. Only a module .* pandas.DataFrame\(X\)"):
+            LaplaceUpdateClassifier().fit({"a": [1.0, 2.0]}, [0, 1])
+
+    def test_a_pool_of_such(self):
+        with pytest.raises(TypeError, match=r"X_pool must .* got a dict.*fit_transform"):
+            ActiveLearner(LaplaceUpdateClassifier(Tokenised()), MarginSampling(), self.BATCH)
+
+
+class TestTexts:
+    TEXTS = [f"text {'i' * (i % 7)}" for i in range(20)]
+
+    @pytest.mark.parametrize(
+        "kind",
+        [
+            list,
+            np.array,
+            lambda texts: np.array(texts, dtype=object),
+            lambda texts: pd.Series(texts, index=range(100, 120)),
+            lambda texts: pd.Series(texts, index=rng.permutation(20)),
+            lambda texts: pd.Series(texts, dtype="category"),
+            lambda texts: pd.DataFrame({"text": texts}, index=rng.permutation(20))["text"],
+            pl.Series,
+        ],
+    )
+    def test_an_encoder_of_lists(self, kind):
+        def encode(texts):
+            assert type(texts) is list
+            assert {*map(type, texts)} <= {str}
+            return np.array([[len(texts[i]), i] for i in range(len(texts))], dtype=float)
+
+        features = TorchFeatures(encode, batch_size=7).fit_transform(kind(self.TEXTS))
+        np.testing.assert_array_equal(features[:, 0], [*map(len, self.TEXTS)])
+
+    def test_a_transformer_gets_slices(self):
+        class Transformer:
+            def transform(self, texts):
+                return texts.str.len().to_numpy()[:, None]
+
+        texts = pd.Series(self.TEXTS, index=rng.permutation(20))
+        features = TorchFeatures(Transformer()).fit_transform(texts)
+        np.testing.assert_array_equal(features[:, 0], [*map(len, self.TEXTS)])
+
+    def test_numbers_stay_what_they_are(self):
+        numbers = pd.Series(np.arange(20.0), index=rng.permutation(20))
+        features = TorchFeatures(lambda s: s.to_frame()).fit_transform(numbers)
+        np.testing.assert_array_equal(features[:, 0], np.arange(20.0))
 
 
 class TestTransformer:
@@ -429,10 +624,17 @@ class TestErrors:
         with pytest.raises(ValueError, match="layer='unused' is not called when OutOfOrder runs"):
             TorchFeatures(OutOfOrder(), layer="unused").fit(X)
 
-    def test_a_module_without_a_linear_layer(self):
-        module = nn.Sequential(nn.ReLU(), nn.Tanh())
-        with pytest.raises(ValueError, match=r"calls no nn.Linear .* layer=.* one of \['0', '1'\]"):
+    def test_a_module_whose_head_is_no_linear_layer(self):
+        module = nn.Sequential(nn.Conv2d(1, 3, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        with pytest.raises(ValueError, match=r"'0' as its head.*layer=.* one of \['0', '1', '2'\]"):
+            TorchFeatures(module).fit(IMAGES)
+
+    def test_a_module_whose_layers_have_no_weights_yet(self):
+        module = nn.Sequential(nn.LazyLinear(8), nn.ReLU(), nn.LazyLinear(3))
+        with pytest.raises(ValueError, match=r"lazy layers without weights\. Train it, or run it"):
             TorchFeatures(module).fit(X)
+        module(torch.from_numpy(X).float())
+        assert TorchFeatures(module).fit_transform(X).shape == (20, 8)
 
     @pytest.mark.parametrize(
         ("extractor", "shape"),
@@ -519,6 +721,8 @@ class TestErrors:
             (X[:0], "minimum of 1 is required"),
             (X[0], "Expected 2D array, got 1D array"),
             ([["a", "b"]], "not compatible with arrays of bytes/strings"),
+            (["a", "b"], "X holds texts, but a module, here Sequential, takes numbers. Pass a"),
+            (pd.Series(["a"], index=[7]), "X holds texts, but a module, here Sequential"),
         ],
     )
     def test_inputs_that_no_module_takes(self, network, inputs, message):

@@ -24,7 +24,9 @@ from laplace_al.labels import (
     check_labels,
     class_indices,
     distinct_classes,
+    is_in_natural_order,
     like_known,
+    order_of_outputs,
     weighted_by_class,
     widened_classes,
 )
@@ -452,3 +454,32 @@ class TestWeightedByClass:
         assert self.weights({2: 0, 0: 0}, [1, 1, 1, 0]).tolist() == [0, 0, 0, 0]
         with pytest.raises(ValueError, match=r"got 'balanced', with products .* and inf"):
             self.weights("balanced", [1e14, 5e-324, 1e14, 1e14])
+
+
+@pytest.mark.parametrize("dtype", [str, object])
+def test_the_order_in_which_classes_are_given(dtype):
+    known = np.array(["ant", "bee", "cow"], dtype=dtype)
+    given = np.array(["cow", "ant", "cow", "bee"], dtype=dtype)
+    assert order_of_outputs(given, known).tolist() == [2, 0, 1]
+    assert order_of_outputs(given.tolist(), known).tolist() == [2, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("classes", "is_natural"),
+    [
+        (["a", "b", "c"], True),
+        (["1", "2", "9"], True),
+        (["1", "10", "2"], False),
+        (["07", "10", "2"], False),
+        (["02", "07", "10"], True),
+        (["LABEL_1", "LABEL_10", "LABEL_2"], False),
+        (["a1b", "a1c", "b"], True),
+        (["1", "a", "b2"], True),
+        ([b"10", b"9"], False),
+        ([9, 10], True),
+        ([False, True], True),
+    ],
+)
+def test_texts_whose_numbers_are_in_another_order(classes, is_natural):
+    assert is_in_natural_order(np.array(classes)) == is_natural
+    assert is_in_natural_order(np.array(classes, dtype=object)) == is_natural

@@ -27,6 +27,7 @@ LAYERS = [
     "archive",
     "digests",
     "features",
+    "heads",
     "networks",
     "labels",
     "blocks",

@@ -1545,3 +1545,57 @@ def test_tensors_are_taught_by_value(extractor):
     twin = LaplaceUpdateClassifier(extractor, prior_precision=1.0).fit(X[rows], y[rows])
     np.testing.assert_allclose(learner.predict_proba(X), twin.predict_proba(X), atol=1e-12)
     assert len(learner.instances_) == len(rows)
+
+
+class TestNetworkThatChanges:
+    @pytest.mark.parametrize("call", ["query", "teach", "relabel", "refit", "predict"])
+    def test_it_is_noticed(self, call):
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+        learner = ActiveLearner(
+            LaplaceUpdateClassifier(network, prior_precision=1.0),
+            MarginSampling(),
+            X[POOL],
+            X_initial=X[START],
+            y_initial=y[START],
+            refit_every=None,
+        )
+        for _ in range(2):
+            i = learner.query()[0]
+            learner.teach(i, y[POOL][i])
+        calls = {
+            "query": lambda: learner.query(),
+            "teach": lambda: learner.teach([20], [1]),
+            "relabel": lambda: learner.relabel([i], [2]),
+            "refit": lambda: learner.refit(),
+            "predict": lambda: learner.predict(X),
+        }
+        before, labels = copy.deepcopy(network.state_dict()), learner.labels_
+        expected = learner.query(5)
+        torch.optim.Adam(network.parameters(), fused=True).step()  # without gradients: no change
+        np.testing.assert_array_equal(learner.query(5), expected)
+        network(torch.ones(2, 4).double()).sum().backward()
+        torch.optim.Adam(network.parameters(), fused=True).step()
+        with pytest.raises(RuntimeError, match=r"other weights .* make a new ActiveLearner"):
+            calls[call]()
+        pd.testing.assert_frame_equal(learner.labels_, labels)
+        network.load_state_dict(before)
+        np.testing.assert_array_equal(learner.query(5), expected)
+        calls[call]()
+
+
+def test_a_trained_head_with_classes_in_the_order_of_its_outputs():
+    torch.manual_seed(0)
+    network = nn.Linear(4, 3).double()
+    names = np.array(["virginica", "setosa", "versicolor"])
+    learner = ActiveLearner(
+        LaplaceUpdateClassifier(
+            network, head="pretrained", prior_precision=1e9, predictive="plug_in", calibration=None
+        ),
+        MarginSampling(),
+        X[POOL],
+        classes=names,
+    )
+    learner.teach([0, 50], names[y[POOL][[0, 50]]])
+    outputs = network(torch.from_numpy(X)).detach().numpy().argmax(axis=1)
+    np.testing.assert_array_equal(learner.predict(X), names[outputs])

@@ -224,6 +224,37 @@ class TestExtractor:
         clf, A, b = taught(10, extractor=network(), head="pretrained")
         check_twins(clf, saved(clf, tmp_path, network()), A, b)
 
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    def test_what_a_network_is_called_with(self, dtype, tmp_path):
+        class Tokens(nn.Module):
+            def __init__(self):
+                super().__init__()
+                torch.manual_seed(0)
+                self.norm, self.embedding = nn.LayerNorm(4), nn.Embedding(9, 4)
+
+            def forward(self, ids):
+                return self.norm(self.embedding(ids).mean(dim=1))
+
+        tokens = np.random.default_rng(0).integers(9, size=(40, 5))
+        clf = LaplaceUpdateClassifier(Tokens().to(dtype)).fit(tokens, np.arange(40) % 2)
+        twin = saved(clf, tmp_path, Tokens().to(dtype))
+        np.testing.assert_array_equal(twin.predict_proba(tokens), clf.predict_proba(tokens))
+        assert twin.extractor_._cast == clf.extractor_._cast
+        with torch.no_grad():
+            twin.feature_extractor.norm.bias.add_(1)
+        with pytest.raises(RuntimeError, match="other weights"):
+            twin.predict(tokens)
+
+    @pytest.mark.parametrize("cast", [None, [True], [True, "load"], "float32", [True, ["a"]]])
+    def test_a_cast_that_is_none(self, cast, tmp_path):
+        clf, _, _ = taught(extractor=network())
+        clf.save(tmp_path / "clf")
+        document, tensors = read_archive(tmp_path / "clf")
+        document["extractor"]["cast"] = cast
+        write_archive(tmp_path / "clf", document, tensors)
+        with pytest.raises(ValueError, match="does not hold a LaplaceUpdateClassifier"):
+            LaplaceUpdateClassifier.load(tmp_path / "clf", network())
+
     def test_no_weight_of_the_network_is_in_the_file(self, tmp_path):
         net = network()
         taught(extractor=net)[0].save(tmp_path / "clf")

@@ -89,13 +89,13 @@ def test_features_are_extracted_once():
         pool = pool.after_fit()
     assert set(calls) <= {2, len(START)}  # what the fits probe and extract
     assert_up_to_date(pool, clf)
-    np.testing.assert_array_equal(pool.rows([2, 5]), X[[2, 5]] ** 2)
+    np.testing.assert_array_equal(pool.rows([2, 5], clf), X[[2, 5]] ** 2)
 
 
 def test_nothing_is_known_before_it_is_asked_for():
     pool = ScoredPool(X)
-    assert pool.rows([0]) is None
-    assert pool.after_update(fitted(), [0], [0]).rows([0]) is None
+    assert pool.rows([0], fitted()) is None
+    assert pool.after_update(fitted(), [0], [0]).rows([0], fitted()) is None
 
 
 def test_a_network_and_a_float32_pool():
@@ -165,3 +165,29 @@ def test_the_scale_is_that_of_the_features(n):
         features = pool.features_under(clf)
         assert pool.prior_precision_by_scale(clf) == pytest.approx(before)
         assert before == pytest.approx(0.01 * features.var(axis=0).sum(), rel=0.1)
+
+
+class TestNetworkThatChanges:
+    @pytest.mark.parametrize("is_fitted", [False, True])
+    def test_features_of_other_weights_are_refused(self, is_fitted):
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Linear(X.shape[1], 3), nn.Tanh(), nn.Linear(3, 2))
+        clf = LaplaceUpdateClassifier(network, prior_precision=1.0)
+        pool = ScoredPool(X)
+        if is_fitted:
+            pool.state_under(clf.fit(X[START], y[START]))
+        else:
+            pool.features_under(clf)
+        pools = pool, pool.after_fit()
+        with torch.no_grad():
+            network[0].weight.add_(1.0)
+        clf.fit(X[START], y[START])  # on the new ones
+        for each in pools:
+            for call in (
+                lambda each=each: each.state_under(clf),
+                lambda each=each: each.features_under(clf),
+                lambda each=each: each.rows([0], clf),
+            ):
+                with pytest.raises(RuntimeError, match=r"other weights.*make a new ActiveLearner"):
+                    call()
+        ScoredPool(X).state_under(clf)

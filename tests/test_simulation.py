@@ -13,6 +13,7 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.metrics import accuracy_score, make_scorer
 from sklearn.model_selection import ShuffleSplit, train_test_split
+from torch import nn
 
 from laplace_al import ActiveLearner, LaplaceUpdateClassifier, simulate
 from laplace_al.simulation import compare
@@ -718,3 +719,25 @@ def test_a_scorer_of_the_callers_sees_the_test_set_itself():
 
     test = HALVES["X_test"]
     run(LaplaceUpdateClassifier(np.tanh), budget=2, n_initial=20, scoring=scorer)
+
+
+@pytest.mark.parametrize("from_estimator", [True, False])
+def test_a_trained_head_with_classes_in_the_order_of_its_outputs(from_estimator):
+    torch.manual_seed(0)
+    network = nn.Linear(4, 3).double()
+    outputs = network(torch.from_numpy(X)).detach().numpy().argmax(axis=1)
+    names = np.array(["virginica", "setosa", "versicolor"])
+    clf = LaplaceUpdateClassifier(network, head="pretrained", prior_precision=1e9)
+    given = {"classes": names}
+    curve = simulate(
+        clf.set_params(**given) if from_estimator else clf,
+        RandomSampling(),
+        X,
+        names[np.arange(150) % 3],
+        X,
+        names[outputs],
+        budget=3,
+        random_state=0,
+        **({} if from_estimator else given),
+    )
+    assert (curve.score.dropna() == 1).all()

@@ -326,7 +326,7 @@ class Journal:
     def _count(self) -> None:
         """See how much the file holds."""
         last = "SELECT id, batch FROM events ORDER BY id DESC LIMIT 1"
-        counts = self._opened_connection().execute(last).fetchone()
+        counts: tuple[int, int] | None = self._opened_connection().execute(last).fetchone()
         self._n_events, self._n_batches = counts or (0, 0)
 
     def _rows_after(self, last: int) -> sqlite3.Cursor:

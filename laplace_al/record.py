@@ -148,7 +148,7 @@ class Record:
         status, n_rows, added = self.status.copy(), self.n_rows, list(self.batches)
         labelled = {event.row: event for event in self.labelled}
         for events in batches:
-            batch = []
+            batch: list[Event] = []
             for event in events:
                 event = _with_row(event, labelled, n_rows)
                 if not _can_follow(event, status, labelled, n_rows):

@@ -73,13 +73,15 @@ class SaveLoadMixin:
 
         The file is a safetensors file, with posterior and calibration as arrays, and parameters and
         classes as JSON. It is written durably and atomically: a crash leaves either the previous
-        file or the new one. It does not contain the ``feature_extractor``, nor ``loo_proba_``,
+        file or the new one. A previous file keeps its permissions, and its owner where the system
+        allows it. The file does not contain the ``feature_extractor``, nor ``loo_proba_``,
         which has a row for each training instance.
 
         Parameters
         ----------
         path : str or path-like
-            Its folder must exist; a file of that name is replaced.
+            Its folder must exist; a file of that name is replaced. What is no file, such as a pipe
+            or ``/dev/stdout``, is written to.
         with_memory : bool, default=False
             Whether to write the features and labels of the instances that ``memory_size`` keeps,
             which are training data.

@@ -87,9 +87,10 @@ def read_archive(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
             header = file.metadata() or {}
             _check_header(header, path)
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
+    except (SafetensorError, AttributeError, TypeError) as error:  # of types that NumPy has not
         raise ValueError(
-            f"path={str(path)!r} is cut short or no safetensors file: {error}. Save it again."
+            f"path={str(path)!r} is cut short, or no safetensors file of numbers that NumPy has: "
+            f"{error}. Save it again."
         ) from error
     text = header.get("content", "")
     if header.get("sha256") != _digest(text, arrays):

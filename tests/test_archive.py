@@ -204,7 +204,7 @@ def test_no_cut_goes_unnoticed(share, tmp_path_factory):
     write_archive(path, DOCUMENT, TENSORS)
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(ValueError, match="is cut short or no safetensors file"):
+    with pytest.raises(ValueError, match="is cut short, or no safetensors file"):
         read_archive(path)
 
 
@@ -244,4 +244,14 @@ def test_other_files(tmp_path, content):
 def test_a_file_without_a_header(tmp_path):
     save_file({"a": np.ones(2)}, tmp_path / "other")
     with pytest.raises(ValueError, match="something else: its header has format=None"):
+        read_archive(tmp_path / "other")
+
+
+@pytest.mark.parametrize("kind", ["BF16", "F8_E5M2"])
+def test_numbers_that_numpy_has_not(tmp_path, kind):
+    array = {"dtype": kind, "shape": [2], "data_offsets": [0, 4 if kind == "BF16" else 2]}
+    header = {"__metadata__": {"format": "laplace_al", "version": "1"}, "a": array}
+    content = json.dumps(header).encode()
+    (tmp_path / "other").write_bytes(struct.pack("<Q", len(content)) + content + b"\0" * 4)
+    with pytest.raises(ValueError, match=r"^path='.*other'"):
         read_archive(tmp_path / "other")

@@ -153,7 +153,8 @@ class SaveLoadMixin:
     ) -> Self:
         """Read a classifier from a file of :meth:`save`; nothing in the file is executed.
 
-        On the same machine, it predicts and learns bit for bit as the saved classifier.
+        On the same machine, it predicts bit for bit as the saved classifier. What both then learn
+        may differ in the last digit of the temperature: it depends on when labels are read.
 
         Parameters
         ----------

@@ -402,6 +402,9 @@ def _posterior(
     for name, bound in _LARGEST.items():
         largest = float(torch.linalg.vector_norm(getattr(whole, name), math.inf))
         _check(name, largest * min(1.0, prior_precision**0.5) <= bound)  # not so of NaN
+    if n_groups > 1:  # draws divide by the sum of the covariances
+        total = (whole.root @ whole.root.mT).sum(dim=0)
+        _check("base", bool(torch.linalg.slogdet(total).logabsdet.isfinite()))
     return posterior
 
 

@@ -383,6 +383,8 @@ class TestForgeries:
             ({}, "posterior.base_mean", 1e300),
             ({}, "posterior.prior_mean", -1e300),
             ({}, "posterior.base", 1e160),
+            ({}, "posterior.base", 0.0),
+            ({}, "posterior.base", 1e-200),
             ({"covariance": "shared"}, "posterior.base", 1e160),
             ({"covariance": "full"}, "posterior.base", NAN),
             ({"dtype": "float32"}, "posterior.base", 1e30),

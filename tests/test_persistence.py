@@ -447,7 +447,7 @@ JSON = st.recursive(
     max_leaves=4,
 )
 TENSOR = st.builds(
-    lambda shape, dtype, value: torch.full(shape, value).to(dtype),
+    lambda shape, dtype, value: torch.full(shape, value, dtype=torch.float64).to(dtype),
     st.lists(st.integers(0, 3), max_size=3),
     st.sampled_from([torch.float32, torch.float64, torch.int64, torch.bool]),
     st.sampled_from([0.0, 1.0, float("nan"), float("inf"), 1e-300, 1e30, 1e160, -1e300]),

@@ -4,11 +4,13 @@ A safetensors file, which any reader of that format opens. Its header holds the 
 version of the layout and a SHA-256 of everything, which tells damage; it is no signature.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import pathlib
 import secrets
+import stat
 from typing import Any
 
 import torch
@@ -24,7 +26,7 @@ _VERSION = 1
 
 
 def write_archive(path: Path, document: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
-    """Write a file durably: another process sees the one before it or this one, never a part.
+    """Write a file as :func:`replace_file` does: whole or not at all.
 
     Parameters
     ----------
@@ -49,11 +51,6 @@ def write_archive(path: Path, document: dict[str, Any], tensors: dict[str, torch
     ...     read_archive(folder + "/one.safetensors")
     ({'name': 'one'}, {'a': tensor([1., 1.])})
     """
-    path = pathlib.Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(
-            f"path={str(path)!r}: the folder {str(path.parent)!r} does not exist; make it first."
-        )
     stored = {name: Stored.of(tensor) for name, tensor in tensors.items()}
     arrays = {name: one.array for name, one in stored.items()}
     orders = {name: one.order for name, one in stored.items()}
@@ -90,9 +87,10 @@ def read_archive(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
             header = file.metadata() or {}
             _check_header(header, path)
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
+    except (SafetensorError, AttributeError, TypeError) as error:  # of types that NumPy has not
         raise ValueError(
-            f"path={str(path)!r} is cut short or no safetensors file: {error}. Save it again."
+            f"path={str(path)!r} is cut short, or no safetensors file of numbers that NumPy has: "
+            f"{error}. Save it again."
         ) from error
     text = header.get("content", "")
     if header.get("sha256") != _digest(text, arrays):
@@ -138,9 +136,14 @@ def _digest(text: str, arrays: dict[str, NDArray[Any]]) -> str:
 def replace_file(path: Path, content: bytes) -> None:
     """Put a file in the place of another at once, and on the disk before returning.
 
+    The file keeps the permissions of the one before it, and its owner where the system allows it;
+    a new one has those that the umask leaves. A link stays a link. What is no file, such as a pipe
+    or ``/dev/stdout``, is written to.
+
     Parameters
     ----------
     path : str or path-like
+        Its folder must exist.
     content : bytes
 
     Raises
@@ -157,20 +160,49 @@ def replace_file(path: Path, content: bytes) -> None:
     ...     path.read_bytes()
     b'name,label'
     """
-    path = pathlib.Path(path).resolve()  # a link stays a link
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
+    path = pathlib.Path(path)
+    before = path.stat() if path.exists() else None
+    # of a process: who has it open would not see another one in its place
+    is_stream = os.path.realpath(path.parent).startswith(("/proc/", "/dev/fd"))
+    is_stream |= path.is_symlink() and path.parent == pathlib.Path("/dev")
+    if before is not None and (is_stream or not stat.S_ISREG(before.st_mode)):
+        with path.open("ab") as stream:
+            stream.write(content)
+        return
+    target = pathlib.Path(os.path.realpath(path))
+    if not target.parent.is_dir():
+        raise FileNotFoundError(
+            f"path={str(path)!r}: the folder {str(target.parent)!r} does not exist; make it first."
+        )
+    temporary = target.with_name(f"{target.name}.{secrets.token_hex(8)}.tmp")
+    mode = 0o666 if before is None else before.st_mode & 0o600
     try:
-        with temporary.open("xb") as file:
+        with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             file.write(content)
+            if before is not None:
+                _keep_owner(temporary, before)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        temporary.replace(target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     if os.name == "posix":  # elsewhere folders cannot be opened
-        folder = os.open(path.parent, os.O_RDONLY)
+        descriptor = os.open(target.parent, os.O_RDONLY)
         try:
-            os.fsync(folder)
+            os.fsync(descriptor)
         finally:
-            os.close(folder)
+            os.close(descriptor)
+
+
+def _keep_owner(path: pathlib.Path, before: os.stat_result) -> None:
+    """Give a file the owner, the group and the permissions of another, where that is allowed."""
+    mode = stat.S_IMODE(before.st_mode)
+    if hasattr(os, "chown"):
+        with contextlib.suppress(PermissionError):
+            os.chown(path, -1, before.st_gid)
+        if path.stat().st_gid != before.st_gid:
+            mode &= ~stat.S_IRWXG  # of another group
+        with contextlib.suppress(PermissionError):
+            os.chown(path, before.st_uid, -1)
+    path.chmod(mode)

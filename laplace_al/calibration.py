@@ -142,7 +142,8 @@ class Calibration:
         """Sum of s log p(y) of all labels at each temperature, (n_temperatures,)."""
         scores = self.read
         for joined, sizes in self._joined():
-            # one observation after another: rounded alike, whenever they are asked for
+            # one observation after another: rounded alike, but for the last digit of each,
+            # whenever they are asked for
             for part in _scores(joined, self.variance_scale, _LOG_TEMPERATURES, sizes):
                 scores = scores + part
         return scores

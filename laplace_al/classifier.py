@@ -169,9 +169,10 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         costs a factorisation, O(n_features^3), and several labels in one call give nearly, not
         exactly, the result of one call per label.
     dtype : {"float64", "float32"}, default="float64"
-        Floating-point type of the posterior. ``"float32"`` halves memory and time and keeps about
-        6 digits: ``fit`` comes only as close to the MAP as these digits resolve, and rounding loses
-        a weak prior beside large features sooner.
+        Floating-point type of the posterior. ``"float32"`` halves memory and time and has about 6
+        digits: ``fit`` comes only as close to the MAP as these digits resolve, and rounding loses
+        a weak prior beside large features sooner. Labels that are learnt one at a time lose
+        digits slowly: after 100,000, the variances are right to about 5 digits.
     max_iter : int, default=100
         Maximum number of Newton steps of ``fit``.
     tol : float, default=1e-8
@@ -227,11 +228,13 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
 
     Notes
     -----
-    Memory needed besides X, in numbers of ``dtype``, for n instances, D features, K classes and G
-    roots (1 if shared, else one for each output): ``fit`` takes about 4 n D + 6 G D^2 + 20 n K,
-    ``partial_fit`` 2 n D + 3 G D^2 + 30 n K, and ``predict_proba`` 4 n D + G D^2 + 6 n K. Weights
-    are drawn 32 at a time, which takes 130 (n + D) K more. A call that is interrupted by Ctrl-C
-    leaves the object unchanged.
+    Memory needed besides X, in numbers of ``dtype``, for n instances, D features, K classes and R
+    numbers in the roots (D^2 if shared, D^2 for each output if per class, (D K)^2 in full): ``fit``
+    takes about 4 n D + 6 R + 20 n K, and up to 9 R where rounding nearly loses the prior,
+    ``partial_fit`` 2 n D + 3 R + 30 n K, with ``forgetting`` 7 R, and ``predict_proba`` 4 n D + R +
+    6 n K. A structure whose roots would not fit into memory so many times is refused. Weights are
+    drawn 32 at a time, which takes 130 (n + D) K more. A call that is interrupted by Ctrl-C leaves
+    the object unchanged.
 
     The paper's own method is ``covariance="shared", curvature="gaussian", update="newton",
     step_size=10, calibration=None``.

@@ -30,7 +30,7 @@ from laplace_al.typing import Instances
 _N_DIGESTED = 1000  # rows of a pool that tell it from others
 
 
-def sample_digest(X: Instances, *, of_objects: bool = True) -> str:
+def sample_digest(X: Instances) -> str:
     """A fingerprint of a pool: of up to 1000 of its rows, at even distances.
 
     A journal is to open at once, however large its pool. What has to tell all data apart is
@@ -40,9 +40,6 @@ def sample_digest(X: Instances, *, of_objects: bool = True) -> str:
     ----------
     X : array-like or sparse matrix of shape (n_pool, ...)
         Of objects that :func:`data_digest` refuses, no more is seen than their type.
-    of_objects : bool, default=True
-        Whether to look at what is no array of numbers or texts: times, paths, missing values,
-        dicts, images of several sizes. False is what the digest was in files of journals before.
 
     Returns
     -------
@@ -68,10 +65,8 @@ def sample_digest(X: Instances, *, of_objects: bool = True) -> str:
         content = np.ascontiguousarray(values, dtype=np.float64).tobytes()
     elif values.dtype.kind in "US" or all(map(_is_plain, values.ravel().tolist())):
         content = json.dumps(values.tolist(), default=str).encode()
-    elif of_objects:
-        content = json.dumps(list(map(_form_or_type, values.ravel().tolist()))).encode()
     else:
-        content = b""
+        content = json.dumps(list(map(_form_or_type, values.ravel().tolist()))).encode()
     return hashlib.sha256(content).hexdigest()
 
 

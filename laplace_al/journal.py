@@ -6,8 +6,9 @@ import itertools
 import json
 import pathlib
 import sqlite3
-from collections.abc import Sequence
-from typing import Any, NoReturn
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,28 +17,43 @@ from sklearn.utils.validation import _num_samples
 
 from laplace_al.devices import as_array
 from laplace_al.digests import sample_digest
-from laplace_al.locks import locked
-from laplace_al.record import Event, Record
+from laplace_al.locks import FileLock
+from laplace_al.record import Event
 from laplace_al.typing import Instances, Path
 
-_VERSION = 2
-# what labels are read back as, by the kind of the first one written; bytes only by old versions
-_TYPES = {"b": bool, "i": int, "u": int, "f": float, "U": str, "S": bytes}
-_KINDS = {bool: "b", int: "i", float: "f", str: "U"}
+_VERSION = 3
+# what labels are read back as, by the kind of the first one written
+_TYPES = {"b": bool, "i": int, "f": float, "U": str}
+_KINDS = {kind: name for name, kind in _TYPES.items()}
 # what JSON, NumPy, pandas and polars raise of values that they have no form for
 _NO_FORM = (TypeError, ValueError, OverflowError)
 _PATIENCE = 30  # seconds, for readers to finish
-_COLUMNS = ("batch", "action", "position", "key", "label", "time", "annotator", "instance", "row")
-_LABELS = """
-CREATE VIEW labels AS
-    SELECT row, position, key, label, time, annotator, instance FROM events
-    WHERE action != 'unlabel' AND id IN (
-        SELECT MAX(id) FROM events WHERE row IS NOT NULL GROUP BY row
-    )
-    ORDER BY id;
-"""
-_SCHEMA = f"""
-CREATE TABLE meta (name TEXT PRIMARY KEY, value);
+# what SQLite raises where the file is right and the system is not, and the cure
+_CURES = {
+    sqlite3.SQLITE_PERM: "Give yourself the permission to write it.",
+    sqlite3.SQLITE_BUSY: "Another program is at work on it: let that finish, and try again.",
+    sqlite3.SQLITE_LOCKED: "Another program is at work on it: let that finish, and try again.",
+    sqlite3.SQLITE_READONLY: "Give yourself the permission to write it and its folder.",
+    sqlite3.SQLITE_IOERR: "See to the disk, and try again.",
+    sqlite3.SQLITE_FULL: "Free space on the disk, and try again.",
+    sqlite3.SQLITE_CANTOPEN: "Its folder must be there, and you must be allowed to write to it.",
+}
+_COLUMNS = (
+    "id",
+    "batch",
+    "action",
+    "position",
+    "key",
+    "label",
+    "time",
+    "annotator",
+    "instance",
+    "row",
+    "checksum",
+)
+_SCHEMA = (
+    "CREATE TABLE meta (name TEXT PRIMARY KEY, value)",
+    """\
 CREATE TABLE events (
     id INTEGER PRIMARY KEY,
     batch INTEGER NOT NULL,
@@ -48,15 +64,17 @@ CREATE TABLE events (
     time TEXT NOT NULL,
     annotator TEXT,
     instance TEXT,
-    row INTEGER
-);
-{_LABELS}"""
-# version 1 had no rows: a label was told by its position, and what had none stayed as it was; its
-# digest of the pool was the same for all objects
-_UPGRADE = f"""
-ALTER TABLE events ADD COLUMN row INTEGER;
-DROP VIEW IF EXISTS labels;
-{_LABELS}"""
+    row INTEGER,
+    checksum INTEGER
+)""",
+    """\
+CREATE VIEW labels AS
+    SELECT row, position, key, label, time, annotator, instance FROM events
+    WHERE action != 'unlabel' AND id IN (
+        SELECT MAX(id) FROM events WHERE row IS NOT NULL GROUP BY row
+    )
+    ORDER BY id""",
+)
 
 
 class Journal:
@@ -66,15 +84,13 @@ class Journal:
     call that wrote it), ``action``, ``position`` in the pool, ``key`` (the index of its row in a
     DataFrame), ``label``, ``time`` (UTC, ISO 8601), ``annotator``, ``instance`` (values of an
     instance from outside the pool, as JSON, with its columns or dtype if they differ from the
-    pool's) and ``row`` (of ``labels_``: which label is given, corrected or withdrawn). The view
+    pool's), ``row`` (of ``labels_``: which label is given, corrected or withdrawn) and ``checksum``
+    (CRC-32 of the others, which shows damage; NULL where another program wrote the event). The view
     ``labels`` has only the valid labels. Other programs may read both at any time.
 
-    A file of version 1, which has no column ``row``, can still be opened. The next event that is
-    written upgrades it; then only versions of laplace_al that know version 2 can open it.
-
-    A second file, ``<path>.lock``, holds the lock that prevents use by a second learner. The lock
-    is released when the process that took it ends, in whatever way. The file may be deleted when
-    nobody uses the journal.
+    The file is locked until it is closed, see :class:`laplace_al.locks.FileLock`: by whatever name
+    a second learner opens it, it is refused. So is a process that was forked from the one which
+    opened it, and writing to a file that was replaced or deleted meanwhile.
 
     Parameters
     ----------
@@ -86,7 +102,7 @@ class Journal:
     Raises
     ------
     ValueError
-        If the file is not a journal, is of a newer version or belongs to another pool.
+        If the file is not a journal, is damaged, is of another version or belongs to another pool.
     RuntimeError
         If another learner uses it.
     OSError
@@ -108,13 +124,32 @@ class Journal:
     def __init__(self, path: Path, X_pool: Instances) -> None:
         self.path = pathlib.Path(path)
         self._X_pool = X_pool
-        self._lock = locked(self.path, "journal", "ActiveLearner")
+        self._lock = FileLock(self.path, "journal", "ActiveLearner")
+        self._connection: sqlite3.Connection | None = None
         try:
-            self._connection: sqlite3.Connection | None = self._opened()
-            self._n_batches = self._last("batch")
+            self._open()
         except BaseException:
-            self._lock.close()
+            self.close()
             raise
+
+    def check(self) -> sqlite3.Connection:
+        """The connection by which events can be written.
+
+        Returns
+        -------
+        sqlite3.Connection
+
+        Raises
+        ------
+        ValueError
+            If the journal is closed.
+        RuntimeError
+            If this process was forked from the one that opened it, or the file was replaced or
+            deleted.
+        """
+        connection = self._opened_connection()
+        self._lock.check()
+        return connection
 
     def append(self, events: Sequence[Event]) -> None:
         """Write the events of one call durably: all of them or none.
@@ -126,32 +161,38 @@ class Journal:
         Raises
         ------
         ValueError
-            If the journal is closed, or a label or instance would not come back as it is. A label
+            If a label or instance would not come back as it is, or the journal is closed. A label
             must be text, a boolean, a float or an integer of 64 bits, of the type of the first one.
-        sqlite3.Error
+        RuntimeError
+            See :meth:`check`.
+        OSError
             If the events cannot be written, for example because the disk is full.
         """
-        connection = self._opened_connection()
-        rows = [(self._n_batches + 1, *self._row(event)) for event in events]
+        connection = self.check()
+        numbered = enumerate(events, start=self._n_events + 1)
+        rows = [(i, self._n_batches + 1, *self._row(event)) for i, event in numbered]
         kind = self._checked_kind([event.label for event in events if event.label is not None])
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            self._upgrade(connection)
+        with self._named(), _transaction(connection):
             if kind is not None:
                 connection.execute("INSERT OR IGNORE INTO meta VALUES ('label_kind', ?)", [kind])
+            places = ", ".join("?" * (len(_COLUMNS) - 1))
             connection.executemany(
-                f"INSERT INTO events ({', '.join(_COLUMNS)}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                rows,
+                f"INSERT INTO events ({', '.join(_COLUMNS[:-1])}) VALUES ({places})", rows
             )
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
+            written = [row for *row, _ in self._rows_after(self._n_events)]
+            if written != list(map(list, rows)):
+                raise ValueError(
+                    f"journal={str(self.path)!r} cannot hold {rows}, which come back as {written}."
+                )
+            connection.executemany(
+                "UPDATE events SET checksum = ? WHERE id = ?",
+                [(_checksum(row), row[0]) for row in written],
+            )
         self._n_batches += 1
+        self._n_events += len(rows)
 
     def holds(self, n_batches: int) -> bool:
-        """Whether the file itself has at least this number of batches.
+        """Whether the file itself has at least this number of batches, and is still ours.
 
         Parameters
         ----------
@@ -161,9 +202,10 @@ class Journal:
         -------
         bool
         """
-        if self._connection is None:
+        if self._connection is None or not self._lock.is_held:
             return False
-        self._n_batches = self._last("batch")
+        with self._named():
+            self._count()
         return self._n_batches >= n_batches
 
     def batches(self) -> list[list[Event]]:
@@ -172,52 +214,55 @@ class Journal:
         Returns
         -------
         list of list of Event
+
+        Raises
+        ------
+        ValueError
+            If an event is damaged or missing.
         """
-        meta = dict(self._opened_connection().execute("SELECT name, value FROM meta"))
-        columns = _COLUMNS if meta["version"] > 1 else (*_COLUMNS[:-1], "NULL")
-        rows = self._opened_connection().execute(
-            f"SELECT {', '.join(columns)} FROM events ORDER BY id"
-        )
-        return [
-            [self._event(row, meta.get("label_kind")) for row in batch]
-            for _, batch in itertools.groupby(rows, lambda row: row[0])
-        ]
+        batches: list[list[Event]] = []
+        with self._named():
+            meta = dict(self._opened_connection().execute("SELECT name, value FROM meta"))
+            rows = enumerate(self._rows_after(0), start=1)
+            for _, batch in itertools.groupby(rows, lambda row: row[1][1]):
+                batches.append([])
+                for i, (*row, checksum) in batch:
+                    is_whole = row[0] == i and checksum in (None, _checksum(row))
+                    try:
+                        if not is_whole:
+                            raise ValueError("its checksum or number is not right")
+                        batches[-1].append(self._event(tuple(row[1:]), meta.get("label_kind")))
+                    except (LookupError, TypeError, ValueError, OverflowError) as error:
+                        raise ValueError(
+                            f"journal={str(self.path)!r} is damaged: event {i} cannot be read: "
+                            f"{error}. Take a copy that is whole, or name another file."
+                        ) from error
+        return batches
 
     def close(self) -> None:
         """Close the file and release its lock. Closing it twice is no error."""
         if self._connection is not None:
             self._connection.close()
-            self._lock.close()
         self._connection = None
+        self._lock.close()
 
-    def __getstate__(self) -> NoReturn:
-        raise TypeError(
-            f"The journal {str(self.path)!r} is a file that one learner has open, so neither of "
-            "them can be copied or pickled. Make another ActiveLearner with a journal of its own."
-        )
-
-    def _opened(self) -> sqlite3.Connection:
-        try:
-            connection = sqlite3.connect(
-                self.path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
+    def _open(self) -> None:
+        with self._named():
+            self._connection = connection = sqlite3.connect(
+                self._lock.path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
             )
-        except sqlite3.OperationalError as error:
-            raise OSError(f"journal={str(self.path)!r} cannot be opened: {error}.") from error
-        try:
             connection.execute("PRAGMA synchronous=EXTRA")  # durable even if the power fails
-            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-            if not tables:
+            if self._lock.path.stat().st_size == 0:  # less than a page is empty, to SQLite
                 self._create(connection)
-            self._check(connection, tables)
-        except sqlite3.DatabaseError as error:
-            connection.close()
-            raise ValueError(
-                f"journal={str(self.path)!r} is not a journal: {error}. Name another file."
-            ) from error
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+            names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master")]
+            if names and not {"meta", "events"} <= set(names):
+                raise ValueError(
+                    f"journal={str(self.path)!r} is a database of something else, with the tables "
+                    f"{sorted(names)}. Name another file."
+                )
+            self._check(connection)
+            self._count()
+        self._lock.check()
 
     def _create(self, connection: sqlite3.Connection) -> None:
         entries = {
@@ -225,49 +270,51 @@ class Journal:
             "n_pool": _num_samples(self._X_pool),
             "digest": sample_digest(self._X_pool),
         }
-        connection.execute("BEGIN IMMEDIATE")
-        _execute(connection, _SCHEMA)
-        connection.executemany("INSERT INTO meta VALUES (?, ?)", entries.items())
-        connection.execute("COMMIT")
+        with _transaction(connection):
+            for statement in _SCHEMA:
+                connection.execute(statement)
+            connection.executemany("INSERT INTO meta VALUES (?, ?)", entries.items())
 
-    def _upgrade(self, connection: sqlite3.Connection) -> None:
-        """Bring a file of version 1 up to date, in the transaction that is open."""
-        ((version,),) = connection.execute("SELECT value FROM meta WHERE name = 'version'")
-        if version == _VERSION:
-            return
-        record = Record.empty(_num_samples(self._X_pool))
-        for batch in self.batches():
-            record = record.add(batch)
-        ids = connection.execute("SELECT id FROM events ORDER BY id").fetchall()
-        rows = [(event.row, id_) for event, (id_,) in zip(record.events, ids, strict=True)]
-        _execute(connection, _UPGRADE)
-        connection.executemany("UPDATE events SET row = ? WHERE id = ?", rows)
-        changed = {"version": _VERSION, "digest": sample_digest(self._X_pool)}
-        connection.executemany(
-            "UPDATE meta SET value = :value WHERE name = :name",
-            [{"name": name, "value": value} for name, value in changed.items()],
-        )
-
-    def _check(self, connection: sqlite3.Connection, tables: set[str]) -> None:
-        if tables and not {"meta", "events"} <= tables:
-            raise ValueError(
-                f"journal={str(self.path)!r} is a database of something else, with the tables "
-                f"{sorted(tables)}. Name another file."
-            )
+    def _check(self, connection: sqlite3.Connection) -> None:
         meta = dict(connection.execute("SELECT name, value FROM meta"))
-        if meta["version"] > _VERSION:
+        if meta.get("version") != _VERSION:
             raise ValueError(
-                f"journal={str(self.path)!r} is of version {meta['version']}, newer than "
-                f"{_VERSION}, the newest that this laplace_al reads. Upgrade laplace_al."
+                f"journal={str(self.path)!r} is of version {meta.get('version')}; this laplace_al "
+                f"reads version {_VERSION}. Open it with the version that wrote it, or name "
+                "another file."
             )
+        ((state,),) = connection.execute("PRAGMA integrity_check(1)")
+        schema = {sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master")}
+        if state != "ok" or not schema.issuperset(_SCHEMA):
+            raise sqlite3.DatabaseError(state if state != "ok" else "its tables are others")
         n_pool = _num_samples(self._X_pool)
-        digest = sample_digest(self._X_pool, of_objects=meta["version"] > 1)
-        if (meta["n_pool"], meta["digest"]) != (n_pool, digest):
+        if (meta.get("n_pool"), meta.get("digest")) != (n_pool, sample_digest(self._X_pool)):
             raise ValueError(
-                f"journal={str(self.path)!r} is of another pool, of {meta['n_pool']} instances; "
-                f"X_pool has {n_pool}. Its positions mean nothing here. Pass the pool that it was "
-                "made with, in the same order, or name another file."
+                f"journal={str(self.path)!r} is of another pool, of {meta.get('n_pool')} "
+                f"instances; X_pool has {n_pool}. Its positions mean nothing here. Pass the pool "
+                "that it was made with, in the same order, or name another file."
             )
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Say of which file it is, and what to do, if SQLite fails."""
+        try:
+            yield
+        except (sqlite3.Error, OverflowError, UnicodeDecodeError) as error:
+            code = getattr(error, "sqlite_errorcode", None)
+            if code is not None and code & 0xFF in _CURES:  # the rest says which of that kind
+                raise OSError(
+                    f"journal={str(self.path)!r} cannot be read or written: {error}. "
+                    f"{_CURES[code & 0xFF]}"
+                ) from error
+            if isinstance(error, sqlite3.InterfaceError | sqlite3.ProgrammingError | OverflowError):
+                raise ValueError(
+                    f"journal={str(self.path)!r} cannot hold this: {error}."
+                ) from error
+            raise ValueError(
+                f"journal={str(self.path)!r} is damaged or not a journal: {error}. Take a copy "
+                "that is whole, or name another file."
+            ) from error
 
     def _opened_connection(self) -> sqlite3.Connection:
         if self._connection is None:
@@ -276,17 +323,24 @@ class Journal:
             )
         return self._connection
 
-    def _last(self, column: str) -> int:
-        return (
-            self._opened_connection().execute(f"SELECT MAX({column}) FROM events").fetchone()[0]
-            or 0
+    def _count(self) -> None:
+        """See how much the file holds."""
+        last = "SELECT id, batch FROM events ORDER BY id DESC LIMIT 1"
+        counts: tuple[int, int] | None = self._opened_connection().execute(last).fetchone()
+        self._n_events, self._n_batches = counts or (0, 0)
+
+    def _rows_after(self, last: int) -> sqlite3.Cursor:
+        """The rows of the table after one."""
+        return self._opened_connection().execute(
+            f"SELECT {', '.join(_COLUMNS)} FROM events WHERE id > ? ORDER BY id", [last]
         )
 
     def _checked_kind(self, labels: Sequence[Any]) -> str | None:
         """Kind of the first label ever, as which these come back the same; None before it."""
-        stored = self._opened_connection().execute(
-            "SELECT value FROM meta WHERE name = 'label_kind'"
-        )
+        with self._named():
+            stored = self._opened_connection().execute(
+                "SELECT value FROM meta WHERE name = 'label_kind'"
+            )
         labels = [_plain(label) for label in labels]
         kinds = [*(kind for (kind,) in stored), *(_KINDS[type(label)] for label in labels)]
         for label in labels:
@@ -323,10 +377,20 @@ class Journal:
         )
 
 
-def _execute(connection: sqlite3.Connection, statements: str) -> None:
-    """Execute statements in the transaction that is open."""
-    for statement in statements.split(";\n")[:-1]:
-        connection.execute(statement)
+@contextlib.contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _checksum(row: Sequence[Any]) -> int:
+    return zlib.crc32(repr(tuple(row)).encode("utf-8", "surrogatepass"))
 
 
 def _plain(label: Any) -> bool | int | float | str:

@@ -43,6 +43,7 @@ from laplace_al.scored_pool import ScoredPool, extracted
 from laplace_al.strategies.base import QueryStrategy
 from laplace_al.strategies.checks import check_distinct, check_n_instances, check_positions
 from laplace_al.strategies.random import RandomSampling
+from laplace_al.transaction import Turn, in_turn
 from laplace_al.typing import Instances, Path, RandomState
 
 RefitEvery: TypeAlias = int | Literal["auto"] | None
@@ -61,6 +62,9 @@ class ActiveLearner:
     The learner can start without any label. It keeps labels until the estimator can be fitted,
     which takes labels of two classes, initial ones included, unless ``classes`` names the classes.
     Until then, queries of strategies that need predictions are random.
+
+    Threads may share a learner: calls that change it, and queries, wait for each other, and
+    predictions are of the model before or after such a call.
 
     Parameters
     ----------
@@ -91,7 +95,8 @@ class ActiveLearner:
     journal : str or path-like, default=None
         SQLite file to which each label is written before it counts as taught, see
         :class:`laplace_al.journal.Journal`. If it exists, the learner resumes where the file ends,
-        with the same labels and the same model. Only one learner at a time can use it.
+        with the same labels and the same model. Only one learner at a time can use it, and no
+        process that is forked from its own.
     annotator : str, default=None
         Name of the annotator, stored with each label.
     random_state : int, RandomState instance or None, default=None
@@ -121,7 +126,7 @@ class ActiveLearner:
     Raises
     ------
     ValueError
-        If a parameter is invalid, or the journal belongs to another pool.
+        If a parameter is invalid, or the journal is damaged or belongs to another pool.
     TypeError
         If the strategy has no method ``query``, the estimator lacks the ``partial_fit`` that
         ``refit_every`` relies on, or ``X_pool`` is a ``DataLoader`` or a ``Dataset`` that returns
@@ -175,6 +180,7 @@ class ActiveLearner:
         self.random_state = random_state
         self.verbose = verbose
 
+        self._turn = Turn()
         if (X_initial is None) != (y_initial is None):
             raise ValueError("X_initial and y_initial must be given together, or neither.")
         self.strategy = strategy
@@ -225,6 +231,7 @@ class ActiveLearner:
         return self._given_strategy
 
     @strategy.setter
+    @in_turn
     def strategy(self, strategy: QueryStrategy) -> None:
         if not hasattr(strategy, "query"):
             raise TypeError(
@@ -247,11 +254,13 @@ class ActiveLearner:
     @property
     def instances_(self) -> Instances | None:
         """Instances that have a label, initial ones first; None if there is none."""
-        if not self._record.labelled:
+        labelled = self._record.labelled
+        if not labelled:
             return self.X_initial
-        X = self._given_rows(self._record.labelled)
+        X = self._given_rows(labelled)
         return X if self.X_initial is None else _stack(self.X_initial, X)
 
+    @in_turn
     def query(self, n_instances: int = 1) -> NDArray[np.int64]:
         """Choose instances to be labelled.
 
@@ -293,6 +302,7 @@ class ActiveLearner:
             self, self.X_pool, n_instances, candidates=is_open
         )
 
+    @in_turn
     def teach(
         self,
         indices: ArrayLike | None = None,
@@ -364,6 +374,7 @@ class ActiveLearner:
             ]
         return self._happened(events)
 
+    @in_turn
     def skip(self, indices: ArrayLike, *, annotator: str | None = None) -> Self:
         """Never query these instances again; they can still be taught.
 
@@ -402,6 +413,7 @@ class ActiveLearner:
             [self._event("skip", annotator, position=position) for position in indices.tolist()]
         )
 
+    @in_turn
     def unskip(self, indices: ArrayLike, *, annotator: str | None = None) -> Self:
         """Let skipped instances be queried again; the model does not change.
 
@@ -440,6 +452,7 @@ class ActiveLearner:
             [self._event("unskip", annotator, position=position) for position in indices.tolist()]
         )
 
+    @in_turn
     def relabel(
         self,
         indices: ArrayLike | None = None,
@@ -501,6 +514,7 @@ class ActiveLearner:
         ]
         return self._happened(events, refit=self.is_fitted)
 
+    @in_turn
     def unlabel(
         self,
         indices: ArrayLike | None = None,
@@ -553,6 +567,7 @@ class ActiveLearner:
         ]
         return self._happened(events, refit=self.is_fitted)
 
+    @in_turn
     def refit(self) -> Self:
         """Refit the estimator on all labels, the initial ones included.
 
@@ -580,6 +595,7 @@ class ActiveLearner:
         """
         return self._happened([], refit=True)
 
+    @in_turn
     def close(self) -> None:
         """Release the journal. The learner can still predict, but no longer be taught.
 
@@ -598,6 +614,15 @@ class ActiveLearner:
         """
         if self._journal is not None:
             self._journal.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self._journal is not None:
+            raise TypeError(
+                f"The journal {str(self.journal)!r} is a file that one learner has open, so "
+                "neither of them can be copied or pickled. Make another ActiveLearner with a "
+                "journal of its own."
+            )
+        return vars(self)
 
     def __enter__(self) -> Self:
         return self
@@ -702,11 +727,14 @@ class ActiveLearner:
         return _Model(self.estimator_, self.is_fitted, self.pool_, self._n_since_refit)
 
     def _install(self, model: "_Model", record: Record) -> None:
-        self.estimator_, self.is_fitted, self.pool_, self._n_since_refit = model
-        self._record = record
+        names = "estimator_", "is_fitted", "pool_", "_n_since_refit"
+        installed = dict(zip(names, model, strict=True), _record=record)
+        vars(self).update(installed)  # at once for other threads
 
     def _happened(self, events: Sequence[Event], *, refit: bool = False) -> Self:
         """Learn what happened at once and write it down: all of it or nothing."""
+        if self._journal is not None:
+            self._journal.check()
         record = self._record.add(events)
         model = None if refit else self._updated(events, record)
         if refit or model is None:
@@ -729,18 +757,25 @@ class ActiveLearner:
         """Take over what a journal holds."""
         refits = [any(event.action == "refit" for event in batch) for batch in batches]
         n_fitted = max((i + 1 for i, refit in enumerate(refits) if refit), default=0)
-        start = record = self._record
-        for i, batch in enumerate(batches, start=1):
-            record = record.add(batch)
-            if i == n_fitted:
-                self._install(self._fitted_or_waiting(record), record)
-            elif i > n_fitted:
-                model = self._updated(batch, record)
-                if model is None:  # other settings wrote this: with these, a fit is due
-                    whole = functools.reduce(Record.add, batches, start)
-                    return self._refit_resumed(whole)
-                self._install(model, record)
-        return None
+        try:
+            record = self._record.add_all(batches[:n_fitted])
+            whole = record.add_all(batches[n_fitted:])
+        except ValueError as error:
+            raise ValueError(
+                f"journal={str(self.journal)!r} is damaged: {error}. Take a copy that is whole, or "
+                "name another file."
+            ) from error
+        if n_fitted:
+            self._install(self._fitted_or_waiting(record), record)
+        since = whole.batches[n_fitted:]
+        model: _Model | None = self._model
+        for batch in since if self.is_fitted else [tuple(itertools.chain(*since))]:
+            model = self._learnt(batch, whole)
+            if model is None:
+                break
+            self._install(model, whole)
+        if model is None or self._has_drifted(model, whole):
+            self._refit_resumed(whole)  # other settings wrote this: with these, a fit is due
 
     def _refit_resumed(self, record: Record) -> None:
         """Fit anew on all that a journal holds, and write down that this was done."""
@@ -753,6 +788,13 @@ class ActiveLearner:
 
     def _updated(self, events: Sequence[Event], record: Record) -> "_Model | None":
         """Model that has learnt events by an update; None where it takes a fit."""
+        model = self._learnt(events, record)
+        if model is None or model.estimator is self.estimator_:
+            return model
+        return None if self._has_drifted(model, record) else model
+
+    def _learnt(self, events: Sequence[Event], record: Record) -> "_Model | None":
+        """Model that has learnt events by an update, however far from a fit; None where none is."""
         taught = [event for event in events if event.action in ("label", "relabel")]
         if not taught:
             return self._model
@@ -768,12 +810,14 @@ class ActiveLearner:
         opens_class = not np.isin(y, self.estimator_.classes_).all()
         if is_due or (opens_class and not hasattr(self.estimator_, "add_classes")):
             return None
-        model = self._conditioned(events)
-        if self._refit_every == "auto" and self._given is None:
-            X, y = self._training_set(record)
-            if model.estimator.newton_decrement(X, y) > _MAX_DRIFT:
-                return None
-        return model
+        return self._conditioned(events)
+
+    def _has_drifted(self, model: "_Model", record: Record) -> bool:
+        """Whether updates have gone too far from a fit for ``refit_every="auto"``."""
+        if self._refit_every != "auto" or self._given is not None or not model.n_since_refit:
+            return False
+        X, y = self._training_set(record)
+        return bool(model.estimator.newton_decrement(X, y) > _MAX_DRIFT)
 
     def _conditioned(self, events: Sequence[Event]) -> "_Model":
         """Model after a ``partial_fit`` with the labels of events."""

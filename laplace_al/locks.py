@@ -1,11 +1,23 @@
 """One user at a time of a file that others may read."""
 
+import os
 import pathlib
-import sqlite3
+import struct
+import sys
+import weakref
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+# What is locked: a byte that SQLite does not lock and no file here reaches. Windows counts to 2^31.
+_BYTE = 2**31 - 2
+_HELD: "weakref.WeakSet[FileLock]" = weakref.WeakSet()
 
 
 def lock_path(path: pathlib.Path) -> pathlib.Path:
-    """Where the lock of a file lies.
+    """Where the lock of a file lies, where the system cannot lock the file itself.
 
     Parameters
     ----------
@@ -23,52 +35,129 @@ def lock_path(path: pathlib.Path) -> pathlib.Path:
     return path.with_name(path.name + ".lock")
 
 
-def locked(path: pathlib.Path, argument: str, user: str) -> sqlite3.Connection:
-    """A connection to ``<path>.lock`` that nobody else can have at the same time.
+class FileLock:
+    """A file that nobody else can lock, by whatever name, until this is closed.
 
-    The file itself stays readable; SQLite gives the lock up when the process ends, however it ends.
+    Others may read the file. The lock belongs to the open file and not to the process (an OFD lock
+    on Linux): it stays when the process opens and closes the file elsewhere, a fork does not have
+    it, and the system gives it up when the process ends, however it ends. Where there are no such
+    locks, as on macOS, a second file of :func:`lock_path` is locked by ``flock``, which tells a
+    file by its folder and name, links to it resolved.
 
     Parameters
     ----------
     path : Path
+        Made if it does not exist; its folder must.
     argument, user : str
         What the file and who uses it are called in messages.
 
-    Returns
-    -------
-    sqlite3.Connection
-        To be closed.
+    Attributes
+    ----------
+    path : Path
+        Absolute, links resolved.
 
     Raises
     ------
     RuntimeError
         If somebody else has it.
     OSError
-        If it cannot be made.
+        If it cannot be opened for writing, or is no file.
 
     Examples
     --------
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     lock = locked(pathlib.Path(folder, "runs.csv"), "results", "call")
+    ...     lock = FileLock(pathlib.Path(folder, "runs.csv"), "results", "call")
+    ...     lock.check()
     ...     lock.close()
     """
-    if not path.parent.is_dir():
-        raise FileNotFoundError(
-            f"{argument}={str(path)!r}: the folder {str(path.parent)!r} does not exist; make it "
-            "first."
-        )
-    lock = None
-    try:
-        lock = sqlite3.connect(lock_path(path), timeout=0, check_same_thread=False)
-        lock.execute("BEGIN EXCLUSIVE")
-    except sqlite3.DatabaseError as error:
-        if lock is not None:
-            lock.close()
-        if "locked" not in str(error):
-            raise OSError(f"{argument}={str(path)!r} cannot be locked: {error}.") from error
-        raise RuntimeError(
-            f"{argument}={str(path)!r} is in use by another {user}, of this process or another "
-            "one. Close that first, or name another file."
-        ) from error
-    return lock
+
+    def __init__(self, path: pathlib.Path, argument: str, user: str) -> None:
+        self._name = f"{argument}={str(path)!r}"
+        self._user = user
+        self._descriptors: list[int] = []
+        if not path.parent.is_dir():
+            raise FileNotFoundError(
+                f"{self._name}: the folder {str(path.parent)!r} does not exist; make it first."
+            )
+        try:
+            self.path = path.resolve()
+            if self.path.exists() and not self.path.is_file():
+                raise OSError("it is not a file")
+            self._open(self.path)
+        except (OSError, ValueError) as error:  # ValueError of a name that no file can have
+            raise OSError(f"{self._name} cannot be opened for writing: {error}.") from error
+        try:
+            self._lock()
+        except (BlockingIOError, PermissionError) as error:  # of POSIX, of Windows
+            self.close()
+            raise RuntimeError(
+                f"{self._name} is in use by another {user}, of this process or another one. Close "
+                "that first, or name another file."
+            ) from error
+        except OSError as error:
+            self.close()
+            raise OSError(f"{self._name} cannot be locked: {error}.") from error
+        _HELD.add(self)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it is not closed, nor of the process that this one was forked from."""
+        return bool(self._descriptors)
+
+    def check(self) -> None:
+        """Refuse to go on where the file is no longer this one's alone.
+
+        Raises
+        ------
+        RuntimeError
+            If this process was forked from the one that has the lock, or the file is closed, was
+            replaced or deleted.
+        """
+        if not self.is_held:
+            raise RuntimeError(
+                f"{self._name} is closed, or belongs to the process that this one was forked from. "
+                f"Make another {self._user} with a file of its own."
+            )
+        try:
+            is_same = os.path.samestat(os.fstat(self._descriptors[0]), self.path.stat())
+        except OSError:
+            is_same = False
+        if not is_same:
+            raise RuntimeError(
+                f"{self._name} was replaced, renamed or deleted while it was open, so that what is "
+                "written now would be lost. Put the file back, or start again with what is there."
+            )
+
+    def close(self) -> None:
+        """Give the lock back. Closing it twice is no error."""
+        while self._descriptors:
+            os.close(self._descriptors.pop())
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _open(self, path: pathlib.Path) -> None:
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
+        self._descriptors.append(os.open(path, flags, 0o666))
+
+    def _lock(self) -> None:
+        if sys.platform == "win32":
+            os.lseek(self._descriptors[0], _BYTE, os.SEEK_SET)
+            msvcrt.locking(self._descriptors[0], msvcrt.LK_NBLCK, 1)
+        elif hasattr(fcntl, "F_OFD_SETLK"):
+            whole = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, _BYTE, 1, 0)
+            fcntl.fcntl(self._descriptors[0], fcntl.F_OFD_SETLK, whole)
+        else:
+            self._open(lock_path(self.path))
+            fcntl.flock(self._descriptors[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _forget() -> None:
+    """In a child, whose descriptors would keep the locks of its parent when that ends."""
+    for lock in _HELD:
+        lock.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import math
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Self, TypeAlias
@@ -33,13 +34,20 @@ from laplace_al.typing import Path
 
 _Tensors: TypeAlias = dict[str, torch.Tensor]
 
-_OTHERS = {
-    "n_features_in_": int,
-    "n_iter_": int,
-    "log_marginal_likelihood_value_": float,
-    "_evidence_slope": float,
-    "_has_intercept": bool,
+# Numbers beside the arrays: the type of each, and what it may be.
+_OTHERS: dict[str, tuple[type, Callable[[Any], bool]]] = {
+    "n_features_in_": (int, lambda number: number >= 1),
+    "n_iter_": (int, lambda number: number >= 0),
+    "log_marginal_likelihood_value_": (float, math.isfinite),
+    "_evidence_slope": (float, math.isfinite),
+    "_has_intercept": (bool, lambda value: True),
 }
+# Devices that torch itself knows: of others it imports a module by the name.
+_DEVICE = re.compile(r"(cpu|cuda|mps|xpu)(:\d{1,3})?")
+# Labels no longer than this may be in an array that is wider than they are.
+_WIDTH = 2**16
+# Far above what labels make of a prior of standard deviation 1; beyond, numbers could overflow.
+_LARGEST = {"prior_mean": 1e12, "base_mean": 1e12, "mean": 1e12, "base": 1e3, "root": 1e3}
 # Kinds of NumPy dtypes that labels may have in a file, besides object: no longer than 8 bytes each.
 _NUMERIC = "biuf"
 _FLOATING = {
@@ -76,13 +84,15 @@ class SaveLoadMixin:
 
         The file is a safetensors file, with posterior and calibration as arrays, and parameters and
         classes as JSON. It is written durably and atomically: a crash leaves either the previous
-        file or the new one. It does not contain the ``feature_extractor``, nor ``loo_proba_``,
+        file or the new one. A previous file keeps its permissions, and its owner where the system
+        allows it. The file does not contain the ``feature_extractor``, nor ``loo_proba_``,
         which has a row for each training instance.
 
         Parameters
         ----------
         path : str or path-like
-            Its folder must exist; a file of that name is replaced.
+            Its folder must exist; a file of that name is replaced. What is no file, such as a pipe
+            or ``/dev/stdout``, is written to.
         with_memory : bool, default=False
             Whether to write the features and labels of the instances that ``memory_size`` keeps,
             which are training data.
@@ -146,7 +156,8 @@ class SaveLoadMixin:
     ) -> Self:
         """Read a classifier from a file of :meth:`save`; nothing in the file is executed.
 
-        On the same machine, it predicts and learns bit for bit as the saved classifier.
+        On the same machine, it predicts bit for bit as the saved classifier. What both then learn
+        may differ in the last digit of the temperature: it depends on when labels are read.
 
         Parameters
         ----------
@@ -184,7 +195,7 @@ class SaveLoadMixin:
         """
         document, tensors = read_archive(path)
         with _read_from(path, cls):
-            params = _params(document["params"])
+            params = _params(document["params"], with_device=device is None)
             classifier = cls(feature_extractor, **params)  # type: ignore[call-arg]  # of the subclass
             if device is not None:
                 classifier.device = device
@@ -223,12 +234,21 @@ class SaveLoadMixin:
         _check("sampling_seed", 0 <= self._sampling_seed < 2**31)
         self._has_intercept = self.fit_intercept  # of a file that does not say it
         for name, value in fitted["others"].items():
-            setattr(self, name, _OTHERS[name](value))
+            kind, is_right = _OTHERS[name]
+            setattr(self, name, kind(value))
+            _check(name, is_right(kind(value)))
         if fitted["loo_score"] is not None:
             self.loo_score_ = LooScore(*map(float, fitted["loo_score"]))
+            _check("loo_score", all(map(math.isfinite, self.loo_score_)))
+        unknown = {name.split(".")[0] for name in tensors} - {"calibration", "posterior", "memory"}
+        _check(f"an array of {sorted(unknown)}", not unknown)
         read = _part(tensors, "calibration")
         _check_tensors(read, {"read": Calibration().read.shape}, torch.float64)
         self._calibration = Calibration(read["read"].numpy(), _positive(fitted, "variance_scale"))
+        _check("calibration", bool((self._calibration.scores <= 1e-6).all()))  # of log p
+        with np.errstate(all="ignore"):  # of sums that overflow
+            _check("calibration", 0.01 <= self._calibration.variance_scale <= 100)
+            _check("calibration", 0 < self._calibration.temperature < math.inf)
         tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
         self.posterior_ = _posterior(
             STRUCTURES[self.covariance_].posterior,
@@ -237,7 +257,7 @@ class SaveLoadMixin:
             likelihood_of(len(self.classes_)).n_outputs,
         )
         self._memory = None
-        if "memory.features" in tensors:
+        if _part(tensors, "memory"):
             self._memory = _memory(tensors, self.prior_precision_, len(self.classes_))
         width = self.n_features_in_ if described is None else described.n_features
         n_features = self._n_features_out  # type: ignore[attr-defined]  # a property of the subclass
@@ -307,13 +327,18 @@ def _plain_params(classifier: Any) -> dict[str, Any]:
     }
 
 
-def _params(plain: dict[str, Any]) -> dict[str, Any]:
+def _params(plain: dict[str, Any], *, with_device: bool) -> dict[str, Any]:
     params = dict(plain)
+    device = params.get("device", "cpu")
+    if with_device and not _DEVICE.fullmatch(device):
+        raise ValueError(f"device={device!r}; load(..., device='cpu') takes another one")
     if params.get("classes") is not None:
         params["classes"] = _labels(params["classes"])
     if isinstance(params.get("class_weight"), dict):
         labels = _labels(params["class_weight"]["labels"]).tolist()
-        params["class_weight"] = dict(zip(labels, params["class_weight"]["weights"], strict=True))
+        weights = params["class_weight"]["weights"]
+        _check("class_weight", all(0 <= float(weight) < math.inf for weight in weights))
+        params["class_weight"] = dict(zip(labels, weights, strict=True))
     return params
 
 
@@ -328,6 +353,8 @@ def _labels(plain: dict[str, Any]) -> NDArray[Any]:
         isinstance(value, str | int | float) for value in values
     ):
         raise ValueError(f"labels of {dtype}")
+    if dtype.itemsize > max(_WIDTH, np.array(values).dtype.itemsize):
+        raise ValueError(f"labels of {dtype}, longer than they are")
     return as_labels(np.array(values, dtype=dtype))
 
 
@@ -358,6 +385,7 @@ def _posterior(
     """A posterior from its tensors, if these are what its structure has."""
     pending = _part(parts, "pending")
     mean = parts["base_mean"]
+    _check("base_mean", mean.ndim == 2 and mean.numel() > 0)
     n_groups, size = kind.shape_of_root(len(mean), n_outputs)
     expected = {
         "base_mean": (len(mean), n_outputs),
@@ -374,7 +402,15 @@ def _posterior(
             "pending.shift": (n_groups, size, 1),
         }
     _check_tensors(parts, expected, mean.dtype)
-    return kind(mean, parts["base"], prior_precision, parts["prior_mean"], **optional)
+    posterior = kind(mean, parts["base"], prior_precision, parts["prior_mean"], **optional)
+    whole = dataclasses.replace(posterior)  # whose products are not kept
+    for name, bound in _LARGEST.items():
+        largest = float(torch.linalg.vector_norm(getattr(whole, name), math.inf))
+        _check(name, largest * min(1.0, prior_precision**0.5) <= bound)  # not so of NaN
+    if n_groups > 1:  # draws divide by the sum of the covariances
+        total = (whole.root @ whole.root.mT).sum(dim=0)
+        _check("base", bool(torch.linalg.slogdet(total).logabsdet.isfinite()))
+    return posterior
 
 
 def _memory(tensors: _Tensors, prior_precision: float, n_classes: int) -> Memory:

@@ -1,7 +1,7 @@
 """What happened in a loop of active learning, and what has a label because of it."""
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Self, TypeAlias
 
@@ -121,19 +121,52 @@ class Record:
         Record
             Whose last batch is these events, each with its row.
         """
-        status, batch, n_rows = self.status.copy(), [], self.n_rows
+        return self.add_all([events])
+
+    def add_all(self, batches: Iterable[Sequence[Event]]) -> "Record":
+        """With all that happened next, as if each batch were added: in one pass.
+
+        Parameters
+        ----------
+        batches : iterable of sequence of Event
+
+        Returns
+        -------
+        Record
+
+        Raises
+        ------
+        ValueError
+            If an event cannot follow those before it, such as a second label of a position.
+
+        Examples
+        --------
+        >>> record = Record.empty(4).add_all([[Event("label", 2, "cat")], [Event("skip", 0)]])
+        >>> len(record.batches), record.is_open.tolist()
+        (2, [False, True, False, True])
+        """
+        status, n_rows, added = self.status.copy(), self.n_rows, list(self.batches)
         labelled = {event.row: event for event in self.labelled}
-        for event in events:
-            event = _with_row(event, labelled, n_rows)
-            batch.append(event)
-            n_rows += event.action == "label"
-            if event.action in ("label", "relabel"):
-                labelled[event.row] = event
-            elif event.action == "unlabel":
-                del labelled[event.row]
-            if event.position is not None:
-                status[event.position] = _STATUS[event.action]
-        return Record((*self.batches, tuple(batch)), status, tuple(labelled.values()), n_rows)
+        for events in batches:
+            batch: list[Event] = []
+            for event in events:
+                event = _with_row(event, labelled, n_rows)
+                if not _can_follow(event, status, labelled, n_rows):
+                    number = sum(map(len, added)) + len(batch) + 1
+                    raise ValueError(
+                        f"event {number} cannot follow those before it: {event.action} of position "
+                        f"{event.position}, row {event.row}"
+                    )
+                batch.append(event)
+                n_rows += event.action == "label"
+                if event.action in ("label", "relabel"):
+                    labelled[event.row] = event
+                elif event.action == "unlabel":
+                    del labelled[event.row]
+                if event.position is not None:
+                    status[event.position] = _STATUS[event.action]
+            added.append(tuple(batch))
+        return Record(tuple(added), status, tuple(labelled.values()), n_rows)
 
     @property
     def is_open(self) -> NDArray[np.bool_]:
@@ -195,12 +228,29 @@ class Record:
 
 def _with_row(event: Event, labelled: Mapping[int | None, Event], n_rows: int) -> Event:
     """An event with the row of its label, if it is about one and does not say which."""
+    if event.row is not None:
+        return event
     if event.action == "label":
         return event._replace(row=n_rows)
-    if event.action in ("relabel", "unlabel") and event.row is None:
+    if event.action in ("relabel", "unlabel"):
         rows = (row for row, old in labelled.items() if old.position == event.position)
-        return event._replace(row=next(rows))
+        return event._replace(row=next(rows, None))
     return event
+
+
+def _can_follow(
+    event: Event, status: NDArray[np.int8], labelled: Mapping[int | None, Event], n_rows: int
+) -> bool:
+    """Whether it is possible where so much has happened."""
+    if event.position is not None and not 0 <= event.position < len(status):
+        return False
+    before = None if event.position is None else status[event.position]
+    if event.action == "label":
+        return before != _LABELLED and event.row == n_rows
+    if event.action in ("relabel", "unlabel"):
+        return event.row in labelled and labelled[event.row].position == event.position
+    allowed = {"skip": (_OPEN, _SKIPPED), "unskip": (_SKIPPED,), "refit": (None,)}
+    return event.row is None and before in allowed.get(event.action, ())
 
 
 def _frame(events: Sequence[Event]) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from laplace_al.locks import locked
+from laplace_al.locks import FileLock
 from laplace_al.typing import Path
 
 
@@ -21,7 +21,7 @@ class ResultsFile:
     a fingerprint of all that the run depends on, and which row of how many it is. So a file that
     was cut short shows where its last whole run ends; what follows is dropped when it is opened.
 
-    A second file, ``<path>.lock``, keeps others out while it is open. It may be deleted afterwards.
+    It is locked while it is open, see :class:`laplace_al.locks.FileLock`.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class ResultsFile:
         self._tables: dict[tuple[Any, ...], tuple[str, pd.DataFrame]] = {}
 
     def __enter__(self) -> Self:
-        self._lock = locked(self.path, "results", "call")
+        self._lock = FileLock(self.path, "results", "call")
         try:
             self._read()
         except BaseException:
@@ -112,6 +112,8 @@ class ResultsFile:
         ------
         ValueError
             If the table has other columns than those before.
+        RuntimeError
+            If the file was replaced or deleted meanwhile, or this process was forked.
         OSError
             If it cannot be written.
         """
@@ -127,21 +129,21 @@ class ResultsFile:
         ]
         lines = io.StringIO()
         csv.writer(lines, lineterminator="\n").writerows(rows if self._header else [header, *rows])
-        size = self.path.stat().st_size if self.path.exists() else 0
+        self._lock.check()
+        size = self._lock.path.stat().st_size
         try:
-            with self.path.open("ab") as file:
+            with self._lock.path.open("ab") as file:
                 file.write(lines.getvalue().encode())
                 file.flush()
                 os.fsync(file.fileno())
         except BaseException:
-            if self.path.exists():
-                os.truncate(self.path, size)  # else the next run would follow half a line
+            os.truncate(self._lock.path, size)  # else the next run would follow half a line
             raise
         self._header = header
         self._tables[name] = fingerprint, table
 
     def _read(self) -> None:
-        content = self.path.read_bytes() if self.path.exists() else b""
+        content = self._lock.path.read_bytes()
         lines = content.splitlines(keepends=True)
         first, expected = lines[0] if lines else b"", ",".join(self.keys).encode()
         is_whole = first.endswith(b"\n")
@@ -153,7 +155,7 @@ class ResultsFile:
             )
         size = self._read_runs(lines) if is_whole else 0
         if size < len(content):
-            os.truncate(self.path, size)
+            os.truncate(self._lock.path, size)
 
     def _read_runs(self, lines: list[bytes]) -> int:
         """Keep all whole runs; the number of bytes that they take."""

@@ -386,8 +386,7 @@ def compare(
     results : str or path-like, default=None
         CSV file to which each finished run is appended at once. Runs already in it are read, not
         repeated, so that calling again resumes an interrupted experiment; strategies and repeats
-        may be added if the data are identical. ``<results>.lock`` beside it prevents simultaneous
-        use.
+        may be added if the data are identical. It is locked meanwhile.
     verbose : int, default=0
         If positive, shows a progress bar.
 

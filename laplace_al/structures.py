@@ -22,9 +22,6 @@ from laplace_al.updates import (
 AUTO_LIMIT = 2**25
 """``covariance="auto"`` takes ``per_class`` up to so many numbers: 256 MiB of float64."""
 
-# A root, the one that replaces it, and what is in between.
-_ROOTS_AT_ONCE = 3
-
 
 CovarianceName: TypeAlias = Literal["auto", "shared", "per_class", "full"]
 CurvatureName: TypeAlias = Literal["secant", "categorical", "gaussian"]
@@ -233,9 +230,7 @@ def choose_structure(
         fits = n_outputs > 1 and _numbers("per_class", *shape) <= AUTO_LIMIT
         name = "per_class" if fits else "shared"
     available = available_memory(device)
-    needed = {
-        other: _ROOTS_AT_ONCE * dtype.itemsize * _numbers(other, *shape) for other in STRUCTURES
-    }
+    needed = {other: dtype.itemsize * _numbers_of_fit(other, *shape) for other in STRUCTURES}
     if needed[name] > available:
         smaller = [other for other in STRUCTURES if needed[other] <= available]
         cure = (
@@ -253,3 +248,9 @@ def choose_structure(
 def _numbers(name: str, n_features: int, n_outputs: int) -> int:
     n_roots, size = STRUCTURES[name].posterior.shape_of_root(n_features, n_outputs)
     return n_roots * size**2
+
+
+def _numbers_of_fit(name: str, n_features: int, n_outputs: int) -> int:
+    """As measured: the roots, those that replace them, and what it takes to make one of them."""
+    n_roots, size = STRUCTURES[name].posterior.shape_of_root(n_features, n_outputs)
+    return (3 * n_roots + 6) * size**2

@@ -7,7 +7,9 @@ finds at its end that this has happened meanwhile publishes nothing, and says so
 """
 
 import functools
-from typing import Any, TypeVar, cast
+import os
+import threading
+from typing import Any, Self, TypeVar, cast
 
 from laplace_al.typing import Method
 
@@ -64,8 +66,9 @@ def all_or_nothing(method: Method) -> Method:
             self.__dict__ = draft.__dict__
             return self if result is draft else result
         raise RuntimeError(
-            f"{type(self).__name__} was changed by another thread during {method.__name__}, "
-            "which therefore changed nothing. Hold a lock around calls that change it."
+            f"{type(self).__name__} was changed by another thread during "
+            f"{method.__name__.lstrip('_')}, which therefore changed nothing. Hold a lock around "
+            "calls that change it."
         )
 
     return cast(Method, guarded)
@@ -105,6 +108,66 @@ def on_one_state(method: Method) -> Method:
         return method(_object_of(type(self), vars(self)), *args, **kwargs)
 
     return cast(Method, reading)
+
+
+class Turn:
+    """A lock for calls of one object, which may call each other.
+
+    A copy, pickle or fork of the object has a free one of its own.
+
+    Examples
+    --------
+    >>> turn = Turn()
+    >>> with turn, turn:
+    ...     pass
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._process = threading.RLock(), os.getpid()
+
+    def __enter__(self) -> Self:
+        if self._process != os.getpid():  # the thread that had it is not in this process
+            self._lock, self._process = threading.RLock(), os.getpid()
+        self._lock.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def __reduce__(self) -> tuple[type[Self], tuple[()]]:
+        return type(self), ()
+
+
+def in_turn(method: Method) -> Method:
+    """Make a method wait until no other one of these runs on its object, which has a ``_turn``.
+
+    Parameters
+    ----------
+    method : callable
+
+    Returns
+    -------
+    callable
+
+    Examples
+    --------
+    >>> class Counter:
+    ...     _turn, count = Turn(), 0
+    ...     @in_turn
+    ...     def add(self):
+    ...         self.count += 1
+    >>> counter = Counter()
+    >>> counter.add()
+    >>> counter.count
+    1
+    """
+
+    @functools.wraps(method)
+    def waiting(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with self._turn:
+            return method(self, *args, **kwargs)
+
+    return cast(Method, waiting)
 
 
 def _object_of(kind: type[_Made], attributes: dict[str, Any]) -> _Made:

@@ -155,7 +155,7 @@ class LearnerMachine(RuleBasedStateMachine):
 
     def change(self, call, kind, error, place):
         before = self.what_was_learnt(self.learner), self.labels(self.learner)
-        n_batches = self.learner._journal._last("batch")
+        n_batches = len(self.learner._journal.batches())
         fault = FAULTS[kind](error, place)
         try:
             with fault:
@@ -164,7 +164,7 @@ class LearnerMachine(RuleBasedStateMachine):
             assert fault.where is not None
         else:
             assert fault.where is None
-        written = self.learner._journal._last("batch") - n_batches
+        written = len(self.learner._journal.batches()) - n_batches
         assert written in (0, 1)
         if not written:  # nothing
             after = self.what_was_learnt(self.learner), self.labels(self.learner)

@@ -1,7 +1,11 @@
 import contextlib
 import json
 import os
+import stat
 import struct
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -71,9 +75,107 @@ def test_it_is_as_readable_as_other_files(path):
     assert path.stat().st_mode == (path.parent / "other").stat().st_mode
 
 
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+class TestPermissions:
+    @pytest.mark.parametrize("mode", [0o600, 0o640, 0o604, 0o400, 0o4755])
+    @pytest.mark.parametrize("through", ["its name", "a link"])
+    def test_those_of_the_file_before_stay(self, path, mode, through):
+        path.chmod(mode)
+        link = path.parent / "link"
+        link.symlink_to(path.name)
+        write_archive(path if through == "its name" else link, {"new": 1}, {})
+        assert stat.S_IMODE(path.stat().st_mode) == mode
+        assert link.is_symlink()
+        assert read_archive(path)[0] == {"new": 1}
+
+    @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+    def test_a_new_file_has_those_of_the_umask(self, tmp_path, umask):
+        before = os.umask(umask)
+        try:
+            write_archive(tmp_path / "new", {}, {})
+        finally:
+            os.umask(before)
+        assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o666 & ~umask
+
+    def test_nobody_else_can_read_it_meanwhile(self, path, monkeypatch):
+        modes = []
+
+        def fsync(descriptor):
+            modes.append(stat.S_IMODE(os.fstat(descriptor).st_mode))
+
+        path.chmod(0o600)
+        monkeypatch.setattr(archive.os, "fsync", fsync)
+        monkeypatch.setattr(archive, "_keep_owner", lambda *_: modes.append(None))
+        write_archive(path, {"new": 1}, {})
+        assert modes[:2] == [None, 0o600]
+
+    @pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="gives files away")
+    def test_so_does_the_owner(self, path):
+        os.chown(path, 65534, 65533)
+        path.chmod(0o640)
+        write_archive(path, {"new": 1}, {})
+        found = path.stat()
+        assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (65534, 65533, 0o640)
+
+    def test_where_the_owner_cannot_stay(self, path, monkeypatch):
+        """Its group would be another one, which was not to read it."""
+        path.chmod(0o664)
+
+        def refuse(*_):
+            raise PermissionError
+
+        before = path.stat()
+        other = os.stat_result((*before[:5], before.st_gid + 1, *before[6:]))
+        monkeypatch.setattr(archive.os, "chown", refuse)
+        archive._keep_owner(path, other)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o604
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names")
+class TestStreams:
+    def test_a_pipe_is_written_to(self, tmp_path):
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        with ThreadPoolExecutor(1) as pool:
+            content = pool.submit(pipe.read_bytes)
+            write_archive(pipe, DOCUMENT, TENSORS)
+        assert stat.S_ISFIFO(pipe.stat().st_mode)
+        (tmp_path / "copy").write_bytes(content.result())
+        assert read_archive(tmp_path / "copy")[0] == DOCUMENT
+
+    def test_a_device_stays_a_device(self):
+        before = os.stat("/dev/null")
+        write_archive("/dev/null", DOCUMENT, TENSORS)
+        assert os.stat("/dev/null")[:3] == before[:3]
+
+    @pytest.mark.parametrize("to", ["a pipe", "a file"])
+    @pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
+    def test_standard_output(self, tmp_path, to, name):
+        if not os.path.exists(name):
+            pytest.skip(f"there is no {name}")
+        code = (
+            "import sys; from laplace_al.archive import replace_file; "
+            f"replace_file({name!r}, b'content')"
+        )
+        with (tmp_path / "out").open("wb") as out:
+            done = subprocess.run(
+                [sys.executable, "-c", code],
+                stdout=subprocess.PIPE if to == "a pipe" else out,
+                check=True,
+            )
+            assert os.path.samestat(os.fstat(out.fileno()), os.stat(tmp_path / "out"))
+        assert (done.stdout or (tmp_path / "out").read_bytes()) == b"content"
+        assert [other.name for other in tmp_path.iterdir()] == ["out"]
+
+
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"the folder .* does not exist; make it first"):
         write_archive(tmp_path / "no" / "file", {}, {})
+    (tmp_path / "dangling").symlink_to(tmp_path / "no" / "file")
+    with pytest.raises(FileNotFoundError, match=r"the folder .*no' does not exist; make it first"):
+        write_archive(tmp_path / "dangling", {}, {})
+    with pytest.raises(IsADirectoryError):
+        write_archive(tmp_path, {}, {})
     with pytest.raises(FileNotFoundError, match="no such file"):
         read_archive(tmp_path / "no such file")
     with pytest.raises(IsADirectoryError):
@@ -102,7 +204,7 @@ def test_no_cut_goes_unnoticed(share, tmp_path_factory):
     write_archive(path, DOCUMENT, TENSORS)
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(ValueError, match="is cut short or no safetensors file"):
+    with pytest.raises(ValueError, match="is cut short, or no safetensors file"):
         read_archive(path)
 
 
@@ -142,4 +244,14 @@ def test_other_files(tmp_path, content):
 def test_a_file_without_a_header(tmp_path):
     save_file({"a": np.ones(2)}, tmp_path / "other")
     with pytest.raises(ValueError, match="something else: its header has format=None"):
+        read_archive(tmp_path / "other")
+
+
+@pytest.mark.parametrize("kind", ["BF16", "F8_E5M2"])
+def test_numbers_that_numpy_has_not(tmp_path, kind):
+    array = {"dtype": kind, "shape": [2], "data_offsets": [0, 4 if kind == "BF16" else 2]}
+    header = {"__metadata__": {"format": "laplace_al", "version": "1"}, "a": array}
+    content = json.dumps(header).encode()
+    (tmp_path / "other").write_bytes(struct.pack("<Q", len(content)) + content + b"\0" * 4)
+    with pytest.raises(ValueError, match=r"^path='.*other'"):
         read_archive(tmp_path / "other")

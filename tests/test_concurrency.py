@@ -1,7 +1,11 @@
 """Threads and processes: the numbers of one after another, the old model or the new one."""
 
+import copy
 import multiprocessing
 import os
+import pickle
+import signal
+import sys
 import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
@@ -14,7 +18,9 @@ from sklearn.model_selection import GridSearchCV
 from torch import nn
 from workers import learn_and_predict, n_threads
 
-from laplace_al import LaplaceUpdateClassifier
+from laplace_al import ActiveLearner, LaplaceUpdateClassifier
+from laplace_al.strategies import MarginSampling, RandomSampling
+from laplace_al.transaction import Turn
 
 X, y = load_digits(return_X_y=True)
 X = X / 16
@@ -183,3 +189,157 @@ def test_a_fork_while_a_network_runs_in_another_thread_does_not_hang():
         os.waitpid(child, 0)
         pytest.fail("the child hangs")
     assert os.waitstatus_to_exitcode(status) == 0
+
+
+class TestLearner:
+    """Threads that share a learner: each of their calls is whole."""
+
+    @pytest.fixture(autouse=True)
+    def _many_switches(self):
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(1e-5)
+        yield
+        sys.setswitchinterval(before)
+
+    def make(self, journal=None, strategy=None, **params):
+        return ActiveLearner(
+            LaplaceUpdateClassifier(prior_precision=1.0),
+            RandomSampling() if strategy is None else strategy,
+            X[:300],
+            classes=range(10),
+            refit_every=None,
+            journal=journal,
+            random_state=0,
+            **params,
+        )
+
+    @pytest.mark.parametrize("with_journal", [False, True])
+    def test_no_label_is_lost(self, tmp_path, with_journal):
+        path = tmp_path / "labels.sqlite" if with_journal else None
+        learner = self.make(path)
+
+        def teach(start):
+            for i in range(start, 120, 4):
+                learner.teach(i, y[i])
+                if i % 3 == 0:
+                    learner.relabel(i, (y[i] + 1) % 10)
+                elif i % 3 == 1:
+                    learner.unlabel(i)
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(teach, range(4)))
+        expected = {i: (y[i] + (i % 3 == 0)) % 10 for i in range(120) if i % 3 != 1}
+        labels = learner.labels_
+        assert dict(zip(labels.position, labels.label, strict=True)) == expected
+        assert labels.index.is_unique
+        learner.close()
+        if with_journal:
+            with self.make(path) as again:
+                assert again.history_.equals(learner.history_)
+                np.testing.assert_array_equal(again.predict_proba(X), learner.predict_proba(X))
+
+    def test_only_one_of_two_labels_of_a_position(self):
+        learner, refused = self.make(), []
+
+        def teach(label):
+            for i in range(60):
+                try:
+                    learner.teach(i, label)
+                except ValueError:
+                    refused.append(i)
+
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(teach, range(3)))
+        assert sorted(refused) == sorted([*range(60), *range(60)])
+        assert sorted(learner.labels_.position) == list(range(60))
+
+    def test_queries_while_others_teach(self):
+        learner, done = self.make(strategy=MarginSampling()), threading.Event()
+        learner.teach(range(200, 220), y[200:220])
+
+        def query():
+            n_queries = 0
+            while not done.is_set():
+                known = set(learner.labels_.position)
+                positions = learner.query(7).tolist()
+                assert len(set(positions)) == 7
+                assert not known & set(positions)
+                assert learner.predict_proba(X[:5]).shape == (5, 10)
+                assert len(learner.instances_) >= len(known)
+                learner.strategy = RandomSampling() if n_queries % 2 else MarginSampling()
+                n_queries += 1
+            return n_queries
+
+        with ThreadPoolExecutor(3) as pool:
+            counts = [pool.submit(query) for _ in range(3)]
+            try:
+                for i in range(60):
+                    learner.teach(i, y[i])
+                learner.skip(150).unskip(150).refit()
+            finally:
+                done.set()
+            assert all(count.result() > 0 for count in counts)
+
+    def test_a_model_and_its_pool_are_seen_together(self):
+        learner, done = self.make(), threading.Event()
+        learner.teach(range(200, 220), y[200:220])
+
+        def read():
+            while not done.is_set():
+                one = vars(learner).copy()
+                n_labels = len(one["_record"].labelled)
+                assert one["_n_since_refit"] == n_labels - 20
+
+        with ThreadPoolExecutor(1) as pool:
+            seen = pool.submit(read)
+            try:
+                for i in range(150):
+                    learner.teach(i, y[i])
+            finally:
+                done.set()
+            seen.result()
+
+    @pytest.mark.skipif(os.name != "posix", reason="forks")
+    @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+    def test_a_fork_while_another_thread_teaches(self, tmp_path):
+        """The child does not wait for a thread that it has not; with a journal, it is refused."""
+        alone, kept = self.make(), self.make(tmp_path / "labels.sqlite")
+        has_it, goes_on = threading.Event(), threading.Event()
+
+        def hold():
+            with alone._turn, kept._turn:
+                has_it.set()
+                goes_on.wait()
+
+        other = threading.Thread(target=hold)
+        other.start()
+        has_it.wait()
+        child = os.fork()
+        if child == 0:
+            try:
+                torch.set_num_threads(1)
+                signal.alarm(60)
+                alone.teach(0, y[0])
+                with pytest.raises(RuntimeError, match="process that this one was forked"):
+                    kept.teach(0, y[0])
+                assert len(kept.labels_) == 0
+                os._exit(0)
+            finally:
+                os._exit(1)
+        goes_on.set()
+        other.join()
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert kept.teach(0, y[0]).labels_.position.tolist() == [0]
+        kept.close()
+        with self.make(tmp_path / "labels.sqlite") as again:
+            assert again.labels_.position.tolist() == [0]
+
+    def test_copies_do_not_wait_for_each_other(self):
+        learner = self.make().teach(0, y[0])
+        twin = copy.deepcopy(learner)
+        done = threading.Thread(target=lambda: twin.teach(1, y[1]), daemon=True)
+        with learner._turn:
+            done.start()
+            done.join(60)
+        assert not done.is_alive()
+        assert isinstance(pickle.loads(pickle.dumps(learner))._turn, Turn)

@@ -1,9 +1,12 @@
+import collections
 import contextlib
 import datetime
+import os
 import pathlib
 import sqlite3
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import pandas as pd
@@ -15,9 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laplace_al import ActiveLearner, LaplaceUpdateClassifier
-from laplace_al.digests import sample_digest
 from laplace_al.journal import Journal
-from laplace_al.record import Event
+from laplace_al.record import Event, Record
 from laplace_al.strategies import RandomSampling
 
 X = np.arange(12.0).reshape(6, 2)
@@ -32,6 +34,14 @@ def path(tmp_path):
 def reopened(journal, X_pool=X):
     journal.close()
     return Journal(journal.path, X_pool)
+
+
+def changed(path, *statement):
+    """What another program does to a file."""
+    with sqlite3.connect(path) as connection:
+        rows = connection.execute(*statement).fetchall()
+    connection.close()
+    return rows
 
 
 @pytest.mark.parametrize("labels", [["cat", "hôtel 'x'"], [3, -1], [True, False], [0.5, 2.0]])
@@ -189,7 +199,7 @@ def test_another_pool(path, other):
 
 def test_files_that_are_no_journals(path):
     path.write_bytes(b"position,label\n" * 100)
-    with pytest.raises(ValueError, match="is not a journal: file is not a database"):
+    with pytest.raises(ValueError, match="not a journal: file is not a database"):
         Journal(path, X)
     path.unlink()
     with sqlite3.connect(path) as other:
@@ -199,123 +209,16 @@ def test_files_that_are_no_journals(path):
         Journal(path, X)
     with pytest.raises(FileNotFoundError, match="does not exist; make it first"):
         Journal(path.parent / "nowhere" / "labels.sqlite", X)
-    with pytest.raises(OSError, match="cannot be opened"):
+    with pytest.raises(OSError, match="cannot be opened for writing"):
         Journal(path.parent, X)
 
 
-def test_a_newer_version(path):
+@pytest.mark.parametrize("version", [2, 99, None, "new"])
+def test_another_version(path, version):
     Journal(path, X).close()
-    with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE meta SET value = 99 WHERE name = 'version'")
-    connection.close()
-    with pytest.raises(ValueError, match="version 99, newer than 2"):
+    changed(path, "UPDATE meta SET value = ? WHERE name = 'version'", [version])
+    with pytest.raises(ValueError, match=f"version {version}; this laplace_al reads version 3"):
         Journal(path, X)
-
-
-SCHEMA_OF_VERSION_1 = """
-CREATE TABLE meta (name TEXT PRIMARY KEY, value);
-CREATE TABLE events (
-    id INTEGER PRIMARY KEY,
-    batch INTEGER NOT NULL,
-    action TEXT NOT NULL,
-    position INTEGER,
-    key TEXT,
-    label,
-    time TEXT NOT NULL,
-    annotator TEXT,
-    instance TEXT
-);
-CREATE VIEW labels AS
-    SELECT position, key, label, time, annotator, instance FROM events AS event
-    WHERE action IN ('label', 'relabel') AND NOT EXISTS (
-        SELECT 1 FROM events AS later
-        WHERE later.action = 'relabel' AND later.position = event.position AND later.id > event.id
-    )
-    ORDER BY id;
-"""
-
-
-def write_version_1(path, digest):
-    """A journal as it was written before labels had rows."""
-    entries = {"version": 1, "n_pool": 6, "digest": digest, "label_kind": "U"}
-    time = NOW.isoformat()
-    events = [
-        (1, "label", 4, "cat", time, None),
-        (1, "label", None, "cat", time, "[0.5, 1.5]"),
-        (1, "label", 2, "dog", time, None),
-        (1, "refit", None, None, time, None),
-        (2, "skip", 5, None, time, None),
-        (3, "relabel", 4, "cow", time, None),
-    ]
-    with sqlite3.connect(path) as connection:
-        connection.executescript(SCHEMA_OF_VERSION_1)
-        connection.executemany("INSERT INTO meta VALUES (?, ?)", entries.items())
-        connection.executemany(
-            "INSERT INTO events (batch, action, position, label, time, instance)"
-            " VALUES (?, ?, ?, ?, ?, ?)",
-            events,
-        )
-    connection.close()
-
-
-class TestVersion1:
-    @pytest.fixture
-    def old(self, path):
-        write_version_1(path, sample_digest(X))
-        return path
-
-    def read(self, path, query):
-        with sqlite3.connect(path) as reader:
-            rows = reader.execute(query).fetchall()
-        reader.close()
-        return rows
-
-    def test_it_opens_and_stays_as_it_is(self, old):
-        before = old.read_bytes()
-        journal = Journal(old, X)
-        actions = [[event.action for event in batch] for batch in journal.batches()]
-        assert actions == [["label", "label", "label", "refit"], ["skip"], ["relabel"]]
-        assert {event.row for batch in journal.batches() for event in batch} == {None}
-        journal.close()
-        assert old.read_bytes() == before
-
-    def test_the_next_event_brings_it_up_to_date(self, old):
-        journal = Journal(old, X)
-        for _ in range(2):
-            journal.append([Event("unlabel", 2, None, NOW, row=2)])
-        rows = [event.row for batch in reopened(journal).batches() for event in batch]
-        assert rows == [0, 1, 2, None, None, 0, 2, 2]
-        assert self.read(old, "SELECT row, position, label FROM labels") == [
-            (1, None, "cat"),
-            (0, 4, "cow"),
-        ]
-        assert self.read(old, "SELECT value FROM meta WHERE name = 'version'") == [(2,)]
-
-    def test_what_is_not_written_does_not_bring_it_up_to_date(self, old):
-        journal = Journal(old, X)
-        with pytest.raises(sqlite3.Error):
-            journal.append([Event("skip", 1, time=NOW), Event("skip", 3, None, NOW, ["ann"])])
-        journal.close()
-        assert self.read(old, "SELECT value FROM meta WHERE name = 'version'") == [(1,)]
-        assert len(Journal(old, X).batches()) == 3
-
-    def test_of_objects_it_tells_another_pool_once_it_is_up_to_date(self, path):
-        pool = [pathlib.Path(name) for name in "abcdef"]
-        write_version_1(path, sample_digest(pool, of_objects=False))
-        journal = Journal(path, pool)
-        journal.append([Event("unlabel", 2, None, NOW, row=2)])
-        reopened(journal, pool).close()
-        with pytest.raises(ValueError, match="is of another pool"):
-            Journal(path, pool[::-1])
-
-    def test_a_learner_goes_on(self, old):
-        settings = LaplaceUpdateClassifier(prior_precision=1.0), RandomSampling(), X
-        with ActiveLearner(*settings, journal=old, refit_every=None) as learner:
-            assert learner.labels_.label.to_dict() == {0: "cow", 1: "cat", 2: "dog"}
-            learner.unlabel(4).relabel(rows=1, y="cow").unskip(5)
-        with ActiveLearner(*settings, journal=old) as again:
-            assert again.labels_.label.to_dict() == {1: "cow", 2: "dog"}
-            np.testing.assert_array_equal(again.predict_proba(X), learner.predict_proba(X))
 
 
 @pytest.mark.parametrize(
@@ -331,6 +234,9 @@ class TestVersion1:
         Event("label", 1, b"a", NOW),
         Event("label", 1, True, NOW),
         Event("label", 1, 1.0, NOW),
+        Event("skip", 1, None, NOW, ["ann"]),
+        Event("skip", 1, None, NOW, 7),
+        Event("skip", 1, None, NOW, np.int64(7)),
     ],
 )
 def test_what_it_cannot_hold_is_refused_whole(path, event):
@@ -412,3 +318,188 @@ def test_a_half_written_batch_is_not_there(path):
     )
     assert not journal.holds(3)
     assert len(reopened(journal).batches()) == 1
+
+
+def test_no_events_of_others_come_between(path):
+    """What would go to another file than the one that is there now, or be written by a fork."""
+    journal = Journal(path, X)
+    journal.append([Event("label", 0, 1, NOW)])
+    path.rename(path.parent / "elsewhere")
+    with pytest.raises(RuntimeError, match=r"labels\.sqlite.* was replaced, renamed or deleted"):
+        journal.append([Event("label", 1, 1, NOW)])
+    assert not journal.holds(2)
+    (path.parent / "elsewhere").rename(path)
+    journal.append([Event("label", 1, 1, NOW)])
+    assert len(reopened(journal).batches()) == 2
+
+
+@pytest.mark.parametrize("name", [":memory:", "file:labels?mode=memory", "file:labels", "a?b=c#d"])
+def test_names_that_sqlite_reads_otherwise_are_names(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    journal = Journal(name, X)
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path / "folder")
+    journal.append([Event("label", 0, 1, NOW)])
+    journal.close()
+    assert sorted(other.name for other in tmp_path.iterdir()) == sorted([name, "folder"])
+    assert len(Journal(tmp_path / name, X).batches()) == 1
+    with pytest.raises(OSError, match=r"journal=.* cannot be opened for writing"):
+        Journal("", X)
+
+
+def test_a_full_disk(path):
+    journal = Journal(path, X)
+    journal.append([Event("label", 0, "a", NOW)])
+    journal._connection.execute("PRAGMA max_page_count = 5")
+    with pytest.raises(OSError, match=r"journal=.*database or disk is full.* Free space"):
+        journal.append([Event("label", 1, "b" * 10**5, NOW)])
+    journal.append([Event("label", 1, "b", NOW)])
+    assert [event.label for batch in reopened(journal).batches() for event in batch] == ["a", "b"]
+
+
+def test_another_program_at_work(path, monkeypatch):
+    monkeypatch.setattr("laplace_al.journal._PATIENCE", 0)
+    journal = Journal(path, X)
+    other = sqlite3.connect(path)
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(OSError, match=r"journal=.*database is locked\. Another program"):
+        journal.append([Event("label", 0, 1, NOW)])
+    other.rollback()
+    other.close()
+    journal.append([Event("label", 0, 1, NOW)])
+    assert len(reopened(journal).batches()) == 1
+
+
+@pytest.mark.skipif(os.name != "posix" or os.getuid() != 0, reason="becomes another user")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_folder_that_may_not_be_written():
+    """SQLite needs a file beside it to write, which it makes when it writes."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "labels.sqlite")
+        path.parent.chmod(0o755)
+        Journal(path, X).close()
+        path.chmod(0o666)
+        child = os.fork()
+        if child == 0:
+            try:
+                os.setuid(65534)
+                journal = Journal(path, X)
+                with pytest.raises(OSError, match=r"journal=.* be written|journal=.*folder"):
+                    journal.append([Event("label", 0, 1, NOW)])
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert Journal(path, X).batches() == []
+
+
+class TestDamage:
+    @pytest.fixture
+    def whole(self, path):
+        journal = Journal(path, X)
+        journal.append([Event("label", 0, "cat", NOW, "ann"), Event("label", 1, "dog", NOW)])
+        journal.append([Event("skip", 5, time=NOW)])
+        journal.close()
+        return path
+
+    def read(self, path):
+        journal = Journal(path, X)
+        try:
+            return journal.batches()
+        finally:
+            journal.close()
+
+    def read_or_error(self, path):
+        """Events, or the file that the error names."""
+        try:
+            return self.read(path)
+        except ValueError as error:
+            return str(error).split(" is ")[0]
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            "UPDATE events SET label = 'cow' WHERE id = 2",
+            "UPDATE events SET label = x'ff' WHERE id = 2",
+            "UPDATE events SET label = CAST(x'ff' AS TEXT) WHERE id = 2",
+            "UPDATE events SET batch = 3 WHERE id = 2",
+            "UPDATE events SET time = '2027-01-01T00:00:00+00:00' WHERE id = 1",
+            "UPDATE events SET time = 'noon', checksum = NULL WHERE id = 1",
+            "UPDATE events SET checksum = 1 WHERE id = 3",
+            "UPDATE events SET id = 9 WHERE id = 3",
+            "DELETE FROM events WHERE id = 1",
+            "UPDATE meta SET value = 'complex' WHERE name = 'label_kind'",
+            "DELETE FROM meta WHERE name = 'label_kind'",
+            "DELETE FROM meta WHERE name = 'digest'",
+            "DELETE FROM meta",
+            "DROP TABLE meta",
+            "ALTER TABLE events DROP COLUMN checksum",
+            "DROP VIEW labels",
+        ],
+    )
+    def test_what_others_changed(self, whole, change):
+        changed(whole, change)
+        with pytest.raises(ValueError, match=r"^journal='.*labels\.sqlite'"):
+            self.read(whole)
+
+    def test_one_bit(self, whole):
+        """Another value of it is an error that names the file, or what nobody reads."""
+        content, expected = whole.read_bytes(), self.read(whole)
+        rng = np.random.default_rng(0)
+        used = np.flatnonzero(np.frombuffer(content, np.uint8))
+        for place in rng.choice(used, 300, replace=False):
+            damaged = bytearray(content)
+            damaged[place] ^= 1 << rng.integers(8)
+            whole.write_bytes(damaged)
+            assert self.read_or_error(whole) in (expected, f"journal={str(whole)!r}")
+
+    def test_cut_short(self, whole):
+        content = whole.read_bytes()
+        for size in range(1, len(content), 512):
+            whole.write_bytes(content[:size])
+            with pytest.raises(ValueError, match=r"^journal='.*labels\.sqlite'"):
+                self.read(whole)
+
+    def test_two_labels_of_a_position(self, whole):
+        changed(
+            whole,
+            "INSERT INTO events (id, batch, action, position, label, time, row) VALUES "
+            f"(4, 3, 'label', 1, 'cow', '{NOW.isoformat()}', 2)",
+        )
+        before = whole.read_bytes()
+        with pytest.raises(ValueError, match=r"labels\.sqlite' is damaged: event 4 cannot follow"):
+            ActiveLearner(LaplaceUpdateClassifier(), RandomSampling(), X, journal=whole)
+        assert whole.read_bytes() == before
+
+
+@pytest.mark.parametrize("refit_every", [None, "auto", 10**6])
+@pytest.mark.parametrize("n_classes", [1, 2])
+def test_resuming_takes_a_step_for_each_label(tmp_path, monkeypatch, refit_every, n_classes):
+    """Nothing is built, fitted or compared once for each event on all those before it."""
+    events = [Event("label", i, i % n_classes, NOW, row=i) for i in range(400)]
+    pool = np.random.default_rng(0).normal(size=(400, 2))
+    calls = collections.Counter()
+
+    def counted(owner, name):
+        function = getattr(owner, name)
+
+        def count(*args, **kwargs):
+            calls[name] += 1
+            return function(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, count)
+
+    journal = Journal(tmp_path / "j", pool)
+    journal._connection.execute("PRAGMA synchronous=OFF")  # hundreds of fsyncs take seconds
+    for event in events:
+        journal.append([event])
+    journal.close()
+    counted(Record, "add_all")
+    counted(ActiveLearner, "_can_fit")
+    counted(LaplaceUpdateClassifier, "newton_decrement")
+    counted(LaplaceUpdateClassifier, "fit")
+    settings = LaplaceUpdateClassifier(prior_precision=1.0), RandomSampling(), pool
+    options = {"refit_every": refit_every, "classes": [0, 1] if n_classes == 2 else None}
+    with ActiveLearner(*settings, journal=tmp_path / "j", **options) as learner:
+        assert len(learner.labels_) == 400
+    assert max(calls.values()) <= 5, calls

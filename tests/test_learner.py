@@ -863,7 +863,7 @@ class TestJournal:
 
     def test_no_copies_of_a_learner_with_a_journal(self, path):
         learner = make(journal=path)
-        for duplicate in (copy.deepcopy, pickle.dumps):
+        for duplicate in (copy.copy, copy.deepcopy, pickle.dumps):
             with pytest.raises(TypeError, match="can be copied or pickled"):
                 duplicate(learner)
         twin = copy.deepcopy(make().teach(1, 0))

@@ -366,16 +366,122 @@ class TestRefusals:
             LaplaceUpdateClassifier.load(tmp_path / "clf")
 
 
+NAN = float("nan")
+WEIGHTS = {"labels": {"dtype": "<i8", "values": [0, 1, 2, 3, 4]}}
+
+
+class TestForgeries:
+    """Right digests over what no ``save`` writes."""
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"fitted.others.log_marginal_likelihood_value_": NAN},
+            {"fitted.others._evidence_slope": float("inf")},
+            {"fitted.others.n_iter_": -1},
+            {"fitted.others.n_features_in_": 0},
+            {"fitted.others.telepathy": 1},
+            {"fitted.loo_score": [NAN, -1.0]},
+            {"fitted.loo_score": [0.5, float("-inf")]},
+            {"fitted.loo_score": [0.5]},
+            {"fitted.variance_scale": 1e200},
+            {"fitted.variance_scale": -1.0},
+            {"fitted.prior_precision": 0.0},
+            {"fitted.classes": {"dtype": "<U500000000", "values": list("abcde")}},
+            {"fitted.classes": {"dtype": "S500000000", "values": list("abcde")}},
+            {"params.classes": {"dtype": "<U500000000", "values": list("abcde")}},
+            {"params.class_weight": WEIGHTS | {"weights": [NAN, 1, 1, 1, 1]}},
+            {"params.class_weight": WEIGHTS | {"weights": [-1, 1, 1, 1, 1]}},
+            {"params.class_weight": WEIGHTS | {"weights": ["heavy", 1, 1, 1, 1]}},
+            {"params.device": "hpu"},
+            {"params.device": "meta"},
+            {"params.device": "privateuseone:0"},
+            {"params.device": 3},
+        ],
+    )
+    def test_of_values(self, change, tmp_path):
+        clf, _, _ = taught()
+        clf.save(tmp_path / "clf")
+        document, tensors = read_archive(tmp_path / "clf")
+        ((names, value),) = change.items()
+        *outer, name = names.split(".")
+        functools.reduce(dict.__getitem__, outer, document)[name] = value
+        self.refuse(tmp_path, document, tensors)
+
+    @pytest.mark.parametrize(
+        ("params", "name", "value"),
+        [
+            ({}, "posterior.base_mean", 1e300),
+            ({}, "posterior.prior_mean", -1e300),
+            ({}, "posterior.base", 1e160),
+            ({}, "posterior.base", 0.0),
+            ({}, "posterior.base", 1e-200),
+            ({"covariance": "shared"}, "posterior.base", 1e160),
+            ({"covariance": "full"}, "posterior.base", NAN),
+            ({"dtype": "float32"}, "posterior.base", 1e30),
+            ({}, "posterior.pending.coupling", 1e200),
+            ({}, "posterior.pending.directions", 1e200),
+            ({}, "posterior.pending.shift", 1e200),
+            ({}, "calibration.read", 1e308),
+            ({}, "calibration.read", NAN),
+        ],
+    )
+    def test_of_numbers(self, params, name, value, tmp_path):
+        clf, _, _ = taught(**params)
+        clf.save(tmp_path / "clf")
+        document, tensors = read_archive(tmp_path / "clf")
+        signs = torch.ones_like(tensors[name])
+        signs.view(-1)[::2] = -1  # sums that overflow are infinity less infinity
+        tensors[name] = value * signs
+        self.refuse(tmp_path, document, tensors)
+
+    @pytest.mark.parametrize("name", ["other", "memory.other", "posterior.other", "calibration.x"])
+    def test_of_arrays(self, name, tmp_path):
+        clf, _, _ = taught()
+        clf.save(tmp_path / "clf")
+        document, tensors = read_archive(tmp_path / "clf")
+        self.refuse(tmp_path, document, tensors | {name: torch.zeros(2)})
+
+    def refuse(self, folder, document, tensors):
+        write_archive(folder / "clf", document, tensors)
+        with pytest.raises(ValueError, match=r"^path='.*clf' does not hold a LaplaceUpdate"):
+            LaplaceUpdateClassifier.load(folder / "clf")
+
+    def test_a_device_of_ones_own(self, tmp_path):
+        clf, A, _ = taught()
+        clf.save(tmp_path / "clf")
+        document, tensors = read_archive(tmp_path / "clf")
+        document["params"]["device"] = "hpu"
+        write_archive(tmp_path / "clf", document, tensors)
+        twin = LaplaceUpdateClassifier.load(tmp_path / "clf", device="cpu")
+        np.testing.assert_array_equal(twin.predict_proba(A), clf.predict_proba(A))
+
+
+@pytest.mark.parametrize("prior_precision", [1e-12, 1e-4, 1e6, 1e20])
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+@pytest.mark.filterwarnings("ignore::scipy.linalg.LinAlgWarning")
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_what_labels_make_of_any_prior_is_read_again(prior_precision, scale, tmp_path):
+    clf = LaplaceUpdateClassifier(network(), head="pretrained", prior_precision=prior_precision)
+    clf.fit(X[:60], y[:60]).partial_fit(X[60:63], y[60:63])
+    saved(clf, tmp_path, network())
+    clf = LaplaceUpdateClassifier(
+        prior_precision=prior_precision, update="newton", step_size=10, max_iter=3
+    )
+    clf.fit(scale * X[:60], y[:60]).partial_fit(scale * X[60:99], y[60:99])
+    saved(clf, tmp_path)
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
     max_leaves=4,
 )
 TENSOR = st.builds(
-    lambda shape, dtype, value: torch.full(shape, value).to(dtype),
+    lambda shape, dtype, value: torch.full(shape, value, dtype=torch.float64).to(dtype),
     st.lists(st.integers(0, 3), max_size=3),
     st.sampled_from([torch.float32, torch.float64, torch.int64, torch.bool]),
-    st.sampled_from([0.0, 1.0, float("nan"), float("inf")]),
+    st.sampled_from([0.0, 1.0, float("nan"), float("inf"), 1e-300, 1e30, 1e160, -1e300]),
 )
 
 
@@ -403,7 +509,9 @@ def test_a_file_that_was_made_up_is_refused_or_predicts(data, memory, tmp_path_f
     write_archive(folder / "clf", document, tensors)
     with contextlib.suppress(ValueError):
         twin = LaplaceUpdateClassifier.load(folder / "clf")
-        assert twin.predict_proba(A[:5]).shape == (5, len(twin.classes_))
+        probabilities = twin.predict_proba(A[:5])
+        assert probabilities.shape == (5, len(twin.classes_))
+        assert np.isfinite(probabilities).all()
 
 
 def test_classes_in_a_column(tmp_path):

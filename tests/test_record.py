@@ -90,3 +90,42 @@ def test_frames():
     assert history.label.tolist() == ["x", None]
     assert history.row.tolist() == [0, pd.NA]
     assert Record.empty(3).labels_frame().index.dtype == np.int64
+
+
+@given(st.lists(st.lists(st.integers(0, 5), unique=True, max_size=3), max_size=4))
+def test_batches_at_once_are_batches_one_by_one(wanted):
+    one = Record.empty(30)
+    for i, positions in enumerate(wanted):
+        one = one.add([Event("label", 6 * i + position, "a", NOW) for position in positions])
+    together = Record.empty(30).add_all(
+        [[event._replace(row=None) for event in batch] for batch in one.batches]
+    )
+    assert together.batches == one.batches
+    assert together.labelled == one.labelled
+    assert together.n_rows == one.n_rows
+    np.testing.assert_array_equal(together.status, one.status)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Event("label", 1, "b", NOW),
+        Event("label", 2, "b", NOW, row=7),
+        Event("label", 5, "b", NOW),
+        Event("label", -1, "b", NOW),
+        Event("skip", 1, None, NOW),
+        Event("skip", None, None, NOW),
+        Event("unskip", 2, None, NOW),
+        Event("relabel", 2, "b", NOW),
+        Event("relabel", 2, "b", NOW, row=0),
+        Event("unlabel", 1, None, NOW, row=1),
+        Event("refit", 2, None, NOW),
+        Event("refit", None, None, NOW, row=3),
+        Event("lavel", 2, "b", NOW),
+    ],
+)
+def test_what_cannot_have_happened(event):
+    record = Record.empty(5).add([Event("label", 1, "a", NOW)])
+    with pytest.raises(ValueError, match=f"event 3 cannot follow those before it: {event.action}"):
+        record.add([Event("skip", 0, None, NOW), event])
+    assert len(record.events) == 1

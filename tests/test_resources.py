@@ -77,6 +77,9 @@ def test_few_updates_and_fits_leak_nothing():
         ("fit", "shared", 20_000, 500, 3),
         ("fit", "per_class", 300, 800, 20),
         ("fit", "shared", 300, 2000, 3),
+        ("fit", "full", 40, 200, 10),
+        ("fit", "full", 150, 10, 150),
+        ("partial_fit", "full", 40, 200, 10),
         ("partial_fit", "shared", 20_000, 500, 3),
         ("predict_proba", "shared", 20_000, 500, 3),
         ("fit", "per_class", 30_000, 100, 50),
@@ -85,7 +88,7 @@ def test_few_updates_and_fits_leak_nothing():
     ],
 )
 def test_the_peak_is_what_the_docstring_says(call, covariance, n, size, n_classes):
-    roots = size**2 * (n_classes if covariance == "per_class" else 1)
+    roots = size**2 * {"shared": 1, "per_class": n_classes, "full": n_classes**2}[covariance]
     features, outputs = n * size, n * n_classes
     numbers = {
         "fit": 4 * features + 6 * roots + 20 * outputs,

@@ -34,9 +34,9 @@ def test_a_name_is_taken_at_its_word_if_it_fits(name):
 
 
 def test_what_does_not_fit_is_refused_and_the_smaller_ones_named(monkeypatch):
-    monkeypatch.setattr(structures, "available_memory", lambda device: 3 * 8 * 10 * 100.0**2)
+    monkeypatch.setattr(structures, "available_memory", lambda device: 36 * 8 * 100.0**2)
     assert choose_structure("per_class", 100, 10, **CPU) == "per_class"
-    match = r"covariance='full' needs 0.0 GiB for 100 features and 10 outputs.* 'per_class'"
+    match = r"covariance='full' needs 0.1 GiB for 100 features and 10 outputs.* 'per_class'"
     with pytest.raises(ValueError, match=match):
         choose_structure("full", 100, 10, **CPU)
     with pytest.raises(ValueError, match=r"Use covariance='shared'\.$"):
@@ -46,7 +46,7 @@ def test_what_does_not_fit_is_refused_and_the_smaller_ones_named(monkeypatch):
 
 
 def test_float32_needs_half(monkeypatch):
-    monkeypatch.setattr(structures, "available_memory", lambda device: 3 * 4 * 100.0**2)
+    monkeypatch.setattr(structures, "available_memory", lambda device: 9 * 4 * 100.0**2)
     assert choose_structure("shared", 100, 2, dtype=torch.float32, device=CPU["device"]) == "shared"
     with pytest.raises(ValueError, match="covariance='shared' needs"):
         choose_structure("shared", 100, 2, **CPU)

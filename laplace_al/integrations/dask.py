@@ -214,6 +214,13 @@ def partial_fit(
     LaplaceUpdateClassifier
         The classifier.
 
+    Raises
+    ------
+    ValueError
+        As in ``partial_fit``, or if a parameter is not as it must be.
+    RuntimeError
+        If another thread has changed the classifier meanwhile. It is then as that one left it.
+
     Examples
     --------
     >>> import dask
@@ -226,6 +233,17 @@ def partial_fit(
     >>> clf.predict([[3.0]])
     array([1])
     """
+    return _partial_fit(classifier, X, y, classes, sample_weight)
+
+
+@all_or_nothing
+def _partial_fit(
+    classifier: LaplaceUpdateClassifier,
+    X: da.Array,
+    y: ArrayLike | da.Array,
+    classes: ArrayLike | None,
+    sample_weight: ArrayLike | da.Array | None,
+) -> LaplaceUpdateClassifier:
     if (classifier.forgetting, classifier.memory_size) != (1, 0) or (
         classifier.prior_precision in ("loo", "evidence")
     ):

@@ -314,10 +314,8 @@ def _square_norms(features: torch.Tensor, roots: torch.Tensor) -> torch.Tensor:
 def _rows(
     features: torch.Tensor, curvature: Callable[[int], torch.Tensor]
 ) -> Iterator[torch.Tensor]:
-    """Chunks of phi^T (x) B^T: as many rows as outputs for each instance."""
-    for start in range(0, len(features), _INSTANCES_AT_ONCE):
-        places = range(start, min(start + _INSTANCES_AT_ONCE, len(features)))
-        roots = [curvature(i).T.contiguous() for i in places]
-        yield torch.cat(
-            [torch.kron(features[i : i + 1], root) for i, root in zip(places, roots, strict=True)]
-        )
+    """Chunks of phi^T (x) B^T, as many rows as outputs for each instance, no larger than a root."""
+    at_once = min(_INSTANCES_AT_ONCE, features.shape[1])
+    for start, some in zip(range(0, len(features), at_once), features.split(at_once), strict=True):
+        roots = torch.stack([curvature(i).T for i in range(start, start + len(some))])
+        yield (some[:, None, :, None] * roots[:, :, None, :]).flatten(0, 1).flatten(1)

@@ -2,10 +2,11 @@
 
 A covariance is held as a root R with Sigma = R R^T and never formed. A label shrinks it by a
 factor, R <- R (I - beta w w^T) with w = R^T phi the whitened features, so that nothing is
-subtracted that could lose its sign: Sigma stays positive definite, and the relative error of a
-million updates stays near that of one (Potter's square-root filter; Bierman, *Factorization
-methods for discrete sequential estimation*, 1977). Roots come in batches (G, N, N): G Gaussians
-that learn from the same instances.
+subtracted that could lose its sign: Sigma stays positive definite (Potter's square-root filter;
+Bierman, *Factorization methods for discrete sequential estimation*, 1977). The rounding errors of
+updates add up about as the root of their number: of float32 variances, a share of 2e-6 was wrong
+after 1000 and of 1.4e-5 after 100,000. Roots come in batches (G, N, N): G Gaussians that learn from
+the same instances.
 """
 
 import warnings

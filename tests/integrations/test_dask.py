@@ -1,5 +1,7 @@
 import contextlib
+import copy
 import enum
+import itertools
 import os
 import signal
 import subprocess
@@ -704,3 +706,29 @@ with dask.config.set(scheduler="synchronous"):
 dask.config.get("distributed.worker")
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("learn", [over_blocks.fit, over_blocks.partial_fit])
+@pytest.mark.parametrize(
+    "change", [lambda clf: clf.partial_fit(X[:50], y[:50]), lambda clf: clf.set_params(n_samples=7)]
+)
+def test_a_change_by_another_thread_is_not_lost(learn, change):
+    clf = LaplaceUpdateClassifier(prior_precision=1.0).fit(X[:100], y[:100])
+    changed = change(copy.copy(clf))
+    calls = itertools.count()
+
+    def meanwhile(block):
+        if next(calls) == 2:  # before it, fit has read some rows
+            change(clf)
+        return block
+
+    blocks = X_BLOCKS.rechunk({1: -1}).map_blocks(meanwhile, meta=np.empty((0, 6)), dtype=float)
+    with (
+        dask.config.set(scheduler="synchronous"),
+        pytest.raises(RuntimeError, match=r"was changed by another thread during (partial_)?fit"),
+    ):
+        learn(clf, blocks, y)
+    close(clf.predict_proba(X[:20]), changed.predict_proba(X[:20]))
+    assert clf.n_samples == changed.n_samples
+    with dask.config.set(scheduler="synchronous"):
+        assert learn(clf, X_BLOCKS, y) is clf

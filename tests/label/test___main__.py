@@ -220,6 +220,7 @@ class TestWhereLabelsAreExported:
         session.label(0, "warm")
         session.close()
         (folder / "x.csv").write_text("a\n1\n2\n3\n")
+        (folder / "l.sqlite.lock").touch()  # where the system cannot lock the journal itself
         (folder / "links").mkdir()
         for path in [path for path in folder.iterdir() if path.is_file()]:
             (folder / "links" / path.name).symlink_to(path)

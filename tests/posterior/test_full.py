@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from laplace_al import LaplaceUpdateClassifier, links
 from laplace_al.curvatures import full_curvature_root
@@ -11,6 +12,35 @@ from laplace_al.structures import STRUCTURES
 
 def test_it_holds_one_root_of_all_weights():
     assert FullPosterior.prior(torch.zeros(5, 3), 1.0).root.shape == (1, 15, 15)
+
+
+class Largest(TorchDispatchMode):
+    """Numbers of the largest tensor that any operation gives."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple) else (result,):
+            if isinstance(tensor, torch.Tensor):
+                self.numbers = max(self.numbers, tensor.numel())
+        return result
+
+
+@pytest.mark.parametrize(("n_features", "n_outputs"), [(3, 20), (20, 3), (1, 40)])
+def test_what_a_fit_takes_is_no_larger_than_a_root(n_features, n_outputs):
+    """However many outputs an instance has rows of."""
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(70, n_features, generator=generator).double()
+    roots = torch.randn(70, n_outputs, n_outputs, generator=generator).double()
+    mean = torch.zeros(n_features, n_outputs).double()
+    with Largest() as largest:
+        posterior = FullPosterior.at_mode(mean, features, roots.__getitem__, 2.0)
+    assert largest.numbers <= mean.numel() ** 2
+    blocks = zip(features, roots, strict=True)
+    rows = torch.cat([torch.kron(phi[None], root.T.contiguous()) for phi, root in blocks])
+    expected = rows.T @ rows + 2 * torch.eye(mean.numel())
+    torch.testing.assert_close(posterior.precision.reshape(expected.shape), expected)
 
 
 def test_a_common_shift_of_all_logits_is_never_learnt():

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -46,3 +47,19 @@ def test_golden_newton_updates(golden, step_size, n_passes):
 
 def test_it_holds_one_root():
     assert SharedPosterior.prior(torch.zeros(5, 3), 1.0).root.shape == (1, 5, 5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rounding_adds_up_slowly(dtype):
+    """As the root of the number of updates, not as the number."""
+    rows = torch.randn(3000, 3, generator=torch.Generator().manual_seed(0)).to(dtype)
+    posterior = SharedPosterior.prior(torch.zeros(3, 1, dtype=dtype), 1.0)
+    one = torch.ones(1, 1, dtype=dtype)
+    for row in rows:
+        posterior = posterior.condition(
+            row[None], one, one[0], lambda *_: (np.zeros(1), np.ones(1))
+        )
+    precision = torch.eye(3).double() + rows.double().T @ rows.double()
+    exact = torch.linalg.inv(precision).diagonal()
+    found = posterior.covariance.double().diagonal()
+    assert (found / exact - 1).abs().max() < torch.finfo(dtype).eps * 3000**0.5

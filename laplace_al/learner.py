@@ -37,12 +37,15 @@ from laplace_al.scored_pool import ScoredPool, extracted
 from laplace_al.strategies.base import QueryStrategy
 from laplace_al.strategies.checks import check_distinct, check_n_instances, check_positions
 from laplace_al.strategies.random import RandomSampling
+from laplace_al.strategies.view import check_predicts_probabilities
 from laplace_al.typing import Instances, Path, RandomState
 
 RefitEvery: TypeAlias = int | Literal["auto"] | None
 
 # Of the MAP of all labels, in posterior standard deviations: where refit_every="auto" refits.
 _MAX_DRIFT = 1.0
+# A refused fit is tried again on labels repeated up to so many, and each so many times at least.
+_MANY, _MIN_TIMES = 200, 20
 
 
 class ActiveLearner:
@@ -54,16 +57,16 @@ class ActiveLearner:
 
     The learner can start without any label. It keeps labels until the estimator can be fitted,
     which takes labels of two classes, initial ones included, unless ``classes`` names the classes.
-    Until then, queries of strategies that need predictions are random.
+    Some estimators take more: nearest neighbours, or what cross-validates, such as
+    ``GridSearchCV``. A warning then tells what they say. Until there is a model, queries of
+    strategies that need predictions are random.
 
     Parameters
     ----------
     estimator : classifier
         Learns the labels. The learner works on a copy and leaves the estimator unchanged; the copy
         of a fitted estimator with a ``partial_fit`` continues from what it has learnt.
-        ``prior_precision="scale"`` is computed from the features of the pool. An estimator that
-        cross-validates, such as ``GridSearchCV``, needs an ``X_initial`` with enough labels to
-        split.
+        ``prior_precision="scale"`` is computed from the features of the pool.
     strategy : QueryStrategy
         Chooses the instances to label. It is copied as well.
     X_pool : array-like of shape (n_pool, ...)
@@ -117,9 +120,9 @@ class ActiveLearner:
     ValueError
         If a parameter is invalid, or the journal belongs to another pool.
     TypeError
-        If the strategy has no method ``query``, the estimator lacks the ``partial_fit`` that
-        ``refit_every`` relies on, or ``X_pool`` is a ``DataLoader`` or a ``Dataset`` that returns
-        more than inputs.
+        If the strategy has no method ``query``, the estimator lacks the ``predict_proba`` that it
+        needs or the ``partial_fit`` that ``refit_every`` relies on, or ``X_pool`` is a
+        ``DataLoader`` or a ``Dataset`` that returns more than inputs.
     RuntimeError
         If another learner uses the journal.
 
@@ -193,6 +196,7 @@ class ActiveLearner:
         self.pool_ = ScoredPool(X_pool)
         self._kept = KeptFeatures()
         self._n_since_refit = 0
+        self._refusal: ValueError | None = None
         self._y_initial: NDArray[Any] | None = None
         self._record = Record.empty(_num_samples(X_pool))
         if X_initial is not None:
@@ -207,11 +211,13 @@ class ActiveLearner:
             self._install(self._fitted_or_waiting(self._record), self._record)
         if journal is not None:
             self._journal = Journal(journal, X_pool)
-            try:
+        try:
+            if self._journal is not None:
                 self._resume(self._journal.batches())
-            except BaseException:
-                self._journal.close()
-                raise
+            self._warn_of(self._refusal, stacklevel=3)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def strategy(self) -> QueryStrategy:
@@ -225,6 +231,8 @@ class ActiveLearner:
                 f"strategy must have a method query; got {strategy!r}. Pass an object of "
                 "laplace_al.strategies, e.g. MarginSampling()."
             )
+        if getattr(strategy, "reads_probabilities", False):
+            check_predicts_probabilities(self.estimator)
         self._strategy = clone(strategy)
         self._given_strategy = strategy
 
@@ -319,7 +327,8 @@ class ActiveLearner:
         ValueError
             If a position is not in the pool, is given twice or already has a label, a label is
             missing or of another kind, the estimator refuses the labels, or the journal is closed.
-            Nothing is then learnt or recorded.
+            Nothing is then learnt or recorded. An estimator that was never fitted and would take
+            more such labels waits for them, with a ``UserWarning``.
 
         Examples
         --------
@@ -618,7 +627,7 @@ class ActiveLearner:
         ...               X_initial=[[-1.0], [1.0]], y_initial=[0, 1]).predict([[3.0]])
         array([1])
         """
-        return self.estimator_.predict(X)
+        return self._fitted_estimator.predict(X)
 
     def predict_proba(self, X: Instances) -> NDArray[np.floating]:
         """Class probabilities predicted by the estimator, see its ``predict_proba``.
@@ -639,7 +648,7 @@ class ActiveLearner:
         ...               X_initial=[[-1.0], [1.0]], y_initial=[0, 1]).predict_proba([[0.0]])
         array([[0.5, 0.5]])
         """
-        return self.estimator_.predict_proba(X)
+        return self._fitted_estimator.predict_proba(X)
 
     def score(self, X: Instances, y: ArrayLike) -> float:
         """Accuracy of the estimator, see its ``score``.
@@ -661,7 +670,7 @@ class ActiveLearner:
         ...               X_initial=[[-1.0], [1.0]], y_initial=[0, 1]).score([[3.0]], [1])
         1.0
         """
-        return self.estimator_.score(X, as_labels(y))
+        return self._fitted_estimator.score(X, as_labels(y))
 
     def kept_inputs(self, X: Instances) -> Instances | Extracted:
         """Inputs for repeated predictions: their features, if the estimator extracts features.
@@ -692,11 +701,23 @@ class ActiveLearner:
         return Extracted(self._kept.of([X], self.estimator_.transform)[0])
 
     @property
+    def _fitted_estimator(self) -> Any:
+        """The estimator, where there is a model."""
+        if not self.is_fitted:
+            raise NotFittedError(
+                f"{type(self.estimator_).__name__} is not fitted yet: it waits for more labels. "
+                "Teach some, or pass X_initial."
+            ) from self._refusal
+        return self.estimator_
+
+    @property
     def _model(self) -> "_Model":
-        return _Model(self.estimator_, self.is_fitted, self.pool_, self._n_since_refit)
+        return _Model(
+            self.estimator_, self.is_fitted, self.pool_, self._n_since_refit, self._refusal
+        )
 
     def _install(self, model: "_Model", record: Record) -> None:
-        self.estimator_, self.is_fitted, self.pool_, self._n_since_refit = model
+        self.estimator_, self.is_fitted, self.pool_, self._n_since_refit, self._refusal = model
         self._record = record
 
     def _happened(self, events: Sequence[Event], *, refit: bool = False) -> Self:
@@ -705,8 +726,10 @@ class ActiveLearner:
         model = None if refit else self._updated(events, record)
         if refit or model is None:
             model = self._fitted_or_waiting(record) if events else self._refitted(record)
-            events = [*events, self._event("refit", None)]
-            record = self._record.add(events)
+            self._warn_of(model.refusal, stacklevel=4)
+            if model.refusal is None:
+                events = [*events, self._event("refit", None)]
+                record = self._record.add(events)
         before = self._model, self._record
         try:
             self._install(model, record)
@@ -801,13 +824,44 @@ class ActiveLearner:
             return _Model(copy.deepcopy(self._start), is_fitted, self.pool_.after_fit(), 0)
         if self._given is None and not self._can_fit(record):
             return _Model(clone(self.estimator_), False, self.pool_.after_fit(), 0)
-        return self._refitted(record)
+        if self.is_fitted or isinstance(self.estimator_, LaplaceUpdateClassifier):
+            return self._refitted(record)
+        try:
+            return self._refitted(record)
+        except ValueError as error:
+            if not self._is_for_want_of_labels(record):
+                raise
+            return _Model(clone(self.estimator_), False, self.pool_.after_fit(), 0, error)
+
+    def _warn_of(self, refusal: ValueError | None, *, stacklevel: int) -> None:
+        """Tell that an estimator waits for more labels than those of two classes."""
+        if refusal is not None:
+            warnings.warn(
+                f"{type(self.estimator_).__name__} cannot be fitted on so few labels and waits for "
+                f"more, which queries choose at random: {refusal}",
+                UserWarning,
+                stacklevel=stacklevel,
+            )
+
+    def _is_for_want_of_labels(self, record: Record) -> bool:
+        """Whether an estimator that refuses the labels takes them many times over."""
+        X, y = self._training_set(record)
+        rows = np.tile(np.arange(len(y)), max(_MIN_TIMES, _MANY // len(y)))
+        try:
+            self._fitted(_safe_indexing(X, rows), y[rows])
+        except ValueError:
+            return False
+        return True
 
     def _refitted(self, record: Record) -> "_Model":
         """Model fitted anew on all labels."""
         X, y = self._training_set(record)
         if self.verbose:
             print(f"[ActiveLearner] fitting {type(self.estimator_).__name__} on {len(y)} labels")
+        return _Model(self._fitted(X, y), True, self.pool_.after_fit(), 0)
+
+    def _fitted(self, X: Any, y: NDArray[Any]) -> Any:
+        """The estimator fitted anew, which can predict."""
         if self._given is not None:
             estimator = copy.deepcopy(self._given)
             new = np.setdiff1d(y, estimator.classes_)
@@ -827,7 +881,9 @@ class ActiveLearner:
             ):
                 estimator.set_params(prior_precision=self.pool_.prior_precision_by_scale(estimator))
             estimator.fit(X, y)
-        return _Model(estimator, True, self.pool_.after_fit(), 0)
+        if not isinstance(estimator, LaplaceUpdateClassifier):
+            estimator.predict(_safe_indexing(X, [0]))  # nearest neighbours refuse not before
+        return estimator
 
     def _training_set(self, record: Record) -> tuple[Any, NDArray[Any]]:
         """All instances with labels, initial ones first, and their labels."""
@@ -950,6 +1006,7 @@ class _Model(NamedTuple):
     is_fitted: bool
     pool: ScoredPool
     n_since_refit: int
+    refusal: ValueError | None = None  # of a fit on fewer labels than the estimator needs
 
 
 def _check_pool(X_pool: Any) -> None:

@@ -26,7 +26,9 @@ class QueryStrategy(ABC, BaseEstimator):
     set ``is_pointwise`` to True if the utility of an instance depends on no other instance of the
     pool and draws nothing from ``rng``: the pool may then come in blocks. It may set
     ``reads_posterior`` to False if ``utilities`` uses only the length, features, probabilities and
-    variances of the view: the posterior is then not sent to the workers of a cluster.
+    variances of the view: the posterior is then not sent to the workers of a cluster. It may set
+    ``reads_probabilities`` to True if ``utilities`` calls ``view.predict_proba()``: an
+    ``ActiveLearner`` then refuses an estimator without that method when it is made.
     A strategy holds only parameters; it changes neither the learner nor the pool.
 
     Parameters
@@ -48,6 +50,7 @@ class QueryStrategy(ABC, BaseEstimator):
 
     is_pointwise = False
     reads_posterior = True
+    reads_probabilities = False
 
     @property
     def reads_blocks(self) -> bool:
@@ -385,6 +388,7 @@ class ProbabilityStrategy(QueryStrategy):
 
     is_pointwise = True
     reads_posterior = False
+    reads_probabilities = True
     score: Callable[..., Any]
 
     def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.floating]:

@@ -75,6 +75,11 @@ class Preselection(QueryStrategy):
         self.by = by
         self.n_candidates = n_candidates
 
+    @property
+    def reads_probabilities(self) -> bool:  # type: ignore[override]  # the others' is a constant
+        """Whether one of the two strategies needs probabilities."""
+        return any(part.reads_probabilities for part in (self.strategy, self.by) if part)
+
     def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.floating]:
         """Utilities of the wrapped strategy if all instances were candidates, (n_pool,)."""
         return self.strategy.utilities(view, rng)

@@ -1,4 +1,4 @@
-"""Inputs that come in blocks of rows: memory maps, iterators, DataLoaders and Dask arrays."""
+"""Rows of inputs, in blocks or by position, of whatever holds them."""
 
 import functools
 from collections.abc import Iterable, Iterator, Sequence
@@ -6,8 +6,10 @@ from typing import Any, TypeAlias, cast
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 from scipy import sparse
+from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples
 from torch.utils import data
 
@@ -285,6 +287,47 @@ def _filled(answers: Iterable[_Answer], n_rows: int) -> _Answer:
             array[start:stop] = part
         start = stop
     return whole if isinstance(answer, tuple) else whole[0]
+
+
+def rows_at(X: Any, positions: slice | Sequence[int] | NDArray[np.integer]) -> Any:
+    """Rows of inputs, in the order of the positions.
+
+    Parameters
+    ----------
+    X : array-like, frame, sparse matrix, list, or array in a file
+        An array that is not NumPy's, as of HDF5 or Zarr, is only asked for slices: it need not take
+        positions in any order.
+    positions : slice or array-like of int of shape (n,)
+
+    Returns
+    -------
+    array-like of shape (n, ...)
+        Of the kind of X; an ndarray for arrays in files.
+
+    Examples
+    --------
+    >>> rows_at(["a", "b", "c"], [2, 0])
+    ['c', 'a']
+    """
+    if type(X).__module__.partition(".")[0] == "pyarrow":
+        return X.take(np.arange(_num_samples(X))[positions])
+    if not _is_array_elsewhere(X):
+        return _safe_indexing(X, positions)
+    wanted, places = np.unique(np.arange(_num_samples(X))[positions], return_inverse=True)
+    runs = np.split(wanted, np.flatnonzero(np.diff(wanted) > 1) + 1)
+    parts = [np.asarray(X[run[0] : run[-1] + 1] if len(run) else X[:0]) for run in runs]
+    return np.concatenate(parts)[places]
+
+
+def _is_array_elsewhere(X: Any) -> bool:
+    """Whether it is no array of NumPy, torch, pandas, polars or the array API, but like one."""
+    return (
+        hasattr(X, "shape")
+        and hasattr(X, "dtype")
+        and not isinstance(X, np.ndarray | torch.Tensor)
+        and not sparse.issparse(X)
+        and not any(hasattr(X, name) for name in ("to_numpy", "__array_namespace__"))
+    )
 
 
 def concatenated(parts: Sequence[Any]) -> Any:

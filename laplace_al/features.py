@@ -12,13 +12,12 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
 from sklearn.exceptions import NotFittedError
-from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import _num_samples, check_array, check_is_fitted, validate_data
 from torch.utils import data
 from tqdm.auto import tqdm
 
-from laplace_al.blocks import check_unmasked, concatenated, in_blocks
+from laplace_al.blocks import check_unmasked, concatenated, in_blocks, rows_at
 from laplace_al.devices import as_array
 from laplace_al.networks import (
     as_input,
@@ -574,7 +573,7 @@ def _rows(X: Any, start: int, stop: int) -> Any:
     """A batch of inputs, of their kind; of a ``Dataset``, which need not take slices, a list."""
     if isinstance(X, data.Dataset):
         return [X[i] for i in range(start, stop)]
-    return _safe_indexing(X, slice(start, stop))
+    return rows_at(X, slice(start, stop))
 
 
 def _stacked(blocks: Iterable[NDArray[np.floating]], n_rows: int) -> NDArray[np.floating]:

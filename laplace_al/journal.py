@@ -263,10 +263,15 @@ class Journal:
         n_pool = _num_samples(self._X_pool)
         digest = sample_digest(self._X_pool, of_objects=meta["version"] > 1)
         if (meta["n_pool"], meta["digest"]) != (n_pool, digest):
+            differs = (
+                f"of {meta['n_pool']} instances; X_pool has {n_pool}"
+                if meta["n_pool"] != n_pool
+                else f"of as many instances, {n_pool}, but with other values than X_pool has now"
+            )
             raise ValueError(
-                f"journal={str(self.path)!r} is of another pool, of {meta['n_pool']} instances; "
-                f"X_pool has {n_pool}. Its positions mean nothing here. Pass the pool that it was "
-                "made with, in the same order, or name another file."
+                f"journal={str(self.path)!r} is of another pool, {differs}. Its positions mean "
+                "nothing here. Pass the pool that it was made with, in the same order and with the "
+                "same values, or name another file. The labels in it are its view 'labels'."
             )
 
     def _opened_connection(self) -> sqlite3.Connection:

@@ -514,12 +514,33 @@ class LastLayer(
 
 
 def _check_size(features: torch.Tensor, dtype: torch.dtype) -> None:
-    """Refuse numbers whose products would overflow, with a margin for variances."""
-    if torch.linalg.vector_norm(features, ord=torch.inf) > torch.finfo(dtype).max ** 0.4:
+    """Refuse numbers whose products would overflow."""
+    if torch.linalg.vector_norm(features, ord=torch.inf) > largest_feature(dtype):
         raise ValueError(
             f"X is too large: products of the features overflow in {dtype}. Scale the features, "
             "e.g. with StandardScaler."
         )
+
+
+def largest_feature(dtype: torch.dtype) -> float:
+    """The largest number that a feature may be.
+
+    Parameters
+    ----------
+    dtype : torch.dtype
+        Of the posterior.
+
+    Returns
+    -------
+    float
+        Its square does not overflow, with a margin for variances.
+
+    Examples
+    --------
+    >>> largest_feature(torch.float32) < 1e16
+    True
+    """
+    return torch.finfo(dtype).max ** 0.4
 
 
 def drawn_seed(random_state: RandomState) -> int:

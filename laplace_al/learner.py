@@ -12,14 +12,12 @@ from typing import Any, Literal, NamedTuple, Self, TypeAlias
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy import sparse
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import NotFittedError
-from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import _num_samples, check_consistent_length
-from torch.utils import data
 
-from laplace_al.blocks import check_unmasked, comes_in_blocks, concatenated, has_targets
+from laplace_al.blocks import check_unmasked, comes_in_blocks, concatenated, rows_at
 from laplace_al.classifier import LaplaceUpdateClassifier
 from laplace_al.features import Extracted, KeptFeatures
 from laplace_al.journal import Journal
@@ -32,6 +30,7 @@ from laplace_al.labels import (
     distinct_classes,
     like_known,
 )
+from laplace_al.pool_checks import check_container, check_numbers
 from laplace_al.record import Action, Event, Record
 from laplace_al.scored_pool import ScoredPool, extracted
 from laplace_al.strategies.base import QueryStrategy
@@ -70,7 +69,9 @@ class ActiveLearner:
     strategy : QueryStrategy
         Chooses the instances to label. It is copied as well.
     X_pool : array-like of shape (n_pool, ...)
-        Unlabelled instances to query. May be a ``torch.utils.data.Dataset`` of inputs alone.
+        Unlabelled instances to query. May be a ``torch.utils.data.Dataset`` of inputs alone, or an
+        array in a file, as of HDF5, of which slices are read. Rows that the estimator could not
+        learn from, with NaN or infinity, are refused at once, or when their features are extracted.
     X_initial : array-like of shape (n_initial, ...), default=None
         Instances with labels, to start from.
     y_initial : array-like of shape (n_initial,), default=None
@@ -118,7 +119,8 @@ class ActiveLearner:
     Raises
     ------
     ValueError
-        If a parameter is invalid, or the journal belongs to another pool.
+        If a parameter is invalid, the estimator accepts no NaN and ``X_pool`` has some, or the
+        journal belongs to another pool.
     TypeError
         If the strategy has no method ``query``, the estimator lacks the ``predict_proba`` that it
         needs or the ``partial_fit`` that ``refit_every`` relies on, or ``X_pool`` is a
@@ -175,7 +177,8 @@ class ActiveLearner:
         if (X_initial is None) != (y_initial is None):
             raise ValueError("X_initial and y_initial must be given together, or neither.")
         self.strategy = strategy
-        _check_pool(X_pool)
+        check_container(X_pool)
+        check_numbers(X_pool, estimator)
         _checked_annotator(annotator)
         self._seed = check_random_state(random_state).randint(2**31)
         self._journal = None
@@ -291,6 +294,8 @@ class ActiveLearner:
         except NotFittedError:
             if self.is_fitted:
                 raise
+        if isinstance(self.estimator_, LaplaceUpdateClassifier):
+            self.pool_.features_under(self.estimator_)  # what is wrong with them is told now
         return RandomSampling(random_state=np.random.RandomState(seed)).query(
             self, self.X_pool, n_instances, candidates=is_open
         )
@@ -362,7 +367,7 @@ class ActiveLearner:
             check_unmasked(X)
             y = self._check_y(y, _num_samples(X))
             events = [
-                self._event("label", annotator, label=label, instance=_safe_indexing(X, [i]))
+                self._event("label", annotator, label=label, instance=rows_at(X, [i]))
                 for i, label in enumerate(y.tolist())
             ]
         return self._happened(events)
@@ -848,7 +853,7 @@ class ActiveLearner:
         X, y = self._training_set(record)
         rows = np.tile(np.arange(len(y)), max(_MIN_TIMES, _MANY // len(y)))
         try:
-            self._fitted(_safe_indexing(X, rows), y[rows])
+            self._fitted(rows_at(X, rows), y[rows])
         except ValueError:
             return False
         return True
@@ -882,7 +887,7 @@ class ActiveLearner:
                 estimator.set_params(prior_precision=self.pool_.prior_precision_by_scale(estimator))
             estimator.fit(X, y)
         if not isinstance(estimator, LaplaceUpdateClassifier):
-            estimator.predict(_safe_indexing(X, [0]))  # nearest neighbours refuse not before
+            estimator.predict(rows_at(X, [0]))  # nearest neighbours refuse not before
         return estimator
 
     def _training_set(self, record: Record) -> tuple[Any, NDArray[Any]]:
@@ -911,7 +916,7 @@ class ActiveLearner:
 
     def _given_rows(self, events: Sequence[Event]) -> Any:
         inside, outside = _inside_and_outside(events)
-        return _in_order(events, _safe_indexing(self.X_pool, inside), outside)
+        return _in_order(events, rows_at(self.X_pool, inside), outside)
 
     def _can_fit(self, record: Record) -> bool:
         """Whether the labels so far are enough for a first fit."""
@@ -1009,27 +1014,6 @@ class _Model(NamedTuple):
     refusal: ValueError | None = None  # of a fit on fewer labels than the estimator needs
 
 
-def _check_pool(X_pool: Any) -> None:
-    """Refuse what torch goes through in batches, or beside targets."""
-    kind = type(X_pool).__name__
-    if isinstance(X_pool, data.DataLoader | data.IterableDataset):
-        raise TypeError(
-            f"X_pool must have an instance at each position; got a {kind}, which can only be "
-            "iterated over. Pass a Dataset of inputs alone, or an array or list of them."
-        )
-    if sparse.issparse(X_pool) and X_pool.format in ("bsr", "coo", "dia"):
-        raise TypeError(
-            f"X_pool must have an instance at each position; got a {kind}, which has no rows to "
-            "take. Pass X_pool.tocsr()."
-        )
-    check_unmasked(X_pool, "X_pool")
-    if has_targets(X_pool):
-        raise TypeError(
-            f"X_pool must hold inputs alone; got a {kind} with a tuple of {len(X_pool[0])} at each "
-            "position. Pass [item[0] for item in dataset], or a Dataset that returns inputs only."
-        )
-
-
 def _checked_annotator(annotator: Any) -> str | None:
     """The name of an annotator as plain text, if it is one."""
     if annotator is None:
@@ -1123,7 +1107,7 @@ def _in_order(events: Sequence[Event], inside: Any, outside: list[Any]) -> Any:
         return inside
     rows = functools.reduce(_stack, [inside, *outside] if _num_samples(inside) else outside)
     is_outside = np.array([event.position is None for event in events])
-    return _safe_indexing(rows, np.argsort(np.argsort(is_outside, kind="stable")))
+    return rows_at(rows, np.argsort(np.argsort(is_outside, kind="stable")))
 
 
 def _stack(first: Any, second: Any) -> Any:

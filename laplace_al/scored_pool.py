@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples
 
+from laplace_al.blocks import rows_at
 from laplace_al.classifier import LaplaceUpdateClassifier
 from laplace_al.devices import as_array
 from laplace_al.features import Extracted, features_of
@@ -125,7 +125,7 @@ class ScoredPool:
         positions = np.linspace(0, n_pool - 1, min(n_pool, _N_SPACED)).astype(np.int64)
         features = self.rows(positions)
         if features is None:
-            features = extracted(classifier, _safe_indexing(self.X, positions))
+            features = extracted(classifier, rows_at(self.X, positions))
         features = torch.tensor(as_array(features), dtype=torch.float64)
         return prior_precision_by_scale(features, torch.ones_like(features[:, 0]))
 

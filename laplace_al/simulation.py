@@ -14,12 +14,13 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv, train_test_split
-from sklearn.utils import _safe_indexing, check_random_state, check_scalar
+from sklearn.utils import check_random_state, check_scalar
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import _num_samples, check_consistent_length
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
+from laplace_al.blocks import rows_at
 from laplace_al.digests import data_digest, fingerprint
 from laplace_al.labels import as_labels, like_known
 from laplace_al.learner import ActiveLearner, RefitEvery
@@ -695,8 +696,7 @@ def _pool_and_test(run: _Run) -> Sequence[Sequence[Any]]:
     if run.split.pool is None:
         return run.data_set[:2], run.data_set[2:]
     return [
-        [_safe_indexing(part, rows) for part in run.data_set]
-        for rows in (run.split.pool, run.split.test)
+        [rows_at(part, rows) for part in run.data_set] for rows in (run.split.pool, run.split.test)
     ]
 
 

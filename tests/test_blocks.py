@@ -22,7 +22,7 @@ from torch.utils.data import (
 )
 
 from laplace_al import LaplaceUpdateClassifier, TorchFeatures
-from laplace_al.blocks import blocks_of, comes_in_blocks, concatenated, is_stream
+from laplace_al.blocks import blocks_of, comes_in_blocks, concatenated, is_stream, rows_at
 
 X = np.random.default_rng(0).normal(size=(9000, 3))
 y = (X[:, 0] > 0).astype(int) + (X[:, 1] > 0.5)
@@ -251,3 +251,66 @@ def test_what_comes_in_blocks_is_refused_where_all_is_needed(method, extractor, 
     labels = () if method == "pool_state" else (y,)
     with pytest.raises(TypeError, match=r"X must be whole.* partial_fit with one block after"):
         getattr(clf, method)(given, *labels)
+
+
+class InFile:
+    """An array in a file, of which there are slices and nothing else."""
+
+    def __init__(self, values):
+        self.values, self.shape, self.dtype = values, values.shape, values.dtype
+
+    def __getitem__(self, rows):
+        assert isinstance(rows, slice)
+        assert rows.step in (None, 1)
+        return self.values[rows]
+
+
+def hdf5(values, folder):
+    h5py = pytest.importorskip("h5py")
+    return h5py.File(folder / "X.h5", "w").create_dataset("X", data=values)
+
+
+def arrow(values, _):
+    return pytest.importorskip("pyarrow").array(values[:, 0])
+
+
+CONTAINERS = {
+    "array": lambda values, _: values,
+    "array in a file": lambda values, _: InFile(values),
+    "HDF5": hdf5,
+    "tensor": lambda values, _: torch.tensor(values),
+    "list": lambda values, _: values.tolist(),
+    "pandas": lambda values, _: pd.DataFrame(values),
+    "polars": lambda values, _: pl.DataFrame(values),
+    "polars column": lambda values, _: pl.Series(values[:, 0]),
+    "sparse": lambda values, _: sparse.csr_array(values),
+    "Arrow": arrow,
+}
+
+
+@pytest.mark.parametrize("kind", CONTAINERS)
+@pytest.mark.parametrize(
+    "positions",
+    [
+        [3],
+        [7, 2, 2, 5, 3],
+        list(range(5)),
+        [8, 0],
+        [],
+        np.array([4, 1, 0]),
+        np.array([-1, 2]),
+        slice(2, 5),
+        slice(7, 99),
+    ],
+    ids=str,
+)
+def test_rows_at_positions(kind, positions, tmp_path):
+    values = X[:9]
+    container = CONTAINERS[kind](values, tmp_path)
+    rows = rows_at(container, positions)
+    rows = rows.toarray() if sparse.issparse(rows) else np.asarray(rows)
+    chosen = np.asarray(positions, int) if isinstance(positions, list) else positions
+    expected = values[chosen]
+    if kind in ("polars column", "Arrow"):
+        expected = expected[:, 0]
+    np.testing.assert_array_equal(rows.reshape(expected.shape), expected)

@@ -1109,15 +1109,22 @@ class TestWaiting:
         with make(**settings) as learner:
             assert learner.labels_.label.tolist() == ["a", "b"]
 
-    def test_a_row_of_the_pool_with_nan(self):
-        pool = X.copy()
+    def test_a_row_of_the_pool_with_nan(self, tmp_path):
+        """It is refused before anybody labels, or writes a journal."""
+        pool, path = X.copy(), tmp_path / "labels.sqlite"
         pool[3, 1] = np.nan
-        learner = ActiveLearner(
-            LaplaceUpdateClassifier(prior_precision=1.0), RandomSampling(), pool
-        )
-        with pytest.raises(ValueError, match="NaN"):
-            learner.teach(3, 0)
-        assert learner.teach([0, 60], [0, 1]).is_fitted
+        with pytest.raises(ValueError, match=r"NaN or infinity in 1 of its 150 rows: \[3\]"):
+            ActiveLearner(LaplaceUpdateClassifier(), RandomSampling(), pool, journal=path)
+        assert not path.exists()
+
+    @pytest.mark.parametrize(
+        "strategy", [MarginSampling(), BALD(), BADGE(), CoreSet(), TypiClust()]
+    )
+    def test_features_with_nan(self, strategy):
+        """They are refused at the first query."""
+        learner = ActiveLearner(LaplaceUpdateClassifier(np.log), strategy, X - X.min(axis=0) - 0.5)
+        with np.errstate(invalid="ignore"), pytest.raises(ValueError, match="the first at row 0"):
+            learner.query()
 
     def test_initial_instances(self):
         with pytest.raises(ValueError, match="NaN"):
@@ -1235,6 +1242,29 @@ def told(learner):
     return labels, predictions, learner.query(3).tolist(), len(learner.history_)
 
 
+@pytest.mark.parametrize(
+    "strategy", [MarginSampling(), CoreSet(), BALD(), Preselection(BADGE(), n_candidates=30)]
+)
+@pytest.mark.parametrize("extractor", [None, np.square])
+def test_a_pool_in_a_file_is_as_one_in_memory(strategy, extractor, tmp_path):
+    """HDF5 takes positions in increasing order only; other arrays in files take only slices."""
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "X.h5", "w") as file:
+        pools = file.create_dataset("X", data=X_pool), X_pool
+        seen = []
+        for pool in pools:  # the second one resumes the journal of the first
+            settings = LaplaceUpdateClassifier(extractor), strategy, pool
+            path = tmp_path / "labels.sqlite"
+            with ActiveLearner(*settings, random_state=0, journal=path) as learner:
+                positions = learner.query(5)
+                learner.teach(positions, y_pool[positions]).teach(X=pool[:2], y=[0, 1])
+                learner.relabel(positions[:1], [2]).unlabel(positions[1])
+                seen.append(learner.query(5).tolist())
+                assert len(learner.instances_) == len(learner.labels_)
+        with ActiveLearner(*settings[:2], pools[0], random_state=0, journal=path) as learner:
+            assert learner.query(5).tolist() == seen[1]
+
+
 def warns_that_it_waits():
     return pytest.warns(UserWarning, match="so few labels and waits for more")
 
@@ -1262,7 +1292,7 @@ class TestEstimatorsWithoutProbabilities:
     @pytest.mark.parametrize("estimator", ESTIMATORS)
     def test_when_the_learner_is_made(self, estimator):
         for strategy in self.STRATEGIES:
-            with pytest.raises(TypeError, match="predict_proba; got .*CalibratedClassifierCV"):
+            with pytest.raises(TypeError, match=r"predict_proba; got .*CalibratedClassifierCV"):
                 make(estimator, strategy, refit_every=1, X_initial=None, y_initial=None)
         learner = make(estimator, CoreSet(), refit_every=1, X_initial=None, y_initial=None)
         with pytest.raises(TypeError, match="predict_proba"):

@@ -8,9 +8,10 @@ from typing import Any, Literal, cast, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
-from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import _num_samples
 
+from laplace_al.blocks import rows_at
 from laplace_al.strategies.checks import check_candidates, check_n_instances
 from laplace_al.strategies.passes import choose_from_blocks, reads_in_blocks
 from laplace_al.strategies.ranking import Leaders, draw_seed, tie_breakers
@@ -235,7 +236,7 @@ class QueryStrategy(ABC, BaseEstimator):
         first, second = self.priorities(utilities, noise)
         places = np.flatnonzero(candidates)
         if rows is not None and len(places) < len(utilities):
-            rows = _safe_indexing(rows, places)
+            rows = rows_at(rows, places)
         return Leaders.of(limit, first[places], second[places], start + places, rows)
 
     def priorities(

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval
 
+from laplace_al.blocks import rows_at
 from laplace_al.strategies.base import QueryStrategy
 from laplace_al.strategies.random import RandomSampling
 from laplace_al.strategies.ranking import Leaders
@@ -136,7 +136,7 @@ class Preselection(QueryStrategy):
     ) -> Choice:
         """See :meth:`QueryStrategy.settle`: the wrapped strategy chooses among the leaders."""
         order = np.argsort(leaders.positions)
-        view = view_of(_safe_indexing(leaders.rows, order))
+        view = view_of(rows_at(leaders.rows, order))
         view.places = leaders.positions[order]
         positions, own = self._chosen(view, n_instances, rng)
         utilities = np.empty(len(order))

@@ -4,9 +4,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils import _safe_indexing
 
-from laplace_al.blocks import concatenated
+from laplace_al.blocks import concatenated, rows_at
 
 
 class Leaders(NamedTuple):
@@ -63,7 +62,7 @@ class Leaders(NamedTuple):
         """
         chosen = leading(first, second, limit)
         if rows is not None:
-            rows = _safe_indexing(rows, chosen)
+            rows = rows_at(rows, chosen)
         return cls(limit, first[chosen], second[chosen], positions[chosen], rows)
 
     def __add__(self, other: "Leaders") -> "Leaders":  # type: ignore[override]  # no concatenation

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from sklearn.ensemble import StackingClassifier
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.pipeline import Pipeline
-from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples, check_array
 
+from laplace_al.blocks import rows_at
 from laplace_al.classifier import LaplaceUpdateClassifier
 from laplace_al.devices import as_array
 from laplace_al.features import Extracted
@@ -263,7 +263,7 @@ class PoolView:
         labelled = self.rows(self.labelled_positions)
         outside = np.flatnonzero(self.labelled_positions < 0)
         if len(outside):
-            X = _safe_indexing(self._instances, outside)
+            X = rows_at(self._instances, outside)
             if self._laplace is None:
                 labelled[outside] = check_array(as_array(X), dtype=(np.float64, np.float32))
             else:
@@ -317,7 +317,7 @@ class PoolView:
         part = copy.copy(self)
         for name in _COMPUTED:
             vars(part).pop(name, None)
-        part.X = _safe_indexing(self.X, positions)
+        part.X = rows_at(self.X, positions)
         part._whole, part._first = (self, positions), None
         part.places = positions if self.places is None else self.places[positions]
         return part

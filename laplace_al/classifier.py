@@ -217,9 +217,10 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
     -----
     Memory needed besides X, in numbers of ``dtype``, for n instances, D features, K classes and G
     roots (1 if shared, else one for each output): ``fit`` takes about 4 n D + 6 G D^2 + 20 n K,
-    ``partial_fit`` 2 n D + 3 G D^2 + 30 n K, and ``predict_proba`` 4 n D + G D^2 + 6 n K. Weights
-    are drawn 32 at a time, which takes 130 (n + D) K more. A call that is interrupted by Ctrl-C
-    leaves the object unchanged.
+    ``partial_fit`` 2 n D + 3 G D^2 + 30 n K, and ``predict_proba``, 4096 rows at a time,
+    3 min(n, 4096) D + G D^2 + 6 n K. Weights are drawn 32 at a time, and probabilities under them
+    computed for some rows at a time, which takes 130 D K and 150 MB more at most. A call that is
+    interrupted by Ctrl-C leaves the object unchanged.
 
     The paper's own method is ``covariance="shared", curvature="gaussian", update="newton",
     step_size=10, calibration=None``.

@@ -224,12 +224,37 @@ def features_of(feature_extractor: Any, X: Any, **params: Any) -> NDArray[np.flo
     """
     if feature_extractor is None:
         check_unmasked(X)
-        return check_array(as_array(X), dtype=(np.float64, np.float32))
+        return check_array(as_array(X), dtype=feature_dtype(X))
     is_one = isinstance(feature_extractor, TorchFeatures)
     extractor = share(feature_extractor) if is_one else TorchFeatures(feature_extractor, **params)
     X = extractor.check_inputs(extractor, X, reset=True)
     # not by fit_transform, whose container is what scikit-learn is configured to put out
     return extractor.probe(X).extract(X)
+
+
+def feature_dtype(X: Any) -> Any:
+    """What X is validated as, where it is the features of a pool: never wider than it need be.
+
+    Parameters
+    ----------
+    X : array-like
+
+    Returns
+    -------
+    dtype or tuple of dtype
+        float32 for numbers that it holds exactly, else float64; both where that is not known.
+
+    Examples
+    --------
+    >>> feature_dtype(np.ones(1, np.float16)).__name__, feature_dtype(np.ones(1)).__name__
+    ('float32', 'float64')
+    """
+    X = as_array(X)
+    dtypes = [X.dtype] if hasattr(X, "dtype") else list(getattr(X, "dtypes", []))
+    are_known = all(isinstance(dtype, np.dtype) and dtype.kind in "biuf" for dtype in dtypes)
+    if not dtypes or not are_known:
+        return np.float64, np.float32
+    return np.float32 if np.result_type(np.float32, *dtypes) == np.float32 else np.float64
 
 
 def share(extractor: Any) -> Any:

@@ -194,7 +194,7 @@ class ScoredPool:
             return known
         new = [position for position in positions if position not in self._rows]
         if new:
-            features = classifier.transform(_safe_indexing(self.X, new))
+            features = classifier.transform(rows_at(self.X, new))
             self._rows.update(zip(new, features, strict=True))
         return np.array([self._rows[position] for position in positions])
 

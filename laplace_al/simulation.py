@@ -693,11 +693,10 @@ def _numbered_curve(i: int, run: _Run) -> tuple[int, pd.DataFrame]:
 
 
 def _pool_and_test(run: _Run) -> Sequence[Sequence[Any]]:
-    if run.split.pool is None:
+    pool, test = run.split.pool, run.split.test
+    if pool is None or test is None:
         return run.data_set[:2], run.data_set[2:]
-    return [
-        [rows_at(part, rows) for part in run.data_set] for rows in (run.split.pool, run.split.test)
-    ]
+    return [[rows_at(part, rows) for part in run.data_set] for rows in (pool, test)]
 
 
 @contextlib.contextmanager

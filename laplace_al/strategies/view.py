@@ -15,7 +15,7 @@ from sklearn.utils.validation import _num_samples, check_array
 from laplace_al.blocks import rows_at
 from laplace_al.classifier import LaplaceUpdateClassifier
 from laplace_al.devices import as_array
-from laplace_al.features import Extracted
+from laplace_al.features import Extracted, feature_dtype
 from laplace_al.pool import PoolState
 from laplace_al.scored_pool import ScoredPool
 from laplace_al.typing import Features, Instances
@@ -250,7 +250,7 @@ class PoolView:
             return self._kept.features_under(self._laplace[0])
         if self.state is not None:
             return self.state.features
-        return check_array(as_array(self.X), dtype=(np.float64, np.float32))
+        return check_array(as_array(self.X), dtype=feature_dtype(self.X))
 
     @functools.cached_property
     def labelled(self) -> NDArray[np.floating]:
@@ -265,7 +265,7 @@ class PoolView:
         if len(outside):
             X = rows_at(self._instances, outside)
             if self._laplace is None:
-                labelled[outside] = check_array(as_array(X), dtype=(np.float64, np.float32))
+                labelled[outside] = check_array(as_array(X), dtype=feature_dtype(X))
             else:
                 classifier, before = self._laplace
                 labelled[outside] = classifier.transform(before(X))

@@ -545,13 +545,13 @@ class TorchFeatures(
     def _run(self, X: Any) -> NDArray[np.floating]:
         n_samples = _num_samples(X)
         bounds = [*range(0, n_samples, self.batch_size), n_samples]
-        progress = tqdm(
-            pairwise(bounds), "features", len(bounds) - 1, unit="batch", disable=not self.verbose
-        )
+        batches = list(pairwise(bounds))
+        if self.verbose:  # tqdm starts a thread
+            batches = tqdm(batches, "features", unit="batch")
         with self._extractor() as extractor:
             blocks = (
                 check_features(extractor(_rows(X, start, stop)), start, stop)
-                for start, stop in progress
+                for start, stop in batches
             )
             return _stacked(blocks, n_samples)
 

@@ -168,9 +168,20 @@ def best(
     -------
     ndarray of shape (n_instances,)
 
+    Raises
+    ------
+    ValueError
+        If a utility is NaN.
+
     Examples
     --------
     >>> best(np.array([0.1, 0.3, 0.2]), 2, np.random.RandomState(0))
     array([1, 2])
     """
+    n_unknown = int(np.isnan(utilities).sum())
+    if n_unknown:
+        raise ValueError(
+            f"Utilities are NaN for {n_unknown} of {len(utilities)} instances: features of the "
+            "pool are too large or differ too much in scale. Scale them, e.g. with StandardScaler."
+        )
     return leading(utilities, tie_breakers(draw_seed(rng), 0, len(utilities)), n_instances)

@@ -1,4 +1,4 @@
-"""Inputs that come in blocks of rows: memory maps, iterators, DataLoaders and Dask arrays."""
+"""Rows of inputs, in blocks or by position, of whatever holds them."""
 
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -6,6 +6,7 @@ from typing import Any, TypeAlias, TypeGuard, cast
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.utils import _safe_indexing
@@ -57,31 +58,6 @@ def n_rows(X: Any) -> int:
     (2, 3)
     """
     return int(_num_samples(next(iter(X.values()), ()) if is_by_name(X) else X))
-
-
-def rows_of(X: Any, start: int, stop: int) -> Any:
-    """Some inputs, of the kind of all.
-
-    Parameters
-    ----------
-    X : array-like of shape (n_samples, ...), or dict of such
-    start, stop : int
-
-    Returns
-    -------
-    array-like of shape (stop - start, ...), or dict of such
-        Of a torch ``Dataset``, which need not take slices, a list.
-
-    Examples
-    --------
-    >>> rows_of({"ids": [[1], [2], [3]]}, 1, 3)
-    {'ids': [[2], [3]]}
-    """
-    if is_by_name(X):
-        return {name: rows_of(column, start, stop) for name, column in X.items()}
-    if isinstance(X, data.Dataset):
-        return [X[i] for i in range(start, stop)]
-    return _safe_indexing(X, slice(start, stop))
 
 
 def is_stream(X: object) -> bool:
@@ -349,6 +325,53 @@ def _filled(answers: Iterable[_Answer], n_rows: int) -> _Answer:
             array[start:stop] = part
         start = stop
     return whole if isinstance(answer, tuple) else whole[0]
+
+
+def rows_at(X: Any, positions: slice | Sequence[int] | NDArray[np.integer]) -> Any:
+    """Rows of inputs, in the order of the positions.
+
+    Parameters
+    ----------
+    X : array-like, frame, sparse matrix, list, Dataset, array in a file, or dict of such
+        An array that is not NumPy's, as of HDF5 or Zarr, is only asked for slices: it need not take
+        positions in any order.
+    positions : slice or array-like of int of shape (n,)
+
+    Returns
+    -------
+    array-like of shape (n, ...), or dict of such
+        Of the kind of X; an ndarray for arrays in files, a list for a torch ``Dataset``.
+
+    Examples
+    --------
+    >>> rows_at(["a", "b", "c"], [2, 0])
+    ['c', 'a']
+    >>> rows_at({"ids": [[1], [2], [3]]}, slice(1, 3))
+    {'ids': [[2], [3]]}
+    """
+    if is_by_name(X):
+        return {name: rows_at(column, positions) for name, column in X.items()}
+    if isinstance(X, data.Dataset):
+        return [X[i] for i in np.arange(_num_samples(X))[positions].tolist()]
+    if type(X).__module__.partition(".")[0] == "pyarrow":
+        return X.take(np.arange(_num_samples(X))[positions])
+    if not _is_array_elsewhere(X):
+        return _safe_indexing(X, positions)
+    wanted, places = np.unique(np.arange(_num_samples(X))[positions], return_inverse=True)
+    runs = np.split(wanted, np.flatnonzero(np.diff(wanted) > 1) + 1)
+    parts = [np.asarray(X[run[0] : run[-1] + 1] if len(run) else X[:0]) for run in runs]
+    return np.concatenate(parts)[places]
+
+
+def _is_array_elsewhere(X: Any) -> bool:
+    """Whether it is no array of NumPy, torch, pandas, polars or the array API, but like one."""
+    return (
+        hasattr(X, "shape")
+        and hasattr(X, "dtype")
+        and not isinstance(X, np.ndarray | torch.Tensor)
+        and not sparse.issparse(X)
+        and not any(hasattr(X, name) for name in ("to_numpy", "__array_namespace__"))
+    )
 
 
 def concatenated(parts: Sequence[Any]) -> Any:

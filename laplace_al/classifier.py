@@ -231,10 +231,11 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
     Memory needed besides X, in numbers of ``dtype``, for n instances, D features, K classes and R
     numbers in the roots (D^2 if shared, D^2 for each output if per class, (D K)^2 in full): ``fit``
     takes about 4 n D + 6 R + 20 n K, and up to 9 R where rounding nearly loses the prior,
-    ``partial_fit`` 2 n D + 3 R + 30 n K, with ``forgetting`` 7 R, and ``predict_proba`` 4 n D + R +
-    6 n K. A structure whose roots would not fit into memory so many times is refused. Weights are
-    drawn 32 at a time, which takes 130 (n + D) K more. A call that is interrupted by Ctrl-C leaves
-    the object unchanged.
+    ``partial_fit`` 2 n D + 3 R + 30 n K, with ``forgetting`` 7 R, and ``predict_proba``, 4096 rows
+    at a time, 3 min(n, 4096) D + R + 6 n K. A structure whose roots would not fit into memory so
+    many times is refused. Weights are drawn 32 at a time, and probabilities under them computed for
+    some rows at a time, which takes 130 D K and 150 MB more at most. A call that is interrupted by
+    Ctrl-C leaves the object unchanged.
 
     The paper's own method is ``covariance="shared", curvature="gaussian", update="newton",
     step_size=10, calibration=None``.

@@ -22,9 +22,9 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from scipy import sparse
-from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples
 
+from laplace_al.blocks import rows_at
 from laplace_al.typing import Instances
 
 _N_DIGESTED = 1000  # rows of a pool that tell it from others
@@ -59,7 +59,7 @@ def sample_digest(X: Instances) -> str:
         *places, held = _canonical_parts(cast(Any, X).tocsr()[rows])
         parts = [*places, held.astype(np.float64)]
         return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
-    some = _safe_indexing(X, rows) if n else []
+    some = rows_at(X, rows) if n else []
     values = _values(some)
     if values.dtype.kind in "biuf":
         content = np.ascontiguousarray(values, dtype=np.float64).tobytes()

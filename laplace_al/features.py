@@ -24,7 +24,7 @@ from laplace_al.blocks import (
     in_blocks,
     is_by_name,
     n_rows,
-    rows_of,
+    rows_at,
 )
 from laplace_al.devices import as_array
 from laplace_al.heads import difference, find_head, main_output
@@ -298,12 +298,37 @@ def features_of(feature_extractor: Any, X: Any, **params: Any) -> NDArray[np.flo
     """
     if feature_extractor is None:
         check_unmasked(X)
-        return check_array(as_array(X), dtype=(np.float64, np.float32))
+        return check_array(as_array(X), dtype=feature_dtype(X))
     is_one = isinstance(feature_extractor, TorchFeatures)
     extractor = share(feature_extractor) if is_one else TorchFeatures(feature_extractor, **params)
     X = extractor.check_inputs(extractor, X, reset=True)
     # not by fit_transform, whose container is what scikit-learn is configured to put out
     return extractor.probe(X).extract(X)
+
+
+def feature_dtype(X: Any) -> Any:
+    """What X is validated as, where it is the features of a pool: never wider than it need be.
+
+    Parameters
+    ----------
+    X : array-like
+
+    Returns
+    -------
+    dtype or tuple of dtype
+        float32 for numbers that it holds exactly, else float64; both where that is not known.
+
+    Examples
+    --------
+    >>> feature_dtype(np.ones(1, np.float16)).__name__, feature_dtype(np.ones(1)).__name__
+    ('float32', 'float64')
+    """
+    X = as_array(X)
+    dtypes = [X.dtype] if hasattr(X, "dtype") else list(getattr(X, "dtypes", []))
+    are_known = all(isinstance(dtype, np.dtype) and dtype.kind in "biuf" for dtype in dtypes)
+    if not dtypes or not are_known:
+        return np.float64, np.float32
+    return np.float32 if np.result_type(np.float32, *dtypes) == np.float32 else np.float64
 
 
 def share(extractor: Any) -> Any:
@@ -602,7 +627,7 @@ class TorchFeatures(
         assert network is not None  # it has a head
         assert self.layer_ is not None
         seen: list[Any] = []
-        batch = rows_of(X, 0, min(self.batch_size, n_rows(X)))
+        batch = rows_at(X, slice(0, min(self.batch_size, n_rows(X))))
         output = held_still(
             network,
             lambda: main_output(self._forward(batch, self._cast)),
@@ -639,7 +664,7 @@ class TorchFeatures(
         ''
         """
         # two, for modules that squeeze a batch of one
-        first = rows_of(X, 0, min(2, n_rows(X)))
+        first = rows_at(X, slice(0, min(2, n_rows(X))))
         network = network_of(self.feature_extractor)
         if network is None:
             if self.layer is not None:
@@ -699,7 +724,7 @@ class TorchFeatures(
 
         def run() -> NDArray[np.floating]:
             blocks = (
-                check_features(extract(rows_of(X, start, stop), seen), start, stop)
+                check_features(extract(rows_at(X, slice(start, stop)), seen), start, stop)
                 for start, stop in progress
             )
             return _stacked(blocks, n_samples)

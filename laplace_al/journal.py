@@ -289,10 +289,15 @@ class Journal:
             raise sqlite3.DatabaseError(state if state != "ok" else "its tables are others")
         n_pool = _num_samples(self._X_pool)
         if (meta.get("n_pool"), meta.get("digest")) != (n_pool, sample_digest(self._X_pool)):
+            differs = (
+                f"of {meta.get('n_pool')} instances; X_pool has {n_pool}"
+                if meta.get("n_pool") != n_pool
+                else f"of as many instances, {n_pool}, but with other values than X_pool has now"
+            )
             raise ValueError(
-                f"journal={str(self.path)!r} is of another pool, of {meta.get('n_pool')} "
-                f"instances; X_pool has {n_pool}. Its positions mean nothing here. Pass the pool "
-                "that it was made with, in the same order, or name another file."
+                f"journal={str(self.path)!r} is of another pool, {differs}. Its positions mean "
+                "nothing here. Pass the pool that it was made with, in the same order and with the "
+                "same values, or name another file. The labels in it are its view 'labels'."
             )
 
     @contextlib.contextmanager

@@ -2,8 +2,7 @@
 
 import numbers
 import operator
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -23,12 +22,18 @@ from laplace_al import links
 from laplace_al.blocks import check_unmasked, check_whole, in_blocks, is_by_name
 from laplace_al.calibration import Calibration
 from laplace_al.devices import as_array, available_device
-from laplace_al.features import Extracted, SharedExtractorMixin, TorchFeatures, share
+from laplace_al.features import (
+    Extracted,
+    SharedExtractorMixin,
+    TorchFeatures,
+    feature_dtype,
+    share,
+)
 from laplace_al.labels import as_labels, weighted_by_class
 from laplace_al.likelihoods import Likelihood, likelihood_of
 from laplace_al.pool import PoolState
 from laplace_al.posterior import Posterior
-from laplace_al.predictive import averaged, sampled_probabilities
+from laplace_al.predictive import averaged, sampled_probabilities, sampled_weights
 from laplace_al.structures import STRUCTURES
 from laplace_al.tensors import like_tensors
 from laplace_al.transaction import on_one_state
@@ -229,8 +234,7 @@ class LastLayer(
         ((2, 3), (2, 3))
         """
         check_is_fitted(self)
-        features = self._features(X, reset=False)
-        mean, variance = self.posterior_.logits(features), self.posterior_.variance(features)
+        mean, variance = self._mean_and_variance(X, self.posterior_.variance)
         if mean.shape[1] == 1:
             mean, variance = mean[:, 0], variance.reshape(-1)
         return mean.numpy(force=True), variance.numpy(force=True)
@@ -271,10 +275,12 @@ class LastLayer(
         features = self._features(X, reset=False)
         n_samples = self.n_samples if n_samples is None else n_samples
         check_scalar(n_samples, "n_samples", numbers.Integral, min_val=1)
-        draws = self._draws(
-            features, n_samples, None if random_state is None else drawn_seed(random_state)
+        weights = self._weights(
+            n_samples, None if random_state is None else drawn_seed(random_state)
         )
-        return torch.cat(list(draws)).numpy(force=True)
+        likelihood = likelihood_of(len(self.classes_))
+        draws = sampled_probabilities(weights, n_samples, features.mm, likelihood)
+        return draws.numpy(force=True)
 
     @_predicting
     def predict_uncertainty(
@@ -309,8 +315,7 @@ class LastLayer(
         """
         check_is_fitted(self)
         self._check_params()
-        features = self._features(X, reset=False)
-        probabilities, aleatoric = averaged(self._draws(features, self.n_samples))
+        probabilities, aleatoric = self._averaged(X)
         total = torch.special.entr(probabilities).sum(dim=1)
         aleatoric = torch.minimum(aleatoric, total)  # Jensen, up to rounding
         epistemic = total - aleatoric  # eq-uncertainty
@@ -424,6 +429,8 @@ class LastLayer(
                     "function as feature_extractor takes arrays by name; pass pandas.DataFrame(X) "
                     "for columns."
                 )
+            if not reset and type(X) is np.ndarray and X.dtype.kind in "biuf":
+                X = X.astype(dtype, copy=False)
             if reset or not self._is_valid(X):
                 check_unmasked(X)
                 X = validate_data(self, as_array(X), reset=reset, dtype=dtype)
@@ -440,7 +447,7 @@ class LastLayer(
         """Whether validation would find nothing to do, told in a fraction of its time."""
         return (
             type(X) is np.ndarray
-            and X.dtype == np.float64
+            and X.dtype in (np.float64, np.float32)
             and X.ndim == 2
             and X.shape[1] == self.n_features_in_
             and len(X) > 0
@@ -464,12 +471,18 @@ class LastLayer(
             dtype, device = self.posterior_.base.dtype, self.posterior_.base.device
         return self._phi(features, dtype, device)
 
+    def _rows(self, X: AnyInputs) -> tuple[int, Callable[[slice], torch.Tensor]]:
+        """How many there are, and phi of some of them: never a wide copy of all."""
+        features = self._extract(X, reset=False, dtype=feature_dtype(X))
+        base = self.posterior_.base
+        return len(features), lambda rows: self._phi(features[rows], base.dtype, base.device)
+
     def _pool_features(self, X: Any, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
         """Features (n_pool, n_features) as they are, where products do not overflow in a dtype."""
-        features = self._extract(X, reset=False, dtype=(np.float64, np.float32))
-        with warnings.catch_warnings():  # that nobody may write to it, which nobody does
-            warnings.filterwarnings("ignore", "The given NumPy array is not writ", UserWarning)
-            features = torch.as_tensor(features, device=device)
+        features = self._extract(X, reset=False, dtype=feature_dtype(X))
+        if isinstance(features, np.ndarray) and not features.flags.writeable:
+            features = np.asarray(_Writeable(features))
+        features = torch.as_tensor(features, device=device)
         _check_size(features, dtype)
         return features
 
@@ -497,40 +510,78 @@ class LastLayer(
             likelihood, update=self.update, curvature=self.curvature, step_size=self.step_size
         )
 
-    def _draws(
-        self, features: torch.Tensor, n_samples: int, seed: int | None = None
-    ) -> Iterator[torch.Tensor]:
-        return sampled_probabilities(
-            self.posterior_,
-            features.mm,
-            likelihood_of(len(self.classes_)),
-            self._calibration,
-            n_samples,
-            self._sampling_seed if seed is None else seed,
-        )
+    def _weights(self, n_samples: int, seed: int | None = None) -> Iterator[torch.Tensor]:
+        seed = self._sampling_seed if seed is None else seed
+        return sampled_weights(self.posterior_, self._calibration, n_samples, seed)
+
+    def _averaged(self, X: AnyInputs) -> tuple[torch.Tensor, torch.Tensor]:
+        """Probabilities (n, K) averaged over drawn weights, and their mean entropies (n,)."""
+        n_rows, rows = self._rows(X)
+        n_classes, weights = len(self.classes_), self._weights(self.n_samples)
+        return averaged(weights, rows, n_rows, likelihood_of(n_classes), n_classes)
+
+    def _mean_and_variance(
+        self, X: AnyInputs, variance_of: Callable[[torch.Tensor], torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Means (n, C) of the logits, and variances (n,) or (n, C)."""
+        n_rows, rows = self._rows(X)
+        means, variances = [], []
+        for start in range(0, n_rows, _ROWS_AT_ONCE):
+            features = rows(slice(start, start + _ROWS_AT_ONCE))
+            means.append(self.posterior_.logits(features))
+            variances.append(variance_of(features))
+        return torch.cat(means), torch.cat(variances)
 
     def _predictive_logits(self, X: AnyInputs) -> torch.Tensor:
         check_is_fitted(self)
         self._check_params()
-        features = self._features(X, reset=False)
         if self.predictive != "monte_carlo":
-            mean, variance = (
-                self.posterior_.logits(features),
-                self.posterior_.predictive_variance(features),
-            )
+            mean, variance = self._mean_and_variance(X, self.posterior_.predictive_variance)
             return self._calibration.apply(LINKS[self.predictive], mean, variance)
-        probabilities, _ = averaged(self._draws(features, self.n_samples))
+        probabilities, _ = self._averaged(X)
         logits = probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
         return logits if logits.shape[1] > 2 else (logits[:, 1:] - logits[:, :1])
 
 
+class _Writeable:
+    """An array that says it may be written to, which nobody does: torch warns of others."""
+
+    def __init__(self, X: NDArray[Any]) -> None:
+        self.X = X
+        self.__array_interface__ = {**X.__array_interface__, "data": (X.ctypes.data, False)}
+
+
+_ROWS_AT_ONCE = 4096
+
+
 def _check_size(features: torch.Tensor, dtype: torch.dtype) -> None:
-    """Refuse numbers whose products would overflow, with a margin for variances."""
-    if torch.linalg.vector_norm(features, ord=torch.inf) > torch.finfo(dtype).max ** 0.4:
+    """Refuse numbers whose products would overflow."""
+    if torch.linalg.vector_norm(features, ord=torch.inf) > largest_feature(dtype):
         raise ValueError(
             f"X is too large: products of the features overflow in {dtype}. Scale the features, "
             "e.g. with StandardScaler."
         )
+
+
+def largest_feature(dtype: torch.dtype) -> float:
+    """The largest number that a feature may be.
+
+    Parameters
+    ----------
+    dtype : torch.dtype
+        Of the posterior.
+
+    Returns
+    -------
+    float
+        Its square does not overflow, with a margin for variances.
+
+    Examples
+    --------
+    >>> largest_feature(torch.float32) < 1e16
+    True
+    """
+    return torch.finfo(dtype).max ** 0.4
 
 
 def drawn_seed(random_state: RandomState) -> int:

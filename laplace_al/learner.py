@@ -12,20 +12,12 @@ from typing import Any, Literal, NamedTuple, Self, TypeAlias
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy import sparse
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import NotFittedError
-from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import _num_samples, check_consistent_length
-from torch.utils import data
 
-from laplace_al.blocks import (
-    check_unmasked,
-    comes_in_blocks,
-    concatenated,
-    has_targets,
-    is_by_name,
-)
+from laplace_al.blocks import check_unmasked, comes_in_blocks, concatenated, rows_at
 from laplace_al.classifier import LaplaceUpdateClassifier
 from laplace_al.features import Extracted, KeptFeatures
 from laplace_al.journal import Journal
@@ -38,11 +30,13 @@ from laplace_al.labels import (
     distinct_classes,
     like_known,
 )
+from laplace_al.pool_checks import check_container, check_numbers
 from laplace_al.record import Action, Event, Record
 from laplace_al.scored_pool import ScoredPool, extracted
 from laplace_al.strategies.base import QueryStrategy
 from laplace_al.strategies.checks import check_distinct, check_n_instances, check_positions
 from laplace_al.strategies.random import RandomSampling
+from laplace_al.strategies.view import check_predicts_probabilities
 from laplace_al.transaction import Turn, in_turn
 from laplace_al.typing import Instances, Path, RandomState
 
@@ -50,6 +44,8 @@ RefitEvery: TypeAlias = int | Literal["auto"] | None
 
 # Of the MAP of all labels, in posterior standard deviations: where refit_every="auto" refits.
 _MAX_DRIFT = 1.0
+# A refused fit is tried again on labels repeated up to so many, and each so many times at least.
+_MANY, _MIN_TIMES = 200, 20
 
 
 class ActiveLearner:
@@ -61,7 +57,9 @@ class ActiveLearner:
 
     The learner can start without any label. It keeps labels until the estimator can be fitted,
     which takes labels of two classes, initial ones included, unless ``classes`` names the classes.
-    Until then, queries of strategies that need predictions are random.
+    Some estimators take more: nearest neighbours, or what cross-validates, such as
+    ``GridSearchCV``. A warning then tells what they say. Until there is a model, queries of
+    strategies that need predictions are random.
 
     Threads may share a learner: calls that change it, and queries, wait for each other, and
     predictions are of the model before or after such a call.
@@ -71,13 +69,13 @@ class ActiveLearner:
     estimator : classifier
         Learns the labels. The learner works on a copy and leaves the estimator unchanged; the copy
         of a fitted estimator with a ``partial_fit`` continues from what it has learnt.
-        ``prior_precision="scale"`` is computed from the features of the pool. An estimator that
-        cross-validates, such as ``GridSearchCV``, needs an ``X_initial`` with enough labels to
-        split.
+        ``prior_precision="scale"`` is computed from the features of the pool.
     strategy : QueryStrategy
         Chooses the instances to label. It is copied as well.
     X_pool : array-like of shape (n_pool, ...)
-        Unlabelled instances to query. May be a ``torch.utils.data.Dataset`` of inputs alone.
+        Unlabelled instances to query. May be a ``torch.utils.data.Dataset`` of inputs alone, or an
+        array in a file, as of HDF5, of which slices are read. Rows that the estimator could not
+        learn from, with NaN or infinity, are refused at once, or when their features are extracted.
     X_initial : array-like of shape (n_initial, ...), default=None
         Instances with labels, to start from.
     y_initial : array-like of shape (n_initial,), default=None
@@ -126,11 +124,12 @@ class ActiveLearner:
     Raises
     ------
     ValueError
-        If a parameter is invalid, or the journal is damaged or belongs to another pool.
+        If a parameter is invalid, the estimator accepts no NaN and ``X_pool`` has some, or the
+        journal is damaged or belongs to another pool.
     TypeError
-        If the strategy has no method ``query``, the estimator lacks the ``partial_fit`` that
-        ``refit_every`` relies on, or ``X_pool`` is a ``DataLoader`` or a ``Dataset`` that returns
-        more than inputs.
+        If the strategy has no method ``query``, the estimator lacks the ``predict_proba`` that it
+        needs or the ``partial_fit`` that ``refit_every`` relies on, or ``X_pool`` is a
+        ``DataLoader`` or a ``Dataset`` that returns more than inputs.
     RuntimeError
         If another learner uses the journal.
 
@@ -184,7 +183,8 @@ class ActiveLearner:
         if (X_initial is None) != (y_initial is None):
             raise ValueError("X_initial and y_initial must be given together, or neither.")
         self.strategy = strategy
-        _check_pool(X_pool)
+        check_container(X_pool)
+        check_numbers(X_pool, estimator)
         _checked_annotator(annotator)
         self._seed = check_random_state(random_state).randint(2**31)
         self._journal = None
@@ -205,6 +205,7 @@ class ActiveLearner:
         self.pool_ = ScoredPool(X_pool)
         self._kept = KeptFeatures()
         self._n_since_refit = 0
+        self._refusal: ValueError | None = None
         self._y_initial: NDArray[Any] | None = None
         self._record = Record.empty(_num_samples(X_pool))
         if X_initial is not None:
@@ -219,11 +220,13 @@ class ActiveLearner:
             self._install(self._fitted_or_waiting(self._record), self._record)
         if journal is not None:
             self._journal = Journal(journal, X_pool)
-            try:
+        try:
+            if self._journal is not None:
                 self._resume(self._journal.batches())
-            except BaseException:
-                self._journal.close()
-                raise
+            self._warn_of(self._refusal, stacklevel=3)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def strategy(self) -> QueryStrategy:
@@ -238,6 +241,8 @@ class ActiveLearner:
                 f"strategy must have a method query; got {strategy!r}. Pass an object of "
                 "laplace_al.strategies, e.g. MarginSampling()."
             )
+        if getattr(strategy, "reads_probabilities", False):
+            check_predicts_probabilities(self.estimator)
         self._strategy = clone(strategy)
         self._given_strategy = strategy
 
@@ -298,6 +303,8 @@ class ActiveLearner:
         except NotFittedError:
             if self.is_fitted:
                 raise
+        if isinstance(self.estimator_, LaplaceUpdateClassifier):
+            self.pool_.features_under(self.estimator_)  # what is wrong with them is told now
         return RandomSampling(random_state=np.random.RandomState(seed)).query(
             self, self.X_pool, n_instances, candidates=is_open
         )
@@ -335,7 +342,8 @@ class ActiveLearner:
         ValueError
             If a position is not in the pool, is given twice or already has a label, a label is
             missing or of another kind, the estimator refuses the labels, or the journal is closed.
-            Nothing is then learnt or recorded.
+            Nothing is then learnt or recorded. An estimator that was never fitted and would take
+            more such labels waits for them, with a ``UserWarning``.
 
         Examples
         --------
@@ -369,7 +377,7 @@ class ActiveLearner:
             check_unmasked(X)
             y = self._check_y(y, _num_samples(X))
             events = [
-                self._event("label", annotator, label=label, instance=_safe_indexing(X, [i]))
+                self._event("label", annotator, label=label, instance=rows_at(X, [i]))
                 for i, label in enumerate(y.tolist())
             ]
         return self._happened(events)
@@ -649,7 +657,7 @@ class ActiveLearner:
         ...               X_initial=[[-1.0], [1.0]], y_initial=[0, 1]).predict([[3.0]])
         array([1])
         """
-        return self.estimator_.predict(X)
+        return self._fitted_estimator.predict(X)
 
     def predict_proba(self, X: Instances) -> NDArray[np.floating]:
         """Class probabilities predicted by the estimator, see its ``predict_proba``.
@@ -670,7 +678,7 @@ class ActiveLearner:
         ...               X_initial=[[-1.0], [1.0]], y_initial=[0, 1]).predict_proba([[0.0]])
         array([[0.5, 0.5]])
         """
-        return self.estimator_.predict_proba(X)
+        return self._fitted_estimator.predict_proba(X)
 
     def score(self, X: Instances, y: ArrayLike) -> float:
         """Accuracy of the estimator, see its ``score``.
@@ -692,7 +700,7 @@ class ActiveLearner:
         ...               X_initial=[[-1.0], [1.0]], y_initial=[0, 1]).score([[3.0]], [1])
         1.0
         """
-        return self.estimator_.score(X, as_labels(y))
+        return self._fitted_estimator.score(X, as_labels(y))
 
     def kept_inputs(self, X: Instances) -> Instances | Extracted:
         """Inputs for repeated predictions: their features, if the estimator extracts features.
@@ -723,11 +731,23 @@ class ActiveLearner:
         return Extracted(self._kept.of([X], self.estimator_.transform)[0])
 
     @property
+    def _fitted_estimator(self) -> Any:
+        """The estimator, where there is a model."""
+        if not self.is_fitted:
+            raise NotFittedError(
+                f"{type(self.estimator_).__name__} is not fitted yet: it waits for more labels. "
+                "Teach some, or pass X_initial."
+            ) from self._refusal
+        return self.estimator_
+
+    @property
     def _model(self) -> "_Model":
-        return _Model(self.estimator_, self.is_fitted, self.pool_, self._n_since_refit)
+        return _Model(
+            self.estimator_, self.is_fitted, self.pool_, self._n_since_refit, self._refusal
+        )
 
     def _install(self, model: "_Model", record: Record) -> None:
-        names = "estimator_", "is_fitted", "pool_", "_n_since_refit"
+        names = "estimator_", "is_fitted", "pool_", "_n_since_refit", "_refusal"
         installed = dict(zip(names, model, strict=True), _record=record)
         vars(self).update(installed)  # at once for other threads
 
@@ -739,8 +759,10 @@ class ActiveLearner:
         model = None if refit else self._updated(events, record)
         if refit or model is None:
             model = self._fitted_or_waiting(record) if events else self._refitted(record)
-            events = [*events, self._event("refit", None)]
-            record = self._record.add(events)
+            self._warn_of(model.refusal, stacklevel=4)
+            if model.refusal is None:
+                events = [*events, self._event("refit", None)]
+                record = self._record.add(events)
         before = self._model, self._record
         try:
             self._install(model, record)
@@ -851,13 +873,44 @@ class ActiveLearner:
             return _Model(copy.deepcopy(self._start), is_fitted, self.pool_.after_fit(), 0)
         if self._given is None and not self._can_fit(record):
             return _Model(clone(self.estimator_), False, self.pool_.after_fit(), 0)
-        return self._refitted(record)
+        if self.is_fitted or isinstance(self.estimator_, LaplaceUpdateClassifier):
+            return self._refitted(record)
+        try:
+            return self._refitted(record)
+        except ValueError as error:
+            if not self._is_for_want_of_labels(record):
+                raise
+            return _Model(clone(self.estimator_), False, self.pool_.after_fit(), 0, error)
+
+    def _warn_of(self, refusal: ValueError | None, *, stacklevel: int) -> None:
+        """Tell that an estimator waits for more labels than those of two classes."""
+        if refusal is not None:
+            warnings.warn(
+                f"{type(self.estimator_).__name__} cannot be fitted on so few labels and waits for "
+                f"more, which queries choose at random: {refusal}",
+                UserWarning,
+                stacklevel=stacklevel,
+            )
+
+    def _is_for_want_of_labels(self, record: Record) -> bool:
+        """Whether an estimator that refuses the labels takes them many times over."""
+        X, y = self._training_set(record)
+        rows = np.tile(np.arange(len(y)), max(_MIN_TIMES, _MANY // len(y)))
+        try:
+            self._fitted(rows_at(X, rows), y[rows])
+        except ValueError:
+            return False
+        return True
 
     def _refitted(self, record: Record) -> "_Model":
         """Model fitted anew on all labels."""
         X, y = self._training_set(record)
         if self.verbose:
             print(f"[ActiveLearner] fitting {type(self.estimator_).__name__} on {len(y)} labels")
+        return _Model(self._fitted(X, y), True, self.pool_.after_fit(), 0)
+
+    def _fitted(self, X: Any, y: NDArray[Any]) -> Any:
+        """The estimator fitted anew, which can predict."""
         if self._given is not None:
             estimator = copy.deepcopy(self._given)
             new = np.setdiff1d(y, estimator.classes_)
@@ -877,7 +930,9 @@ class ActiveLearner:
             ):
                 estimator.set_params(prior_precision=self.pool_.prior_precision_by_scale(estimator))
             estimator.fit(X, y)
-        return _Model(estimator, True, self.pool_.after_fit(), 0)
+        if not isinstance(estimator, LaplaceUpdateClassifier):
+            estimator.predict(rows_at(X, [0]))  # nearest neighbours refuse not before
+        return estimator
 
     def _training_set(self, record: Record) -> tuple[Any, NDArray[Any]]:
         """All instances with labels, initial ones first, and their labels."""
@@ -905,7 +960,7 @@ class ActiveLearner:
 
     def _given_rows(self, events: Sequence[Event]) -> Any:
         inside, outside = _inside_and_outside(events)
-        return _in_order(events, _safe_indexing(self.X_pool, inside), outside)
+        return _in_order(events, rows_at(self.X_pool, inside), outside)
 
     def _can_fit(self, record: Record) -> bool:
         """Whether the labels so far are enough for a first fit."""
@@ -1000,33 +1055,7 @@ class _Model(NamedTuple):
     is_fitted: bool
     pool: ScoredPool
     n_since_refit: int
-
-
-def _check_pool(X_pool: Any) -> None:
-    """Refuse what torch goes through in batches, or beside targets."""
-    kind = type(X_pool).__name__
-    if isinstance(X_pool, data.DataLoader | data.IterableDataset):
-        raise TypeError(
-            f"X_pool must have an instance at each position; got a {kind}, which can only be "
-            "iterated over. Pass a Dataset of inputs alone, or an array or list of them."
-        )
-    if is_by_name(X_pool):
-        raise TypeError(
-            f"X_pool must have an instance at each position; got a {kind}. Extract the features "
-            "first: X_pool=TorchFeatures(module).fit_transform(X), for an estimator without "
-            "feature_extractor."
-        )
-    if sparse.issparse(X_pool) and X_pool.format in ("bsr", "coo", "dia"):
-        raise TypeError(
-            f"X_pool must have an instance at each position; got a {kind}, which has no rows to "
-            "take. Pass X_pool.tocsr()."
-        )
-    check_unmasked(X_pool, "X_pool")
-    if has_targets(X_pool):
-        raise TypeError(
-            f"X_pool must hold inputs alone; got a {kind} with a tuple of {len(X_pool[0])} at each "
-            "position. Pass [item[0] for item in dataset], or a Dataset that returns inputs only."
-        )
+    refusal: ValueError | None = None  # of a fit on fewer labels than the estimator needs
 
 
 def _checked_annotator(annotator: Any) -> str | None:
@@ -1122,7 +1151,7 @@ def _in_order(events: Sequence[Event], inside: Any, outside: list[Any]) -> Any:
         return inside
     rows = functools.reduce(_stack, [inside, *outside] if _num_samples(inside) else outside)
     is_outside = np.array([event.position is None for event in events])
-    return _safe_indexing(rows, np.argsort(np.argsort(is_outside, kind="stable")))
+    return rows_at(rows, np.argsort(np.argsort(is_outside, kind="stable")))
 
 
 def _stack(first: Any, second: Any) -> Any:

@@ -15,7 +15,7 @@ from laplace_al.likelihoods import Likelihood
 from laplace_al.posterior import Posterior
 from laplace_al.posterior.effects import Effect
 from laplace_al.posterior.full import common_shift
-from laplace_al.predictive import sampled_probabilities
+from laplace_al.predictive import NUMBERS_AT_ONCE, sampled_probabilities, sampled_weights
 from laplace_al.transaction import all_or_nothing, on_one_state
 from laplace_al.typing import Link
 from laplace_al.updates import ExpectedUpdate, Rule
@@ -399,15 +399,55 @@ class PoolState:
         >>> clf.pool_state([[0.0], [1.0]]).sample_proba(5).shape
         (5, 2, 2)
         """
-        draws = sampled_probabilities(
-            self.posterior,
-            self.project,
-            self.likelihood,
-            self.calibration,
-            n_samples,
-            self.random_seed,
+        return self._probabilities_under(self._sampled_weights(n_samples), n_samples)
+
+    def scores_of_draws(
+        self,
+        n_samples: int,
+        score: Callable[[NDArray[np.floating]], NDArray[np.float64]],
+        positions: NDArray[np.integer] | None = None,
+    ) -> NDArray[np.float64]:
+        """A score of :meth:`sample_proba`, of which only some rows at a time are in memory.
+
+        Parameters
+        ----------
+        n_samples : int
+        score : callable
+            From probabilities (n_samples, m, n_classes) of some instances to (m,).
+        positions : ndarray of int of shape (n,), default=None
+            Of instances in the pool. None: all.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+
+        Examples
+        --------
+        >>> from laplace_al import LaplaceUpdateClassifier
+        >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1])
+        >>> pool = clf.pool_state([[0.0], [1.0]])
+        >>> pool.scores_of_draws(5, lambda draws: draws.max(axis=(0, 2))).shape
+        (2,)
+        """
+        size = max(1, NUMBERS_AT_ONCE // (n_samples * len(self.classes_)))
+        weights = self._sampled_weights(n_samples)
+        if positions is None and len(self) <= size:
+            return score(self._probabilities_under(weights, n_samples))
+        weights = list(weights)
+        positions = np.arange(len(self)) if positions is None else positions
+        blocks = [positions[i : i + size] for i in range(0, len(positions), size)]
+        return np.concatenate(
+            [score(self.part(rows)._probabilities_under(weights, n_samples)) for rows in blocks]
         )
-        return torch.cat(list(draws)).numpy(force=True)
+
+    def _sampled_weights(self, n_samples: int) -> Iterable[torch.Tensor]:
+        return sampled_weights(self.posterior, self.calibration, n_samples, self.random_seed)
+
+    def _probabilities_under(
+        self, weights: Iterable[torch.Tensor], n_samples: int
+    ) -> NDArray[np.floating]:
+        draws = sampled_probabilities(weights, n_samples, self.project, self.likelihood)
+        return draws.numpy(force=True)
 
     def _fresh_variances(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Of the logits, and for predictions."""

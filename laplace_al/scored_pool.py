@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples
 
+from laplace_al.blocks import rows_at
 from laplace_al.classifier import LaplaceUpdateClassifier
 from laplace_al.devices import as_array
 from laplace_al.features import Extracted, check_weights, features_of, weights_of
@@ -146,7 +146,7 @@ class ScoredPool:
         positions = np.linspace(0, n_pool - 1, min(n_pool, _N_SPACED)).astype(np.int64)
         features = self.rows(positions, classifier)
         if features is None:
-            features = extracted(classifier, _safe_indexing(self.X, positions))
+            features = extracted(classifier, rows_at(self.X, positions))
         features = torch.tensor(as_array(features), dtype=torch.float64)
         around_head = classifier.head == "pretrained"
         return prior_precision_by_scale(
@@ -218,7 +218,7 @@ class ScoredPool:
             return known
         new = [position for position in positions if position not in self._rows]
         if new:
-            features = classifier.transform(_safe_indexing(self.X, new))
+            features = classifier.transform(rows_at(self.X, new))
             self._rows.update(zip(new, features, strict=True))
         return np.array([self._rows[position] for position in positions])
 

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import numbers
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -14,12 +15,13 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv, train_test_split
-from sklearn.utils import _safe_indexing, check_random_state, check_scalar
+from sklearn.utils import check_random_state, check_scalar
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import _num_samples, check_consistent_length
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
+from laplace_al.blocks import rows_at
 from laplace_al.digests import data_digest, fingerprint
 from laplace_al.labels import as_labels, like_known
 from laplace_al.learner import ActiveLearner, RefitEvery
@@ -156,9 +158,8 @@ def simulate(
         curve.teach(initial, y_pool[initial])
     curve.score()
     bounds = [*range(0, budget, n_instances), budget]
-    for asked, known in tqdm(
-        itertools.pairwise(bounds), total=len(bounds) - 1, disable=not verbose
-    ):
+    steps = list(itertools.pairwise(bounds))
+    for asked, known in tqdm(steps) if verbose else steps:  # tqdm starts a thread
         if curve.is_stopped_by(rules):
             break
         positions = curve.query(known - asked)
@@ -639,13 +640,17 @@ def _curves(
         curves = {name: kept.get(name, prints[name]) for name in prints if name in kept}
     missing = [run for run in runs if run.name not in curves]
     # one at a time, so that no finished run waits for others to be kept
+    pid = os.getpid()
     parallel = Parallel(n_jobs, return_as="generator_unordered", batch_size=1)
-    new = parallel(delayed(_numbered_curve)(i, run) for i, run in enumerate(missing))
-    for i, curve in tqdm(new, initial=len(curves), total=len(runs), disable=not verbose):
-        name = missing[i].name
-        curves[name] = curve
-        if kept is not None:
-            kept.append(name, prints[name], curve)
+    with _one_thread():
+        new = parallel(delayed(_numbered_curve)(i, run, pid) for i, run in enumerate(missing))
+        if verbose:  # tqdm starts a thread
+            new = tqdm(new, initial=len(curves), total=len(runs))
+        for i, curve in new:
+            name = missing[i].name
+            curves[name] = curve
+            if kept is not None:
+                kept.append(name, prints[name], curve)
     return curves
 
 
@@ -672,10 +677,12 @@ def _fingerprints(runs: list[_Run]) -> dict[tuple[Any, ...], str]:
     }
 
 
-def _numbered_curve(i: int, run: _Run) -> tuple[int, pd.DataFrame]:
+def _numbered_curve(i: int, run: _Run, caller: int) -> tuple[int, pd.DataFrame]:
     (X_pool, y_pool), (X_test, y_test) = _pool_and_test(run)
+    # threads of one process share all other limits, which are set before they start
+    is_elsewhere = os.getpid() != caller
     try:
-        with _one_thread():
+        with _one_thread() if is_elsewhere else threadpool_limits(1, user_api="openmp"):
             curve = simulate(
                 run.estimator,
                 run.strategy,
@@ -694,12 +701,10 @@ def _numbered_curve(i: int, run: _Run) -> tuple[int, pd.DataFrame]:
 
 
 def _pool_and_test(run: _Run) -> Sequence[Sequence[Any]]:
-    if run.split.pool is None:
+    pool, test = run.split.pool, run.split.test
+    if pool is None or test is None:
         return run.data_set[:2], run.data_set[2:]
-    return [
-        [_safe_indexing(part, rows) for part in run.data_set]
-        for rows in (run.split.pool, run.split.test)
-    ]
+    return [[rows_at(part, rows) for part in run.data_set] for rows in (pool, test)]
 
 
 @contextlib.contextmanager

@@ -29,7 +29,7 @@ from laplace_al.blocks import (
     concatenated,
     is_stream,
     n_rows,
-    rows_of,
+    rows_at,
 )
 
 X = np.random.default_rng(0).normal(size=(9000, 3))
@@ -255,7 +255,7 @@ def test_concatenated_rows_by_name():
     [np.asarray, np.ndarray.tolist, pd.DataFrame, lambda rows: UserDict(a=rows, b=rows.tolist())],
 )
 def test_some_rows(kind):
-    some = rows_of(kind(X), 3, 7)
+    some = rows_at(kind(X), slice(3, 7))
     assert n_rows(kind(X)) == len(X)
     assert n_rows(some) == 4
     for rows in some.values() if isinstance(some, dict) else [some]:
@@ -282,3 +282,66 @@ def test_what_comes_in_blocks_is_refused_where_all_is_needed(method, extractor, 
     labels = () if method == "pool_state" else (y,)
     with pytest.raises(TypeError, match=r"X must be whole.* partial_fit with one block after"):
         getattr(clf, method)(given, *labels)
+
+
+class InFile:
+    """An array in a file, of which there are slices and nothing else."""
+
+    def __init__(self, values):
+        self.values, self.shape, self.dtype = values, values.shape, values.dtype
+
+    def __getitem__(self, rows):
+        assert isinstance(rows, slice)
+        assert rows.step in (None, 1)
+        return self.values[rows]
+
+
+def hdf5(values, folder):
+    h5py = pytest.importorskip("h5py")
+    return h5py.File(folder / "X.h5", "w").create_dataset("X", data=values)
+
+
+def arrow(values, _):
+    return pytest.importorskip("pyarrow").array(values[:, 0])
+
+
+CONTAINERS = {
+    "array": lambda values, _: values,
+    "array in a file": lambda values, _: InFile(values),
+    "HDF5": hdf5,
+    "tensor": lambda values, _: torch.tensor(values),
+    "list": lambda values, _: values.tolist(),
+    "pandas": lambda values, _: pd.DataFrame(values),
+    "polars": lambda values, _: pl.DataFrame(values),
+    "polars column": lambda values, _: pl.Series(values[:, 0]),
+    "sparse": lambda values, _: sparse.csr_array(values),
+    "Arrow": arrow,
+}
+
+
+@pytest.mark.parametrize("kind", CONTAINERS)
+@pytest.mark.parametrize(
+    "positions",
+    [
+        [3],
+        [7, 2, 2, 5, 3],
+        list(range(5)),
+        [8, 0],
+        [],
+        np.array([4, 1, 0]),
+        np.array([-1, 2]),
+        slice(2, 5),
+        slice(7, 99),
+    ],
+    ids=str,
+)
+def test_rows_at_positions(kind, positions, tmp_path):
+    values = X[:9]
+    container = CONTAINERS[kind](values, tmp_path)
+    rows = rows_at(container, positions)
+    rows = rows.toarray() if sparse.issparse(rows) else np.asarray(rows)
+    chosen = np.asarray(positions, int) if isinstance(positions, list) else positions
+    expected = values[chosen]
+    if kind in ("polars column", "Arrow"):
+        expected = expected[:, 0]
+    np.testing.assert_array_equal(rows.reshape(expected.shape), expected)

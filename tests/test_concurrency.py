@@ -7,18 +7,21 @@ import pickle
 import signal
 import sys
 import threading
+import warnings
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import joblib
 import numpy as np
 import pytest
 import torch
+import tqdm
 from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV
+from threadpoolctl import threadpool_info, threadpool_limits
 from torch import nn
 from workers import learn_and_predict, n_threads
 
-from laplace_al import ActiveLearner, LaplaceUpdateClassifier
+from laplace_al import ActiveLearner, LaplaceUpdateClassifier, compare, simulate
 from laplace_al.strategies import MarginSampling, RandomSampling
 from laplace_al.transaction import Turn
 
@@ -109,6 +112,58 @@ def test_a_pool_is_seen_before_or_after_a_label():
     done.set()
     reader.join()
     assert {one.tobytes() for one in seen} <= {one.tobytes() for one in published}
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, np.int8])
+@pytest.mark.parametrize("writeable", [True, False])
+def test_filters_of_warnings_are_left_alone(dtype, writeable, monkeypatch):
+    """They belong to the process: what a thread sets for a while may stay for good."""
+    clf = LaplaceUpdateClassifier().fit(X[:150], y[:150])
+    pool = (10 * X).astype(dtype)
+    pool.setflags(write=writeable)
+    monkeypatch.setattr(warnings, "catch_warnings", None)
+    clf.pool_state(pool).observe(0, y[0]).predict_proba()
+    clf.predict_proba(pool)
+    clf.predict_uncertainty(pool)
+    MarginSampling().query(clf, pool, 3)
+
+
+def numbers_of_threads():
+    """Of torch, and of each library by its file."""
+    libraries = {info["filepath"]: info["num_threads"] for info in threadpool_info()}
+    return torch.get_num_threads(), libraries
+
+
+@pytest.mark.parametrize("backend", ["threading", "sequential"])
+def test_runs_use_one_thread_and_give_the_others_back(backend):
+    """Whichever run of several at once begins first, and whichever ends last."""
+    n_torch = torch.get_num_threads()
+    settings = {"n_repeats": 4, "n_jobs": 2, "scoring": most_threads}
+    strategies = [MarginSampling(), RandomSampling()]
+    try:
+        torch.set_num_threads(2)
+        with threadpool_limits(2), joblib.parallel_config(backend):
+            before = numbers_of_threads()
+            curves = compare(LaplaceUpdateClassifier(), strategies, X, y, budget=2, **settings)
+            assert numbers_of_threads() == before
+            assert joblib.Parallel(1)([joblib.delayed(torch.get_num_threads)()]) == [2]
+    finally:
+        torch.set_num_threads(n_torch)
+    assert (curves.score.dropna() == 1).all()
+
+
+def most_threads(estimator, X, y):
+    n_torch, libraries = numbers_of_threads()
+    return max(n_torch, *libraries.values())
+
+
+def test_no_thread_is_started_for_progress_that_is_not_shown(monkeypatch):
+    monkeypatch.setattr(tqdm.tqdm, "monitor", None)
+    before = threading.active_count()
+    LaplaceUpdateClassifier(network()).fit(X[:50], y[:50]).predict(X[:50])
+    simulate(LaplaceUpdateClassifier(), RandomSampling(), X[:50], y[:50], X, y, budget=3)
+    assert tqdm.tqdm.monitor is None
+    assert threading.active_count() == before
 
 
 @pytest.mark.parametrize("backend", ["threading", "loky"])

@@ -189,10 +189,17 @@ def numbers_of(items):
     return np.arange(len(items), dtype=float)[:, None]
 
 
-@pytest.mark.parametrize("other", [X[:5], X + 1, X[::-1]])
-def test_another_pool(path, other):
+@pytest.mark.parametrize(
+    ("other", "differs"),
+    [
+        (X[:5], "of 6 instances; X_pool has 5"),
+        (X + 1, "of as many instances, 6, but with other values than X_pool has now"),
+        (X[::-1], "of as many instances, 6, but with other values"),
+    ],
+)
+def test_another_pool(path, other, differs):
     Journal(path, X).close()
-    with pytest.raises(ValueError, match="is of another pool, of 6 instances"):
+    with pytest.raises(ValueError, match=f"is of another pool, {differs}"):
         Journal(path, other)
     Journal(path, X.tolist()).close()  # the error has given the lock back
 

@@ -20,6 +20,7 @@ LAYERS = [
     "record",
     "stopping",
     "strategies",
+    "pool_checks",
     "scored_pool",
     "classifier",
     "last_layer",

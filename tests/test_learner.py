@@ -1,3 +1,4 @@
+import contextlib
 import copy
 import enum
 import pickle
@@ -12,13 +13,20 @@ import torch
 from scipy import sparse
 from sklearn import config_context
 from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_iris
-from sklearn.exceptions import DataConversionWarning
-from sklearn.linear_model import LogisticRegression, SGDClassifier
+from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.ensemble import StackingClassifier, VotingClassifier
+from sklearn.exceptions import DataConversionWarning, NotFittedError
+from sklearn.linear_model import LogisticRegression, Perceptron, RidgeClassifier, SGDClassifier
+from sklearn.model_selection import GridSearchCV
 from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
 from torch import nn
 from torch.utils import data
 
@@ -31,6 +39,8 @@ from laplace_al.strategies import (
     CoreSet,
     EntropySampling,
     MarginSampling,
+    PowerSampling,
+    Preselection,
     RandomSampling,
     TypiClust,
 )
@@ -1099,19 +1109,207 @@ class TestWaiting:
         with make(**settings) as learner:
             assert learner.labels_.label.tolist() == ["a", "b"]
 
-    def test_a_row_of_the_pool_with_nan(self):
-        pool = X.copy()
+    def test_a_row_of_the_pool_with_nan(self, tmp_path):
+        """It is refused before anybody labels, or writes a journal."""
+        pool, path = X.copy(), tmp_path / "labels.sqlite"
         pool[3, 1] = np.nan
-        learner = ActiveLearner(
-            LaplaceUpdateClassifier(prior_precision=1.0), RandomSampling(), pool
-        )
-        with pytest.raises(ValueError, match="NaN"):
-            learner.teach(3, 0)
-        assert learner.teach([0, 60], [0, 1]).is_fitted
+        with pytest.raises(ValueError, match=r"NaN or infinity in 1 of its 150 rows: \[3\]"):
+            ActiveLearner(LaplaceUpdateClassifier(), RandomSampling(), pool, journal=path)
+        assert not path.exists()
+
+    @pytest.mark.parametrize(
+        "strategy", [MarginSampling(), BALD(), BADGE(), CoreSet(), TypiClust()]
+    )
+    def test_features_with_nan(self, strategy):
+        """They are refused at the first query."""
+        learner = ActiveLearner(LaplaceUpdateClassifier(np.log), strategy, X - X.min(axis=0) - 0.5)
+        with np.errstate(invalid="ignore"), pytest.raises(ValueError, match="the first at row 0"):
+            learner.query()
 
     def test_initial_instances(self):
         with pytest.raises(ValueError, match="NaN"):
             make(X_initial=np.full((2, 4), np.nan), y_initial=[0, 0])
+
+
+CLOSEST, CALIBRATED = KNeighborsClassifier(), CalibratedClassifierCV(LogisticRegression(), cv=3)
+SEARCH = GridSearchCV(LaplaceUpdateClassifier(), {"prior_precision": [0.1, 1.0]}, cv=3)
+
+
+@pytest.mark.filterwarnings("ignore:The least populated class")
+class TestEstimatorsThatNeedMoreLabels:
+    """They wait for labels, as all do for those of two classes, and say what for."""
+
+    @pytest.mark.parametrize(
+        ("estimator", "n_needed"),
+        [
+            (CLOSEST, 5),
+            (LinearDiscriminantAnalysis(), 4),
+            (CALIBRATED, 9),
+            (SEARCH, 7),
+            (make_pipeline(PCA(n_components=4), LogisticRegression()), 4),
+        ],
+    )
+    @pytest.mark.parametrize("strategy", [MarginSampling(), CoreSet(), RandomSampling()])
+    def test_label_by_label_from_none(self, estimator, n_needed, strategy, tmp_path):
+        """The journal gives back the same learner wherever it is left."""
+        settings = {"X_initial": None, "y_initial": None, "refit_every": 1}
+        settings |= {"journal": tmp_path / "labels.sqlite"}
+        learner = make(estimator, strategy, **settings)
+        for n_labels, position in enumerate([0, 60, 120, 1, 61, 121, 2, 62, 122, 3, 63], start=1):
+            learner.query(2)
+            waits = n_labels < n_needed
+            warns = warns_that_it_waits if waits and n_labels > 1 else contextlib.nullcontext
+            with warns():
+                learner.teach(position, y_pool[[position]])
+            assert learner.is_fitted != waits
+            assert (learner.history_.action == "refit").any() != waits
+            before = told(learner)
+            learner.close()
+            with warns():
+                learner = make(estimator, strategy, **settings)
+            assert told(learner) == before
+
+    def test_predictions_before(self):
+        learner = make(CLOSEST, X_initial=None, y_initial=None, refit_every=1)
+        with warns_that_it_waits():
+            learner.teach([0, 60], [0, 1])
+        with pytest.raises(NotFittedError, match="waits for more labels") as caught:
+            learner.predict(X)
+        assert "n_neighbors" in str(caught.value.__cause__)
+        assert learner.teach([1, 2, 3], [0, 0, 0]).predict(X[:1]) == [0]
+
+    def test_initial_labels(self):
+        with warns_that_it_waits():
+            learner = make(CLOSEST, X_initial=X[:60:59], y_initial=[0, 1], refit_every=1)
+        assert learner.teach([1, 2, 3], [0, 0, 0]).is_fitted
+
+    def test_a_warning_that_is_an_error(self, tmp_path):
+        """Nothing is recorded, and a journal is free for the next one."""
+        settings = {"X_initial": None, "y_initial": None, "refit_every": 1}
+        learner = make(CLOSEST, journal=tmp_path / "labels.sqlite", **settings).teach(0, 0)
+        before = told(learner)
+        with pytest.raises(UserWarning, match="waits"):
+            learner.teach(60, 1)
+        assert told(learner) == before
+        with warns_that_it_waits():
+            learner.teach(60, 1).close()
+        for _ in range(2):
+            with pytest.raises(UserWarning, match="waits"):
+                make(CLOSEST, journal=tmp_path / "labels.sqlite", **settings)
+
+    @pytest.mark.parametrize(
+        ("estimator", "match"),
+        [
+            (make_pipeline(PCA(n_components=5), LogisticRegression()), "n_components=5"),
+            (LogisticRegression(C=-1.0), "'C' parameter"),
+        ],
+    )
+    def test_what_no_label_mends_is_refused(self, estimator, match):
+        learner = make(estimator, X_initial=None, y_initial=None, refit_every=1).teach(0, 0)
+        before = told(learner)
+        with pytest.raises(ValueError, match=match):
+            learner.teach(60, 1)
+        assert told(learner) == before
+
+    def test_bad_instances_are_refused(self):
+        learner = make(LogisticRegression(), X_initial=None, y_initial=None, refit_every=1)
+        learner.teach(0, 0)
+        before = told(learner)
+        with pytest.raises(ValueError, match="NaN"):
+            learner.teach(X=np.full((1, 4), np.nan), y=[1])
+        assert told(learner) == before
+
+    def test_too_few_labels_left_for_a_model_that_is_there(self):
+        learner = make(CLOSEST, X_initial=None, y_initial=None, refit_every=1)
+        learner.teach([0, 1, 2, 60, 61], [0, 0, 0, 1, 1])
+        before = told(learner)
+        with pytest.raises(ValueError, match="n_neighbors"):
+            learner.unlabel(0)
+        assert told(learner) == before
+
+    def test_the_posterior_behind_a_search(self):
+        learner = make(SEARCH, X_initial=None, y_initial=None, refit_every=1, strategy=BALD())
+        learner.query(3)
+        positions = np.r_[0:3, 60:63]
+        learner.teach(positions, y_pool[positions])
+        assert not set(learner.query(3)) & set(positions)
+
+
+def told(learner):
+    """What a learner says of itself."""
+    predictions = learner.predict_proba(X).tolist() if learner.is_fitted else None
+    labels = learner.labels_.drop(columns="time").to_numpy().tolist()
+    return labels, predictions, learner.query(3).tolist(), len(learner.history_)
+
+
+@pytest.mark.parametrize(
+    "strategy", [MarginSampling(), CoreSet(), BALD(), Preselection(BADGE(), n_candidates=30)]
+)
+@pytest.mark.parametrize("extractor", [None, np.square])
+def test_a_pool_in_a_file_is_as_one_in_memory(strategy, extractor, tmp_path):
+    """HDF5 takes positions in increasing order only; other arrays in files take only slices."""
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "X.h5", "w") as file:
+        pools = file.create_dataset("X", data=X_pool), X_pool
+        seen = []
+        for pool in pools:  # the second one resumes the journal of the first
+            settings = LaplaceUpdateClassifier(extractor), strategy, pool
+            path = tmp_path / "labels.sqlite"
+            with ActiveLearner(*settings, random_state=0, journal=path) as learner:
+                positions = learner.query(5)
+                learner.teach(positions, y_pool[positions]).teach(X=pool[:2], y=[0, 1])
+                learner.relabel(positions[:1], [2]).unlabel(positions[1])
+                seen.append(learner.query(5).tolist())
+                assert len(learner.instances_) == len(learner.labels_)
+        with ActiveLearner(*settings[:2], pools[0], random_state=0, journal=path) as learner:
+            assert learner.query(5).tolist() == seen[1]
+
+
+def warns_that_it_waits():
+    return pytest.warns(UserWarning, match="so few labels and waits for more")
+
+
+class TestEstimatorsWithoutProbabilities:
+    """They are refused before anybody labels, where the strategy needs probabilities."""
+
+    ESTIMATORS = [
+        LinearSVC(),
+        make_pipeline(StandardScaler(), LinearSVC()),
+        RidgeClassifier(),
+        Perceptron(),
+        SGDClassifier(loss="hinge"),
+        GridSearchCV(LinearSVC(), {"C": [1.0]}, cv=2),
+        VotingClassifier([("a", LogisticRegression()), ("b", LinearSVC())], voting="hard"),
+    ]
+    STRATEGIES = [
+        MarginSampling(),
+        BADGE(),
+        PowerSampling(EntropySampling()),
+        Preselection(CoreSet(), MarginSampling()),
+        Preselection(BADGE()),
+    ]
+
+    @pytest.mark.parametrize("estimator", ESTIMATORS)
+    def test_when_the_learner_is_made(self, estimator):
+        for strategy in self.STRATEGIES:
+            with pytest.raises(TypeError, match=r"predict_proba; got .*CalibratedClassifierCV"):
+                make(estimator, strategy, refit_every=1, X_initial=None, y_initial=None)
+        learner = make(estimator, CoreSet(), refit_every=1, X_initial=None, y_initial=None)
+        with pytest.raises(TypeError, match="predict_proba"):
+            learner.strategy = MarginSampling()
+        positions = learner.query(4)
+        assert learner.teach(positions, [0, 1, 0, 1]).predict(X).shape == (150,)
+
+    @pytest.mark.parametrize(
+        "estimator",
+        [
+            GridSearchCV(SGDClassifier(loss="log_loss"), {"alpha": [1.0]}),
+            StackingClassifier([("a", LinearSVC())]),
+            make_pipeline(StandardScaler(), StackingClassifier([("a", LinearSVC())])),
+        ],
+    )
+    def test_those_that_have_them_once_fitted(self, estimator):
+        make(estimator, refit_every=1, X_initial=None, y_initial=None).query()
 
 
 class TestInitialLabels:

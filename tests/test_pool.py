@@ -267,3 +267,50 @@ def test_a_part_is_the_state_of_some_rows():
         part = clf.pool_state(X).observe(2, 1).part(np.array([7, 4])).observe(0, 2)
         expected = clf.pool_state(X).observe(2, 1).observe(7, 2).predict_proba([7, 4])
         np.testing.assert_allclose(part.predict_proba(), expected)
+
+
+@pytest.mark.parametrize("at_once", [10**6, 100, 1])
+@pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
+@pytest.mark.parametrize("positions", [None, np.array([7, 3, 30])])
+def test_scores_of_draws(monkeypatch, at_once, covariance, positions):
+    """However few rows are drawn for at a time, the weights are the same."""
+    monkeypatch.setattr("laplace_al.pool.NUMBERS_AT_ONCE", at_once)
+    clf, X, _ = problem(3, covariance=covariance, random_state=0)
+    pool, sizes = clf.pool_state(X), []
+
+    def score(draws):
+        sizes.append(draws.shape[1])
+        return draws.std(axis=0).sum(axis=1)
+
+    expected = score(pool.sample_proba(9))
+    sizes.clear()
+    scores = pool.scores_of_draws(9, score, positions)
+    assert max(sizes) <= max(1, at_once // 27)
+    assert sum(sizes) == len(scores)
+    np.testing.assert_allclose(
+        scores, expected if positions is None else expected[positions], atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8", "uint8", "int16", "bool", "float32"])
+@pytest.mark.parametrize("writeable", [True, False])
+def test_a_pool_of_few_bytes_is_float32(dtype, writeable):
+    """And the numbers of the posterior are those of float64 to its last digits."""
+    clf, X, _ = problem(3)
+    rows = (3 * X).astype(dtype)
+    rows.setflags(write=writeable)
+    pool = clf.pool_state(rows)
+    assert pool.features.dtype == torch.float32
+    assert pool.logits.dtype == torch.float64
+    expected = clf.pool_state(rows.astype(np.float64))
+    np.testing.assert_allclose(pool.predict_proba(), expected.predict_proba(), atol=1e-5)
+    np.testing.assert_array_equal(
+        clf.predict_proba(rows), clf.predict_proba(rows.astype(np.float64))
+    )
+
+
+def test_a_pool_of_float32_is_not_copied():
+    clf, X, _ = problem(3)
+    rows = X.astype(np.float32)
+    rows.setflags(write=False)
+    assert np.shares_memory(clf.pool_state(rows).features.numpy(), rows)

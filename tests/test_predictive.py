@@ -1,10 +1,11 @@
 import numpy as np
+import pytest
 import torch
 
 from laplace_al.calibration import Calibration
 from laplace_al.likelihoods import likelihood_of
 from laplace_al.posterior import PerClassPosterior
-from laplace_al.predictive import averaged, sampled_probabilities
+from laplace_al.predictive import averaged, sampled_probabilities, sampled_weights
 
 
 def problem(n_classes=3):
@@ -16,8 +17,8 @@ def problem(n_classes=3):
 
 def drawn(posterior, features, likelihood, calibration=None, n_samples=50, seed=0):
     calibration = Calibration() if calibration is None else calibration
-    parts = sampled_probabilities(posterior, features.mm, likelihood, calibration, n_samples, seed)
-    return torch.cat(list(parts))
+    weights = sampled_weights(posterior, calibration, n_samples, seed)
+    return sampled_probabilities(weights, n_samples, features.mm, likelihood)
 
 
 def test_the_weights_do_not_depend_on_the_inputs():
@@ -48,8 +49,19 @@ def test_the_calibration_scales_deviations_and_mean():
     torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_averages_are_those_of_all_draws():
-    draws = drawn(*problem())
-    mean, entropy = averaged(draws.split(17))
+@pytest.mark.parametrize("at_once", [10**6, 300, 1])
+def test_averages_are_those_of_all_draws(monkeypatch, at_once):
+    """However few rows are computed at a time."""
+    monkeypatch.setattr("laplace_al.predictive.NUMBERS_AT_ONCE", at_once)
+    posterior, features, likelihood = problem()
+    draws, seen = drawn(posterior, features, likelihood), []
+
+    def rows(here):
+        seen.append(len(features[here]))
+        return features[here]
+
+    weights = sampled_weights(posterior, Calibration(), 50, seed=0)
+    mean, entropy = averaged(weights, rows, 7, likelihood, 3)
+    assert max(seen) == max(1, min(7, at_once // (32 * 3)))
     torch.testing.assert_close(mean, draws.mean(dim=0))
     torch.testing.assert_close(entropy, -(draws * draws.log()).sum(dim=2).mean(dim=0))

@@ -93,7 +93,7 @@ def test_the_peak_is_what_the_docstring_says(call, covariance, n, size, n_classe
     numbers = {
         "fit": 4 * features + 6 * roots + 20 * outputs,
         "partial_fit": 2 * features + 3 * roots + 30 * outputs,
-        "predict_proba": 4 * features + roots + 6 * outputs,
+        "predict_proba": 3 * min(n, 4096) * size + roots + 6 * outputs,
     }[call]
     task = call, covariance, n, size, n_classes
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:

@@ -21,10 +21,11 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from sklearn.base import BaseEstimator, is_classifier
 from sklearn.exceptions import NotFittedError
-from sklearn.utils import _safe_indexing, check_random_state, check_X_y
+from sklearn.utils import check_random_state, check_X_y
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
+from laplace_al.blocks import rows_at
 from laplace_al.classifier import LaplaceUpdateClassifier
 from laplace_al.labels import as_labels, like_known
 from laplace_al.pool import PoolState
@@ -247,7 +248,7 @@ class ActiveLearner(models.ActiveLearner):
     def _bootstrapped(self, X: Instances, y: ArrayLike) -> tuple[Any, Any]:
         self._rng = copy.deepcopy(self._rng)  # rebound, so that an error takes the draw back
         rows = self._rng.randint(_num_samples(X), size=_num_samples(X))
-        return _safe_indexing(X, rows), _safe_indexing(y, rows)
+        return rows_at(X, rows), rows_at(y, rows)
 
     def _can_update(self, y: ArrayLike) -> bool:
         if not hasattr(self.estimator, "partial_fit"):
@@ -485,7 +486,7 @@ class ModalStrategy(QueryStrategy):
         """See :meth:`QueryStrategy.choose`: what modAL's strategy chooses among the candidates."""
         places = np.flatnonzero(candidates)
         if isinstance(view.learner, BaseLearner | BaseCommittee):
-            learner, X = view.learner, _safe_indexing(view.X, places)
+            learner, X = view.learner, rows_at(view.X, places)
         else:
             learner = _ModalLearner(view, places, self)
             X = learner.X
@@ -548,7 +549,7 @@ class _ModalLearner:
             self.X_training = view.labelled if len(view.labelled) else None
         else:
             instances = getattr(view.learner, "instances_", None)
-            self.X = _array(_safe_indexing(view.X, places))
+            self.X = _array(rows_at(view.X, places))
             self.X_training = None if instances is None else _array(instances)
 
     def predict_proba(self, X: Instances) -> NDArray[np.floating]:

@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, clone
-from sklearn.utils import _safe_indexing
 
+from laplace_al.blocks import rows_at
 from laplace_al.learner import ActiveLearner
 from laplace_al.strategies import RandomSampling
 from laplace_al.typing import Instances
@@ -197,7 +197,7 @@ class Curve:
             if self._stopped.is_set() or n < _FIRST or len(np.unique(y[:n])) < 2:
                 continue
             estimator = clone(self._estimator)
-            estimator.fit(_safe_indexing(self._X_pool, positions[:n]), y[:n])
+            estimator.fit(rows_at(self._X_pool, positions[:n]), y[:n])
             with self._lock:
                 self.estimates[n] = float(estimator.loo_score_.accuracy)
 
@@ -253,7 +253,7 @@ def replayed(
             twin.unlabel(event.position)
         elif event.action == "label":
             if twin.is_fitted:
-                row = _safe_indexing(X_pool, [event.position])
+                row = rows_at(X_pool, [event.position])
                 yield int(event.position), twin.predict(row)[0].item()
             twin.teach(event.position, event.label)
 

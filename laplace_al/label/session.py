@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils import _safe_indexing
 
+from laplace_al.blocks import rows_at
 from laplace_al.classifier import LaplaceUpdateClassifier
 from laplace_al.label.curve import WINDOW, Curve, renamed_classes, thinned
 from laplace_al.label.features import check_features
@@ -410,7 +410,7 @@ class Session:
         """The most probable labels of an item and their probabilities, best first."""
         if not self._learner.is_fitted:
             return []
-        row = _safe_indexing(self._learner.X_pool, [position])
+        row = rows_at(self._learner.X_pool, [position])
         probabilities = self._learner.predict_proba(row)[0]
         classes = self._learner.estimator_.classes_
         return [

@@ -47,6 +47,8 @@ class BADGE(QueryStrategy):
     array([1, 0])
     """
 
+    reads_probabilities = True
+
     def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.float64]:
         """Squared norm of the gradient, (n_pool,)."""
         return squared_norms(residuals(view.predict_proba())) * squared_norms(view.features)

@@ -61,4 +61,5 @@ class BALD(QueryStrategy):
 
     def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.float64]:
         """Mutual information of label and weights, (n_pool,)."""
-        return scores.mutual_information(view.posterior_state(self).sample_proba(self.n_samples))
+        state = view.posterior_state(self)
+        return state.scores_of_draws(self.n_samples, scores.mutual_information)

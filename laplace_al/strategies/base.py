@@ -6,11 +6,13 @@ from collections.abc import Callable
 from typing import Any, Literal, cast, overload
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
-from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import _num_samples
 
+from laplace_al.blocks import rows_at
 from laplace_al.strategies.checks import check_candidates, check_n_instances
 from laplace_al.strategies.passes import choose_from_blocks, reads_in_blocks
 from laplace_al.strategies.ranking import Leaders, draw_seed, tie_breakers
@@ -26,7 +28,9 @@ class QueryStrategy(ABC, BaseEstimator):
     set ``is_pointwise`` to True if the utility of an instance depends on no other instance of the
     pool and draws nothing from ``rng``: the pool may then come in blocks. It may set
     ``reads_posterior`` to False if ``utilities`` uses only the length, features, probabilities and
-    variances of the view: the posterior is then not sent to the workers of a cluster.
+    variances of the view: the posterior is then not sent to the workers of a cluster. It may set
+    ``reads_probabilities`` to True if ``utilities`` calls ``view.predict_proba()``: an
+    ``ActiveLearner`` then refuses an estimator without that method when it is made.
     A strategy holds only parameters; it changes neither the learner nor the pool.
 
     Parameters
@@ -48,6 +52,7 @@ class QueryStrategy(ABC, BaseEstimator):
 
     is_pointwise = False
     reads_posterior = True
+    reads_probabilities = False
 
     @property
     def reads_blocks(self) -> bool:
@@ -115,7 +120,8 @@ class QueryStrategy(ABC, BaseEstimator):
         Raises
         ------
         ValueError
-            If there are fewer candidates than ``n_instances``, or a utility is NaN.
+            If there are fewer candidates than ``n_instances``, a utility is NaN, or features are
+            too large to compute with.
         TypeError
             If ``n_instances`` is not an integer, the learner lacks what the strategy needs, or the
             pool comes in blocks and the strategy compares instances with each other.
@@ -129,17 +135,37 @@ class QueryStrategy(ABC, BaseEstimator):
         array([1])
         """
         self._validate_params()
+        try:
+            # what is nearly 0 may become 0, and NaN is refused
+            with np.errstate(under="ignore", over="ignore", invalid="ignore"):
+                positions, utilities = self._query(
+                    learner, X_pool, n_instances, candidates, return_utilities
+                )
+        except (ArithmeticError, torch.linalg.LinAlgError) as error:
+            raise ValueError(
+                f"{type(self).__name__} cannot choose from X_pool, whose features are too large or "
+                f"differ too much in scale: {error}. Scale them, e.g. with StandardScaler."
+            ) from error
+        return positions if utilities is None else (positions, utilities)
+
+    def _query(
+        self,
+        learner: Any,
+        X_pool: Inputs,
+        n_instances: int,
+        candidates: ArrayLike | None,
+        with_utilities: bool,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64] | None]:
         if reads_in_blocks(self, learner, X_pool):
-            positions, utilities = choose_from_blocks(
-                self, learner, X_pool, n_instances, candidates, return_utilities
+            return choose_from_blocks(
+                self, learner, X_pool, n_instances, candidates, with_utilities
             )
-            return positions if utilities is None else (positions, utilities)
         candidates = check_candidates(candidates, _num_samples(X_pool))
         n_instances = check_n_instances(n_instances, int(candidates.sum()))
         rng = check_random_state(self.random_state)
         view = PoolView(learner, cast(Instances, X_pool))
         positions, utilities = self.choose(view, n_instances, candidates, rng)
-        return (positions, utilities) if return_utilities else positions
+        return positions, utilities if with_utilities else None
 
     def __call__(
         self, learner: Any, X_pool: Inputs, n_instances: int = 1
@@ -232,7 +258,7 @@ class QueryStrategy(ABC, BaseEstimator):
         first, second = self.priorities(utilities, noise)
         places = np.flatnonzero(candidates)
         if rows is not None and len(places) < len(utilities):
-            rows = _safe_indexing(rows, places)
+            rows = rows_at(rows, places)
         return Leaders.of(limit, first[places], second[places], start + places, rows)
 
     def priorities(
@@ -356,7 +382,8 @@ class QueryStrategy(ABC, BaseEstimator):
             raise ValueError(
                 f"{type(self).__name__} got NaN utilities for {np.isnan(utilities).sum()} of "
                 f"{len(utilities)} instances; the learner's predict_proba must be finite, and "
-                "utilities must be numbers."
+                "utilities must be numbers. If the features differ much in scale, scale them, e.g. "
+                "with StandardScaler."
             )
         return utilities
 
@@ -385,6 +412,7 @@ class ProbabilityStrategy(QueryStrategy):
 
     is_pointwise = True
     reads_posterior = False
+    reads_probabilities = True
     score: Callable[..., Any]
 
     def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.floating]:

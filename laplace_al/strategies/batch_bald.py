@@ -1,5 +1,6 @@
 """What the labels of a batch would tell about the weights together."""
 
+from collections.abc import Callable
 from numbers import Integral
 from typing import Any
 
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 from sklearn.utils._param_validation import Interval
 
 from laplace_al import scores
+from laplace_al.pool import PoolState
 from laplace_al.strategies.base import QueryStrategy
 from laplace_al.strategies.ranking import best
 from laplace_al.strategies.view import PoolView
@@ -75,7 +77,8 @@ class BatchBALD(QueryStrategy):
 
     def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.float64]:
         """Mutual information of the label alone and the weights, (n_pool,)."""
-        return scores.mutual_information(view.posterior_state(self).sample_proba(self.n_samples))
+        state = view.posterior_state(self)
+        return state.scores_of_draws(self.n_samples, scores.mutual_information)
 
     def choose(
         self,
@@ -89,16 +92,54 @@ class BatchBALD(QueryStrategy):
         positions = best(utilities, 1, rng)
         if n_instances == 1:
             return positions, utilities
-        draws = view.posterior_state(self).sample_proba(self.n_samples)
-        left = scores.expected_entropy(draws)
-        batch = Configurations(len(draws), self.max_configurations)
+        draws = Draws(view.posterior_state(self), self.n_samples)
+        left = draws.scores(scores.expected_entropy)
+        batch = Configurations(self.n_samples, self.max_configurations)
         remaining = np.flatnonzero(candidates)
         while len(positions) < n_instances:
-            batch.add(draws[:, positions[-1]], rng)
+            batch.add(draws.of(positions[-1]), rng)
             remaining = remaining[remaining != positions[-1]]
-            gain = batch.expected_entropy(draws[:, remaining]) - left[remaining]
+            gain = draws.scores(batch.expected_entropy, remaining) - left[remaining]
             positions = np.append(positions, remaining[best(np.maximum(gain, 0.0), 1, rng)])
         return positions, utilities
+
+
+class Draws:
+    """Probabilities of a pool under drawn weights, kept if they are few, else computed anew.
+
+    Parameters
+    ----------
+    state : PoolState
+    n_samples : int
+
+    Examples
+    --------
+    >>> from laplace_al import LaplaceUpdateClassifier
+    >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1])
+    >>> Draws(clf.pool_state([[0.0], [1.0]]), 5).of(1).shape
+    (5, 2)
+    """
+
+    def __init__(self, state: PoolState, n_samples: int) -> None:
+        self.state, self.n_samples = state, n_samples
+        is_small = n_samples * len(state) * len(state.classes_) <= _NUMBERS_KEPT
+        self._kept = state.sample_proba(n_samples) if is_small else None
+
+    def of(self, position: int) -> NDArray[np.floating]:
+        """Probabilities of an instance, (n_samples, n_classes)."""
+        if self._kept is None:
+            return self.state.part(np.array([position])).sample_proba(self.n_samples)[:, 0]
+        return self._kept[:, position]
+
+    def scores(
+        self,
+        score: Callable[[NDArray[np.floating]], NDArray[np.float64]],
+        positions: NDArray[np.int64] | None = None,
+    ) -> NDArray[np.float64]:
+        """See :meth:`PoolState.scores_of_draws`."""
+        if self._kept is None:
+            return self.state.scores_of_draws(self.n_samples, score, positions)
+        return score(self._kept if positions is None else self._kept[:, positions])
 
 
 class Configurations:
@@ -220,3 +261,4 @@ def _normalised(weights: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 _NUMBERS_AT_ONCE = 2**20
+_NUMBERS_KEPT = 2**24

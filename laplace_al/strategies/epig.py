@@ -69,7 +69,8 @@ class EPIG(QueryStrategy):
     def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.float64]:
         """Mean mutual information with the label of a target, (n_pool,)."""
         state = view.posterior_state(self)
-        return scores.expected_information_gain_of_predictions(
-            state.sample_proba(self.n_samples),
-            view.state_of(self.X_target).sample_proba(self.n_samples),
+        targets = view.state_of(self.X_target).sample_proba(self.n_samples)
+        return state.scores_of_draws(
+            self.n_samples,
+            lambda draws: scores.expected_information_gain_of_predictions(draws, targets),
         )

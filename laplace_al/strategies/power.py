@@ -70,6 +70,11 @@ class PowerSampling(QueryStrategy):
         """Whether the strategy needs more than predictions and their variances."""
         return self.strategy.reads_posterior
 
+    @property
+    def reads_probabilities(self) -> bool:  # type: ignore[override]  # the others' is a constant
+        """Whether the strategy needs probabilities."""
+        return self.strategy.reads_probabilities
+
     def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.floating]:
         """Utilities of the strategy, (n_pool,)."""
         return self.strategy.utilities(view, rng)

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval
 
+from laplace_al.blocks import rows_at
 from laplace_al.strategies.base import QueryStrategy
 from laplace_al.strategies.random import RandomSampling
 from laplace_al.strategies.ranking import Leaders
@@ -75,6 +75,11 @@ class Preselection(QueryStrategy):
         self.by = by
         self.n_candidates = n_candidates
 
+    @property
+    def reads_probabilities(self) -> bool:  # type: ignore[override]  # the others' is a constant
+        """Whether one of the two strategies needs probabilities."""
+        return any(part.reads_probabilities for part in (self.strategy, self.by) if part)
+
     def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.floating]:
         """Utilities of the wrapped strategy if all instances were candidates, (n_pool,)."""
         return self.strategy.utilities(view, rng)
@@ -131,7 +136,7 @@ class Preselection(QueryStrategy):
     ) -> Choice:
         """See :meth:`QueryStrategy.settle`: the wrapped strategy chooses among the leaders."""
         order = np.argsort(leaders.positions)
-        view = view_of(_safe_indexing(leaders.rows, order))
+        view = view_of(rows_at(leaders.rows, order))
         view.places = leaders.positions[order]
         positions, own = self._chosen(view, n_instances, rng)
         utilities = np.empty(len(order))

@@ -68,8 +68,12 @@ class QueryByCommittee(QueryStrategy):
 
     def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.float64]:
         """Disagreement of the members in nats, (n_pool,)."""
-        draws = view.posterior_state(self).sample_proba(self.n_members)
-        if self.disagreement == "kl_divergence":
-            return scores.mutual_information(draws)
-        votes = draws.argmax(axis=2)[:, :, None] == np.arange(draws.shape[2])
-        return scores.entropy(votes.mean(axis=0))
+        score = scores.mutual_information
+        if self.disagreement == "vote_entropy":
+            score = _vote_entropy
+        return view.posterior_state(self).scores_of_draws(self.n_members, score)
+
+
+def _vote_entropy(draws: NDArray[np.floating]) -> NDArray[np.float64]:
+    votes = draws.argmax(axis=2)[:, :, None] == np.arange(draws.shape[2])
+    return scores.entropy(votes.mean(axis=0))

@@ -4,9 +4,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils import _safe_indexing
 
-from laplace_al.blocks import concatenated
+from laplace_al.blocks import concatenated, rows_at
 
 
 class Leaders(NamedTuple):
@@ -63,7 +62,7 @@ class Leaders(NamedTuple):
         """
         chosen = leading(first, second, limit)
         if rows is not None:
-            rows = _safe_indexing(rows, chosen)
+            rows = rows_at(rows, chosen)
         return cls(limit, first[chosen], second[chosen], positions[chosen], rows)
 
     def __add__(self, other: "Leaders") -> "Leaders":  # type: ignore[override]  # no concatenation
@@ -169,9 +168,20 @@ def best(
     -------
     ndarray of shape (n_instances,)
 
+    Raises
+    ------
+    ValueError
+        If a utility is NaN.
+
     Examples
     --------
     >>> best(np.array([0.1, 0.3, 0.2]), 2, np.random.RandomState(0))
     array([1, 2])
     """
+    n_unknown = int(np.isnan(utilities).sum())
+    if n_unknown:
+        raise ValueError(
+            f"Utilities are NaN for {n_unknown} of {len(utilities)} instances: features of the "
+            "pool are too large or differ too much in scale. Scale them, e.g. with StandardScaler."
+        )
     return leading(utilities, tie_breakers(draw_seed(rng), 0, len(utilities)), n_instances)

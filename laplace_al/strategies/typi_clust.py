@@ -1,13 +1,11 @@
 """Typical instances of clusters that have no label, for very few labels."""
 
-import warnings
 from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans, MiniBatchKMeans
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval
 
 from laplace_al.strategies.base import QueryStrategy
@@ -149,10 +147,22 @@ def clusters(
     >>> bool(labels[0] == labels[1] != labels[2])
     True
     """
+    _, exponent = np.frexp(max(features.max(), -features.min()))
+    if abs(exponent) > _MAX_EXPONENT:  # squares of which may be 0 or infinite
+        features = np.ldexp(features, -exponent)
+    n_clusters = min(n_clusters, _n_distinct(features, n_clusters))  # else KMeans warns
     method = KMeans if n_clusters <= _MAX_EXACT_CLUSTERS else MiniBatchKMeans
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than clusters
-        return method(n_clusters, n_init=1, random_state=rng).fit_predict(features)
+    return method(n_clusters, n_init=1, random_state=rng).fit_predict(features)
+
+
+def _n_distinct(rows: NDArray[np.floating], limit: int) -> int:
+    """How many rows differ, counted up to a limit."""
+    seen = rows[:0]
+    for start in range(0, len(rows), limit):
+        seen = np.unique(np.concatenate([seen, rows[start : start + limit]]), axis=0)
+        if len(seen) >= limit:
+            return limit
+    return len(seen)
 
 
 def typicality(features: NDArray[np.floating], n_neighbors: int) -> NDArray[np.float64]:
@@ -182,4 +192,5 @@ def typicality(features: NDArray[np.floating], n_neighbors: int) -> NDArray[np.f
 
 _MAX_CLUSTERS = 500  # as in the authors' code
 _MAX_EXACT_CLUSTERS = 50
+_MAX_EXPONENT = 30
 _SMALL = 5

@@ -7,13 +7,15 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.ensemble import StackingClassifier
+from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.pipeline import Pipeline
-from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples, check_array
 
+from laplace_al.blocks import rows_at
 from laplace_al.classifier import LaplaceUpdateClassifier
 from laplace_al.devices import as_array
-from laplace_al.features import Extracted
+from laplace_al.features import Extracted, feature_dtype
 from laplace_al.pool import PoolState
 from laplace_al.scored_pool import ScoredPool
 from laplace_al.typing import Features, Instances
@@ -79,6 +81,8 @@ class PoolView:
             estimators += [getattr(self.learner, name, None) for name in _ESTIMATORS]
         for searched in estimators:
             estimator = getattr(searched, "best_estimator_", searched)  # of a GridSearchCV, say
+            if isinstance(estimator, GridSearchCV | RandomizedSearchCV):  # unfitted
+                estimator = estimator.estimator
             if isinstance(estimator, Pipeline) and hasattr(estimator[-1], "pool_state"):
                 return estimator[-1], estimator[:-1].transform
             if hasattr(estimator, "pool_state"):
@@ -189,12 +193,7 @@ class PoolView:
     def _probabilities(self) -> NDArray[np.floating]:
         if self.state is not None and (self._goes_by_state or self._sees_itself):
             return self.state.predict_proba()
-        if not hasattr(self.learner, "predict_proba"):
-            raise TypeError(
-                "The strategy needs a learner with predict_proba; got "
-                f"{type(self.learner).__name__}. Wrap it in CalibratedClassifierCV, or use "
-                "RandomSampling."
-            )
+        check_predicts_probabilities(self.learner)
         if self._laplace is not None:  # whose features are known
             return self._laplace[0].predict_proba(Extracted(self.features))
         return self.learner.predict_proba(self.X)
@@ -251,7 +250,7 @@ class PoolView:
             return self._kept.features_under(self._laplace[0])
         if self.state is not None:
             return self.state.features
-        return check_array(as_array(self.X), dtype=(np.float64, np.float32))
+        return check_array(as_array(self.X), dtype=feature_dtype(self.X))
 
     @functools.cached_property
     def labelled(self) -> NDArray[np.floating]:
@@ -264,9 +263,9 @@ class PoolView:
         labelled = self.rows(self.labelled_positions)
         outside = np.flatnonzero(self.labelled_positions < 0)
         if len(outside):
-            X = _safe_indexing(self._instances, outside)
+            X = rows_at(self._instances, outside)
             if self._laplace is None:
-                labelled[outside] = check_array(as_array(X), dtype=(np.float64, np.float32))
+                labelled[outside] = check_array(as_array(X), dtype=feature_dtype(X))
             else:
                 classifier, before = self._laplace
                 labelled[outside] = classifier.transform(before(X))
@@ -318,7 +317,7 @@ class PoolView:
         part = copy.copy(self)
         for name in _COMPUTED:
             vars(part).pop(name, None)
-        part.X = _safe_indexing(self.X, positions)
+        part.X = rows_at(self.X, positions)
         part._whole, part._first = (self, positions), None
         part.places = positions if self.places is None else self.places[positions]
         return part
@@ -351,6 +350,46 @@ class PoolView:
         later.state, later._goes_by_state = state, True
         later._first = first, np.append(supposed, position)
         return later
+
+
+def check_predicts_probabilities(learner: Any) -> None:
+    """Refuse a learner without ``predict_proba``, whether it is fitted or not.
+
+    Parameters
+    ----------
+    learner : ActiveLearner, classifier, pipeline, or modAL's ActiveLearner or Committee
+
+    Raises
+    ------
+    TypeError
+        If it, or the estimator that it teaches, predicts no probabilities.
+
+    Examples
+    --------
+    >>> from sklearn.svm import LinearSVC
+    >>> check_predicts_probabilities(LinearSVC())
+    Traceback (most recent call last):
+        ...
+    TypeError: The strategy needs a learner with predict_proba; got LinearSVC...
+    """
+    if hasattr(learner, "query"):  # it has every method, whatever its estimator has
+        taught = [getattr(learner, name) for name in _ESTIMATORS if hasattr(learner, name)]
+        learner = (taught or [learner])[0]
+    if hasattr(learner, "predict_proba"):
+        return
+    parts = learner.get_params().values() if hasattr(learner, "get_params") else ()
+    if any(_is_stacked_by_default(part) for part in (learner, *parts)):
+        return
+    raise TypeError(
+        f"The strategy needs a learner with predict_proba; got {type(learner).__name__}. Wrap it "
+        "in CalibratedClassifierCV, or use a strategy that needs no probabilities, e.g. CoreSet, "
+        "TypiClust or RandomSampling."
+    )
+
+
+def _is_stacked_by_default(estimator: Any) -> bool:
+    """Whether it has the final estimator, which predicts probabilities, only once it is fitted."""
+    return isinstance(estimator, StackingClassifier) and estimator.final_estimator is None
 
 
 # Where learners of ours and of modAL keep what they have fitted.

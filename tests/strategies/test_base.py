@@ -265,3 +265,42 @@ def test_a_random_state_object_advances():
     strategy = MarginSampling(random_state=np.random.RandomState(0))
     pool = np.full((50, 2), 0.5)
     assert strategy.query(Probabilities(), pool) != strategy.query(Probabilities(), pool)
+
+
+DRAWN = np.random.default_rng(1).normal(size=(12, 4))
+DEGENERATE = {
+    "zeros": np.zeros((12, 4)),
+    "identical": np.ones((12, 4)),
+    "duplicates": np.repeat(DRAWN[:3], 4, axis=0),
+    "huge": 1e30 * DRAWN,
+    "nearly overflowing": 1e100 * DRAWN,
+    "tiny": 1e-30 * DRAWN,
+    "float32, tiny": (1e-30 * DRAWN).astype(np.float32),
+    "float32, huge": (1e15 * DRAWN).astype(np.float32),
+    "mixed scales": DRAWN * [1e-12, 1, 1e12, 1],
+    "an offset": DRAWN + 1e9,
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("kind", DEGENERATE)
+@pytest.mark.filterwarnings("ignore::scipy.linalg.LinAlgWarning")
+def test_degenerate_pools(name, kind):
+    """Distinct positions, or a ValueError that says what to do: no other error or warning."""
+    pool = DEGENERATE[kind]
+    weak = LaplaceUpdateClassifier(prior_precision=1e-12, random_state=0)
+    for learner in (
+        LaplaceUpdateClassifier(covariance="shared", prior_precision=1.0).fit(X, y),
+        LaplaceUpdateClassifier(covariance="full", prior_precision=1.0).fit(X, y),
+        weak.partial_fit(X[:1], [0], classes=[0, 1, 2]),
+    ):
+        if name in ("ExpectedErrorReduction", "LookAhead") and learner.covariance == "full":
+            continue
+        with np.errstate(all="warn"):
+            try:
+                positions = make(name, 12, random_state=0).query(learner, pool, 5)
+            except ValueError as error:
+                assert "StandardScaler" in str(error)  # noqa: PT017
+            else:
+                assert len(set(positions.tolist())) == 5
+                assert set(positions.tolist()) <= set(range(12))

@@ -5,6 +5,7 @@ import pytest
 from scipy.stats import entropy
 
 from laplace_al import LaplaceUpdateClassifier
+from laplace_al.predictive import sampled_probabilities
 from laplace_al.strategies import BALD, batch_bald
 from laplace_al.strategies.batch_bald import BatchBALD, Configurations
 
@@ -100,3 +101,22 @@ def test_candidates_and_random_state():
     positions = strategy.query(clf, X, 8, candidates=mask)
     assert sorted(positions) == list(range(0, 15, 2))
     np.testing.assert_array_equal(positions, strategy.query(clf, X, 8, candidates=mask))
+
+
+@pytest.mark.parametrize("strategy", [BatchBALD(n_samples=8, random_state=0), BALD(n_samples=8)])
+def test_draws_of_a_large_pool_are_not_kept(monkeypatch, strategy):
+    clf = LaplaceUpdateClassifier(random_state=0).fit(X[:20], y[:20])
+    expected = strategy.query(clf, X, 4, return_utilities=True)
+    monkeypatch.setattr("laplace_al.strategies.batch_bald._NUMBERS_KEPT", 100)
+    monkeypatch.setattr("laplace_al.pool.NUMBERS_AT_ONCE", 100)
+    largest = []
+
+    def drawn(weights, n_samples, project, likelihood):
+        largest.append(sampled_probabilities(weights, n_samples, project, likelihood))
+        return largest[-1]
+
+    monkeypatch.setattr("laplace_al.pool.sampled_probabilities", drawn)
+    positions, utilities = strategy.query(clf, X, 4, return_utilities=True)
+    assert max(draws.numel() for draws in largest) <= 100
+    np.testing.assert_allclose(utilities, expected[1], atol=1e-12)
+    assert positions.tolist() == expected[0].tolist()

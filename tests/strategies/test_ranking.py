@@ -62,3 +62,8 @@ def test_rows_are_kept_as_they_come(kind):
     b = Leaders.of(1, np.array([3.0]), np.zeros(1), np.array([2]), kind(["c"]))
     assert type(a.rows) is type((a + b).rows)
     assert list((a + b).rows) == ["c"]
+
+
+def test_nan_has_no_rank():
+    with pytest.raises(ValueError, match=r"NaN for 1 of 3 instances.*StandardScaler"):
+        best(np.array([0.1, np.nan, 0.2]), 1, np.random.RandomState(0))

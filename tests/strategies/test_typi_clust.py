@@ -3,7 +3,7 @@ import pytest
 
 from laplace_al import ActiveLearner, LaplaceUpdateClassifier
 from laplace_al.strategies import typi_clust
-from laplace_al.strategies.typi_clust import TypiClust, typicality
+from laplace_al.strategies.typi_clust import TypiClust, clusters, typicality
 from laplace_al.strategies.view import PoolView
 
 CENTRES = np.array([[0.0, 0.0], [20.0, 0.0], [0.0, 20.0], [20.0, 20.0]])
@@ -140,3 +140,14 @@ def test_single_precision_rows_are_only_read(n_instances):
 def test_a_wrong_number_of_neighbors_is_refused(wrong):
     with pytest.raises(ValueError, match="'n_neighbors' parameter"):
         TypiClust(n_neighbors=wrong).query(Learner(), X)
+
+
+@pytest.mark.parametrize("n_distinct", [1, 2, 3])
+@pytest.mark.parametrize("n", [5, 2000])
+def test_fewer_distinct_instances_than_clusters(n_distinct, n):
+    """Of equal ones, each is chosen; no warning is hidden from other threads to get there."""
+    pool = np.resize(X[:n_distinct], (n, 2))
+    cluster = clusters(pool, 4, np.random.RandomState(0))
+    assert len(np.unique(cluster)) == n_distinct
+    assert (cluster == np.resize(cluster[:n_distinct], n)).all()
+    assert len(set(TypiClust(random_state=0).query(Learner(), pool, 4).tolist())) == 4

@@ -20,6 +20,7 @@ from laplace_al.block_fitting import (
     prior_precision_by_scale_in_blocks,
 )
 from laplace_al.calibration import Calibration, Observation
+from laplace_al.curvatures import open_stiffening, steepening
 from laplace_al.devices import available_device, on_device
 from laplace_al.fitting import (
     Examined,
@@ -69,6 +70,8 @@ _MEMORY_TOLERANCE = 0.01
 # When labels say that the outputs of a trained head are in another order.
 _LEAST_FOR_ORDER = 10
 _SHARE_OF_ORDER = 0.75
+# Exponent: a label leaves the memory at a mode that fits it more closely than when it was learnt.
+_LEAVING = 1.1
 
 
 class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
@@ -114,8 +117,9 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         ``p_k (1 - p_k)`` per class and ``diag p - p p^T`` in full. It almost vanishes for instances
         that are fitted well. ``"secant"`` raises it for those, in ``fit``, from an estimate of how
         far the logits would move without the instance, which keeps later updates closer to
-        retraining; ``partial_fit`` uses the softmax curvature. ``"gaussian"`` is 1 for every
-        instance.
+        retraining; ``partial_fit`` with ``update="map"`` raises it where little is known of the
+        logits, and where a label contradicts what was known, so that labels may come in any order.
+        ``"gaussian"`` is 1 for every instance.
     update : {"map", "newton"}, default="map"
         How ``partial_fit`` learns a label. ``"map"`` moves to the exact mode of the current
         Gaussian times the likelihood of the label and cannot overshoot; ``"newton"`` takes one
@@ -608,7 +612,7 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
             self.posterior_ = self.posterior_.forget(faded)
             self._calibration = self._calibration.forget(faded)
             memory = None if memory is None else memory.forget(faded)
-        self._update(data)
+        memory = self._update(data, memory)
         self._memory = None
         if memory is not None:
             memory = memory.add(features, indices, self.n_passes * weights)
@@ -1027,19 +1031,29 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
             )
         return memory
 
-    def _update(self, data: Labelled) -> None:
-        """Condition the posterior on new labels, each predicted before it is learnt."""
+    def _update(self, data: Labelled, memory: Memory | None) -> Memory | None:
+        """Condition the posterior on new labels, each predicted before it is learnt.
+
+        The Gaussian of what the memory has dropped is steepened as the posterior is.
+        """
         update = self._update_rule(data.likelihood)
-        recording = Recording(update) if self.calibration == "loo" else None
+        recording = Recording(update)
         labels = data.features, data.targets, data.weights
-        self.posterior_ = self._conditioned(labels, recording or update)
-        if recording is not None:
-            predicted = LeftOut(
-                *(on_device(np.array(a), data.weights) for a in recording.predicted)
-            )
-            self._calibration = self._calibration.observe(self._observation(data, predicted))
+        before, self.posterior_ = self.posterior_, self._conditioned(labels, recording)
+        seen = (*recording.predicted, recording.learnt)
+        logits, variance, learnt = (on_device(np.array(part), data.weights) for part in seen)
+        if self.calibration == "loo":
+            predicted = self._observation(data, LeftOut(logits, variance))
+            self._calibration = self._calibration.observe(predicted)
         for _ in range(self.n_passes - 1):
             self.posterior_ = self._conditioned(labels, update)
+        if memory is None or self.curvature != "secant":
+            return memory
+        mean = data.likelihood.mean
+        prior_variance = before.prior_variance(data.features)[:, None]
+        growth = steepening(mean(logits), mean(learnt), variance, prior_variance)
+        structure = STRUCTURES[self.covariance_]
+        return memory.steepened(data.features, growth, self.posterior_.mean, structure)
 
     def _conditioned(
         self, labels: tuple[torch.Tensor, torch.Tensor, torch.Tensor], update: UpdateRule
@@ -1063,7 +1077,14 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         )
         mean = self._converged("partial_fit", mode, _MEMORY_TOLERANCE, stacklevel=6)
         self.posterior_ = self.posterior_.with_mean(mean)
-        return memory.keep(self.memory_size, mean, likelihood, STRUCTURES[self.covariance_])
+        stiffening = None
+        if self.curvature == "secant" and self.memory_size is not None:
+            leaving = memory.features[: max(len(memory.features) - self.memory_size, 0)]
+            variance = self.posterior_.predictive_variance(leaving)
+            variance = variance if variance.ndim == 2 else variance[:, None]
+            stiffening = open_stiffening(likelihood.mean(leaving @ mean), variance) ** _LEAVING
+        structure = STRUCTURES[self.covariance_]
+        return memory.keep(self.memory_size, mean, likelihood, structure, stiffening)
 
     def _draw_seed(self) -> None:
         """The last step of a call: a generator of the caller's is not drawn from in vain."""

@@ -2,8 +2,12 @@
 
 A quadratic stands for the likelihood of each instance. At the mode its curvature is that of the
 softmax, which all but vanishes once the label is fitted: the loss is then flat one way and steep
-the other. The secant over the way that the logits go when the instance is left out sees both.
+the other. The secant over the way that the logits go when the instance is left out sees both. Of a
+label that has just been learnt, that way is unknown: how open it is, the variances tell.
 """
+
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +16,8 @@ from laplace_al.likelihoods import Mean
 from laplace_al.typing import Numbers
 
 _SHARE_OF_SECANT = 0.2
+_SHARE_OF_MIRROR = 0.1  # at least
+_STEEPEST = 1e3
 
 
 def per_class_curvature(mean: Mean[Numbers]) -> Numbers:
@@ -132,3 +138,112 @@ def secant_stiffening(
     ratio = secant / torch.where(is_curved, curvature, 1.0)
     # eq-stiffening
     return torch.where(is_curved & is_far & (secant > 0), ratio, 1.0) ** _SHARE_OF_SECANT
+
+
+def mirror_curvature(mean: Mean[Numbers]) -> Numbers:
+    """Secant over the way to the mirrored logit: q = (2 p - 1) / (2 l), l = log p / (1 - p).
+
+    From l to -l the probability goes from p to 1 - p. Of all quadratics that touch the loss at l it
+    is the flattest that lies above it everywhere.
+
+    Jaakkola and Jordan, *Bayesian parameter estimation via variational methods*, Statistics and
+    Computing 10(1), 2000.
+
+    Parameters
+    ----------
+    mean : Mean
+        See :func:`per_class_curvature`.
+
+    Returns
+    -------
+    Tensor of shape (n, C), or ndarray of shape (C,)
+
+    Examples
+    --------
+    >>> p = torch.tensor([[0.5, 0.9, 0.999]])
+    >>> mirror_curvature(Mean(p, 1 - p))
+    tensor([[0.2500, 0.1820, 0.0722]])
+    """
+    xp, tiny = _numerics(mean.p)
+    odds = xp.log((mean.p + tiny) / (mean.complement + tiny))
+    is_even = abs(odds) < 1e-3  # 1/4 - l^2 / 48
+    return xp.where(is_even, 0.25, (mean.p - mean.complement) / (2 * xp.where(is_even, 1.0, odds)))
+
+
+def open_stiffening(mean: Mean[Numbers], variance: Numbers) -> Numbers:
+    """How much stiffer than its tangent a label is that has yet to see what comes later.
+
+    The logits that little is known of are those that later labels will move, and far: there the
+    secant q to the mirrored logit counts more beside the tangent h = p_k (1 - p_k),
+
+        (q / h)^(1 - t),  t = 9/10 (min_j v_j / v_k)^(1/2).
+
+    Parameters
+    ----------
+    mean : Mean
+        p (n, C), or (C,) of one instance.
+    variance : Tensor of shape (n, 1) or (n, C), or ndarray of shape (1,) or (C,)
+        v of the logits.
+
+    Returns
+    -------
+    Tensor of shape (n, C), or ndarray of shape (C,)
+        Factor of the curvature of each class.
+
+    Examples
+    --------
+    >>> p = torch.tensor([[0.98, 0.01, 0.01]])
+    >>> open_stiffening(Mean(p, 1 - p), torch.tensor([[1.0, 1.0, 9.0]]))
+    tensor([[1.2019, 1.2683, 5.2794]])
+    """
+    xp, tiny = _numerics(variance)
+    variance = variance + tiny
+    ratio = mirror_curvature(mean) / (per_class_curvature(mean) + tiny)
+    share = (1 - _SHARE_OF_MIRROR) * xp.sqrt(xp.amin(variance, -1, keepdims=True) / variance)
+    return ratio ** (1 - share)  # eq-open
+
+
+def steepening(
+    before: Mean[Numbers], after: Mean[Numbers], variance: Numbers, prior_variance: Any
+) -> Numbers:
+    """What a label that moves its logits adds to the weight of what was known of them.
+
+    That came from instances whose curvature h goes along. Where it grows, so does what they weigh:
+
+        ((h / h_before)^(1/2) - 1)_+ (1 / v - 1 / v_0).
+
+    Parameters
+    ----------
+    before, after : Mean
+        p (n, C), or (C,) of one instance, before the label is known and at the new mode.
+    variance : Tensor of shape (n, 1) or (n, C), or ndarray of shape (1,) or (C,)
+        v of the logits before the label is known.
+    prior_variance : float or Tensor of shape (n, 1)
+        v_0 of the logits under the prior, whose precision does not grow.
+
+    Returns
+    -------
+    Tensor or ndarray
+        Of the shape of the variance: a precision that all share takes the smallest of the classes.
+
+    Examples
+    --------
+    >>> from laplace_al.likelihoods import Bernoulli
+    >>> sure, unsure = (Bernoulli().mean(torch.tensor([[z]])) for z in (-4.0, -2.0))
+    >>> steepening(sure, unsure, torch.ones(1, 1), 2.0)
+    tensor([[0.7191]])
+    """
+    xp, tiny = _numerics(variance)
+    ratio = per_class_curvature(after) / (per_class_curvature(before) + tiny)
+    grown = xp.sqrt(ratio).clip(1.0, _STEEPEST)
+    if variance.shape[-1] < grown.shape[-1]:
+        grown = xp.amin(grown, -1, keepdims=True)
+    # eq-steepening
+    return (grown - 1) * (1 / (variance + tiny) - 1 / prior_variance).clip(0.0)
+
+
+def _numerics(numbers: Any) -> tuple[ModuleType, float]:
+    """The module of such numbers, and the smallest normal one: what is added to a divisor."""
+    if isinstance(numbers, np.ndarray):
+        return np, float(np.finfo(numbers.dtype).tiny)
+    return torch, torch.finfo(numbers.dtype).tiny

@@ -145,6 +145,36 @@ class Memory(StoredState):
         targets = likelihood.encode(self.indices)
         return Labelled(self.features, targets, self.weights, likelihood)
 
+    def steepened(
+        self,
+        features: torch.Tensor,
+        growth: torch.Tensor,
+        mean: torch.Tensor,
+        structure: Structure,
+    ) -> Self:
+        """With the quadratic of what was dropped as much steeper as new labels have shown.
+
+        Parameters
+        ----------
+        features : Tensor of shape (n, D)
+            Of the new labels.
+        growth : Tensor of shape (n, G)
+            See :func:`laplace_al.curvatures.steepening`.
+        mean : Tensor of shape (D, C)
+            Where its slope stays the same.
+        structure : Structure
+            Of the quadratic.
+
+        Returns
+        -------
+        Memory
+            This one, if nothing was dropped.
+        """
+        if isinstance(self.prior, IsotropicPrior):
+            return self
+        information = structure.information(features, growth)
+        return replace(self, prior=self.prior.absorb(information, torch.zeros_like(mean), mean))
+
     def keep(
         self,
         size: int | None,
@@ -165,7 +195,8 @@ class Memory(StoredState):
         structure : Structure
             Of the quadratic.
         stiffening : Tensor of shape (m, C), default=None
-            See :meth:`laplace_al.structures.Structure.curvature`.
+            See :meth:`laplace_al.structures.Structure.curvature`; rows of those to be dropped are
+            enough.
 
         Returns
         -------

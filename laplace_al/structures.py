@@ -61,7 +61,8 @@ class Structure(NamedTuple):
         likelihood : Bernoulli or Categorical
         update : {"map", "newton"}
         curvature : {"secant", "categorical", "gaussian"}
-            A new label has no secant yet: its curvature is that of the softmax.
+            A new label has no secant yet: ``"map"`` stiffens it by what is known of its logits,
+            ``"newton"`` takes the curvature of the softmax.
         step_size : float
             Of ``"newton"``.
 
@@ -79,7 +80,7 @@ class Structure(NamedTuple):
         """
         weigh = self._weigh(curvature)
         if update == "map":
-            return self.map(likelihood, weigh)
+            return self.map(likelihood, weigh, curvature == "secant")
         return self.newton(likelihood, weigh, step_size)
 
     def at_mode(
@@ -165,6 +166,29 @@ class Structure(NamedTuple):
             top = probabilities.p.argmax(dim=1, keepdim=True)
             stiffening = stiffening.gather(1, top)
         return curvature * stiffening
+
+    def information(self, features: torch.Tensor, curvature: torch.Tensor) -> torch.Tensor:
+        """What instances add to the precision by the curvature of each output on its own.
+
+        Parameters
+        ----------
+        features : Tensor of shape (n, D)
+        curvature : Tensor of shape (n, G), or (n, C) of the full structure
+
+        Returns
+        -------
+        Tensor of shape (G, N, N)
+
+        Examples
+        --------
+        >>> STRUCTURES["full"].information(torch.ones(1, 1), torch.tensor([[1.0, 4.0]]))
+        tensor([[[1., 0.],
+                 [0., 4.]]])
+        """
+        if self.posterior is FullPosterior:
+            roots = curvature.sqrt()
+            return self.posterior.information(features, lambda i: torch.diag(roots[i]))
+        return self.posterior.information(features, curvature)
 
     def _weigh(self, name: CurvatureName) -> Callable[[Any], Any]:
         return self.curvatures["categorical" if name == "secant" else name]

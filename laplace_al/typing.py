@@ -54,5 +54,7 @@ Projection: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 class UpdateRule(Protocol):
     """What one label does to the posterior, see :mod:`laplace_al.updates`."""
 
-    def __call__(self, logits: Any, variance: Any, target: Any, weight: Any, /) -> tuple[Any, Any]:
+    def __call__(
+        self, logits: Any, variance: Any, target: Any, weight: Any, prior_variance: Any, /
+    ) -> tuple[Any, Any]:
         """Coefficients and curvature; :class:`Vector`, or tensors where outputs are coupled."""

@@ -9,13 +9,16 @@ An update maps the logits and variance of an instance *before* its label is know
 where v and h are (1,) for a shared covariance and (C,) for one of each output: NumPy vectors of one
 instance. Posteriors and pools share the very same numbers. Where outputs are correlated, v is
 their covariance V (C, C) and the curvature is given by a root B (C, C), H = B B^T, as tensors.
+What the variance was under the prior, |phi|^2 / lambda, only a stiffened :class:`MapUpdate` asks.
 """
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
 import torch
 
+from laplace_al.curvatures import open_stiffening, per_class_curvature, steepening
 from laplace_al.likelihoods import (
     Likelihood,
     Mean,
@@ -56,7 +59,12 @@ class NewtonUpdate(NamedTuple):
     step_size: float = 1.0
 
     def __call__(
-        self, logits: Vector, variance: Vector, target: Vector, weight: float
+        self,
+        logits: Vector,
+        variance: Vector,
+        target: Vector,
+        weight: float,
+        prior_variance: float = np.inf,
     ) -> tuple[Vector, Vector]:
         """Logits (C,), variance (1,) or (C,), target (C,) and a weight to a and h."""
         _, residual, mean = self.likelihood.learn(logits, target)
@@ -70,6 +78,7 @@ class NewtonUpdate(NamedTuple):
         variance: torch.Tensor,
         targets: torch.Tensor,
         weights: torch.Tensor,
+        prior_variance: torch.Tensor | float = np.inf,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Many labels, each on its own: tensors (n, C), (n, G), (n, C) and (n, 1) to a and h."""
         _, residual, mean = self.likelihood.loss_and_derivatives(logits, targets)
@@ -87,6 +96,9 @@ class MapUpdate(NamedTuple):
     likelihood : Bernoulli or Categorical
     curvature : callable
         Mean of the targets (C,) to weights in the precision, (1,) or (C,).
+    is_stiffened : bool, default=False
+        Whether :func:`laplace_al.curvatures.open_stiffening` multiplies that of each class, of
+        which a shared one is the largest, and :func:`laplace_al.curvatures.steepening` is added.
 
     Examples
     --------
@@ -102,15 +114,28 @@ class MapUpdate(NamedTuple):
 
     likelihood: Likelihood
     curvature: Callable[[Any], Any]
+    is_stiffened: bool = False
 
     def __call__(
-        self, logits: Vector, variance: Vector, target: Vector, weight: float
+        self,
+        logits: Vector,
+        variance: Vector,
+        target: Vector,
+        weight: float,
+        prior_variance: float = np.inf,
     ) -> tuple[Vector, Vector]:
         """Logits (C,), variance (1,) or (C,), target (C,) and a weight to a and h."""
         # the minimum of eq-one-label lies where eq-mode says
         # a = s (y - p(z + v a)): the mode depends on s v alone
         scaled, mean = mode_coefficients(self.likelihood, logits, weight * variance, target)
-        return weight * scaled, weight * self.curvature(mean)
+        if not self.is_stiffened:
+            return weight * scaled, weight * self.curvature(mean)
+        _, _, before = self.likelihood.learn(logits, target)
+        curvature = per_class_curvature(mean) * open_stiffening(mean, variance)
+        if len(variance) < len(curvature):
+            curvature = curvature.max(keepdims=True)
+        grown = steepening(before, mean, variance, prior_variance)
+        return weight * scaled, weight * curvature + grown
 
     def at_once(
         self,
@@ -118,10 +143,20 @@ class MapUpdate(NamedTuple):
         variance: torch.Tensor,
         targets: torch.Tensor,
         weights: torch.Tensor,
+        prior_variance: torch.Tensor | float = np.inf,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Many labels, each on its own: tensors (n, C), (n, G), (n, C) and (n, 1) to a and h."""
-        modes = mode_coefficients_at_once(self.likelihood, logits, weights * variance, targets)
-        return weights * modes[0], weights * self.curvature(modes[1])
+        scaled, mean = mode_coefficients_at_once(
+            self.likelihood, logits, weights * variance, targets
+        )
+        if not self.is_stiffened:
+            return weights * scaled, weights * self.curvature(mean)
+        before = self.likelihood.mean(logits)
+        curvature = per_class_curvature(mean) * open_stiffening(mean, variance)
+        if variance.shape[1] < curvature.shape[1]:
+            curvature = curvature.amax(dim=1, keepdim=True)
+        grown = steepening(before, mean, variance, prior_variance)
+        return weights * scaled, weights * curvature + grown
 
 
 class CoupledNewtonUpdate(NamedTuple):
@@ -155,6 +190,7 @@ class CoupledNewtonUpdate(NamedTuple):
         covariance: torch.Tensor,
         targets: torch.Tensor,
         weights: torch.Tensor,
+        prior_variance: torch.Tensor | float = np.inf,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits (1, C), covariance (C, C), targets (1, C), weights (1,) to a and B."""
         root = weights.sqrt() * self.curvature_root(self.likelihood.mean(logits))
@@ -172,6 +208,9 @@ class CoupledMapUpdate(NamedTuple):
     likelihood : Bernoulli or Categorical
     curvature_root : callable
         Mean of the targets (1, C) of an instance to a root (C, C) of its curvature.
+    is_stiffened : bool, default=False
+        Whether its rows are scaled, so that the diagonal of the curvature is multiplied and added
+        to as in :class:`MapUpdate`, with the variances of the contrasts.
 
     Examples
     --------
@@ -186,6 +225,7 @@ class CoupledMapUpdate(NamedTuple):
 
     likelihood: Likelihood
     curvature_root: Callable[[Mean[torch.Tensor]], torch.Tensor]
+    is_stiffened: bool = False
 
     def __call__(
         self,
@@ -193,12 +233,43 @@ class CoupledMapUpdate(NamedTuple):
         covariance: torch.Tensor,
         targets: torch.Tensor,
         weights: torch.Tensor,
+        prior_variance: torch.Tensor | float = np.inf,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits (1, C), covariance (C, C), targets (1, C), weights (1,) to a and B."""
         scaled, shifted = coupled_mode_coefficients(
             self.likelihood, logits, weights * covariance, targets
         )
-        return weights * scaled, weights.sqrt() * self.curvature_root(self.likelihood.mean(shifted))
+        mean = self.likelihood.mean(shifted)
+        root = self.curvature_root(mean)
+        if not self.is_stiffened:
+            return weights * scaled, weights.sqrt() * root
+        variance, share = contrast_variance(covariance)[None], 1 - 1 / len(covariance)
+        prior_variance = prior_variance * (share or 1.0)
+        grown = steepening(self.likelihood.mean(logits), mean, variance, prior_variance)
+        curvature = per_class_curvature(mean).clamp_min(torch.finfo(root.dtype).tiny)
+        factor = weights * open_stiffening(mean, variance) + grown / curvature
+        return weights * scaled, factor.clamp_max(torch.finfo(root.dtype).max).sqrt().T * root
+
+
+def contrast_variance(covariance: torch.Tensor) -> torch.Tensor:
+    """Variance of each of some correlated logits, less their mean, which softmax ignores.
+
+    Parameters
+    ----------
+    covariance : Tensor of shape (C, C)
+
+    Returns
+    -------
+    Tensor of shape (C,)
+        Of a single logit, which is a contrast, its own variance.
+
+    Examples
+    --------
+    >>> contrast_variance(torch.eye(2)), contrast_variance(torch.eye(1))
+    (tensor([0.5000, 0.5000]), tensor([1.]))
+    """
+    rows = covariance - common_shift(covariance)
+    return (rows - common_shift(rows.T).T).diagonal()  # eq-contrast
 
 
 Rule: TypeAlias = NewtonUpdate | MapUpdate | CoupledNewtonUpdate | CoupledMapUpdate
@@ -223,7 +294,9 @@ class ExpectedUpdate(NamedTuple):
 
     update: Rule
 
-    def __call__(self, logits: Any, variance: Any, target: Any, weight: Any) -> tuple[Any, Any]:
+    def __call__(
+        self, logits: Any, variance: Any, target: Any, weight: Any, prior_variance: Any = np.inf
+    ) -> tuple[Any, Any]:
         """Zero and the curvature; the target is not looked at."""
         if isinstance(self.update, CoupledNewtonUpdate | CoupledMapUpdate):
             mean = self.update.likelihood.mean(logits)
@@ -244,6 +317,8 @@ class Recording:
     ----------
     predicted : tuple of list
         Logits (C,) and variances (1,) or (C,) of each instance before it was learnt.
+    learnt : list
+        Logits (C,) of each instance at the new mode.
 
     Examples
     --------
@@ -252,22 +327,26 @@ class Recording:
     >>> rule, one = Recording(NewtonUpdate(Bernoulli(), lambda mean: np.ones(1))), np.ones(1)
     >>> rule(0 * one, one, one, 1.0)
     (array([0.25]), array([1.]))
-    >>> rule.predicted
-    ([array([0.])], [array([1.])])
+    >>> rule.predicted, rule.learnt
+    (([array([0.])], [array([1.])]), [array([0.25])])
     """
 
     def __init__(self, update: UpdateRule) -> None:
         self.update = update
         self.predicted: tuple[list[Vector], list[Vector]] = [], []
+        self.learnt: list[Vector] = []
 
-    def __call__(self, logits: Any, variance: Any, target: Any, weight: Any) -> tuple[Any, Any]:
+    def __call__(
+        self, logits: Any, variance: Any, target: Any, weight: Any, prior_variance: Any = np.inf
+    ) -> tuple[Any, Any]:
         """What the rule says of it."""
+        coefficients, curvature = self.update(logits, variance, target, weight, prior_variance)
         if isinstance(logits, torch.Tensor):  # of one instance whose logits are correlated
-            rows = variance - common_shift(variance)
-            contrasts = rows - common_shift(rows.T).T  # eq-contrast
-            seen = logits[0].numpy(), contrasts.diagonal().numpy()
+            seen = logits[0].numpy(), contrast_variance(variance).numpy()
+            self.learnt.append((logits + coefficients @ variance)[0].numpy())
         else:
             seen = logits, variance
+            self.learnt.append(logits + variance * coefficients)
         for parts, part in zip(self.predicted, seen, strict=True):
             parts.append(part)
-        return self.update(logits, variance, target, weight)
+        return coefficients, curvature

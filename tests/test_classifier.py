@@ -423,6 +423,63 @@ class TestPartialFit:
             assert error < 1e-10
 
 
+class TestOrder:
+    """Labels class by class, few against many, and what a memory does about them."""
+
+    @staticmethod
+    def learnt(order, **params):
+        clf = LaplaceUpdateClassifier(prior_precision=0.09, classes=range(10), **PLAIN | params)
+        for rows in np.split(order, range(20, 600, 20)):
+            clf.partial_fit(X[rows], y[rows])
+        return clf.score(X[1000:], y[1000:])
+
+    @pytest.mark.parametrize("covariance", ["per_class", "shared"])
+    def test_classes_one_after_the_other(self, covariance):
+        by_class = np.argsort(y[:600], kind="stable")
+        shuffled = self.learnt(np.arange(600), covariance=covariance)
+        in_order = self.learnt(by_class, covariance=covariance)
+        assert in_order > shuffled - 0.03
+        assert self.learnt(by_class, covariance=covariance, memory_size=50) > in_order - 0.005
+
+    @pytest.mark.parametrize("memory_size", [0, 30])
+    @pytest.mark.parametrize("block", [1, 60])
+    @pytest.mark.parametrize("prior_precision", [0.04, 1.0])
+    def test_few_labels_do_not_overrule_many(self, memory_size, block, prior_precision):
+        rng = np.random.default_rng(0)
+        A = rng.normal(size=(3000, 4))
+        b = A[:, 0] > 0
+        params = {"prior_precision": prior_precision, "memory_size": memory_size} | PLAIN
+        clf = LaplaceUpdateClassifier(**params).fit(A[:1500], b[:1500])
+        for row in range(1500, 1560, block):
+            clf.partial_fit(A[row : row + block], ~b[row : row + block])
+        assert clf.score(A[1560:], b[1560:]) > 0.95
+
+    @pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
+    @pytest.mark.parametrize("n_classes", [2, 3])
+    def test_blocks_are_sequences(self, covariance, n_classes):
+        A, b = data(n_classes)
+        A = A[:, 18:38]
+        params = {"covariance": covariance, "prior_precision": 0.1, "classes": range(n_classes)}
+        at_once, one_by_one = (LaplaceUpdateClassifier(**params | PLAIN) for _ in range(2))
+        at_once.partial_fit(A[:70], b[:70])
+        for row in range(70):
+            one_by_one.partial_fit(A[[row]], b[[row]])
+        np.testing.assert_allclose(at_once.coef_, one_by_one.coef_, atol=1e-8)
+        np.testing.assert_allclose(
+            at_once.posterior_.precision, one_by_one.posterior_.precision, rtol=1e-6, atol=1e-8
+        )
+
+    def test_structures_of_two_classes_are_the_same(self):
+        A, b = data(2)
+        order = np.argsort(b, kind="stable")
+        of = {}
+        for covariance in ("shared", "per_class", "full"):
+            clf = LaplaceUpdateClassifier(covariance=covariance, classes=range(2), **PLAIN)
+            of[covariance] = clf.partial_fit(A[order], b[order]).posterior_.precision.numpy()
+        np.testing.assert_allclose(of["per_class"], of["shared"], rtol=1e-8, atol=1e-10)
+        np.testing.assert_allclose(of["full"], of["shared"], rtol=1e-8, atol=1e-10)
+
+
 class TestForgetting:
     @pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
     def test_old_labels_fade_and_the_prior_stays(self, covariance):

@@ -7,9 +7,12 @@ from hypothesis import strategies as st
 
 from laplace_al.curvatures import (
     full_curvature_root,
+    mirror_curvature,
+    open_stiffening,
     per_class_curvature,
     secant_stiffening,
     shared_curvature,
+    steepening,
 )
 from laplace_al.likelihoods import Bernoulli, Categorical, Mean, likelihood_of
 
@@ -136,3 +139,75 @@ def test_a_curvature_that_is_rounded_away_is_not_stiffened():
     before = Categorical(3).mean(torch.zeros(1, 3))
     factor = secant_stiffening(mean, before, torch.tensor([[9.0, -9.0, -9.0]]))
     torch.testing.assert_close(factor, torch.ones(1, 3))
+
+
+@DTYPES
+def test_the_mirror_is_the_flattest_quadratic_above_the_loss(dtype):
+    """Of one logit: it touches the loss at z and at -z, and lies above in between and beyond."""
+    z = torch.tensor([-30.0, -2.0, -1e-4, 0.0, 0.5, 8.0], dtype=dtype)[:, None]
+    mean, wide = Bernoulli().mean(z), torch.linspace(-40, 40, 801, dtype=dtype)
+    curvature = mirror_curvature(mean)
+
+    def loss(logits):
+        return torch.nn.functional.softplus(-logits)
+
+    def above(logits):  # slope p - y at z, y = 1
+        away = logits - z
+        return loss(z) - mean.complement * away + curvature * away**2 / 2
+
+    close = {"rtol": 1e-4, "atol": 1e-4}
+    assert (above(wide) >= loss(wide) - 1e-4).all()
+    torch.testing.assert_close(above(-z), loss(-z), **close)
+    for row, one in zip(mean.p.numpy(), mean.complement.numpy(), strict=True):  # and as vectors
+        expected = mirror_curvature(Mean(torch.tensor(row), torch.tensor(one)))
+        np.testing.assert_allclose(mirror_curvature(Mean(row, one)), expected, rtol=1e-6)
+
+
+def test_what_is_open_is_stiffer_the_less_is_known_of_it():
+    p = torch.tensor([[0.98, 0.01, 0.01]]).double()
+    mean = Mean(p, 1 - p)
+    ratio = mirror_curvature(mean) / per_class_curvature(mean)
+    known = open_stiffening(mean, torch.full((1, 3), 7.0).double())
+    torch.testing.assert_close(known, ratio**0.1)
+    torch.testing.assert_close(open_stiffening(mean, torch.tensor([[7.0]]).double()), known)
+    opened = open_stiffening(mean, torch.tensor([[1.0, 1.0, 9.0]]).double())
+    torch.testing.assert_close(opened[:, :2], known[:, :2])
+    torch.testing.assert_close(opened[0, 2], ratio[0, 2] ** 0.7)
+
+
+def test_only_what_the_data_said_is_steepened():
+    before, after = (Bernoulli().mean(torch.tensor([[z]]).double()) for z in (-6.0, -3.0))
+    variance = torch.tensor([[0.5]]).double()
+    ratio = per_class_curvature(after) / per_class_curvature(before)
+    torch.testing.assert_close(steepening(before, after, variance, 2.0), (ratio**0.5 - 1) * 1.5)
+    for nothing in [
+        steepening(after, before, variance, 2.0),  # where the curvature falls
+        steepening(before, before, variance, 2.0),
+        steepening(before, after, variance, 0.5),  # where the prior is all
+    ]:
+        assert nothing.item() == 0
+
+
+def test_a_shared_precision_grows_as_little_as_that_of_any_class():
+    z = torch.tensor([[0.0, 4.0, 0.0], [0.0, -4.0, -4.0]]).double()
+    before, after = (Categorical(3).mean(row[None]) for row in (z[0], z[1] / 2))
+    each = steepening(before, after, torch.ones(1, 3).double(), 3.0)
+    shared = steepening(before, after, torch.ones(1, 1).double(), 3.0)
+    torch.testing.assert_close(shared, each.amin(dim=1, keepdim=True))
+
+
+@given(LOGITS, LOGITS, st.floats(1e-6, 1e6), st.floats(1e-6, 1e6))
+def test_a_label_weighs_a_quarter_at_most_beside_what_was_known(before, after, one, other):
+    size = min(len(before), len(after))
+    before, after = (
+        Categorical(size).mean(torch.tensor([z[:size]], dtype=torch.float64))
+        for z in (before, after)
+    )
+    variance = torch.full((1, size), one, dtype=torch.float64)
+    variance[0, 0] = other
+    own = per_class_curvature(after) * open_stiffening(after, variance)
+    assert (own <= 0.25 + 1e-12).all()
+    assert (own >= per_class_curvature(after) - 1e-12).all()
+    grown = steepening(before, after, variance, max(one, other))
+    assert (grown >= 0).all()
+    assert (grown * variance <= 1e3).all()

@@ -71,6 +71,24 @@ def test_nothing_is_dropped_without_a_size():
     assert memory.keep(30, problem.zero, problem.likelihood, STRUCTURES["shared"]) is memory
 
 
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_what_was_dropped_is_steepened_where_it_is(structure):
+    problem, structure = Problem(), STRUCTURES[structure]
+    memory = problem.memory.add(*problem.rows(slice(None)))
+    features, mode = problem.features[:2], problem.mode_of(memory)
+    growth = torch.tensor([[1.0, 2.0, 3.0], [0.0, 4.0, 0.0]]).double()
+    growth = growth[:, :1] if structure is STRUCTURES["shared"] else growth
+    assert memory.steepened(features, growth, mode, structure) is memory  # nothing was
+    kept = memory.keep(8, mode, problem.likelihood, structure)
+    steep = kept.steepened(features, growth, mode, structure)
+    torch.testing.assert_close(steep.prior.gradient(mode), kept.prior.gradient(mode))
+    direction = torch.linspace(-1, 1, mode.numel()).reshape(mode.shape).double()
+    added = features.T @ (growth * (features @ direction))
+    torch.testing.assert_close(
+        steep.prior.product(direction), kept.prior.product(direction) + added
+    )
+
+
 def test_forgetting_fades_the_weights():
     problem = Problem()
     memory = problem.memory.add(*problem.rows(slice(None))).forget(0.5)

@@ -99,7 +99,7 @@ def test_float32_features_are_not_copied(covariance):
     whole = clf.pool_state(X)
     likelihood = likelihood_of(3)
     update = STRUCTURES[covariance].update(
-        likelihood, update="map", curvature="categorical", step_size=1.0
+        likelihood, update="map", curvature="secant", step_size=1.0
     )
     single = type(whole)(
         clf.posterior_,

@@ -1,10 +1,18 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import reference
 import torch
 from scipy.special import softmax
 
-from laplace_al.curvatures import full_curvature_root, per_class_curvature, shared_curvature
+from laplace_al.curvatures import (
+    full_curvature_root,
+    open_stiffening,
+    per_class_curvature,
+    shared_curvature,
+    steepening,
+)
 from laplace_al.likelihoods import Categorical, Mean
 from laplace_al.updates import (
     CoupledMapUpdate,
@@ -41,9 +49,25 @@ def test_map_takes_the_curvature_at_the_new_mode(curvature):
     np.testing.assert_allclose(h, WEIGHT * curvature(Mean(p, 1 - p)))
 
 
-def coupled(update, covariance):
+@curvatures
+def test_a_stiffened_label_goes_to_the_same_mode_and_weighs_more(curvature):
+    variance, prior = VARIANCES[curvature], 4.0
+    plain, _ = MapUpdate(Categorical(3), curvature)(LOGITS, variance, TARGET, WEIGHT, prior)
+    stiffened = MapUpdate(Categorical(3), curvature, is_stiffened=True)
+    coefficients, h = stiffened(LOGITS, variance, TARGET, WEIGHT, prior)
+    np.testing.assert_array_equal(coefficients, plain)
+    p, before = softmax(LOGITS + variance * coefficients), softmax(LOGITS)
+    mean = Mean(p, 1 - p)
+    own = p * (1 - p) * open_stiffening(mean, variance)
+    grown = steepening(Mean(before, 1 - before), mean, variance, prior)
+    expected = WEIGHT * (own if len(variance) > 1 else own.max()) + grown
+    np.testing.assert_allclose(h, expected)
+    assert (h > WEIGHT * curvature(mean)).all()
+
+
+def coupled(update, covariance, *prior_variance):
     tensors = (torch.from_numpy(array) for array in (LOGITS[None], covariance, TARGET[None]))
-    a, root = update(*tensors, torch.tensor([WEIGHT]).double())
+    a, root = update(*tensors, torch.tensor([WEIGHT]).double(), *prior_variance)
     return a[0].numpy(), (root @ root.T).numpy()
 
 
@@ -73,6 +97,18 @@ def test_coupled_curvature_is_that_of_the_softmax():
     np.testing.assert_allclose(curvature, WEIGHT * (np.diag(p) - np.outer(p, p)), atol=1e-12)
 
 
+def test_a_stiffened_coupled_label_has_the_diagonal_of_the_others():
+    """The variances are those of the contrasts: 2/3 of independent ones."""
+    update = CoupledMapUpdate(Categorical(3), full_curvature_root, is_stiffened=True)
+    a, curvature = coupled(update, np.eye(3), torch.tensor([4.0]).double())
+    p, before = softmax(LOGITS + a), softmax(LOGITS)
+    mean, variance = Mean(p, 1 - p), np.full(3, 2 / 3)
+    own = WEIGHT * p * (1 - p) * open_stiffening(mean, variance)
+    grown = steepening(Mean(before, 1 - before), mean, variance, 4.0 * 2 / 3)
+    np.testing.assert_allclose(np.diag(curvature), own + grown)
+    assert np.linalg.eigvalsh(curvature).min() > -1e-12
+
+
 def test_recording_changes_nothing():
     update = MapUpdate(Categorical(3), per_class_curvature)
     variance = VARIANCES[per_class_curvature]
@@ -83,12 +119,14 @@ def test_recording_changes_nothing():
         np.testing.assert_array_equal(ours, theirs)
     np.testing.assert_array_equal(recording.predicted[0], [LOGITS, LOGITS])
     np.testing.assert_array_equal(recording.predicted[1], [variance, variance])
+    np.testing.assert_array_equal(recording.learnt[0], LOGITS + variance * recorded[0])
 
 
 def test_recording_of_correlated_logits():
     recording = Recording(CoupledMapUpdate(Categorical(3), full_curvature_root))
     covariance = np.diag([1.0, 2.0, 3.0]) + 0.1
-    coupled(recording, covariance)
+    a, _ = coupled(recording, covariance)
+    np.testing.assert_allclose(recording.learnt, [LOGITS + covariance @ a])
     np.testing.assert_array_equal(recording.predicted[0], [LOGITS])
     projection = np.eye(3) - 1 / 3
     contrasts = projection @ covariance @ projection
@@ -96,16 +134,17 @@ def test_recording_of_correlated_logits():
 
 
 @curvatures
-@pytest.mark.parametrize("make", [MapUpdate, NewtonUpdate])
+@pytest.mark.parametrize("make", [MapUpdate, NewtonUpdate, partial(MapUpdate, is_stiffened=True)])
 def test_many_labels_at_once_are_each_on_its_own(make, curvature):
     update, rng = make(Categorical(3), curvature), np.random.default_rng(0)
     logits, targets = rng.normal(size=(9, 3)), np.eye(3)[rng.integers(3, size=9)]
     variance = np.exp(rng.normal(size=(9, len(VARIANCES[curvature]))))
     weights = np.array([1.0, 0.0, 3.0] * 3)
-    problem = logits, variance, targets, weights[:, None]
+    prior = 2 * variance.max(axis=1)
+    problem = logits, variance, targets, weights[:, None], prior[:, None]
     many = update.at_once(*map(torch.from_numpy, problem))
     for row in range(9):
-        one = update(logits[row], variance[row], targets[row], weights[row])
+        one = update(logits[row], variance[row], targets[row], weights[row], prior[row])
         for ours, theirs in zip(many, one, strict=True):
             np.testing.assert_allclose(ours[row], theirs, rtol=1e-8)
 

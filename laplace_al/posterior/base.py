@@ -197,6 +197,27 @@ class Posterior(StoredState, ABC):
         """
         return self.variance(features)
 
+    def prior_variance(self, features: torch.Tensor) -> torch.Tensor:
+        """Variance of each logit under the prior, |phi|^2 / lambda.
+
+        Parameters
+        ----------
+        features : Tensor of shape (n, D)
+
+        Returns
+        -------
+        Tensor of shape (n,)
+            Positive: not below the smallest normal number.
+
+        Examples
+        --------
+        >>> from laplace_al.posterior import SharedPosterior
+        >>> SharedPosterior.prior(torch.zeros(2, 1), 4.0).prior_variance(torch.eye(2))
+        tensor([0.2500, 0.2500])
+        """
+        variance = features.square().sum(dim=1) / self.prior_precision
+        return variance.clamp_min(torch.finfo(variance.dtype).tiny)
+
     def norm(self, slope: torch.Tensor) -> torch.Tensor:
         """sqrt(<G, Sigma G>): standard deviation of <G, W> for a slope G.
 

@@ -228,7 +228,8 @@ class FullPosterior(Posterior):
         whitened = (features @ root.reshape(size, -1)).reshape(n_outputs, -1)
         logits = features @ self.mean
         # Newton's steps on C x C numbers, each of which decides whether there is another
-        block = on_host(logits, whitened @ whitened.T, targets, weights)
+        parts = logits, whitened @ whitened.T, targets, weights, self.prior_variance(features)
+        block = on_host(*parts)
         coefficients, curvature = update(*(part.double() for part in block))
         return whitened, on_device(coefficients, root), on_device(curvature, root)
 

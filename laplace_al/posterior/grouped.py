@@ -117,7 +117,7 @@ class GroupedPosterior(Posterior):
         basis, length = _orthonormal(whitened.mT)  # (G, D, 1), (G, 1, 1)
         span = self._span(basis)
         directions = (span * length)[:, :, 0].T  # (D, G), Sigma phi
-        block = on_host(length, logits, targets, weights)
+        block = on_host(length, logits, targets, weights, self.prior_variance(features))
         meanwhile(directions)
         one = _one_row(update, *(part.double().numpy() for part in block))
         learnt = self._absorb(
@@ -134,7 +134,7 @@ class GroupedPosterior(Posterior):
     ) -> Self:
         whitened, logits = self._whitened_and_logits(features)
         basis, coordinates = _orthonormal(whitened.mT)  # (G, D, k), (G, k, b)
-        block = on_host(coordinates, logits, targets, weights)
+        block = on_host(coordinates, logits, targets, weights, self.prior_variance(features))
         numbers = (part.double().numpy() for part in block)
         if len(features) == 1:
             removed, shift, *_ = _one_row(update, *numbers)
@@ -183,11 +183,16 @@ class _OneRow(NamedTuple):
 
 
 def _one_row(
-    update: UpdateRule, length: Vector, logits: Vector, targets: Vector, weights: Vector
+    update: UpdateRule,
+    length: Vector,
+    logits: Vector,
+    targets: Vector,
+    weights: Vector,
+    prior_variance: Vector,
 ) -> _OneRow:
     """:func:`_recursion` over a single row, of whitened length (G, 1, 1)."""
     variance = length[:, 0, 0] ** 2
-    a, h = update(logits[0], variance, targets[0], weights[0])
+    a, h = update(logits[0], variance, targets[0], weights[0], prior_variance[0])
     growth = h * variance
     scale = np.sqrt(1.0 + growth)
     removed = growth / (scale * (1.0 + scale))  # 1 - 1 / scale
@@ -197,20 +202,26 @@ def _one_row(
 
 
 def _recursion(
-    update: UpdateRule, coordinates: Vector, logits: Vector, targets: Vector, weights: Vector
+    update: UpdateRule,
+    coordinates: Vector,
+    logits: Vector,
+    targets: Vector,
+    weights: Vector,
+    prior_variance: Vector,
 ) -> tuple[Vector, Vector]:
     """T (G, k, k) and c (G, k, m) after the rows of a block, on the host.
 
-    Takes l_i as the columns of coordinates (G, k, b), logits (b, C), targets (b, C), weights (b,).
+    Takes l_i as the columns of coordinates (G, k, b), logits (b, C), targets (b, C), weights (b,)
+    and prior variances (b,).
     """
     n_groups, size, _ = coordinates.shape
     rows = np.ascontiguousarray(np.moveaxis(coordinates, 2, 0))[:, :, None, :]  # (b, G, 1, k)
     factor = np.tile(np.eye(size), (n_groups, 1, 1))
     shift = np.zeros((n_groups, size, logits.shape[1] // n_groups))
-    for row, z, y, s in zip(rows, logits, targets, weights, strict=True):
+    for row, z, y, s, v_0 in zip(rows, logits, targets, weights, prior_variance, strict=True):
         whitened = row @ factor  # (G, 1, k), w_i
         variance = np.einsum("gok,gok->g", whitened, whitened)
-        a, h = update(z + (row @ shift).ravel(), variance, y, s)
+        a, h = update(z + (row @ shift).ravel(), variance, y, s, v_0)
         direction = factor @ whitened.transpose(0, 2, 1)  # (G, k, 1), T w_i
         shift += direction * a.reshape(n_groups, 1, -1)
         scale = np.sqrt(1.0 + h * variance)

@@ -163,7 +163,10 @@ def _learnt(state: PoolState, positions: torch.Tensor) -> tuple[torch.Tensor, to
     classes = torch.arange(n_classes, device=logits.device).to(logits)
     targets = state.likelihood.encode(classes).repeat(n, 1)  # (n K, C)
     weights = logits.new_tensor(state.class_weights).repeat(n)[:, None]  # (n K, 1)
-    coefficients, curvature = state.update.at_once(logits, variance, targets, weights)
+    prior = state.posterior.prior_variance(state.rows(positions)).to(logits)
+    coefficients, curvature = state.update.at_once(
+        logits, variance, targets, weights, prior.repeat_interleave(n_classes)[:, None]
+    )
     shrinkage = curvature / (1 + curvature * variance)
     return coefficients.reshape(n, n_classes, -1), shrinkage.reshape(n, n_classes, -1)
 

@@ -183,7 +183,12 @@ class LookAhead(QueryStrategy):
         learnt = state.likelihood.labels(targets[batches].flatten(0, 1))  # (M b,)
         weights = targets.new_tensor(state.class_weights)[learnt]
         alpha, shrunk = _learn_together(
-            state.update, kernel, logits, targets[batches], weights.reshape(n_batches, size)
+            state.update,
+            kernel,
+            logits,
+            targets[batches],
+            weights.reshape(n_batches, size),
+            state.posterior.prior_variance(rows).reshape(n_batches, size),
         )
         cross = torch.einsum("ged,gmbd->gmeb", eval_rows @ root, whitened)  # (G, M, E, b)
         # G = 1 serves every output, else each has its own
@@ -233,11 +238,12 @@ def _learn_together(
     logits: torch.Tensor,
     targets: torch.Tensor,
     weights: torch.Tensor,
+    prior_variance: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """alpha (M, b, C) and G (G, M, b, b) after the labels of each batch, one after the other.
 
-    Takes kernels (G, M, b, b), logits (M, b, C) before the first label, targets (M, b, C) and
-    weights (M, b).
+    Takes kernels (G, M, b, b), logits (M, b, C) before the first label, targets (M, b, C), weights
+    (M, b) and prior variances (M, b).
     """
     n_groups, _, size, _ = kernel.shape
     alpha = torch.zeros_like(logits)
@@ -249,7 +255,13 @@ def _learn_together(
         direction[:, :, t] += 1
         variance = row[:, :, t] - (row * projected).sum(dim=2)  # (G, M)
         shift = torch.einsum("gmb,mbgc->mgc", row, _grouped(alpha, n_groups)).flatten(start_dim=1)
-        a, h = update.at_once(logits[:, t] + shift, variance.T, targets[:, t], weights[:, t, None])
+        a, h = update.at_once(
+            logits[:, t] + shift,
+            variance.T,
+            targets[:, t],
+            weights[:, t, None],
+            prior_variance[:, t, None],
+        )
         step = torch.einsum("gmb,mgc->mbgc", direction, _grouped(a, n_groups))
         alpha = alpha + step.flatten(start_dim=2)  # eq-batches
         scale = (h / (1 + h * variance.T)).T[:, :, None, None]  # (G, M, 1, 1)

@@ -31,7 +31,6 @@ from laplace_al.label.session import (
     pool_of,
 )
 from laplace_al.locks import lock_path
-from laplace_al.typing import Path
 
 STRATEGIES = {
     "badge": strategies.BADGE,
@@ -394,7 +393,7 @@ def write_outputs(items: Items, options: argparse.Namespace) -> None:
     classifier = learnt(features, labels)
     if options.predict is not None:
         table = predictions(items, features, labels, classifier)
-        _write(options.predict, csv_text(table))
+        replace_file(options.predict, csv_text(table).encode())
         given = _n(len(labels), "labels")
         print(
             f"{_n(len(table), items.noun)} with a label written to {printable(options.predict)}: "
@@ -422,15 +421,6 @@ def tell_left_out(items: Items) -> None:
         print(printable(f"Left out: {items.names[position]!r}: {why}"))
     if len(left_out) > _N_NAMED:
         print(f"Left out: {_n(len(left_out) - _N_NAMED, items.noun)} more.")
-
-
-def _write(given: Path, text: str) -> None:
-    """Write a file at once."""
-    path, content = pathlib.Path(given), text.encode()
-    if path.exists() and not path.is_file():  # a terminal or a pipe, which nothing may replace
-        path.write_bytes(content)
-    else:
-        replace_file(path, content)
 
 
 def in_words(error: Exception, journal: str) -> str:

@@ -384,7 +384,7 @@ def write_outputs(items: Items, options: argparse.Namespace) -> None:
     """
     labels = read_labels(items, options.journal)
     if options.export is not None:
-        _write(options.export, labels_csv(items, labels))
+        replace_file(options.export, labels_csv(items, labels).encode())
         print(f"{_n(len(labels), 'labels')} written to {printable(options.export)}.")
     if options.predict is None and options.save is None:
         return

@@ -525,7 +525,8 @@ class TorchFeatures(
                 raise ValueError("X has 0 samples; a minimum of 1 is required.")
             return X
         X = as_array(X)
-        if len(getattr(X, "shape", (0,))) == 1 and isinstance(next(iter(X), None), str):
+        is_column = isinstance(X, Iterable) and len(getattr(X, "shape", (0,))) == 1
+        if is_column and isinstance(next(iter(X), None), str):
             raise ValueError(
                 f"X holds texts, but a module, here {type(network).__name__}, takes numbers. Pass "
                 "a function as feature_extractor that takes a list of texts, as an encoder's "

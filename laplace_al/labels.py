@@ -469,7 +469,7 @@ def is_in_natural_order(classes: NDArray[Any]) -> bool:
     >>> is_in_natural_order(np.array(["a10", "a2"])), is_in_natural_order(np.array([2, 10]))
     (False, True)
     """
-    if classes.dtype.kind not in "OU":
+    if not all(isinstance(label, str) for label in classes):
         return True
     parts = [re.split(r"([0-9]+)", text) for text in classes]  # at odd places the numbers
     keys = [[(int(p), "") if i % 2 else (0, p) for i, p in enumerate(split)] for split in parts]

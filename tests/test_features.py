@@ -1,5 +1,6 @@
 import copy
 import pickle
+import sys
 import threading
 from collections import UserDict
 
@@ -135,7 +136,10 @@ class TestWhatTheFeaturesAre:
         assert features.layer_ == "_orig_mod.4"
         np.testing.assert_allclose(features.transform(X), expected, rtol=1e-6)
 
-    def test_a_module_that_is_spread_over_devices(self, network):
+    def test_a_module_that_is_spread_over_devices(self, network, monkeypatch):
+        parallel = sys.modules[nn.DataParallel.__module__]  # its name is that of a function, too
+        # other tests may have simulated a device
+        monkeypatch.setattr(parallel, "_get_available_device_type", lambda: None)
         features = TorchFeatures(nn.DataParallel(network)).fit(X)
         assert features.layer_ == "module.4"
         np.testing.assert_allclose(features.transform(X), by_hand(network, X, 4), rtol=1e-6)

@@ -111,6 +111,8 @@ class LookAhead(QueryStrategy):
         view.posterior_state(self)
         batches = self._batches(view, n_instances, candidates, rng)
         losses = self.losses(view, batches)
+        if np.isnan(losses).any():
+            raise FloatingPointError("the loss after some batch is not a number")
         utilities = np.full(len(view), -np.inf)
         np.maximum.at(utilities, batches, -losses[:, None])
         ties = np.flatnonzero(losses == losses.min())

@@ -135,7 +135,7 @@ class TestTeach:
         assert len(learner.X_training) == len(START) + 6
 
     def test_weights_of_the_new_labels(self):
-        learner, twin = make(), LaplaceUpdateClassifier().fit(X[START], y[START])
+        learner, twin = make(), LaplaceUpdateClassifier(prior_precision=1.0).fit(X[START], y[START])
         learner.teach(X_pool[NEW], y_pool[NEW], sample_weight=[1, 2, 3])
         twin.partial_fit(X_pool[NEW], y_pool[NEW], sample_weight=[1, 2, 3])
         np.testing.assert_array_equal(learner.predict_proba(X), twin.predict_proba(X))
@@ -158,7 +158,10 @@ class TestTeach:
 
     def test_a_new_class_opens(self):
         rows = START[:6]
-        learner, twin = make(rows=rows), LaplaceUpdateClassifier().fit(X[rows], y[rows])
+        learner, twin = (
+            make(rows=rows),
+            LaplaceUpdateClassifier(prior_precision=1.0).fit(X[rows], y[rows]),
+        )
         learner.teach(X[[100, 3]], y[[100, 3]])
         twin.add_classes(2).partial_fit(X[[100, 3]], y[[100, 3]])
         np.testing.assert_array_equal(learner.predict_proba(X), twin.predict_proba(X))
@@ -227,7 +230,7 @@ class TestTeach:
 
     def test_fit_forgets(self):
         learner = make().fit(X_pool[NEW], y_pool[NEW])
-        twin = LaplaceUpdateClassifier().fit(X_pool[NEW], y_pool[NEW])
+        twin = LaplaceUpdateClassifier(prior_precision=1.0).fit(X_pool[NEW], y_pool[NEW])
         np.testing.assert_array_equal(learner.predict_proba(X), twin.predict_proba(X))
         assert len(learner.X_training) == 3
 
@@ -412,7 +415,7 @@ class TestCommittee:
         assert committee.teach(X_pool[NEW], y_pool[NEW]) is None
         for i, learner in enumerate(committee):
             rows = START[i::3]
-            twin = LaplaceUpdateClassifier().fit(X[rows], y[rows])
+            twin = LaplaceUpdateClassifier(prior_precision=1.0).fit(X[rows], y[rows])
             twin.partial_fit(X_pool[NEW], y_pool[NEW])
             np.testing.assert_array_equal(learner.predict_proba(X), twin.predict_proba(X))
             assert len(learner.X_training) == 6

@@ -10,11 +10,13 @@ values.
 ``with joblib.parallel_config("dask"):``.
 """
 
+import contextlib
 import copy
 import functools
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
@@ -343,6 +345,21 @@ def query(
     return _settled(strategy, functools.partial(PoolView, learner), parts, n_instances, rng)
 
 
+@contextlib.contextmanager
+def _naming_lost_blocks() -> Iterator[None]:
+    """Say what to do if the workers do not hold what they held."""
+    try:
+        yield
+    except (CancelledError, ValueError) as error:
+        if isinstance(error, ValueError) and "Missing dependency" not in str(error):
+            raise
+        raise RuntimeError(
+            "The workers no longer hold the features of this pool: the cluster was restarted or "
+            "closed, or another one is in use. Make it anew, with the classifier from before the "
+            "labels: Pool(classifier, X_pool).teach(pool.positions_, pool.labels_)."
+        ) from error
+
+
 class Pool:
     """A pool on a cluster whose predictions each label updates in one pass over the features.
 
@@ -442,6 +459,7 @@ class Pool:
         return sum(self._sizes)
 
     @on_one_state
+    @_naming_lost_blocks()
     def query(self, strategy: QueryStrategy, n_instances: int = 1) -> NDArray[np.int64]:
         """Choose instances that have no label yet.
 
@@ -466,6 +484,8 @@ class Pool:
             If the strategy compares instances with each other.
         ValueError
             If fewer than ``n_instances`` are left.
+        RuntimeError
+            If the cluster that holds the pool was restarted or closed.
 
         Examples
         --------
@@ -493,6 +513,7 @@ class Pool:
         return _settled(strategy, self._view_of, parts, n_instances, rng)
 
     @all_or_nothing
+    @_naming_lost_blocks()
     def teach(self, indices: ArrayLike, y: ArrayLike) -> Self:
         """Learn labels of instances by ``partial_fit``, and update the predictions of the pool.
 
@@ -513,6 +534,8 @@ class Pool:
             If a position is not in the pool, is given twice or already has a label, or the
             classifier refuses the labels. The pool is then unchanged. To teach a label that is not
             among the classes, call ``pool.classifier_.add_classes`` first.
+        RuntimeError
+            As in :meth:`query`; the pool is then unchanged.
 
         Examples
         --------

@@ -655,6 +655,23 @@ class TestOnACluster:
         close(found.score.dropna(), expected.score.dropna())
         assert found.strategy.tolist() == expected.strategy.tolist()
 
+    def test_a_pool_whose_cluster_was_restarted(self, client):
+        clf = LaplaceUpdateClassifier().fit(X[:60], y[:60])
+        pool = over_blocks.Pool(clf, X_BLOCKS).teach([100, 700], y[[100, 700]])
+        expected = pool.query(MarginSampling(random_state=0), 5)
+        client.restart()
+        before = dict(vars(pool))
+        for call in (
+            lambda: pool.query(MarginSampling(random_state=0)),
+            lambda: pool.teach(5, y[5]),
+        ):
+            with pytest.raises(RuntimeError, match=r"restarted or closed.* Make it anew"):
+                call()
+        assert vars(pool) == before
+        pool = over_blocks.Pool(clf, X_BLOCKS).teach(pool.positions_, pool.labels_)
+        found = pool.query(MarginSampling(random_state=0), 5)
+        np.testing.assert_array_equal(found, expected)
+
     def test_a_worker_that_is_lost_changes_nothing(self, client, tmp_path):
         blocks = over_blocks.features(da.from_array(X, chunks=(100, 6)), CountingNetwork(tmp_path))
         clf = LaplaceUpdateClassifier(tol=1e-11).fit(X, y)

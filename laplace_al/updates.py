@@ -9,7 +9,7 @@ An update maps the logits and variance of an instance *before* its label is know
 where v and h are (1,) for a shared covariance and (C,) for one of each output: NumPy vectors of one
 instance. Posteriors and pools share the very same numbers. Where outputs are correlated, v is
 their covariance V (C, C) and the curvature is given by a root B (C, C), H = B B^T, as tensors.
-What the variance was under the prior, |phi|^2 / lambda, only a stiffened :class:`MapUpdate` asks.
+What the variance was under the prior, phi^T phi / lambda, only a stiffened :class:`MapUpdate` asks.
 """
 
 from collections.abc import Callable

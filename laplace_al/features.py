@@ -664,8 +664,8 @@ class TorchFeatures(
         >>> TorchFeatures(nn.Linear(2, 1)).probe(np.ones((3, 2))).layer_
         ''
         """
-        # two, for modules that squeeze a batch of one
-        first = rows_at(X, slice(0, min(2, n_rows(X))))
+        # two, perhaps of one input, for modules that squeeze a batch of one
+        first = rows_at(X, [0, 0] if n_rows(X) == 1 else slice(0, 2))
         network = network_of(self.feature_extractor)
         if network is None:
             if self.layer is not None:

@@ -1040,8 +1040,7 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         recording = Recording(update)
         labels = data.features, data.targets, data.weights
         before, self.posterior_ = self.posterior_, self._conditioned(labels, recording)
-        seen = (*recording.predicted, recording.learnt)
-        logits, variance, learnt = (on_device(np.array(part), data.weights) for part in seen)
+        logits, variance = (on_device(np.array(part), data.weights) for part in recording.predicted)
         if self.calibration == "loo":
             predicted = self._observation(data, LeftOut(logits, variance))
             self._calibration = self._calibration.observe(predicted)
@@ -1049,7 +1048,7 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
             self.posterior_ = self._conditioned(labels, update)
         if memory is None or self.curvature != "secant":
             return memory
-        mean = data.likelihood.mean
+        mean, learnt = data.likelihood.mean, on_device(np.array(recording.learnt), data.weights)
         prior_variance = before.prior_variance(data.features)[:, None]
         growth = steepening(mean(logits), mean(learnt), variance, prior_variance)
         structure = STRUCTURES[self.covariance_]

@@ -664,8 +664,8 @@ class TorchFeatures(
         >>> TorchFeatures(nn.Linear(2, 1)).probe(np.ones((3, 2))).layer_
         ''
         """
-        # two, for modules that squeeze a batch of one
-        first = rows_at(X, slice(0, min(2, n_rows(X))))
+        # two, perhaps of one input, for modules that squeeze a batch of one
+        first = rows_at(X, [0, 0] if n_rows(X) == 1 else slice(0, 2))
         network = network_of(self.feature_extractor)
         if network is None:
             if self.layer is not None:
@@ -824,9 +824,11 @@ def _check_names(network: nn.Module, batch: Any) -> None:
 
 def _as_texts(batch: Any) -> Any:
     """A column of texts as a list, which encoders index by position; anything else as it is."""
-    if len(getattr(batch, "shape", ())) == 1:
-        to_list = getattr(batch, "to_list", getattr(batch, "tolist", None))  # pandas, polars, NumPy
-        values = [] if to_list is None else to_list()
+    is_column = isinstance(batch, tuple) or len(getattr(batch, "shape", ())) == 1
+    if is_column or hasattr(batch, "to_pylist"):
+        names = ("to_pylist", "to_list", "tolist")  # of Arrow; pandas and polars; NumPy
+        to_list = next((getattr(batch, name) for name in names if hasattr(batch, name)), None)
+        values = list(batch) if to_list is None else to_list()
         if any(isinstance(value, str) for value in values):
             return values
     return batch

@@ -312,7 +312,7 @@ def difference(
     phi, w, z = (tensor.double().cpu() for tensor in (features, weight, output))
     b = torch.zeros(len(w)).double() if bias is None else bias.double().cpu()
     logits = phi @ w.T + b
-    if z.numel() != logits.numel() or len(z) != len(logits):
+    if z.numel() != logits.numel():
         return f"of shape {tuple(output.shape)} in place of {tuple(logits.shape)} from"
     z = z.reshape(logits.shape)
     # of sums of random signs, as those of rounding are
@@ -322,12 +322,13 @@ def difference(
     def is_equal(ours: torch.Tensor, theirs: torch.Tensor, by: float = 1.0) -> bool:
         return bool(((ours - theirs).abs() <= 2 * error * (1e-3 + by * size)).all())
 
+    if is_equal(_centred(logits), _centred(z)):  # also logits that look like probabilities
+        return None
     if z.shape[1] == 1:
         chance = z.clamp(0, 1)
         log_chance = functional.logsigmoid(logits)
-        if is_equal(logits, z) or (
-            bool((z == chance).all())
-            and is_equal(log_chance.clamp_min(floor), chance.log().clamp_min(floor))
+        if bool((z == chance).all()) and is_equal(
+            log_chance.clamp_min(floor), chance.log().clamp_min(floor)
         ):
             return None
     elif _is_distribution(z):
@@ -336,8 +337,6 @@ def difference(
             return None
         z = theirs
     ours, theirs = _centred(logits), _centred(z)
-    if is_equal(ours, theirs):
-        return None
     if z.shape[1] > 1 and is_equal(logits.sigmoid(), z, by=0.0):
         return "a sigmoid for each class on its own of"
     slope = float((ours * theirs).sum() / ours.square().sum())

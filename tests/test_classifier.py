@@ -1397,6 +1397,23 @@ class TestPretrainedHead:
         assert not torch.equal(clf.posterior_.mean, mean)
         np.testing.assert_allclose(network(torch.from_numpy(X)).detach().numpy(), logits)
 
+    @pytest.mark.parametrize("ending", [torch.squeeze, lambda z: torch.sigmoid(z).squeeze()])
+    def test_a_stream_of_single_rows_into_a_module_that_squeezes(self, ending):
+        class Squeezing(nn.Sequential):
+            def forward(self, X):
+                return ending(super().forward(X))
+
+        network = Squeezing(*module(1))
+        streams = [
+            LaplaceUpdateClassifier(each, head="pretrained", classes=[0, 1])
+            for each in (network, network[:])
+        ]
+        for i in range(3):
+            for clf in streams:
+                clf.partial_fit(X[i : i + 1], y[i : i + 1] % 2)
+        mean, expected = (clf.posterior_.mean for clf in streams)
+        assert torch.equal(mean, expected)
+
     def test_a_stream_never_forgets_the_trained_layer(self):
         network = module()
         clf = LaplaceUpdateClassifier(network, head="pretrained", forgetting=0.5)

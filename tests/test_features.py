@@ -558,8 +558,11 @@ class TestTexts:
         "kind",
         [
             list,
+            tuple,
             np.array,
             lambda texts: np.array(texts, dtype=object),
+            lambda texts: pytest.importorskip("pyarrow").array(texts),
+            lambda texts: pytest.importorskip("pyarrow").chunked_array([texts[:5], texts[5:]]),
             lambda texts: pd.Series(texts, index=range(100, 120)),
             lambda texts: pd.Series(texts, index=rng.permutation(20)),
             lambda texts: pd.Series(texts, dtype="category"),

@@ -284,6 +284,15 @@ class TestDifference:
         for function in (lambda z: z, torch.sigmoid, lambda z: z[:, 0]):
             assert single(function) is None
 
+    def test_none_of_one_input_whose_batch_is_squeezed(self):
+        assert difference(X[:1], WEIGHT, BIAS, LOGITS[0]) is None
+        assert difference(X[:1], WEIGHT[:1], BIAS[:1], LOGITS[0, 0].sigmoid()) is None
+
+    def test_none_of_logits_that_could_be_probabilities(self):
+        logits = torch.tensor([[0.75, 0.25]])
+        assert difference(logits, torch.eye(2), None, logits) is None
+        assert difference(logits, torch.eye(2), None, logits.softmax(dim=1)) is None
+
     def test_none_of_logits_that_softmax_rounds_to_zero(self):
         assert difference(X, 100 * WEIGHT, None, (100 * X @ WEIGHT.T).softmax(dim=1)) is None
 

@@ -141,6 +141,13 @@ class TestInOneProcess:
         over_blocks.partial_fit(clf, 100 * X_BLOCKS, y)
         assert clf.prior_precision_ == expected.prior_precision_
 
+    def test_the_scale_of_a_block_around_a_pretrained_head(self):
+        network = nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 3))
+        clf = LaplaceUpdateClassifier(network, head="pretrained", classes=np.unique(y))
+        expected = clone(clf).partial_fit(X[:700], y[:700])
+        over_blocks.partial_fit(clf, X_BLOCKS, y)
+        assert clf.prior_precision_ == pytest.approx(expected.prior_precision_)
+
     def test_fit_that_fails_leaves_the_classifier(self, fitted):
         clf = clone(fitted).fit(X[:60], y[:60])
         before = dict(vars(clf))

@@ -795,6 +795,7 @@ class ActiveLearner:
                 f"journal={str(self.journal)!r} is damaged: {error}. Take a copy that is whole, or "
                 "name another file."
             ) from error
+        self._like_declared_or_known(whole.labels, f"journal={str(self.journal)!r}")
         if n_fitted:
             self._install(self._fitted_or_waiting(record), record)
         since = whole.batches[n_fitted:]
@@ -888,7 +889,10 @@ class ActiveLearner:
         except ValueError as error:
             if not self._is_for_want_of_labels(record):
                 raise
-            return self._fitted_without_rare(record, error)
+            model = self._fitted_without_rare(record, error)
+            if self.is_fitted and not model.is_fitted:  # a model is not given up
+                raise
+            return model
 
     def _fitted_without_rare(self, record: Record, refusal: ValueError) -> "_Model":
         """Model of the classes that have labels enough for a fit, or none."""
@@ -1032,6 +1036,9 @@ class ActiveLearner:
             ),
         )
         y, _ = check_labels(y, None, n_labels)
+        return self._like_declared_or_known(y, name)
+
+    def _like_declared_or_known(self, y: NDArray[Any], name: str) -> NDArray[Any]:
         declared = self._declared_classes()
         if declared is not None:
             return declared[class_indices(y, declared, name)]

@@ -776,6 +776,25 @@ class TestJournal:
             np.testing.assert_array_equal(learner.query(3), before.query(3))
         learner.close()
 
+    @pytest.mark.parametrize("estimator", [None, GaussianNB(), LogisticRegression()])
+    @pytest.mark.parametrize(
+        ("settings", "match"),
+        [
+            ({"X_initial": X[START], "y_initial": y[START]}, "same kind as those so far, such as"),
+            ({"classes": [0, 1]}, "labels that are not among the classes: "),
+            ({"classes": ["no", "or"]}, r"labels that are not among the classes: \['yes'\]"),
+        ],
+    )
+    def test_labels_of_another_kind_than_elsewhere(self, path, estimator, settings, match):
+        """They would become text beside text, or none of the declared classes."""
+        cold = {"X_initial": None, "y_initial": None, "refit_every": "auto", "journal": path}
+        with make(estimator, **cold) as learner:
+            learner.teach([0, 60], ["no", "yes"])
+        with pytest.raises(ValueError, match=f"journal=.* {match}"):
+            make(estimator, **cold | settings)
+        with make(estimator, **cold) as again:
+            again.teach(1, "no")
+
     def test_labels_of_another_kind_than_those_withdrawn(self, path):
         learner = make(journal=path, X_initial=None, y_initial=None)
         learner.teach([0, 60], [0, 1]).unlabel([0, 60])
@@ -870,7 +889,7 @@ class TestJournal:
     def test_it_is_given_back_when_resuming_fails(self, path):
         with make(journal=path) as learner:
             learner.teach(1, 0)
-        with pytest.raises(ValueError, match="of the kind of the classes so far"):
+        with pytest.raises(ValueError, match=r"journal=.* of the same kind as those so far"):
             make(journal=path, y_initial=y[START].astype(str))
         with make(journal=path) as learner:
             assert len(learner.labels_) == 1

@@ -95,7 +95,8 @@ class ActiveLearner:
         ``partial_fit`` learns every label. ``"auto"``: a LaplaceUpdateClassifier is refitted when
         these updates have drifted more than one posterior standard deviation from the result of a
         fit, see :meth:`LaplaceUpdateClassifier.newton_decrement`, or never if it has
-        ``forgetting < 1``. Of the others, those with ``partial_fit`` are not refitted, and those
+        ``forgetting < 1``. Of the others, those with ``partial_fit`` are refitted when an update
+        leaves them with probabilities of NaN, as it may in Gaussian naive Bayes, and those
         without it, or with ``class_weight="balanced"`` or ``early_stopping=True`` that it does not
         take, are after each label.
     journal : str or path-like, default=None
@@ -768,7 +769,7 @@ class ActiveLearner:
         if refit or model is None:
             model = self._fitted_or_waiting(record) if events else self._refitted(record)
             self._warn_of(model, stacklevel=4)
-            if model.is_fitted or model.refusal is None:
+            if model.is_fitted or (refit and model.refusal is None):
                 events = [*events, self._event("refit", None)]
                 record = self._record.add(events)
         before = self._model, self._record
@@ -845,8 +846,10 @@ class ActiveLearner:
 
     def _has_drifted(self, model: "_Model", record: Record) -> bool:
         """Whether updates have gone too far from a fit for ``refit_every="auto"``."""
-        if self._refit_every != "auto" or self._given is not None or not model.n_since_refit:
+        if self.refit_every != "auto" or self._given is not None or not model.n_since_refit:
             return False
+        if self._refit_every != "auto":
+            return not self._predicts_numbers(model.estimator)
         X, y = self._training_set(record)
         return bool(model.estimator.newton_decrement(X, y) > _MAX_DRIFT)
 
@@ -885,7 +888,7 @@ class ActiveLearner:
         if isinstance(self.estimator_, LaplaceUpdateClassifier):
             return self._refitted(record)
         try:
-            return self._refitted(record)
+            fitted = self._refitted(record)
         except ValueError as error:
             if not self._is_for_want_of_labels(record):
                 raise
@@ -893,6 +896,17 @@ class ActiveLearner:
             if self.is_fitted and not model.is_fitted:  # a model is not given up
                 raise
             return model
+        if self._declares_in_partial_fit() and not self._predicts_numbers(fitted.estimator):
+            return _Model(clone(self.estimator_), False, self.pool_.after_fit(), 0)
+        return fitted
+
+    def _predicts_numbers(self, estimator: Any) -> bool:
+        """Whether probabilities are no NaN, as those of naive Bayes after single instances are."""
+        if not hasattr(estimator, "predict_proba"):
+            return True
+        some = rows_at(self.X_pool, [0, _num_samples(self.X_pool) - 1])
+        with np.errstate(all="ignore"):  # what comes of it is looked at
+            return not np.isnan(estimator.predict_proba(some)).any()
 
     def _fitted_without_rare(self, record: Record, refusal: ValueError) -> "_Model":
         """Model of the classes that have labels enough for a fit, or none."""
@@ -1136,9 +1150,8 @@ def _check_refit_every(refit_every: Any, estimator: BaseEstimator) -> RefitEvery
             f"refit_every must be None, 'auto' or an integer >= 1; got {refit_every!r}."
         )
     setting = _takes_all_at_once(estimator)
-    learns_by_updates = hasattr(estimator, "partial_fit") and setting is None
     if refit_every == "auto":
-        if not learns_by_updates:
+        if setting is not None or not hasattr(estimator, "partial_fit"):
             return 1
         is_drift_known = hasattr(estimator, "newton_decrement") and estimator.forgetting == 1
         return "auto" if is_drift_known else None
@@ -1147,7 +1160,7 @@ def _check_refit_every(refit_every: Any, estimator: BaseEstimator) -> RefitEvery
             f"{type(estimator).__name__} has no partial_fit to learn single labels with; pass "
             "refit_every='auto' or 1 to refit it after each label."
         )
-    if refit_every != 1 and not learns_by_updates:
+    if refit_every != 1 and setting is not None:
         raise ValueError(
             f"{setting} needs all labels at once, but updates see only the new ones; got "
             f"refit_every={refit_every!r}. Pass refit_every='auto' or 1 to refit after each label, "

@@ -973,6 +973,23 @@ class TestErrors:
             make(estimator(class_weight="balanced"), **settings)
         assert list(tmp_path.iterdir()) == []
 
+    @pytest.mark.filterwarnings("ignore::RuntimeWarning:sklearn")  # of classes without labels
+    @pytest.mark.parametrize("classes", [None, [0, 1, 2]])
+    def test_probabilities_that_updates_make_nan(self, tmp_path, classes):
+        """Those of Gaussian naive Bayes, where an update has a single instance."""
+        settings = {"X_initial": None, "y_initial": None, "classes": classes}
+        settings |= {"refit_every": "auto", "journal": tmp_path / "labels.sqlite"}
+        learner = make(GaussianNB(), **settings)
+        for position in (0, 1, 60, 2, 120, 61, 121, 3):
+            learner.teach(position, y_pool[[position]])
+            before = told(learner)
+            learner.close()
+            learner = make(GaussianNB(), **settings)
+            assert told(learner) == before
+        assert not np.isnan(learner.predict_proba(X)).any()
+        assert learner.score(X, y) > 0.8
+        learner.close()
+
     @pytest.mark.parametrize(
         "setting", [{"class_weight": "balanced"}, {"early_stopping": True, "tol": None}]
     )

@@ -480,8 +480,11 @@ class LastLayer(
     def _pool_features(self, X: Any, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
         """Features (n_pool, n_features) as they are, where products do not overflow in a dtype."""
         features = self._extract(X, reset=False, dtype=feature_dtype(X))
-        if isinstance(features, np.ndarray) and not features.flags.writeable:
-            features = np.asarray(_Writeable(features))
+        if isinstance(features, np.ndarray):
+            if min(features.strides) < 0:  # of a reversed array, which torch has no form for
+                features = features.copy()
+            if not features.flags.writeable:
+                features = np.asarray(_Writeable(features))
         features = torch.as_tensor(features, device=device)
         _check_size(features, dtype)
         return features

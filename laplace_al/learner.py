@@ -1,5 +1,6 @@
 """The loop of active learning: query, teach, and now and then refit."""
 
+import contextlib
 import copy
 import datetime
 import functools
@@ -46,6 +47,11 @@ RefitEvery: TypeAlias = int | Literal["auto"] | None
 _MAX_DRIFT = 1.0
 # A refused fit is tried again on labels repeated up to so many, and each so many times at least.
 _MANY, _MIN_TIMES = 200, 20
+# Of what needs all labels at once.
+_CURES_OF_SETTINGS = {
+    "class_weight='balanced'": "class_weight as a dict",
+    "early_stopping=True": "early_stopping=False",
+}
 
 
 class ActiveLearner:
@@ -58,8 +64,9 @@ class ActiveLearner:
     The learner can start without any label. It keeps labels until the estimator can be fitted,
     which takes labels of two classes, initial ones included, unless ``classes`` names the classes.
     Some estimators take more: nearest neighbours, or what cross-validates, such as
-    ``GridSearchCV``. A warning then tells what they say. Until there is a model, queries of
-    strategies that need predictions are random.
+    ``GridSearchCV``. A warning then tells what they say, and classes with too few labels are left
+    out of the fit for so long. Until there is a model, queries of strategies that need predictions
+    are random.
 
     Threads may share a learner: calls that change it, and queries, wait for each other, and
     predictions are of the model before or after such a call.
@@ -88,8 +95,10 @@ class ActiveLearner:
         ``partial_fit`` learns every label. ``"auto"``: a LaplaceUpdateClassifier is refitted when
         these updates have drifted more than one posterior standard deviation from the result of a
         fit, see :meth:`LaplaceUpdateClassifier.newton_decrement`, or never if it has
-        ``forgetting < 1``. Of the others, those with ``partial_fit`` are not refitted, and those
-        without it or with ``class_weight="balanced"`` are after each label.
+        ``forgetting < 1``. Of the others, those with ``partial_fit`` are refitted when an update
+        leaves them with probabilities of NaN, as it may in Gaussian naive Bayes, and those
+        without it, or with ``class_weight="balanced"`` or ``early_stopping=True`` that it does not
+        take, are after each label.
     journal : str or path-like, default=None
         SQLite file to which each label is written before it counts as taught, see
         :class:`laplace_al.journal.Journal`. If it exists, the learner resumes where the file ends,
@@ -223,7 +232,7 @@ class ActiveLearner:
         try:
             if self._journal is not None:
                 self._resume(self._journal.batches())
-            self._warn_of(self._refusal, stacklevel=3)
+            self._warn_of(self._model, stacklevel=3)
         except BaseException:
             self.close()
             raise
@@ -342,8 +351,8 @@ class ActiveLearner:
         ValueError
             If a position is not in the pool, is given twice or already has a label, a label is
             missing or of another kind, the estimator refuses the labels, or the journal is closed.
-            Nothing is then learnt or recorded. An estimator that was never fitted and would take
-            more such labels waits for them, with a ``UserWarning``.
+            Nothing is then learnt or recorded. An estimator that would take more such labels waits
+            for them, with a ``UserWarning``.
 
         Examples
         --------
@@ -759,8 +768,8 @@ class ActiveLearner:
         model = None if refit else self._updated(events, record)
         if refit or model is None:
             model = self._fitted_or_waiting(record) if events else self._refitted(record)
-            self._warn_of(model.refusal, stacklevel=4)
-            if model.refusal is None:
+            self._warn_of(model, stacklevel=4)
+            if model.is_fitted or (refit and model.refusal is None):
                 events = [*events, self._event("refit", None)]
                 record = self._record.add(events)
         before = self._model, self._record
@@ -787,6 +796,7 @@ class ActiveLearner:
                 f"journal={str(self.journal)!r} is damaged: {error}. Take a copy that is whole, or "
                 "name another file."
             ) from error
+        self._like_declared_or_known(whole.labels, f"journal={str(self.journal)!r}")
         if n_fitted:
             self._install(self._fitted_or_waiting(record), record)
         since = whole.batches[n_fitted:]
@@ -836,8 +846,10 @@ class ActiveLearner:
 
     def _has_drifted(self, model: "_Model", record: Record) -> bool:
         """Whether updates have gone too far from a fit for ``refit_every="auto"``."""
-        if self._refit_every != "auto" or self._given is not None or not model.n_since_refit:
+        if self.refit_every != "auto" or self._given is not None or not model.n_since_refit:
             return False
+        if self._refit_every != "auto":
+            return not self._predicts_numbers(model.estimator)
         X, y = self._training_set(record)
         return bool(model.estimator.newton_decrement(X, y) > _MAX_DRIFT)
 
@@ -873,21 +885,53 @@ class ActiveLearner:
             return _Model(copy.deepcopy(self._start), is_fitted, self.pool_.after_fit(), 0)
         if self._given is None and not self._can_fit(record):
             return _Model(clone(self.estimator_), False, self.pool_.after_fit(), 0)
-        if self.is_fitted or isinstance(self.estimator_, LaplaceUpdateClassifier):
+        if isinstance(self.estimator_, LaplaceUpdateClassifier):
             return self._refitted(record)
         try:
-            return self._refitted(record)
+            fitted = self._refitted(record)
         except ValueError as error:
             if not self._is_for_want_of_labels(record):
                 raise
-            return _Model(clone(self.estimator_), False, self.pool_.after_fit(), 0, error)
+            model = self._fitted_without_rare(record, error)
+            if self.is_fitted and not model.is_fitted:  # a model is not given up
+                raise
+            return model
+        if self._declares_in_partial_fit() and not self._predicts_numbers(fitted.estimator):
+            return _Model(clone(self.estimator_), False, self.pool_.after_fit(), 0)
+        return fitted
 
-    def _warn_of(self, refusal: ValueError | None, *, stacklevel: int) -> None:
+    def _predicts_numbers(self, estimator: Any) -> bool:
+        """Whether probabilities are no NaN, as those of naive Bayes after single instances are."""
+        if not hasattr(estimator, "predict_proba"):
+            return True
+        some = rows_at(self.X_pool, [0, _num_samples(self.X_pool) - 1])
+        with np.errstate(all="ignore"):  # what comes of it is looked at
+            return not np.isnan(estimator.predict_proba(some)).any()
+
+    def _fitted_without_rare(self, record: Record, refusal: ValueError) -> "_Model":
+        """Model of the classes that have labels enough for a fit, or none."""
+        X, y = self._training_set(record)
+        classes, counts = np.unique(y, return_counts=True)
+        for least in np.unique(counts)[1:]:
+            frequent = classes[counts >= least]
+            rows = np.flatnonzero(np.isin(y, frequent))
+            if len(frequent) > 1:
+                with contextlib.suppress(ValueError):
+                    estimator = self._fitted(rows_at(X, rows), y[rows])
+                    return _Model(estimator, True, self.pool_.after_fit(), 0, refusal)
+        return _Model(clone(self.estimator_), False, self.pool_.after_fit(), 0, refusal)
+
+    def _warn_of(self, model: "_Model", *, stacklevel: int) -> None:
         """Tell that an estimator waits for more labels than those of two classes."""
-        if refusal is not None:
+        if model.refusal is not None:
+            until_then = (
+                f"it knows the classes {model.estimator.classes_.tolist()} alone"
+                if model.is_fitted
+                else "queries are random"
+            )
             warnings.warn(
                 f"{type(self.estimator_).__name__} cannot be fitted on so few labels and waits for "
-                f"more, which queries choose at random: {refusal}",
+                f"more; until then {until_then}: {model.refusal}",
                 UserWarning,
                 stacklevel=stacklevel,
             )
@@ -967,13 +1011,18 @@ class ActiveLearner:
         y = record.labels
         if self._y_initial is not None:
             y = np.concatenate([self._y_initial, y])
-        declared = self.classes is not None or getattr(self.estimator_, "classes", None) is not None
-        return len(np.unique(y)) > 1 or (declared and hasattr(self.estimator_, "partial_fit"))
+        declares_itself = (
+            hasattr(self.estimator_, "partial_fit")
+            and getattr(self.estimator_, "classes", None) is not None
+        )
+        return len(np.unique(y)) > 1 or declares_itself or self._declares_in_partial_fit()
 
     def _declares_in_partial_fit(self) -> bool:
-        is_incremental = hasattr(self.estimator_, "partial_fit")
         return (
-            self.classes is not None and is_incremental and not hasattr(self.estimator_, "classes")
+            self.classes is not None
+            and hasattr(self.estimator_, "partial_fit")
+            and not hasattr(self.estimator_, "classes")
+            and _takes_all_at_once(self.estimator_) is None
         )
 
     def _check_instances(self, X: Instances, name: str, *, is_fitted_next: bool) -> None:
@@ -1001,6 +1050,9 @@ class ActiveLearner:
             ),
         )
         y, _ = check_labels(y, None, n_labels)
+        return self._like_declared_or_known(y, name)
+
+    def _like_declared_or_known(self, y: NDArray[Any], name: str) -> NDArray[Any]:
         declared = self._declared_classes()
         if declared is not None:
             return declared[class_indices(y, declared, name)]
@@ -1097,9 +1149,9 @@ def _check_refit_every(refit_every: Any, estimator: BaseEstimator) -> RefitEvery
         raise ValueError(
             f"refit_every must be None, 'auto' or an integer >= 1; got {refit_every!r}."
         )
-    learns_by_updates = hasattr(estimator, "partial_fit") and not _is_balanced(estimator)
+    setting = _takes_all_at_once(estimator)
     if refit_every == "auto":
-        if not learns_by_updates:
+        if setting is not None or not hasattr(estimator, "partial_fit"):
             return 1
         is_drift_known = hasattr(estimator, "newton_decrement") and estimator.forgetting == 1
         return "auto" if is_drift_known else None
@@ -1108,11 +1160,11 @@ def _check_refit_every(refit_every: Any, estimator: BaseEstimator) -> RefitEvery
             f"{type(estimator).__name__} has no partial_fit to learn single labels with; pass "
             "refit_every='auto' or 1 to refit it after each label."
         )
-    if refit_every != 1 and not learns_by_updates:
+    if refit_every != 1 and setting is not None:
         raise ValueError(
-            "class_weight='balanced' needs all labels at once, but updates see only the new ones; "
-            f"got refit_every={refit_every!r}. Pass refit_every='auto' or 1 to refit after each "
-            "label, or class_weight as a dict."
+            f"{setting} needs all labels at once, but updates see only the new ones; got "
+            f"refit_every={refit_every!r}. Pass refit_every='auto' or 1 to refit after each label, "
+            f"or {_CURES_OF_SETTINGS[setting]}."
         )
     return refit_every
 
@@ -1126,17 +1178,21 @@ def _check_fitted(estimator: BaseEstimator) -> None:
             UserWarning,
             stacklevel=3,
         )
-    elif _is_balanced(estimator):
+    elif (setting := _takes_all_at_once(estimator)) is not None:
         raise ValueError(
-            "class_weight='balanced' needs all labels at once, but the labels behind a fitted "
-            f"{type(estimator).__name__} are not known. Pass class_weight as a dict, or the "
+            f"{setting} needs all labels at once, but the labels behind a fitted "
+            f"{type(estimator).__name__} are not known. Pass {_CURES_OF_SETTINGS[setting]}, or the "
             "estimator unfitted, with its data as X_initial and y_initial."
         )
 
 
-def _is_balanced(estimator: BaseEstimator) -> bool:
+def _takes_all_at_once(estimator: BaseEstimator) -> str | None:
+    """The setting with which an estimator refuses updates, if it has one."""
     class_weight = getattr(estimator, "class_weight", None)
-    return isinstance(class_weight, str) and class_weight == "balanced"
+    if isinstance(class_weight, str) and class_weight == "balanced":
+        return "class_weight='balanced'"
+    # True of networks and linear models; elsewhere the name is of other settings
+    return "early_stopping=True" if getattr(estimator, "early_stopping", None) is True else None
 
 
 def _inside_and_outside(events: Sequence[Event]) -> tuple[list[int], list[Any]]:

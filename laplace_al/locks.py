@@ -85,7 +85,7 @@ class FileLock:
             if self.path.exists() and not self.path.is_file():
                 raise OSError("it is not a file")
             self._open(self.path)
-        except (OSError, ValueError) as error:  # ValueError of a name that no file can have
+        except (OSError, ValueError, RuntimeError) as error:  # of no name, of links in a circle
             raise OSError(f"{self._name} cannot be opened for writing: {error}.") from error
         try:
             self._lock()

@@ -339,7 +339,10 @@ def as_input(network: nn.Module, batch: Batch, cast: Cast) -> Any:
             dtype = torch.int64
         elif cast.keeps_integers and array.dtype.kind == "b":
             dtype = torch.bool
-        return torch.as_tensor(np.array(array)).to(tensor.device, dtype)
+        kind, n_bytes = array.dtype.kind, array.dtype.itemsize
+        # torch has numbers in the order of bytes of the machine, of at most 8 bytes
+        native = f"{kind}{min(n_bytes, 8)}" if kind in "biuf" else array.dtype
+        return torch.as_tensor(np.array(array, dtype=native)).to(tensor.device, dtype)
 
     if isinstance(batch, dict):
         return {name: converted(array) for name, array in batch.items()}

@@ -434,6 +434,12 @@ class TestDtypes:
         expected = TorchFeatures(network).fit_transform(X)
         np.testing.assert_array_equal(TorchFeatures(network).fit_transform(mapped), expected)
 
+    @pytest.mark.parametrize("dtype", [">f8", ">f4", np.longdouble, ">i4", "uint32", bool])
+    def test_numbers_that_torch_does_not_have(self, network, dtype):
+        rows = (3 * X).astype(dtype)[::-1]
+        expected = TorchFeatures(network).fit_transform(rows.astype(np.float64))
+        np.testing.assert_allclose(TorchFeatures(network).fit_transform(rows), expected, rtol=1e-5)
+
     @pytest.mark.parametrize("frame", [pd.DataFrame, pl.DataFrame])
     def test_frames(self, network, frame):
         expected = TorchFeatures(network).fit_transform(X)

@@ -2,6 +2,7 @@ import contextlib
 import copy
 import enum
 import pickle
+import re
 import sqlite3
 from types import SimpleNamespace
 
@@ -17,7 +18,10 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_iris
 from sklearn.decomposition import PCA
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.discriminant_analysis import (
+    LinearDiscriminantAnalysis,
+    QuadraticDiscriminantAnalysis,
+)
 from sklearn.ensemble import StackingClassifier, VotingClassifier
 from sklearn.exceptions import DataConversionWarning, NotFittedError
 from sklearn.linear_model import LogisticRegression, Perceptron, RidgeClassifier, SGDClassifier
@@ -772,6 +776,25 @@ class TestJournal:
             np.testing.assert_array_equal(learner.query(3), before.query(3))
         learner.close()
 
+    @pytest.mark.parametrize("estimator", [None, GaussianNB(), LogisticRegression()])
+    @pytest.mark.parametrize(
+        ("settings", "match"),
+        [
+            ({"X_initial": X[START], "y_initial": y[START]}, "same kind as those so far, such as"),
+            ({"classes": [0, 1]}, "labels that are not among the classes: "),
+            ({"classes": ["no", "or"]}, r"labels that are not among the classes: \['yes'\]"),
+        ],
+    )
+    def test_labels_of_another_kind_than_elsewhere(self, path, estimator, settings, match):
+        """They would become text beside text, or none of the declared classes."""
+        cold = {"X_initial": None, "y_initial": None, "refit_every": "auto", "journal": path}
+        with make(estimator, **cold) as learner:
+            learner.teach([0, 60], ["no", "yes"])
+        with pytest.raises(ValueError, match=f"journal=.* {match}"):
+            make(estimator, **cold | settings)
+        with make(estimator, **cold) as again:
+            again.teach(1, "no")
+
     def test_labels_of_another_kind_than_those_withdrawn(self, path):
         learner = make(journal=path, X_initial=None, y_initial=None)
         learner.teach([0, 60], [0, 1]).unlabel([0, 60])
@@ -866,7 +889,7 @@ class TestJournal:
     def test_it_is_given_back_when_resuming_fails(self, path):
         with make(journal=path) as learner:
             learner.teach(1, 0)
-        with pytest.raises(ValueError, match="of the kind of the classes so far"):
+        with pytest.raises(ValueError, match=r"journal=.* of the same kind as those so far"):
             make(journal=path, y_initial=y[START].astype(str))
         with make(journal=path) as learner:
             assert len(learner.labels_) == 1
@@ -949,6 +972,42 @@ class TestErrors:
         ):
             make(estimator(class_weight="balanced"), **settings)
         assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.filterwarnings("ignore::RuntimeWarning:sklearn")  # of classes without labels
+    @pytest.mark.parametrize("classes", [None, [0, 1, 2]])
+    def test_probabilities_that_updates_make_nan(self, tmp_path, classes):
+        """Those of Gaussian naive Bayes, where an update has a single instance."""
+        settings = {"X_initial": None, "y_initial": None, "classes": classes}
+        settings |= {"refit_every": "auto", "journal": tmp_path / "labels.sqlite"}
+        learner = make(GaussianNB(), **settings)
+        for position in (0, 1, 60, 2, 120, 61, 121, 3):
+            learner.teach(position, y_pool[[position]])
+            before = told(learner)
+            learner.close()
+            learner = make(GaussianNB(), **settings)
+            assert told(learner) == before
+        assert not np.isnan(learner.predict_proba(X)).any()
+        assert learner.score(X, y) > 0.8
+        learner.close()
+
+    @pytest.mark.parametrize(
+        "setting", [{"class_weight": "balanced"}, {"early_stopping": True, "tol": None}]
+    )
+    @pytest.mark.parametrize("classes", [None, [0, 1, 2]])
+    def test_settings_that_updates_do_not_take(self, setting, classes):
+        """A label of one class waits for another one, and each is learnt by a refit."""
+        estimator = SGDClassifier(loss="log_loss", random_state=0, **setting)
+        settings = {"X_initial": None, "y_initial": None, "classes": classes}
+        learner = make(estimator, refit_every="auto", **settings).teach(range(20), [0] * 20)
+        assert not learner.is_fitted
+        learner.teach(range(60, 80), [1] * 20).teach(80, 1)
+        rows = [*range(20), *range(60, 81)]
+        twin = clone(estimator).fit(X_pool[rows], [0] * 20 + [1] * 21)
+        np.testing.assert_array_equal(learner.predict_proba(X), twin.predict_proba(X))
+        with pytest.raises(ValueError, match="needs all labels at once, but updates"):
+            make(estimator, refit_every=3, **settings)
+        with pytest.raises(ValueError, match="needs all labels at once, but the labels behind"):
+            make(twin, refit_every="auto", **settings)
 
     def test_balanced_weights_with_refits(self):
         estimator = LaplaceUpdateClassifier(class_weight="balanced", prior_precision=1.0)
@@ -1140,17 +1199,19 @@ class TestEstimatorsThatNeedMoreLabels:
     """They wait for labels, as all do for those of two classes, and say what for."""
 
     @pytest.mark.parametrize(
-        ("estimator", "n_needed"),
+        ("estimator", "n_needed", "n_for_all_classes"),
         [
-            (CLOSEST, 5),
-            (LinearDiscriminantAnalysis(), 4),
-            (CALIBRATED, 9),
-            (SEARCH, 7),
-            (make_pipeline(PCA(n_components=4), LogisticRegression()), 4),
+            (CLOSEST, 5, 5),
+            (LinearDiscriminantAnalysis(), 4, 4),
+            (CALIBRATED, 8, 9),
+            (SEARCH, 7, 7),
+            (make_pipeline(PCA(n_components=4), LogisticRegression()), 4, 4),
         ],
     )
     @pytest.mark.parametrize("strategy", [MarginSampling(), CoreSet(), RandomSampling()])
-    def test_label_by_label_from_none(self, estimator, n_needed, strategy, tmp_path):
+    def test_label_by_label_from_none(
+        self, estimator, n_needed, n_for_all_classes, strategy, tmp_path
+    ):
         """The journal gives back the same learner wherever it is left."""
         settings = {"X_initial": None, "y_initial": None, "refit_every": 1}
         settings |= {"journal": tmp_path / "labels.sqlite"}
@@ -1158,7 +1219,8 @@ class TestEstimatorsThatNeedMoreLabels:
         for n_labels, position in enumerate([0, 60, 120, 1, 61, 121, 2, 62, 122, 3, 63], start=1):
             learner.query(2)
             waits = n_labels < n_needed
-            warns = warns_that_it_waits if waits and n_labels > 1 else contextlib.nullcontext
+            is_refused = 1 < n_labels < n_for_all_classes
+            warns = warns_that_it_waits if is_refused else contextlib.nullcontext
             with warns():
                 learner.teach(position, y_pool[[position]])
             assert learner.is_fitted != waits
@@ -1196,6 +1258,36 @@ class TestEstimatorsThatNeedMoreLabels:
         for _ in range(2):
             with pytest.raises(UserWarning, match="waits"):
                 make(CLOSEST, journal=tmp_path / "labels.sqlite", **settings)
+
+    @pytest.mark.parametrize(
+        "estimator",
+        [
+            CalibratedClassifierCV(GaussianNB(), cv=3),
+            QuadraticDiscriminantAnalysis(reg_param=0.5),
+        ],
+    )
+    def test_a_class_that_appears_late(self, estimator, tmp_path):
+        """It is left out of the fit for so long, and labels can still be corrected."""
+        settings = {"X_initial": None, "y_initial": None, "refit_every": "auto"}
+        settings |= {"journal": tmp_path / "labels.sqlite"}
+        known = [*range(6), *range(60, 67)]
+        learner = make(estimator, **settings).teach(known, [0] * 6 + [1] * 7)
+        with warns_that_it_waits("it knows the classes [0, 1] alone"):
+            learner.teach(120, 2)
+        with warns_that_it_waits("it knows the classes [0, 1] alone"):
+            learner.relabel(66, 0)
+        twin = clone(estimator).fit(X_pool[known], [0] * 6 + [1] * 6 + [0])
+        np.testing.assert_array_equal(learner.predict_proba(X), twin.predict_proba(X))
+        before = told(learner)
+        learner.close()
+        with warns_that_it_waits("it knows the classes [0, 1] alone"):
+            learner = make(estimator, **settings)
+        assert told(learner) == before
+        learner.teach(range(121, 126), [2] * 5)
+        assert learner.estimator_.classes_.tolist() == [0, 1, 2]
+        with warns_that_it_waits("it knows the classes [0, 1] alone"):
+            learner.unlabel(range(120, 125))
+        assert learner.labels_.label.tolist() == [0] * 6 + [1] * 6 + [0, 2]
 
     @pytest.mark.parametrize(
         ("estimator", "match"),
@@ -1265,8 +1357,9 @@ def test_a_pool_in_a_file_is_as_one_in_memory(strategy, extractor, tmp_path):
             assert learner.query(5).tolist() == seen[1]
 
 
-def warns_that_it_waits():
-    return pytest.warns(UserWarning, match="so few labels and waits for more")
+def warns_that_it_waits(until_then=""):
+    match = f"so few labels and waits for more; until then {re.escape(until_then)}"
+    return pytest.warns(UserWarning, match=match)
 
 
 class TestEstimatorsWithoutProbabilities:

@@ -188,7 +188,9 @@ def test_a_file_that_is_no_longer_there(path, loss):
 def test_what_cannot_be_locked_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"results=.*folder.*make it first"):
         locked(tmp_path / "missing" / "file")
-    for path in (tmp_path, pathlib.Path(""), tmp_path / ("x" * 999), tmp_path / "a\0b"):
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    names = "x" * 999, "a\0b", "circle"
+    for path in (tmp_path, pathlib.Path(""), *(tmp_path / name for name in names)):
         with pytest.raises(OSError, match=r"results=.*cannot be opened for writing"):
             locked(path)
     if hasattr(os, "mkfifo"):

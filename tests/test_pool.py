@@ -309,6 +309,18 @@ def test_a_pool_of_few_bytes_is_float32(dtype, writeable):
     )
 
 
+@pytest.mark.parametrize("flip", [np.s_[::-1], np.s_[:, ::-1], np.s_[::-2]])
+@pytest.mark.parametrize("writeable", [True, False])
+def test_a_reversed_pool(flip, writeable):
+    clf, X, _ = problem(3)
+    flipped = X[flip]
+    flipped.setflags(write=writeable)
+    pool = clf.pool_state(flipped)
+    np.testing.assert_array_equal(
+        pool.predict_proba(), clf.pool_state(X[flip].copy()).predict_proba()
+    )
+
+
 def test_a_pool_of_float32_is_not_copied():
     clf, X, _ = problem(3)
     rows = X.astype(np.float32)

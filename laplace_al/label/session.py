@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from laplace_al.blocks import rows_at
 from laplace_al.classifier import LaplaceUpdateClassifier
+from laplace_al.devices import as_array
 from laplace_al.label.curve import WINDOW, Curve, renamed_classes, thinned
 from laplace_al.label.features import check_features
 from laplace_al.label.items import ImageFolder, Items, Table, is_utf8, open_items
@@ -618,7 +619,7 @@ def open_learner(
     >>> folder.cleanup()
     """
     items = items if isinstance(items, ImageFolder | Table) else open_items(items)
-    features = check_features(np.asarray(features), len(items), "open_learner")
+    features = check_features(np.asarray(as_array(features)), len(items), "open_learner")
     return ActiveLearner(
         LaplaceUpdateClassifier(lookup(features), prior_precision="scale"),
         MarginSampling() if strategy is None else strategy,

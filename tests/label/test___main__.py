@@ -16,6 +16,7 @@ import urllib.request
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from laplace_al import LaplaceUpdateClassifier
@@ -352,7 +353,8 @@ class TestResults:
 
     def test_a_learner_goes_on_where_the_page_stopped(self, session):
         session.close()
-        with open_learner("t.csv", "l.sqlite", np.load("x.npy")) as learner:
+        features = torch.tensor(np.load("x.npy"), requires_grad=True)
+        with open_learner("t.csv", "l.sqlite", features) as learner:
             assert learner.labels_.label.tolist() == ["cold", "warm"]
             learner.teach(4, "warm")
         again = Session(open_items("t.csv", text="text"), np.eye(6), "l.sqlite")

@@ -198,7 +198,7 @@ class Posterior(StoredState, ABC):
         return self.variance(features)
 
     def prior_variance(self, features: torch.Tensor) -> torch.Tensor:
-        """Variance of each logit under the prior, |phi|^2 / lambda.
+        """Variance of each logit under the prior, ``|phi|^2 / lambda``.
 
         Parameters
         ----------

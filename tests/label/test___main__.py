@@ -167,6 +167,20 @@ def test_ctrl_c_before_the_page(folder, capsys, monkeypatch):
     assert capsys.readouterr() == ("", "")
 
 
+def test_ctrl_c_twice(folder, capsys, monkeypatch):
+    def interrupt(session):
+        session.close()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Session, "accuracy", interrupt)
+    monkeypatch.setattr(
+        "laplace_al.label.__main__.serve", lambda server, open_browser: server.server_close()
+    )
+    with pytest.raises(SystemExit, match="130"):
+        main(ARGUMENTS)
+    assert capsys.readouterr() == ("", "")
+
+
 class TestFeaturesFor:
     def features(self, arguments):
         options = make_parser().parse_args(["t.csv", "--journal", "l", *arguments.split()])

@@ -99,12 +99,11 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         is 0.01 times the sum of the variances of the features, each counted as at most 30 times
         their median, so that a few columns in a small unit do not rule the others; in our study it
         was near the best value from the first labels on. With ``head="pretrained"`` it is 400 times
-        as much. With ``"loo"`` or ``"evidence"``,
-        ``fit`` chooses the value without a validation set, by the leave-one-out log-likelihood or
-        the marginal likelihood. That takes about 15 fits and needs some labels of each class.
-        Without ``fit``, the rows of the first ``partial_fit`` determine the value. A single row has
-        no variance, and its squares take that place: too strong a prior for features that are far
-        from zero.
+        as much. With ``"loo"`` or ``"evidence"``, ``fit`` chooses the value without a validation
+        set, by the leave-one-out log-likelihood or the marginal likelihood. That takes about 15
+        fits and needs some labels of each class. Without ``fit``, the rows of the first
+        ``partial_fit`` determine the scale. A single row has no variance, and its squares take that
+        place: too strong a prior for features that are far from zero.
     covariance : {"auto", "per_class", "shared", "full"}, default="auto"
         Structure of the posterior. ``"shared"`` is one covariance for the weights of all classes
         (n_features^2 numbers), ``"per_class"`` one for each class (n_classes n_features^2) and
@@ -151,9 +150,9 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         module or skorch net as the mean and only computes the covariance. Without labels the mean
         logits are then the outputs of the network; one that does something else behind that layer
         than a softmax, or a sigmoid of one output, is refused. The outputs must be in the order of
-        ``classes``; if it is not given, of a skorch net's own classes or the sorted labels. Use
-        ``prior_precision="scale"``, which trusts the trained layer, or a number as strong: with a
-        weak prior the first labels make a good network worse.
+        ``classes``; if it is not given, of a skorch net's own classes or the sorted labels. The
+        default ``prior_precision="scale"`` trusts the trained layer; a number should be as large,
+        since with a weak prior the first labels make a good network worse.
     classes : array-like of shape (n_classes,), default=None
         All labels that may ever occur. None: the labels in the y of ``fit``, or the ``classes``
         of the first ``partial_fit``. Their order matters only to ``head="pretrained"``.

@@ -486,12 +486,12 @@ class LastLayer(
             if not features.flags.writeable:
                 features = np.asarray(_Writeable(features))
         features = torch.as_tensor(features, device=device)
-        _check_size(features, dtype)
+        check_size(features, dtype)
         return features
 
     def _phi(self, features: Any, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
         features = torch.tensor(features, dtype=dtype, device=device)
-        _check_size(features, dtype)
+        check_size(features, dtype)
         return functional.pad(features, (0, 1), value=1.0) if self._has_intercept else features
 
     def _check_params(self) -> tuple[Any, ...]:
@@ -557,8 +557,24 @@ class _Writeable:
 _ROWS_AT_ONCE = 4096
 
 
-def _check_size(features: torch.Tensor, dtype: torch.dtype) -> None:
-    """Refuse numbers whose products would overflow."""
+def check_size(features: torch.Tensor, dtype: torch.dtype) -> None:
+    """Refuse numbers whose products would overflow.
+
+    Parameters
+    ----------
+    features : Tensor
+    dtype : torch.dtype
+        Of the posterior.
+
+    Raises
+    ------
+    ValueError
+        If one is larger than :func:`largest_feature`.
+
+    Examples
+    --------
+    >>> check_size(torch.tensor([1e100], dtype=torch.float64), torch.float64)
+    """
     if torch.linalg.vector_norm(features, ord=torch.inf) > largest_feature(dtype):
         raise ValueError(
             f"X is too large: products of the features overflow in {dtype}. Scale the features, "

@@ -458,7 +458,7 @@ def check_features(features: Any, start: int, stop: int) -> NDArray[np.floating]
     Returns
     -------
     ndarray of shape (stop - start, D)
-        float32 or wider.
+        float32 or float64.
 
     Raises
     ------
@@ -499,7 +499,7 @@ def check_features(features: Any, start: int, stop: int) -> NDArray[np.floating]
 
 
 def _as_floats(features: NDArray[Any]) -> NDArray[np.floating]:
-    """Real numbers as float32 or wider; objects, as frames of several dtypes give, as float64."""
+    """Real numbers as float32 or float64; objects, which frames of several dtypes give, too."""
     if features.dtype == object and not any(isinstance(v, str | bytes) for v in features.flat):
         with contextlib.suppress(TypeError, ValueError):
             features = features.astype(np.float64)
@@ -510,4 +510,6 @@ def _as_floats(features: NDArray[Any]) -> NDArray[np.floating]:
             f"of type {', '.join(kinds)}. Encode texts and categories, as OneHotEncoder does, and "
             "give complex numbers as their real and imaginary parts, side by side."
         )
-    return features.astype(np.promote_types(features.dtype, np.float32), copy=False)
+    # torch has nothing wider
+    dtype = np.float32 if np.can_cast(features.dtype, np.float32) else np.float64
+    return features.astype(dtype, copy=False)

@@ -13,6 +13,7 @@ from laplace_al.classifier import LaplaceUpdateClassifier
 from laplace_al.devices import as_array
 from laplace_al.features import Extracted, check_weights, features_of, weights_of
 from laplace_al.fitting import prior_precision_by_scale
+from laplace_al.last_layer import check_size
 from laplace_al.networks import Weights
 from laplace_al.pool import PoolState
 from laplace_al.typing import Features, Instances
@@ -254,6 +255,11 @@ def extracted(classifier: LaplaceUpdateClassifier, X: Instances) -> NDArray[np.f
     -------
     ndarray of shape (n_samples, n_features)
 
+    Raises
+    ------
+    ValueError
+        If an extractor makes numbers whose products would overflow.
+
     Examples
     --------
     >>> import numpy as np
@@ -261,12 +267,15 @@ def extracted(classifier: LaplaceUpdateClassifier, X: Instances) -> NDArray[np.f
     >>> extracted(LaplaceUpdateClassifier(np.square), [[3.0]])
     array([[9.]])
     """
-    return features_of(
+    features = features_of(
         classifier.feature_extractor,
         X,
         batch_size=classifier.batch_size,
         verbose=classifier.verbose,
     )
+    if classifier.feature_extractor is not None:  # else a pool was checked when it came
+        check_size(torch.from_numpy(features), getattr(torch, classifier.dtype))
+    return features
 
 
 def rule_of(classifier: LaplaceUpdateClassifier) -> tuple[Any, ...]:

@@ -682,6 +682,10 @@ class TestErrors:
         ):
             features.transform(X)
 
+    def test_numbers_wider_than_torch_has(self):
+        clf = LaplaceUpdateClassifier(lambda rows: np.asarray(rows, np.longdouble))
+        assert clf.fit(X, [0, 1] * 10).predict_proba(X).shape == (20, 2)
+
     def test_a_width_that_varies_between_batches(self):
         features = TorchFeatures(lambda X: X[:, : len(X)], batch_size=3).fit(X)
         with pytest.raises(ValueError, match=r"varying number of features: \[2, 3\]"):

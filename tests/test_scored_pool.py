@@ -4,8 +4,9 @@ import torch
 from sklearn.datasets import load_iris
 from torch import nn
 
-from laplace_al import LaplaceUpdateClassifier
+from laplace_al import ActiveLearner, LaplaceUpdateClassifier
 from laplace_al.scored_pool import ScoredPool
+from laplace_al.strategies import MarginSampling
 
 X, y = load_iris(return_X_y=True)
 START = np.r_[0:5, 50:55, 100:105]
@@ -165,6 +166,18 @@ def test_the_scale_is_that_of_the_features(n):
         features = pool.features_under(clf)
         assert pool.prior_precision_by_scale(clf) == pytest.approx(before)
         assert before == pytest.approx(0.01 * features.var(axis=0).sum(), rel=0.1)
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("float64", 1e200), ("float32", 1e20)])
+def test_features_that_overflow_are_refused_before_a_label(dtype, size):
+    learner = ActiveLearner(
+        LaplaceUpdateClassifier(lambda rows: size * rows, dtype=dtype), MarginSampling(), X
+    )
+    with pytest.raises(ValueError, match="X is too large: products of the features overflow"):
+        learner.query()
+    with pytest.raises(ValueError, match="X is too large"):
+        learner.teach([0, 50], y[[0, 50]])
+    assert learner.labels_.empty
 
 
 class TestNetworkThatChanges:

@@ -202,7 +202,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises
     ------
     SystemExit
-        With code 2 if an argument is not what it may be, 130 if Ctrl-C comes before the page.
+        With code 2 if an argument is not what it may be, 130 if Ctrl-C comes before the page or
+        again before the end.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = make_parser()
@@ -242,10 +243,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(in_words(error, options.journal))
     except KeyboardInterrupt:
         sys.exit(130)  # as shells report it
-    serve(server, open_browser=not options.no_browser)
+    try:
+        serve(server, open_browser=not options.no_browser)
+        tell_what_came(session, arguments)
+    except KeyboardInterrupt:  # a second one; the labels are on disk
+        sys.exit(130)
+
+
+def tell_what_came(session: Session, arguments: Sequence[str]) -> None:
+    """Close a session and say how many labels there are, how to go on and how good the model was.
+
+    Parameters
+    ----------
+    session : Session
+    arguments : list of str
+        Of the command.
+    """
     accuracy = session.accuracy()
     n_labels = session.close()
-    print(f"\n{_n(n_labels, 'labels')} in {printable(options.journal)}. To go on:")
+    print(f"\n{_n(n_labels, 'labels')} in {printable(session.journal)}. To go on:")
     print(f"  {_PROGRAM} {printable(shlex.join(arguments))}", flush=True)
     if accuracy is not None:
         print(

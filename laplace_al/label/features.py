@@ -7,6 +7,7 @@ import io
 import json
 import pathlib
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -28,11 +29,14 @@ from laplace_al.label.items import (
     read_numbers,
     separator_of,
 )
+from laplace_al.networks import check_features as extracted_features
 from laplace_al.typing import Path
 
 _BATCH = 64  # items that are embedded at once
 _N_PIXELS = 16  # in height and width
 _N_TOPICS = 100
+# What NumPy and pandas raise of files that are none, cut short or changed.
+_DAMAGED = (ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error)
 
 
 class EmbeddingError(Exception):
@@ -73,7 +77,7 @@ def given_features(path: Path, n_items: int) -> NDArray[Any]:
         raise ValueError(f"Features come from .npy, .npz or .csv; got {str(path)!r}.")
     try:
         features = readers[suffix](path)
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         reason = str(error).rstrip(".\n")
         raise ValueError(f"{str(path)!r} cannot be read as features: {reason}.") from error
     return check_features(features, n_items, str(path))
@@ -87,6 +91,8 @@ def _read_npy(path: Path) -> NDArray[Any]:
 def _read_npz(path: Path) -> NDArray[Any]:
     with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
         names = archive.files
+        if not names:
+            raise ValueError("it holds no array")
         name = "features" if "features" in names else names[0]
         if len(names) > 1 and name != "features":
             raise ValueError(f"it holds several arrays, {', '.join(names)}; call one 'features'")
@@ -131,8 +137,8 @@ def embed(items: Items, target: str) -> NDArray[Any]:
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     _ = pathlib.Path(folder, "t.csv").write_text("a\n1\n2\n")
     ...     embed(Table(folder + "/t.csv"), "pandas:DataFrame")
-    array([[1],
-           [2]])
+    array([[1.],
+           [2.]])
     """
     module, _, name = target.partition(":")
     try:
@@ -151,10 +157,14 @@ def embed(items: Items, target: str) -> NDArray[Any]:
         block = positions[start : start + _BATCH]
         where = f"the {len(block)} {items.noun} from {items.names[block[0]]!r} on"
         try:
-            rows = np.asarray(embedding([given[i] for i in block]))
+            made = embedding([given[i] for i in block])
         except Exception as error:
             raise EmbeddingError(f"{target} failed on {where}") from error
-        check_features(rows, len(block), f"--embed {target}")
+        try:
+            rows = extracted_features(made, start, start + len(block))
+        except ValueError as error:
+            reason = str(error).replace("feature_extractor", "it")
+            raise ValueError(f"--embed {target}, on {where}: {reason}") from error
         if rows.shape[1:] != (blocks or [rows])[0].shape[1:]:
             raise ValueError(
                 f"--embed {target} must make each row from one item, whatever is beside it: got "

@@ -207,13 +207,23 @@ def small_pixels(path: Path, size: int) -> NDArray[np.uint8]:
         return np.asarray(on_white(image, (size, size)))
 
 
+def _format_of(path: pathlib.Path) -> str:
+    """The format of an image: what it holds, or what its ending says where that cannot be told."""
+    kind = FORMATS[path.suffix.lower()]
+    if importlib.util.find_spec("PIL") is None:
+        return kind
+    with contextlib.suppress(UnreadableImageError), opened(path) as image:
+        found = image.format or kind
+        kind = "JPEG" if found == "MPO" else found  # of two photos, the first of which is shown
+    return kind
+
+
 def for_browser(path: pathlib.Path) -> tuple[str, bytes]:
     """Media type and bytes of an image as a browser shows it.
 
     Parameters
     ----------
     path : pathlib.Path
-        Its ending says what it is.
 
     Returns
     -------
@@ -227,7 +237,7 @@ def for_browser(path: pathlib.Path) -> tuple[str, bytes]:
         If the file has gone.
     UnreadableImageError
     """
-    kind = FORMATS[path.suffix.lower()]
+    kind = _format_of(path)
     if kind in _MEDIA_TYPES:
         return _MEDIA_TYPES[kind], path.read_bytes()
     with _ONE_AT_A_TIME, opened(path) as image, io.BytesIO() as content:

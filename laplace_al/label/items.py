@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import itertools
+import os
 import pathlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -105,13 +106,14 @@ class ImageFolder:
         for path in paths:
             if path.name.startswith("."):
                 continue
-            if path.is_dir():
+            # isdir and isfile are False, where those of pathlib raise, if access is denied
+            if os.path.isdir(path):
                 status = path.stat()
                 if (status.st_dev, status.st_ino) in above:
                     self.notes.append(f"A link that leads back to where it is: {str(path)!r}.")
                 else:
                     yield from self._walked(path, above)
-            elif path.is_file():
+            elif os.path.isfile(path):
                 yield path
             else:
                 self.notes.append(f"A link to nothing, or no file: {str(path)!r}.")
@@ -306,7 +308,7 @@ class Table:
     def _image_paths(self, column: str) -> list[pathlib.Path]:
         paths = [self.path.parent / name for name in self.shown[column]]
         for row, path in enumerate(paths):
-            if path.suffix.lower() not in FORMATS or not path.is_file():
+            if path.suffix.lower() not in FORMATS or not os.path.isfile(path):
                 self.unreadable[row] = (
                     f"{self.shown[column].iloc[row]!r} in row {row} is not an image beside "
                     f"{str(self.path)!r}, a file that ends in one of {', '.join(FORMATS)}."
@@ -420,22 +422,24 @@ def separator_of(content: str) -> str:
     Returns
     -------
     str
-        Of comma, semicolon, tab and vertical bar the one that divides each of the first lines into
-        the same number of fields, and into most; a comma if none divides them.
+        Of comma, semicolon, tab and vertical bar, where they divide the header, the one that
+        divides most of the first lines into as many fields as the header, and into most; a comma
+        if none divides it.
 
     Examples
     --------
     >>> separator_of("id;text\n1;good, really good\n2;bad, really bad\n")
     ';'
     """
-    n_fields = dict.fromkeys(_SEPARATORS, 1)
+    fits = {}
     for separator in _SEPARATORS:
         rows = csv.reader(io.StringIO(content, newline=""), delimiter=separator)
-        with contextlib.suppress(csv.Error):
-            lengths = {len(row) for row in itertools.islice(filter(None, rows), _N_LINES)}
-            if len(lengths) == 1:
-                (n_fields[separator],) = lengths
-    return max(n_fields, key=n_fields.__getitem__)
+        lengths: list[int] = []
+        with contextlib.suppress(csv.Error):  # of a text that is very long
+            lengths.extend(len(row) for row in itertools.islice(filter(None, rows), _N_LINES))
+        n_fields = max(lengths[:1], default=1)
+        fits[separator] = (lengths.count(n_fields), n_fields) if n_fields > 1 else (0, 1)
+    return max(fits, key=fits.__getitem__)
 
 
 def _decoded(path: pathlib.Path, encoding: str | None) -> str:

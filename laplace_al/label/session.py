@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from laplace_al.blocks import rows_at
 from laplace_al.classifier import LaplaceUpdateClassifier
+from laplace_al.devices import as_array
 from laplace_al.label.curve import WINDOW, Curve, renamed_classes, thinned
 from laplace_al.label.features import check_features
 from laplace_al.label.items import ImageFolder, Items, Table, is_utf8, open_items
@@ -61,7 +62,8 @@ class Session:
     Raises
     ------
     ValueError
-        If a class is no label, the annotator's name is not UTF-8 or the journal is of other items.
+        If a class is no label, the annotator's name is not UTF-8, or the journal is of other items
+        or holds labels that are no texts.
     RuntimeError
         If somebody else uses the journal.
 
@@ -111,6 +113,7 @@ class Session:
         self._order = random_order(len(items))
         self._curve = Curve(self._learner)
         try:
+            self._check_texts()
             history = self._learner.history_
             never = set(items.unreadable) - set(history.position.dropna().tolist())
             self._random = drawn_before(history, self._order.tolist(), never)
@@ -141,7 +144,9 @@ class Session:
             guess = self._guess(positions[0]) if len(positions) else []
         labelled = dict(zip(labels.position, labels.label, strict=True))
         last = history.dropna(subset="position").groupby("position").action.last()
-        prequential, leave_one_out = self._curve.prequential(labels), self._curve.leave_one_out()
+        prequential = self._curve.prequential(labels)
+        estimates = self._curve.leave_one_out()
+        leave_one_out = [[n, share] for n, share in estimates if n <= len(labels)]  # not withdrawn
         random = self.accuracy()
         return {
             "item": self._describe(positions[0], labelled) if len(positions) else None,
@@ -388,6 +393,17 @@ class Session:
         self._curve.close()
         return len(self._labels)
 
+    def _check_texts(self) -> None:
+        """Refuse a journal of numbers, which takes no other labels: the page gives texts."""
+        known = self._learner.labels_.label
+        number = next((label for label in known if not isinstance(label, str)), None)
+        if number is not None:
+            raise ValueError(
+                f"journal={str(self.journal)!r} holds labels that are no texts, such as "
+                f"{number!r}, beside which it takes none of the page's. Go on with them in an "
+                "ActiveLearner, see laplace_al.label.open_learner, or name another journal."
+            )
+
     def _look(self) -> None:
         """See what is known now and which items come next, two at most."""
         self._labels, self._history = self._learner.labels_, self._learner.history_
@@ -420,6 +436,8 @@ class Session:
 
     def _rows_of(self, label: str) -> NDArray[np.int64]:
         """Rows of the labels of a class."""
+        if not isinstance(label, str):
+            raise ValueError(f"A label must be a text; got {label!r}.")
         rows = self._labels.index[self._labels.label == label].to_numpy()
         if not len(rows) and label not in self._given_classes:
             raise LookupError(f"There is no label {label!r}.")
@@ -618,7 +636,7 @@ def open_learner(
     >>> folder.cleanup()
     """
     items = items if isinstance(items, ImageFolder | Table) else open_items(items)
-    features = check_features(np.asarray(features), len(items), "open_learner")
+    features = check_features(np.asarray(as_array(features)), len(items), "open_learner")
     return ActiveLearner(
         LaplaceUpdateClassifier(lookup(features), prior_precision="scale"),
         MarginSampling() if strategy is None else strategy,

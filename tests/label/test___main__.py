@@ -16,6 +16,7 @@ import urllib.request
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from laplace_al import LaplaceUpdateClassifier
@@ -163,6 +164,20 @@ def test_ctrl_c_before_the_page(folder, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "embedding_of_mine", module)
     with pytest.raises(SystemExit, match="130"):
         main(["t.csv", "--journal", "l", "--embed", "embedding_of_mine:f", "--no-browser"])
+    assert capsys.readouterr() == ("", "")
+
+
+def test_ctrl_c_twice(folder, capsys, monkeypatch):
+    def interrupt(session):
+        session.close()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Session, "accuracy", interrupt)
+    monkeypatch.setattr(
+        "laplace_al.label.__main__.serve", lambda server, open_browser: server.server_close()
+    )
+    with pytest.raises(SystemExit, match="130"):
+        main(ARGUMENTS)
     assert capsys.readouterr() == ("", "")
 
 
@@ -352,7 +367,8 @@ class TestResults:
 
     def test_a_learner_goes_on_where_the_page_stopped(self, session):
         session.close()
-        with open_learner("t.csv", "l.sqlite", np.load("x.npy")) as learner:
+        features = torch.tensor(np.load("x.npy"), requires_grad=True)
+        with open_learner("t.csv", "l.sqlite", features) as learner:
             assert learner.labels_.label.tolist() == ["cold", "warm"]
             learner.teach(4, "warm")
         again = Session(open_items("t.csv", text="text"), np.eye(6), "l.sqlite")

@@ -1,10 +1,13 @@
+import contextlib
 import sys
 import types
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
+from scipy.sparse import csr_matrix
 
 from laplace_al.label.features import (
     EmbeddingError,
@@ -70,9 +73,34 @@ class TestGivenFeatures:
         path = tmp_path / f"x{suffix}"
         with pytest.raises(ValueError, match="cannot be read as features"):
             given_features(path, 3)
-        path.write_bytes(b"" if suffix == ".csv" else b"PK\x03\x04 and so on")
-        with pytest.raises(ValueError, match="cannot be read as features"):
-            given_features(path, 3)
+        for content in (b"", b"\xff" if suffix == ".csv" else b"PK\x03\x04 and so on"):
+            path.write_bytes(content)
+            with pytest.raises(ValueError, match="cannot be read as features"):
+                given_features(path, 3)
+
+    def test_damaged_files(self, tmp_path):
+        np.savez(tmp_path / "x.npz")
+        with pytest.raises(ValueError, match=r"x.npz' cannot .*: it holds no array"):
+            given_features(tmp_path / "x.npz", 3)
+        np.save(tmp_path / "x.npy", X)
+        huge = (
+            (tmp_path / "x.npy")
+            .read_bytes()
+            .replace(b"(3, 2), }" + 12 * b" ", b"(3, 200000000000), }  ")
+        )
+        (tmp_path / "x.npy").write_bytes(huge)
+        with pytest.raises(ValueError, match=r"x.npy' cannot be read as features"):
+            given_features(tmp_path / "x.npy", 3)
+        np.savez_compressed(tmp_path / "x.npz", np.random.default_rng(0).normal(size=(3, 99)))
+        content = bytearray((tmp_path / "x.npz").read_bytes())
+        for start in range(
+            40, len(content) - 8, 40
+        ):  # zlib notices some, the sum of the file others
+            broken = content.copy()
+            broken[start : start + 8] = bytes(8)
+            (tmp_path / "x.npz").write_bytes(broken)
+            with contextlib.suppress(ValueError):
+                given_features(tmp_path / "x.npz", 3)
 
     def test_pickles_are_not_opened(self, tmp_path):
         np.save(tmp_path / "x.npy", np.array([{}, {}, {}]))
@@ -162,9 +190,36 @@ class TestEmbed:
         np.testing.assert_array_equal(features[:, 0], [97, 98, 99])  # b gets the mean
         assert list(items.unreadable) == [1]
 
-    def test_results_are_checked(self, table):
-        with pytest.raises(ValueError, match="--embed builtins:len: features must have shape"):
-            embed(Table(table), "builtins:len")
+    @pytest.mark.parametrize(
+        ("target", "reason"),
+        [
+            ("builtins:len", "it must return one array of shape"),
+            ("builtins:list", "it must return one row of features per input"),
+            ("of_mine:f", "it returned NaN or infinity for 1 of 3 inputs, the first at row 2"),
+        ],
+    )
+    def test_results_are_checked(self, table, target, reason, monkeypatch):
+        monkeypatch.setitem(
+            sys.modules, "of_mine", types.SimpleNamespace(f=lambda _: [[1], [2], [np.nan]])
+        )
+        items = Table(table, text="text")
+        with pytest.raises(ValueError, match=f"--embed {target}, on the 3 rows from .*{reason}"):
+            embed(items, target)
+
+    @pytest.mark.parametrize(
+        "made",
+        [
+            torch.tensor(X, requires_grad=True),
+            torch.tensor(X).bfloat16(),
+            csr_matrix(X),
+            pd.DataFrame(X).assign(flag=True),
+        ],
+        ids=["gradient", "bfloat16", "sparse", "frame"],
+    )
+    def test_what_a_classifier_takes_of_an_extractor(self, table, made, monkeypatch):
+        monkeypatch.setitem(sys.modules, "of_mine", types.SimpleNamespace(f=lambda _: made))
+        features = embed(Table(table, text="text"), "of_mine:f")
+        np.testing.assert_array_equal(features[:, : X.shape[1]], X)
 
 
 class TestCached:

@@ -1,3 +1,4 @@
+import io
 import os
 import sys
 
@@ -82,6 +83,27 @@ def test_what_browsers_do_not_show_is_converted(tmp_path):
     with Image.open(tmp_path / "b.png") as sent:
         assert sent.size == (30, 10)
         np.testing.assert_array_equal(np.asarray(sent)[0, :, 0], [255] * 15 + [0] * 15)
+
+
+@pytest.mark.parametrize(
+    ("kind", "media_type"),
+    [
+        ("TIFF", "image/png"),
+        ("JPEG2000", "image/png"),
+        ("PPM", "image/png"),
+        ("PNG", "image/png"),
+        ("WEBP", "image/webp"),
+        ("MPO", "image/jpeg"),
+    ],
+)
+def test_what_it_is_counts_not_what_it_is_called(kind, media_type, tmp_path):
+    photo = Image.new("RGB", (30, 10), "red")
+    pages = {"save_all": True, "append_images": [photo]} if kind == "MPO" else {}
+    photo.save(tmp_path / "a.jpg", kind, **pages)
+    sent, content = for_browser(tmp_path / "a.jpg")
+    assert sent == media_type
+    with Image.open(io.BytesIO(content)) as image:
+        assert Image.MIME.get(image.format) in (media_type, "image/mpo")
 
 
 def test_what_is_converted_is_small(tmp_path):

@@ -128,7 +128,9 @@ class TestTable:
         with pytest.raises(LookupError, match="--image"):
             Table(table).image(0)
 
-    @pytest.mark.parametrize("name", ["p/3.png", "p", "t.csv", ""])
+    @pytest.mark.parametrize(
+        "name", ["p/3.png", "p", "t.csv", "", pytest.param(3000 * "x" + ".png", id="long")]
+    )
     def test_what_is_no_image(self, table, name):
         table.write_text(f"photo,x\np/1.png,1\n{name},2\n")
         items = Table(table, image="photo")
@@ -157,6 +159,18 @@ class TestTable:
         assert items.notes == ["Columns separated by semicolons."]
         assert items.parsed.x.tolist() == [1.5, 2.5]
         assert items.shown.x.tolist() == ["1,5", "2,5"]
+
+    @pytest.mark.parametrize(
+        "row", ["2;3,5", "2", pytest.param("2;b;" + 150_000 * "long", id="long")]
+    )
+    def test_a_row_that_is_short_or_very_long(self, tmp_path, row):
+        (tmp_path / "t.csv").write_text(f"id;x;text\n1;2,5;hey, you\n{row}\n3;4,5;ho\n")
+        assert list(Table(tmp_path / "t.csv").shown) == ["id", "x", "text"]
+
+    def test_a_row_that_is_too_long_between_semicolons(self, tmp_path):
+        (tmp_path / "t.csv").write_text("id;text\n1;a;b\n2;c\n")
+        with pytest.raises(ValueError, match="rows may not have more fields than the header"):
+            Table(tmp_path / "t.csv")
 
     @pytest.mark.parametrize("content", ["text\nhello; you\nhi\n", "a,b;c\n1,2\n3,4\n", "a\n1\n"])
     def test_what_separates_nothing(self, tmp_path, content):

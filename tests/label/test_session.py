@@ -19,6 +19,7 @@ from laplace_al.label.session import (
     is_similar,
     labels_csv,
     lookup,
+    open_learner,
     pool_of,
 )
 from laplace_al.strategies import MarginSampling, RandomSampling
@@ -335,6 +336,27 @@ class TestClasses:
         assert counts(session) == {"cat": 4}
         assert session.state()["guess"] == []
 
+    @pytest.mark.parametrize("wrong", [5, None, ["setosa"], {}])
+    def test_what_is_no_text(self, opened, wrong):
+        session = opened()
+        label(session, 2)
+        for call in (lambda: session.rename(wrong, "rose"), lambda: session.withdraw(wrong)):
+            with pytest.raises(ValueError, match="A label must be a text; got "):
+                call()
+
+    def test_estimates_of_labels_that_were_withdrawn(self, opened):
+        session = opened()
+        for position in range(49):
+            session.label(position, y[position])
+        session.skip(49)
+        assert settled(session)["accuracy"]["leave_one_out"][0] == 49
+        session.withdraw("setosa")
+        session.withdraw("virginica")
+        left = session.state()
+        assert left["counts"]["labelled"] < 20
+        shown = [left["accuracy"]["leave_one_out"] or [0], *left["curve"]["leave_one_out"]]
+        assert all(n <= left["counts"]["labelled"] for n, *_ in shown)
+
     def test_withdrawn(self, opened):
         session = opened(classes=["rose"])
         for position, text in enumerate(["cat", "cta", "dog", "cta"]):
@@ -469,6 +491,17 @@ class TestResume:
             with pytest.raises(ZeroDivisionError):
                 opened()
         opened()
+
+
+@pytest.mark.parametrize("labels", [[1, 2], [True, False], [1.0, 2.0]])
+def test_labels_that_are_no_texts(opened, items, tmp_path, labels):
+    journal = tmp_path / "labels.sqlite"
+    with open_learner(items, journal, X) as learner:
+        learner.teach([0, 1], labels)
+    with pytest.raises(ValueError, match=f"labels that are no texts, such as {labels[0]}, beside"):
+        opened()
+    with open_learner(items, journal, X) as learner:  # which nobody uses
+        assert learner.labels_.label.tolist() == labels
 
 
 def test_an_annotator_that_is_not_utf8(opened, tmp_path):

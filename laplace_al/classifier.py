@@ -117,7 +117,8 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         that are fitted well. ``"secant"`` raises it for those, in ``fit``, from an estimate of how
         far the logits would move without the instance, which keeps later updates closer to
         retraining; ``partial_fit`` with ``update="map"`` raises it where little is known of the
-        logits, and where a label contradicts what was known, so that labels may come in any order.
+        logits, and where a label contradicts what was known, so that labels may come in any order,
+        if not of a table of few or uncentred features, which needs ``memory_size`` for that.
         ``"gaussian"`` is 1 for every instance.
     update : {"map", "newton"}, default="map"
         How ``partial_fit`` learns a label. ``"map"`` moves to the exact mode of the current

@@ -70,8 +70,8 @@ _MEMORY_TOLERANCE = 0.01
 # When labels say that the outputs of a trained head are in another order.
 _LEAST_FOR_ORDER = 10
 _SHARE_OF_ORDER = 0.75
-# Exponent: a label leaves the memory at a mode that fits it more closely than when it was learnt.
-_LEAVING = 1.1
+# A label leaves the memory at a mode that fits it more closely than when it was learnt.
+_SHARE_OF_LEAVING = 1 / 3
 
 
 class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
@@ -1081,7 +1081,9 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
             leaving = memory.features[: max(len(memory.features) - self.memory_size, 0)]
             variance = self.posterior_.predictive_variance(leaving)
             variance = variance if variance.ndim == 2 else variance[:, None]
-            stiffening = open_stiffening(likelihood.mean(leaving @ mean), variance) ** _LEAVING
+            stiffening = open_stiffening(
+                likelihood.mean(leaving @ mean), variance, _SHARE_OF_LEAVING
+            )
         structure = STRUCTURES[self.covariance_]
         return memory.keep(self.memory_size, mean, likelihood, structure, stiffening)
 

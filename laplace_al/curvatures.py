@@ -16,7 +16,6 @@ from laplace_al.likelihoods import Mean
 from laplace_al.typing import Numbers
 
 _SHARE_OF_SECANT = 0.2
-_SHARE_OF_MIRROR = 0.1  # at least
 _STEEPEST = 1e3
 
 
@@ -170,13 +169,15 @@ def mirror_curvature(mean: Mean[Numbers]) -> Numbers:
     return xp.where(is_even, 0.25, (mean.p - mean.complement) / (2 * xp.where(is_even, 1.0, odds)))
 
 
-def open_stiffening(mean: Mean[Numbers], variance: Numbers) -> Numbers:
+def open_stiffening(mean: Mean[Numbers], variance: Numbers, least: float = 0.0) -> Numbers:
     """How much stiffer than its tangent a label is that has yet to see what comes later.
 
     The logits that little is known of are those that later labels will move, and far: there the
     secant q to the mirrored logit counts more beside the tangent h = p_k (1 - p_k),
 
-        (q / h)^(1 - t),  t = 9/10 (min_j v_j / v_k)^(1/2).
+        (q / h)^(1 - t),  t = (1 - least) (min_j v_j / v_k)^(3/4).
+
+    The best known logit has its tangent, and so have all whose variance is shared.
 
     Parameters
     ----------
@@ -184,6 +185,8 @@ def open_stiffening(mean: Mean[Numbers], variance: Numbers) -> Numbers:
         p (n, C), or (C,) of one instance.
     variance : Tensor of shape (n, 1) or (n, C), or ndarray of shape (1,) or (C,)
         v of the logits.
+    least : float, default=0.0
+        Share of the secant in the best known logit.
 
     Returns
     -------
@@ -194,12 +197,12 @@ def open_stiffening(mean: Mean[Numbers], variance: Numbers) -> Numbers:
     --------
     >>> p = torch.tensor([[0.98, 0.01, 0.01]])
     >>> open_stiffening(Mean(p, 1 - p), torch.tensor([[1.0, 1.0, 9.0]]))
-    tensor([[1.2019, 1.2683, 5.2794]])
+    tensor([[1.0000, 1.0000, 6.8172]])
     """
     xp, tiny = _numerics(variance)
     variance = variance + tiny
     ratio = mirror_curvature(mean) / (per_class_curvature(mean) + tiny)
-    share = (1 - _SHARE_OF_MIRROR) * xp.sqrt(xp.amin(variance, -1, keepdims=True) / variance)
+    share = (1 - least) * (xp.amin(variance, -1, keepdims=True) / variance) ** 0.75
     return ratio ** (1 - share)  # eq-open
 
 

@@ -97,8 +97,8 @@ class MapUpdate(NamedTuple):
     curvature : callable
         Mean of the targets (C,) to weights in the precision, (1,) or (C,).
     is_stiffened : bool, default=False
-        Whether :func:`laplace_al.curvatures.open_stiffening` multiplies that of each class, of
-        which a shared one is the largest, and :func:`laplace_al.curvatures.steepening` is added.
+        Whether :func:`laplace_al.curvatures.open_stiffening` multiplies those of several outputs,
+        and :func:`laplace_al.curvatures.steepening` is added.
 
     Examples
     --------
@@ -131,9 +131,9 @@ class MapUpdate(NamedTuple):
         if not self.is_stiffened:
             return weight * scaled, weight * self.curvature(mean)
         _, _, before = self.likelihood.learn(logits, target)
-        curvature = per_class_curvature(mean) * open_stiffening(mean, variance)
-        if len(variance) < len(curvature):
-            curvature = curvature.max(keepdims=True)
+        curvature = self.curvature(mean)
+        if len(variance) > 1:  # else all logits are equally well known
+            curvature = curvature * open_stiffening(mean, variance)
         grown = steepening(before, mean, variance, prior_variance)
         return weight * scaled, weight * curvature + grown
 
@@ -152,9 +152,9 @@ class MapUpdate(NamedTuple):
         if not self.is_stiffened:
             return weights * scaled, weights * self.curvature(mean)
         before = self.likelihood.mean(logits)
-        curvature = per_class_curvature(mean) * open_stiffening(mean, variance)
-        if variance.shape[1] < curvature.shape[1]:
-            curvature = curvature.amax(dim=1, keepdim=True)
+        curvature = self.curvature(mean)
+        if variance.shape[1] > 1:
+            curvature = curvature * open_stiffening(mean, variance)
         grown = steepening(before, mean, variance, prior_variance)
         return weights * scaled, weights * curvature + grown
 

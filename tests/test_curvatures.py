@@ -168,11 +168,13 @@ def test_what_is_open_is_stiffer_the_less_is_known_of_it():
     mean = Mean(p, 1 - p)
     ratio = mirror_curvature(mean) / per_class_curvature(mean)
     known = open_stiffening(mean, torch.full((1, 3), 7.0).double())
-    torch.testing.assert_close(known, ratio**0.1)
+    torch.testing.assert_close(known, torch.ones_like(ratio))
     torch.testing.assert_close(open_stiffening(mean, torch.tensor([[7.0]]).double()), known)
-    opened = open_stiffening(mean, torch.tensor([[1.0, 1.0, 9.0]]).double())
+    variance = torch.tensor([[1.0, 1.0, 16.0]]).double()
+    opened = open_stiffening(mean, variance)
     torch.testing.assert_close(opened[:, :2], known[:, :2])
-    torch.testing.assert_close(opened[0, 2], ratio[0, 2] ** 0.7)
+    torch.testing.assert_close(opened[0, 2], ratio[0, 2] ** (7 / 8))
+    torch.testing.assert_close(open_stiffening(mean, variance, 0.2)[0, 2], ratio[0, 2] ** 0.9)
 
 
 def test_only_what_the_data_said_is_steepened():

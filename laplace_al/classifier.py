@@ -71,7 +71,7 @@ _MEMORY_TOLERANCE = 0.01
 _LEAST_FOR_ORDER = 10
 _SHARE_OF_ORDER = 0.75
 # A label leaves the memory at a mode that fits it more closely than when it was learnt.
-_SHARE_OF_LEAVING = 1 / 3
+_SHARE_OF_LEAVING = 0.15
 
 
 class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):

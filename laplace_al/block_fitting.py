@@ -20,12 +20,7 @@ from laplace_al.calibration import (
     weight_of_classes,
 )
 from laplace_al.curvatures import per_class_curvature, secant_stiffening
-from laplace_al.fitting import (
-    SHARE_AROUND_HEAD,
-    SHARE_OF_SPREAD,
-    LooScore,
-    spread_of_moments,
-)
+from laplace_al.fitting import SHARE_OF_SPREAD, LooScore, spread_of_moments
 from laplace_al.leave_one_out import LeftOut, leave_one_out
 from laplace_al.likelihoods import Likelihood
 from laplace_al.mode import Labelled, Mode, minimise
@@ -94,7 +89,7 @@ class BlockFit(NamedTuple):
 
 
 def prior_precision_by_scale_in_blocks(
-    total: Callable[..., Any], centre: torch.Tensor, *, around_head: bool = False
+    total: Callable[..., Any], centre: torch.Tensor, head: str = "fit"
 ) -> float:
     """Return the number of :func:`laplace_al.fitting.prior_precision_by_scale`, in two passes.
 
@@ -103,8 +98,7 @@ def prior_precision_by_scale_in_blocks(
     total : callable
     centre : Tensor of shape (D,)
         Some row of the features, from which constants do not differ.
-    around_head : bool, default=False
-        Whether the prior is around a trained head, which it then trusts.
+    head : {"fit", "pretrained"}, default="fit"
 
     Returns
     -------
@@ -121,8 +115,8 @@ def prior_precision_by_scale_in_blocks(
     """
     weight, apart = total(sum_from, centre)
     around_mean, square = total(squares_around, centre, apart / weight)
-    share = SHARE_AROUND_HEAD if around_head else SHARE_OF_SPREAD
-    return share * spread_of_moments(around_mean / weight, square / weight, centre.dtype)
+    spread = spread_of_moments(around_mean / weight, square / weight, centre.dtype)
+    return SHARE_OF_SPREAD[head] * spread
 
 
 def find_mode_in_blocks(

@@ -457,7 +457,7 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         total, mean = distribute(self, indices, weights), prior_mean
         if self.prior_precision == "scale":
             self.prior_precision_ = prior_precision_by_scale_in_blocks(
-                total, features[0], around_head=self.head == "pretrained"
+                total, features[0], self.head
             )
         else:
             self.prior_precision_ = float(self.prior_precision)
@@ -908,9 +908,7 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         if not isinstance(self.prior_precision, str):
             return float(self.prior_precision)
         if self.prior_precision == "scale":
-            return prior_precision_by_scale(
-                data.features, data.weights, around_head=self.head == "pretrained"
-            )
+            return prior_precision_by_scale(data.features, data.weights, self.head)
         coupled = self.covariance_ == "full"
 
         def score(prior_precision: float) -> float:

@@ -149,10 +149,7 @@ class ScoredPool:
         if features is None:
             features = extracted(classifier, rows_at(self.X, positions))
         features = torch.tensor(as_array(features), dtype=torch.float64)
-        around_head = classifier.head == "pretrained"
-        return prior_precision_by_scale(
-            features, torch.ones_like(features[:, 0]), around_head=around_head
-        )
+        return prior_precision_by_scale(features, torch.ones_like(features[:, 0]), classifier.head)
 
     def after_update(
         self,

@@ -855,10 +855,7 @@ def _scale_of_block(
     classifier: LaplaceUpdateClassifier, block: Any, sample_weight: NDArray[np.float64]
 ) -> float:
     features = torch.tensor(extracted(classifier, block), dtype=torch.float64)
-    around_head = classifier.head == "pretrained"
-    return prior_precision_by_scale(
-        features, features.new_tensor(sample_weight), around_head=around_head
-    )
+    return prior_precision_by_scale(features, features.new_tensor(sample_weight), classifier.head)
 
 
 def _merged(

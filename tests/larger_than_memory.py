@@ -32,16 +32,15 @@ def answers(clf, pool, blocks):
     }
 
 
-def main(path, limit):
-    """Write the answers beside the pool; a negative limit is room beside what is allocated."""
+def main(path, room):
+    """Write the answers beside the pool, with so many bytes beside what the imports took."""
     import resource  # which Windows has not
 
     torch.set_num_threads(1)
     clf = classifier()
     clf.predict_proba(np.zeros((1, N_FEATURES)))
-    if limit < 0:
-        status = pathlib.Path("/proc/self/status").read_text()
-        limit = 1024 * int(status.split("VmData:")[1].split()[0]) - limit
+    status = pathlib.Path("/proc/self/status").read_text()
+    limit = 1024 * int(status.split("VmData:")[1].split()[0]) + room
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     pool = np.memmap(path, np.float32, "r").reshape(-1, N_FEATURES)
     try:

@@ -30,7 +30,8 @@ from river import compat, linear_model, multiclass, optim
 from sklearn.datasets import load_digits
 from sklearn.linear_model import SGDClassifier
 
-from laplace_al import LaplaceUpdateClassifier, scores
+from laplace_al import LaplaceUpdateClassifier
+from laplace_al.strategies import scores
 
 FIGURE = sys.argv[1] if len(sys.argv) > 1 else "stream.png"
 # Seeds of the orders that count. No choice made here, tuning included, has seen these orders.

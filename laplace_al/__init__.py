@@ -1,10 +1,10 @@
 """Learn a new label in closed form: Laplace last layers and active learning for scikit-learn."""
 
 from laplace_al.classifier import LaplaceUpdateClassifier
-from laplace_al.features import TorchFeatures
-from laplace_al.learner import ActiveLearner
-from laplace_al.plotting import LearningCurveDisplay, ReliabilityDisplay
-from laplace_al.simulation import compare, simulate
+from laplace_al.experiments.plotting import LearningCurveDisplay, ReliabilityDisplay
+from laplace_al.experiments.simulation import compare, simulate
+from laplace_al.inputs.features import TorchFeatures
+from laplace_al.loop.learner import ActiveLearner
 
 __version__ = "0.1.0"
 

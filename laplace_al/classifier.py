@@ -13,24 +13,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from laplace_al.block_fitting import (
-    Total,
-    find_mode_in_blocks,
-    fit_at_mode,
-    prior_precision_by_scale_in_blocks,
-)
-from laplace_al.calibration import Calibration, Observation
-from laplace_al.curvatures import open_stiffening, steepening
-from laplace_al.devices import available_device, on_device
-from laplace_al.fitting import (
-    Examined,
-    LooScore,
-    choose_prior_precision,
-    evidence_slope,
-    examine,
-    prior_precision_by_scale,
-)
-from laplace_al.labels import (
+from laplace_al._common.devices import available_device, on_device
+from laplace_al._common.transaction import all_or_nothing, on_one_state
+from laplace_al._common.typing import RandomState, UpdateRule
+from laplace_al.inputs.labels import (
     ClassWeight,
     check_declared,
     check_labels,
@@ -41,25 +27,39 @@ from laplace_al.labels import (
     weighted_by_class,
     widened_classes,
 )
+from laplace_al.inputs.tensors import like_tensors
 from laplace_al.last_layer import LINKS, KnownInputs, LastLayer, drawn_seed
-from laplace_al.leave_one_out import LeftOut
-from laplace_al.likelihoods import Likelihood, likelihood_of
-from laplace_al.memory import Memory
-from laplace_al.mode import InMemory, Labelled, Mode, find_mode
-from laplace_al.persistence import SaveLoadMixin
-from laplace_al.posterior import Posterior
-from laplace_al.priors import IsotropicPrior
-from laplace_al.structures import (
+from laplace_al.model.block_fitting import (
+    Total,
+    find_mode_in_blocks,
+    fit_at_mode,
+    prior_precision_by_scale_in_blocks,
+)
+from laplace_al.model.calibration import Calibration, Observation
+from laplace_al.model.curvatures import open_stiffening, steepening
+from laplace_al.model.fitting import (
+    Examined,
+    LooScore,
+    choose_prior_precision,
+    evidence_slope,
+    examine,
+    prior_precision_by_scale,
+)
+from laplace_al.model.leave_one_out import LeftOut
+from laplace_al.model.likelihoods import Likelihood, likelihood_of
+from laplace_al.model.memory import Memory
+from laplace_al.model.mode import InMemory, Labelled, Mode, find_mode
+from laplace_al.model.posterior import Posterior
+from laplace_al.model.priors import IsotropicPrior
+from laplace_al.model.structures import (
     STRUCTURES,
     CovarianceName,
     CurvatureName,
     UpdateName,
     choose_structure,
 )
-from laplace_al.tensors import like_tensors
-from laplace_al.transaction import all_or_nothing, on_one_state
-from laplace_al.typing import RandomState, UpdateRule
-from laplace_al.updates import Recording
+from laplace_al.model.updates import Recording
+from laplace_al.storage.persistence import SaveLoadMixin
 
 _AT_BOUND = {
     "smallest": "the labels favour no prior, as they do if the features separate them perfectly.",
@@ -437,7 +437,7 @@ class LaplaceUpdateClassifier(SaveLoadMixin, LastLayer):
         sample_weight: NDArray[Any] | None,
         distribute: Callable[..., Total],
     ) -> Self:
-        """:meth:`fit` on data that is elsewhere: see :mod:`laplace_al.block_fitting`.
+        """:meth:`fit` on data that is elsewhere: see :mod:`laplace_al.model.block_fitting`.
 
         ``first`` are some rows of X, and ``distribute(self, indices, weights)`` gives the ``total``
         of blocks that :meth:`_labelled_block` has made.

@@ -18,27 +18,27 @@ from sklearn.utils import check_random_state, check_scalar
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch.nn import functional
 
-from laplace_al import links
-from laplace_al.blocks import check_unmasked, check_whole, in_blocks, is_by_name
-from laplace_al.calibration import Calibration
-from laplace_al.devices import as_array, available_device
-from laplace_al.features import (
+from laplace_al._common.devices import as_array, available_device
+from laplace_al._common.transaction import on_one_state
+from laplace_al._common.typing import Inputs, Instances, Method, RandomState
+from laplace_al.inputs.blocks import check_unmasked, check_whole, in_blocks, is_by_name
+from laplace_al.inputs.features import (
     Extracted,
     SharedExtractorMixin,
     TorchFeatures,
     feature_dtype,
     share,
 )
-from laplace_al.labels import as_labels, weighted_by_class
-from laplace_al.likelihoods import Likelihood, likelihood_of
-from laplace_al.pool import PoolState
-from laplace_al.posterior import Posterior
-from laplace_al.predictive import averaged, sampled_probabilities, sampled_weights
-from laplace_al.structures import STRUCTURES
-from laplace_al.tensors import like_tensors
-from laplace_al.transaction import on_one_state
-from laplace_al.typing import Inputs, Instances, Method, RandomState
-from laplace_al.updates import Rule
+from laplace_al.inputs.labels import as_labels, weighted_by_class
+from laplace_al.inputs.tensors import like_tensors
+from laplace_al.model import links
+from laplace_al.model.calibration import Calibration
+from laplace_al.model.likelihoods import Likelihood, likelihood_of
+from laplace_al.model.pool_state import PoolState
+from laplace_al.model.posterior import Posterior
+from laplace_al.model.predictive import averaged, sampled_probabilities, sampled_weights
+from laplace_al.model.structures import STRUCTURES
+from laplace_al.model.updates import Rule
 
 KnownInputs: TypeAlias = Instances | Extracted
 AnyInputs: TypeAlias = Inputs | Extracted

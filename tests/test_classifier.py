@@ -29,7 +29,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from laplace_al import LaplaceUpdateClassifier, TorchFeatures
-from laplace_al.features import Extracted
+from laplace_al.inputs.features import Extracted
 
 X, y = load_digits(return_X_y=True)
 X = X / 16

@@ -22,8 +22,8 @@ from torch import nn
 from workers import learn_and_predict, n_threads
 
 from laplace_al import ActiveLearner, LaplaceUpdateClassifier, compare, simulate
+from laplace_al._common.transaction import Turn
 from laplace_al.strategies import MarginSampling, RandomSampling
-from laplace_al.transaction import Turn
 
 X, y = load_digits(return_X_y=True)
 X = X / 16

@@ -17,7 +17,7 @@ from scipy.linalg import LinAlgWarning
 from sklearn.exceptions import ConvergenceWarning, DataConversionWarning
 
 from laplace_al import LaplaceUpdateClassifier
-from laplace_al.devices import as_array
+from laplace_al._common.devices import as_array
 
 DTYPES = [
     *(np.float16, np.float32, np.float64, np.longdouble, np.int8, np.uint8, np.int64, np.uint64),

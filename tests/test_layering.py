@@ -9,53 +9,20 @@ import sys
 import laplace_al
 
 ROOT = pathlib.Path(laplace_al.__file__).parent
-LAYERS = [
+ROOMS = [
     "label",
     "integrations",
-    "plotting",
-    "simulation",
-    "results",
-    "learner",
-    "journal",
-    "record",
-    "stopping",
+    "experiments",
+    "loop",
     "strategies",
-    "pool_checks",
-    "scored_pool",
+    "pool",
     "classifier",
     "last_layer",
-    "persistence",
-    "archive",
-    "digests",
-    "features",
-    "heads",
-    "networks",
-    "labels",
-    "blocks",
-    "tensors",
-    "scores",
-    "pool",
-    "predictive",
-    "block_fitting",
-    "fitting",
-    "memory",
-    "calibration",
-    "links",
-    "leave_one_out",
-    "structures",
-    "mode",
-    "priors",
-    "updates",
-    "curvatures",
-    "likelihoods",
-    "posterior",
-    "devices",
-    "locks",
-    "stored",
-    "transaction",
-    "typing",
+    "storage",
+    "inputs",
+    "model",
+    "_common",
 ]
-CORE = LAYERS[LAYERS.index("predictive") :]
 
 
 def imports(path):
@@ -72,29 +39,29 @@ def imports(path):
 
 
 def modules():
-    """Layer and path of each file of the package below the façade."""
+    """Room and path of each file of the package below the façade."""
     for path in ROOT.rglob("*.py"):
         if path != ROOT / "__init__.py":
             yield path.relative_to(ROOT).parts[0].removesuffix(".py"), path
 
 
-def test_every_module_has_a_layer():
-    assert {layer for layer, _ in modules()} == set(LAYERS)
+def test_every_module_is_in_a_room():
+    assert {room for room, _ in modules()} == set(ROOMS)
 
 
-def test_the_pages_list_the_layers():
+def test_the_pages_list_the_rooms():
     page = (ROOT.parent / "docs" / "contributing.rst").read_text()
     table = page.split("Imports point down")[1].split("\n\n")[1]
     cells = [line.split("  ")[0] for line in table.splitlines()]
-    assert re.findall(r"``(\w+)``", "".join(cells)) == LAYERS
+    assert re.findall(r"``(\w+)``", "".join(cells)) == ROOMS
 
 
 def test_imports_point_down():
     upward = [
         f"{path.relative_to(ROOT)} imports {name}"
-        for layer, path in modules()
+        for room, path in modules()
         for name in imports(path)
-        if name.startswith("laplace_al.") and LAYERS.index(name.split(".")[1]) < LAYERS.index(layer)
+        if name.startswith("laplace_al.") and ROOMS.index(name.split(".")[1]) < ROOMS.index(room)
     ]
     assert not upward
 
@@ -102,8 +69,8 @@ def test_imports_point_down():
 def test_the_core_knows_no_scikit_learn():
     foreign = [
         f"{path.relative_to(ROOT)} imports {name}"
-        for layer, path in modules()
-        if layer in CORE
+        for room, path in modules()
+        if room == "model"
         for name in imports(path)
         if name.split(".")[0]
         not in {"torch", "numpy", "scipy", "laplace_al", *sys.stdlib_module_names}

@@ -13,7 +13,8 @@ import torch
 from faults import state_of
 from workers import peak_of_a_call
 
-from laplace_al import LaplaceUpdateClassifier, classifier, mode
+from laplace_al import LaplaceUpdateClassifier, classifier
+from laplace_al.model import mode
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(400, 8))

@@ -15,10 +15,10 @@ import torch
 from update_speed import interleaved, report
 
 from laplace_al import ActiveLearner, LaplaceUpdateClassifier
-from laplace_al.likelihoods import likelihood_of
-from laplace_al.posterior import SharedPosterior
+from laplace_al.model.likelihoods import likelihood_of
+from laplace_al.model.posterior import SharedPosterior
+from laplace_al.model.structures import STRUCTURES
 from laplace_al.strategies import MarginSampling
-from laplace_al.structures import STRUCTURES
 
 N_CLASSES = 10
 

@@ -22,9 +22,9 @@ from sklearn.linear_model import LogisticRegression, SGDClassifier
 from torch import nn
 
 from laplace_al import LaplaceUpdateClassifier
-from laplace_al.likelihoods import likelihood_of
-from laplace_al.posterior import SharedPosterior
-from laplace_al.structures import STRUCTURES
+from laplace_al.model.likelihoods import likelihood_of
+from laplace_al.model.posterior import SharedPosterior
+from laplace_al.model.structures import STRUCTURES
 
 PRIOR_PRECISION = 0.1
 DATA = None

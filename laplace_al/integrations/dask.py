@@ -30,15 +30,16 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
+from laplace_al._common.devices import as_array
+from laplace_al._common.transaction import all_or_nothing, on_one_state
 from laplace_al.classifier import LaplaceUpdateClassifier
-from laplace_al.devices import as_array
-from laplace_al.features import Extracted, TorchFeatures, share
-from laplace_al.fitting import prior_precision_by_scale
-from laplace_al.labels import as_labels, check_labels
-from laplace_al.pool import PoolState
-from laplace_al.posterior import Posterior
-from laplace_al.posterior.effects import Effect
-from laplace_al.scored_pool import extracted, is_accurate, is_followed, rule_of
+from laplace_al.inputs.features import Extracted, TorchFeatures, share
+from laplace_al.inputs.labels import as_labels, check_labels
+from laplace_al.model.fitting import prior_precision_by_scale
+from laplace_al.model.pool_state import PoolState
+from laplace_al.model.posterior import Posterior
+from laplace_al.model.posterior.effects import Effect
+from laplace_al.pool.scored import extracted, is_accurate, is_followed, rule_of
 from laplace_al.strategies.base import QueryStrategy
 from laplace_al.strategies.checks import (
     candidates_of_block,
@@ -49,7 +50,6 @@ from laplace_al.strategies.checks import (
 from laplace_al.strategies.passes import leaders_of_block
 from laplace_al.strategies.ranking import Leaders, draw_seed
 from laplace_al.strategies.view import PoolView
-from laplace_al.transaction import all_or_nothing, on_one_state
 
 _AT_ONCE = 8  # parts that one task adds up
 # Layers of a graph that a lost worker may make Dask compute again, each a pass over the features:
@@ -808,7 +808,7 @@ def _reduced(parts: list[Delayed], reduce: Callable[..., Any], *common: Delayed)
 
 
 class _Total:
-    """Sums over blocks, each with what is kept beside it: see :mod:`laplace_al.block_fitting`."""
+    """Sums over blocks and what is kept beside them, see :mod:`laplace_al.model.block_fitting`."""
 
     def __init__(self, blocks: Sequence[tuple[Delayed, ...]]) -> None:
         self._blocks = blocks

@@ -25,13 +25,13 @@ from sklearn.utils import check_random_state, check_X_y
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
-from laplace_al.blocks import rows_at
+from laplace_al._common.typing import Instances, RandomState
 from laplace_al.classifier import LaplaceUpdateClassifier
-from laplace_al.labels import as_labels, like_known
-from laplace_al.pool import PoolState
+from laplace_al.inputs.blocks import rows_at
+from laplace_al.inputs.labels import as_labels, like_known
+from laplace_al.model.pool_state import PoolState
 from laplace_al.strategies.base import QueryStrategy
 from laplace_al.strategies.view import PoolView
-from laplace_al.typing import Instances, RandomState
 
 __all__ = ["ActiveLearner", "Committee", "ModalStrategy"]
 

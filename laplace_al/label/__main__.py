@@ -15,8 +15,6 @@ from typing import Any, NoReturn
 from numpy.typing import NDArray
 
 from laplace_al import strategies
-from laplace_al.archive import replace_file
-from laplace_al.journal import Journal
 from laplace_al.label.features import cached, given_features, plain_features
 from laplace_al.label.images import FORMATS
 from laplace_al.label.items import Items, leave_out_unreadable, open_items
@@ -30,7 +28,9 @@ from laplace_al.label.session import (
     labels_csv,
     pool_of,
 )
-from laplace_al.locks import lock_path
+from laplace_al.loop.journal import Journal
+from laplace_al.storage.archive import replace_file
+from laplace_al.storage.locks import lock_path
 
 STRATEGIES = {
     "badge": strategies.BADGE,

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, clone
 
-from laplace_al.blocks import rows_at
-from laplace_al.learner import ActiveLearner
+from laplace_al._common.typing import Instances
+from laplace_al.inputs.blocks import rows_at
+from laplace_al.loop.learner import ActiveLearner
 from laplace_al.strategies import RandomSampling
-from laplace_al.typing import Instances
 
 _Point = TypeVar("_Point")
 

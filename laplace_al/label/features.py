@@ -18,8 +18,8 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 from tqdm.auto import tqdm
 
-from laplace_al.archive import replace_file
-from laplace_al.digests import data_digest
+from laplace_al._common.typing import Path
+from laplace_al.inputs.networks import check_features as extracted_features
 from laplace_al.label.images import UnreadableImageError, small_pixels
 from laplace_al.label.items import (
     Items,
@@ -29,8 +29,8 @@ from laplace_al.label.items import (
     read_numbers,
     separator_of,
 )
-from laplace_al.networks import check_features as extracted_features
-from laplace_al.typing import Path
+from laplace_al.storage.archive import replace_file
+from laplace_al.storage.digests import data_digest
 
 _BATCH = 64  # items that are embedded at once
 _N_PIXELS = 16  # in height and width

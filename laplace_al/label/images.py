@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from laplace_al.typing import Path
+from laplace_al._common.typing import Path
 
 if TYPE_CHECKING:
     from PIL.Image import Image

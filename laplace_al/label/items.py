@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 
 import pandas as pd
 
+from laplace_al._common.typing import Path
 from laplace_al.label.images import FORMATS, for_browser, unreadable
-from laplace_al.typing import Path
 
 # UTF-8, with or without the mark that Excel sets before it
 _ENCODING = "utf-8-sig"

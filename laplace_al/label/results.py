@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from laplace_al._common.typing import Path
 from laplace_al.classifier import LaplaceUpdateClassifier
-from laplace_al.journal import Journal
 from laplace_al.label.items import Items
 from laplace_al.label.session import pool_of
-from laplace_al.learner import ActiveLearner
-from laplace_al.record import Record
+from laplace_al.loop.journal import Journal
+from laplace_al.loop.learner import ActiveLearner
+from laplace_al.loop.record import Record
 from laplace_al.strategies import RandomSampling
-from laplace_al.typing import Path
 
 
 def read_labels(items: Items, journal: Path) -> pd.DataFrame:

@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from laplace_al.blocks import rows_at
+from laplace_al._common.devices import as_array
+from laplace_al._common.typing import Path, RandomState
 from laplace_al.classifier import LaplaceUpdateClassifier
-from laplace_al.devices import as_array
+from laplace_al.inputs.blocks import rows_at
 from laplace_al.label.curve import WINDOW, Curve, renamed_classes, thinned
 from laplace_al.label.features import check_features
 from laplace_al.label.items import ImageFolder, Items, Table, is_utf8, open_items
@@ -25,11 +26,10 @@ from laplace_al.label.sample import (
     is_due,
     random_order,
 )
-from laplace_al.learner import ActiveLearner
-from laplace_al.stopping import is_open
+from laplace_al.loop.learner import ActiveLearner
+from laplace_al.loop.stopping import is_open
 from laplace_al.strategies import MarginSampling
 from laplace_al.strategies.base import QueryStrategy
-from laplace_al.typing import Path, RandomState
 
 _MAX_LABEL_LENGTH = 200
 _N_GUESSES = 3

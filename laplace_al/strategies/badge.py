@@ -3,10 +3,10 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from laplace_al._common.typing import Choice
 from laplace_al.strategies.base import QueryStrategy
 from laplace_al.strategies.ranking import best
 from laplace_al.strategies.view import PoolView
-from laplace_al.typing import Choice
 
 
 class BADGE(QueryStrategy):

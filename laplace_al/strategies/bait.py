@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 from sklearn.utils._param_validation import Interval
 
-from laplace_al.curvatures import per_class_curvature
-from laplace_al.pool import PoolState
-from laplace_al.posterior.roots import root_of_rows
+from laplace_al._common.typing import Choice, Projection, RandomState
+from laplace_al.model.curvatures import per_class_curvature
+from laplace_al.model.pool_state import PoolState
+from laplace_al.model.posterior.roots import root_of_rows
 from laplace_al.strategies.base import QueryStrategy
 from laplace_al.strategies.ranking import best
 from laplace_al.strategies.view import PoolView
-from laplace_al.typing import Choice, Projection, RandomState
 
 
 class BAIT(QueryStrategy):
@@ -115,7 +115,7 @@ class BAIT(QueryStrategy):
 class Design:
     """``tr(A⁻¹ F)`` and how one instance more would change it.
 
-    A is held as a root R of its inverse, ``A⁻¹ = R Rᵀ``, see :mod:`laplace_al.posterior.roots`.
+    A is held as a root R of its inverse, ``A⁻¹ = R Rᵀ`` (:mod:`laplace_al.model.posterior.roots`).
 
     Parameters
     ----------

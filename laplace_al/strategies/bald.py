@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils._param_validation import Interval
 
-from laplace_al import scores
+from laplace_al._common.typing import RandomState
+from laplace_al.strategies import scores
 from laplace_al.strategies.base import QueryStrategy
 from laplace_al.strategies.view import PoolView
-from laplace_al.typing import RandomState
 
 
 class BALD(QueryStrategy):
@@ -18,7 +18,7 @@ class BALD(QueryStrategy):
 
     The utility is the mutual information of the label and the weights in nats,
     ``H(mean_s p_s) - mean_s H(p_s)`` over weights s drawn from the posterior, see
-    :func:`laplace_al.scores.mutual_information`.
+    :func:`laplace_al.strategies.scores.mutual_information`.
     Needs the posterior of a :class:`~laplace_al.LaplaceUpdateClassifier`, whose ``random_state``
     seeds the drawn weights.
 

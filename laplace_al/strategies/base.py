@@ -12,12 +12,12 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _num_samples
 
-from laplace_al.blocks import rows_at
+from laplace_al._common.typing import Choice, Inputs, Instances, RandomState
+from laplace_al.inputs.blocks import rows_at
 from laplace_al.strategies.checks import check_candidates, check_n_instances
 from laplace_al.strategies.passes import choose_from_blocks, reads_in_blocks
 from laplace_al.strategies.ranking import Leaders, draw_seed, tie_breakers
 from laplace_al.strategies.view import PoolView
-from laplace_al.typing import Choice, Inputs, Instances, RandomState
 
 
 class QueryStrategy(ABC, BaseEstimator):
@@ -395,7 +395,7 @@ class QueryStrategy(ABC, BaseEstimator):
 class ProbabilityStrategy(QueryStrategy):
     """Base of the strategies whose utility is a function of ``predict_proba`` alone.
 
-    A subclass sets ``score`` to a function of :mod:`laplace_al.scores`. Works with
+    A subclass sets ``score`` to a function of :mod:`laplace_al.strategies.scores`. Works with
     any classifier that predicts probabilities.
 
     Parameters

@@ -3,11 +3,11 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from laplace_al._common.typing import Choice
 from laplace_al.strategies.base import QueryStrategy
 from laplace_al.strategies.distances import distances_to_nearest, paired_distances
 from laplace_al.strategies.ranking import best
 from laplace_al.strategies.view import PoolView
-from laplace_al.typing import Choice
 
 
 class CoreSet(QueryStrategy):

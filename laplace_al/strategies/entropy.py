@@ -1,13 +1,13 @@
 """Uncertainty spread over all classes."""
 
-from laplace_al import scores
+from laplace_al.strategies import scores
 from laplace_al.strategies.base import ProbabilityStrategy
 
 
 class EntropySampling(ProbabilityStrategy):
     """Choose the instances whose predictions have the largest entropy.
 
-    The utility is ``-sum_k p_k log p_k`` in nats, see :func:`laplace_al.scores.entropy`.
+    The utility is ``-sum_k p_k log p_k`` in nats, see :func:`laplace_al.strategies.scores.entropy`.
     Needs a learner with ``predict_proba``.
 
     Parameters

@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils._param_validation import Interval
 
-from laplace_al import scores
+from laplace_al._common.typing import Instances, RandomState
+from laplace_al.strategies import scores
 from laplace_al.strategies.base import QueryStrategy
 from laplace_al.strategies.view import PoolView
-from laplace_al.typing import Instances, RandomState
 
 
 class EPIG(QueryStrategy):
@@ -19,7 +19,7 @@ class EPIG(QueryStrategy):
     The utility is the expected predictive information gain
     ``mean_j H(y) + H(y_j) - H(y, y_j)`` over the targets j, in nats, with joint
     probabilities ``mean_s p_s(y) p_s(y_j)`` over weights s drawn from the posterior, see
-    :func:`laplace_al.scores.expected_information_gain_of_predictions`.
+    :func:`laplace_al.strategies.scores.expected_information_gain_of_predictions`.
     In contrast, :class:`~laplace_al.strategies.bald.BALD` chooses whatever tells most about the
     weights, even if it matters only for inputs that will never be predicted.
     Needs the posterior of a :class:`~laplace_al.LaplaceUpdateClassifier`, whose ``random_state``

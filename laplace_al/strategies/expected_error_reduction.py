@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from laplace_al.pool import PoolState
+from laplace_al._common.typing import Instances, RandomState
+from laplace_al.model.pool_state import PoolState
+from laplace_al.model.updates import MapUpdate, NewtonUpdate
 from laplace_al.strategies.base import QueryStrategy
 from laplace_al.strategies.view import PoolView
-from laplace_al.typing import Instances, RandomState
-from laplace_al.updates import MapUpdate, NewtonUpdate
 
 _Loss: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 

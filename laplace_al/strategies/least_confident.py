@@ -1,13 +1,13 @@
 """Uncertainty about the most probable class."""
 
-from laplace_al import scores
+from laplace_al.strategies import scores
 from laplace_al.strategies.base import ProbabilityStrategy
 
 
 class LeastConfidentSampling(ProbabilityStrategy):
     """Choose the instances whose most probable class is least probable.
 
-    The utility is ``1 - max_k p_k``, see :func:`laplace_al.scores.least_confident`.
+    The utility is ``1 - max_k p_k``, see :func:`laplace_al.strategies.scores.least_confident`.
     Needs a learner with ``predict_proba``.
 
     Parameters

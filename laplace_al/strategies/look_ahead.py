@@ -10,13 +10,13 @@ from sklearn.cluster import MiniBatchKMeans
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_consistent_length
 
-from laplace_al import scores
-from laplace_al.labels import as_labels, class_indices
-from laplace_al.pool import PoolState
+from laplace_al._common.typing import Choice, Instances, RandomState
+from laplace_al.inputs.labels import as_labels, class_indices
+from laplace_al.model.pool_state import PoolState
+from laplace_al.model.updates import MapUpdate, NewtonUpdate
+from laplace_al.strategies import scores
 from laplace_al.strategies.base import QueryStrategy
 from laplace_al.strategies.view import PoolView
-from laplace_al.typing import Choice, Instances, RandomState
-from laplace_al.updates import MapUpdate, NewtonUpdate
 
 _NUMBERS_AT_ONCE = 2**23
 

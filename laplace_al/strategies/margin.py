@@ -1,13 +1,13 @@
 """Uncertainty between the two most probable classes."""
 
-from laplace_al import scores
+from laplace_al.strategies import scores
 from laplace_al.strategies.base import ProbabilityStrategy
 
 
 class MarginSampling(ProbabilityStrategy):
     """Choose the instances whose two most probable classes are closest.
 
-    The utility is ``1 - (p_(1) - p_(2))``, see :func:`laplace_al.scores.margin`.
+    The utility is ``1 - (p_(1) - p_(2))``, see :func:`laplace_al.strategies.scores.margin`.
     Needs a learner with ``predict_proba``.
 
     Parameters

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _num_samples
 
-from laplace_al.blocks import blocks_of, is_stream
+from laplace_al.inputs.blocks import blocks_of, is_stream
 from laplace_al.strategies.checks import (
     candidates_of_block,
     check_candidates,

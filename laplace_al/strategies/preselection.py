@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils._param_validation import Interval
 
-from laplace_al.blocks import rows_at
+from laplace_al._common.typing import Choice, RandomState
+from laplace_al.inputs.blocks import rows_at
 from laplace_al.strategies.base import QueryStrategy
 from laplace_al.strategies.random import RandomSampling
 from laplace_al.strategies.ranking import Leaders
 from laplace_al.strategies.view import PoolView
-from laplace_al.typing import Choice, RandomState
 
 
 class Preselection(QueryStrategy):

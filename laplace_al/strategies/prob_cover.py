@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from sklearn.utils._param_validation import Interval
 
+from laplace_al._common.typing import Choice, RandomState
 from laplace_al.strategies.base import QueryStrategy
 from laplace_al.strategies.distances import Neighborhoods, distances_to_nearest
 from laplace_al.strategies.ranking import best
 from laplace_al.strategies.view import PoolView
-from laplace_al.typing import Choice, RandomState
 
 
 class ProbCover(QueryStrategy):

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from laplace_al.blocks import concatenated, rows_at
+from laplace_al.inputs.blocks import concatenated, rows_at
 
 
 class Leaders(NamedTuple):

@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from laplace_al.pool import PoolState
+from laplace_al._common.typing import Choice, RandomState
+from laplace_al.model.pool_state import PoolState
 from laplace_al.strategies.base import QueryStrategy
 from laplace_al.strategies.view import PoolView
-from laplace_al.typing import Choice, RandomState
 
 
 class SequentialBatch(QueryStrategy):

@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.utils._param_validation import Interval
 
+from laplace_al._common.typing import Choice, RandomState
 from laplace_al.strategies.base import QueryStrategy
 from laplace_al.strategies.distances import Neighborhoods
 from laplace_al.strategies.ranking import best
 from laplace_al.strategies.view import PoolView
-from laplace_al.typing import Choice, RandomState
 
 
 class TypiClust(QueryStrategy):

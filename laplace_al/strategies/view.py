@@ -12,13 +12,13 @@ from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import _num_samples, check_array
 
-from laplace_al.blocks import rows_at
+from laplace_al._common.devices import as_array
+from laplace_al._common.typing import Features, Instances
 from laplace_al.classifier import LaplaceUpdateClassifier
-from laplace_al.devices import as_array
-from laplace_al.features import Extracted, feature_dtype
-from laplace_al.pool import PoolState
-from laplace_al.scored_pool import ScoredPool
-from laplace_al.typing import Features, Instances
+from laplace_al.inputs.blocks import rows_at
+from laplace_al.inputs.features import Extracted, feature_dtype
+from laplace_al.model.pool_state import PoolState
+from laplace_al.pool.scored import ScoredPool
 
 
 class PoolView:

@@ -20,15 +20,10 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from torch import nn
 
-from laplace_al import (
-    ActiveLearner,
-    LaplaceUpdateClassifier,
-    TorchFeatures,
-    block_fitting,
-    compare,
-)
+from laplace_al import ActiveLearner, LaplaceUpdateClassifier, TorchFeatures, compare
 from laplace_al.integrations import dask as over_blocks
-from laplace_al.posterior import SharedPosterior
+from laplace_al.model import block_fitting
+from laplace_al.model.posterior import SharedPosterior
 from laplace_al.strategies import (
     BADGE,
     BALD,

@@ -20,12 +20,12 @@ import torch
 from PIL import Image
 
 from laplace_al import LaplaceUpdateClassifier
-from laplace_al.journal import Journal
 from laplace_al.label import open_learner
 from laplace_al.label.__main__ import STRATEGIES, features_for, main, make_parser, printable
 from laplace_al.label.features import EmbeddingError
 from laplace_al.label.items import ImageFolder, open_items
 from laplace_al.label.session import Session, pool_of
+from laplace_al.loop.journal import Journal
 
 
 @pytest.fixture

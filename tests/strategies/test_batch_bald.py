@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import entropy
 
 from laplace_al import LaplaceUpdateClassifier
-from laplace_al.predictive import sampled_probabilities
+from laplace_al.model.predictive import sampled_probabilities
 from laplace_al.strategies import BALD, batch_bald
 from laplace_al.strategies.batch_bald import BatchBALD, Configurations
 
@@ -108,14 +108,14 @@ def test_draws_of_a_large_pool_are_not_kept(monkeypatch, strategy):
     clf = LaplaceUpdateClassifier(random_state=0).fit(X[:20], y[:20])
     expected = strategy.query(clf, X, 4, return_utilities=True)
     monkeypatch.setattr("laplace_al.strategies.batch_bald._NUMBERS_KEPT", 100)
-    monkeypatch.setattr("laplace_al.pool.NUMBERS_AT_ONCE", 100)
+    monkeypatch.setattr("laplace_al.model.pool_state.NUMBERS_AT_ONCE", 100)
     largest = []
 
     def drawn(weights, n_samples, project, likelihood):
         largest.append(sampled_probabilities(weights, n_samples, project, likelihood))
         return largest[-1]
 
-    monkeypatch.setattr("laplace_al.pool.sampled_probabilities", drawn)
+    monkeypatch.setattr("laplace_al.model.pool_state.sampled_probabilities", drawn)
     positions, utilities = strategy.query(clf, X, 4, return_utilities=True)
     assert max(draws.numel() for draws in largest) <= 100
     np.testing.assert_allclose(utilities, expected[1], atol=1e-12)

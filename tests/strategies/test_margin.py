@@ -1,7 +1,6 @@
 import numpy as np
 
-from laplace_al import scores
-from laplace_al.strategies import MarginSampling
+from laplace_al.strategies import MarginSampling, scores
 
 
 class Learner:

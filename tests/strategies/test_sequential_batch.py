@@ -3,8 +3,8 @@ import pytest
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 
-from laplace_al import LaplaceUpdateClassifier, scores
-from laplace_al.strategies import BALD, MarginSampling, SequentialBatch
+from laplace_al import LaplaceUpdateClassifier
+from laplace_al.strategies import BALD, MarginSampling, SequentialBatch, scores
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(80, 4))

@@ -1,0 +1,1 @@
+"""What several rooms share: devices, types, turns, values that pickle."""

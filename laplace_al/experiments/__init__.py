@@ -1,0 +1,1 @@
+"""Loops with known labels: simulations, their results and displays."""

@@ -1,0 +1,1 @@
+"""What comes in: features of frozen modules, inputs in blocks, labels, tensors."""

@@ -1,0 +1,230 @@
+"""Structures whose covariances learn apart from each other, in blocks of labels."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+
+from laplace_al._common.devices import on_device, on_host
+from laplace_al._common.typing import UpdateRule, Vector
+from laplace_al.model.posterior.base import Posterior
+from laplace_al.model.posterior.effects import Effect
+from laplace_al.model.posterior.roots import root_of_sum
+
+# Rows learnt at once: bounds the (b, b) numbers of the recursion, whatever the input.
+_BLOCK_SIZE = 64
+
+
+class GroupedPosterior(Posterior):
+    """Structures whose groups learn independently, given the weights of the instances.
+
+    The recursion over a block of b rows (eq-block). Let f_i = R^T phi_i be the whitened rows, F^T =
+    Q L^T with orthonormal Q (D, k) and l_i the rows of L (b, k). Every direction that the block can
+    change lies in the span of Q, where R is R Q T with a T (k, k) that starts as the identity:
+
+        w_i = T^T l_i,  v_i = w_i^T w_i,  z_i = phi_i^T W + l_i^T c
+        c  <- c + T w_i a_i^T,  T <- T (I - beta_i w_i w_i^T)
+
+    and at the end W + R Q c and R - R Q (I - T) Q^T. All that has the size D is a matrix product.
+    """
+
+    @classmethod
+    def at_mode(
+        cls,
+        mean: torch.Tensor,
+        features: torch.Tensor,
+        curvature: torch.Tensor,
+        prior_precision: float,
+        prior_mean: torch.Tensor | None = None,
+    ) -> Self:
+        """Laplace approximation: precisions lambda I + Phi^T diag(h_g) Phi around a mode.
+
+        Parameters
+        ----------
+        mean : Tensor of shape (D, C)
+            The mode.
+        features : Tensor of shape (n, D)
+        curvature : Tensor of shape (n, G)
+            h at the mode, sample weights included, >= 0.
+        prior_precision : float
+            lambda > 0.
+        prior_mean : Tensor of shape (D, C), default=None
+            None is zero.
+
+        Returns
+        -------
+        GroupedPosterior
+
+        Examples
+        --------
+        >>> from laplace_al.model.posterior import PerClassPosterior
+        >>> one = torch.ones(1, 1)
+        >>> PerClassPosterior.at_mode(0 * one, 2 * one, one, prior_precision=1.0).precision
+        tensor([[5.]])
+        """
+        prior_mean = torch.zeros_like(mean) if prior_mean is None else prior_mean
+        return cls(
+            mean, root_of_sum(features, curvature, prior_precision), prior_precision, prior_mean
+        )
+
+    @staticmethod
+    def information(features: torch.Tensor, curvature: torch.Tensor) -> torch.Tensor:
+        """What data adds to the precisions, Phi^T diag(h_g) Phi: (G, D, D).
+
+        Parameters
+        ----------
+        features : Tensor of shape (n, D)
+        curvature : Tensor of shape (n, G)
+
+        Returns
+        -------
+        Tensor of shape (G, D, D)
+
+        Examples
+        --------
+        >>> from laplace_al.model.posterior import SharedPosterior
+        >>> SharedPosterior.information(2 * torch.ones(1, 1), torch.ones(1, 1))
+        tensor([[[4.]]])
+        """
+        return torch.stack([(features * h[:, None]).T @ features for h in curvature.T])
+
+    def condition(
+        self,
+        features: torch.Tensor,
+        targets: torch.Tensor,
+        weights: torch.Tensor,
+        update: UpdateRule,
+    ) -> Self:
+        """See :meth:`Posterior.condition`: equal to learning the rows one at a time."""
+        posterior = self
+        for start in range(0, len(features), _BLOCK_SIZE):
+            rows = slice(start, start + _BLOCK_SIZE)
+            posterior = posterior._learn(features[rows], targets[rows], weights[rows], update)
+        return posterior
+
+    def observe(
+        self,
+        features: torch.Tensor,
+        targets: torch.Tensor,
+        weights: torch.Tensor,
+        update: UpdateRule,
+        meanwhile: Callable[[torch.Tensor], object],
+    ) -> tuple[Self, tuple[Effect]]:
+        """See :meth:`Posterior.observe`: a direction for each group."""
+        whitened, logits = self._whitened_and_logits(features)
+        basis, length = _orthonormal(whitened.mT)  # (G, D, 1), (G, 1, 1)
+        span = self._span(basis)
+        directions = (span * length)[:, :, 0].T  # (D, G), Sigma phi
+        block = on_host(length, logits, targets, weights, self.prior_variance(features))
+        meanwhile(directions)
+        one = _one_row(update, *(part.double().numpy() for part in block))
+        learnt = self._absorb(
+            basis, on_device(one.removed, basis), on_device(one.shift, basis), span
+        )
+        return learnt, (Effect(directions, one.coefficients, one.shrinkage),)
+
+    def _learn(
+        self,
+        features: torch.Tensor,
+        targets: torch.Tensor,
+        weights: torch.Tensor,
+        update: UpdateRule,
+    ) -> Self:
+        whitened, logits = self._whitened_and_logits(features)
+        basis, coordinates = _orthonormal(whitened.mT)  # (G, D, k), (G, k, b)
+        block = on_host(coordinates, logits, targets, weights, self.prior_variance(features))
+        numbers = (part.double().numpy() for part in block)
+        if len(features) == 1:
+            removed, shift, *_ = _one_row(update, *numbers)
+        else:
+            factor, shift = _recursion(update, *numbers)
+            removed = np.eye(factor.shape[1]) - factor  # I - T
+        return self._absorb(basis, on_device(removed, basis), on_device(shift, basis))
+
+    def _whitened_and_logits(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows R^T phi, (G, b, D), and W^T phi, (b, C)."""
+        return features @ self.base, features @ self.base_mean
+
+    @abstractmethod
+    def _span(self, basis: torch.Tensor) -> torch.Tensor:
+        """R Q, (G, D, k)."""
+
+    @abstractmethod
+    def _absorb(
+        self,
+        basis: torch.Tensor,
+        removed: torch.Tensor,
+        shift: torch.Tensor,
+        span: torch.Tensor | None = None,
+    ) -> Self:
+        """Move the mean by R Q c and multiply the root by I - Q (I - T) Q^T.
+
+        ``span`` is R Q, where it is known: who multiplies the root now need not compute it again.
+        """
+
+
+def _orthonormal(columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Q (G, D, k) and coordinates (G, k, b) of columns (G, D, b) = Q coordinates."""
+    if columns.shape[2] > 1:
+        return torch.linalg.qr(columns)
+    length = torch.linalg.vector_norm(columns, dim=1, keepdim=True)
+    return columns / length.clamp_min(torch.finfo(length.dtype).tiny), length
+
+
+class _OneRow(NamedTuple):
+    """What a row changes along its direction: I - T (G, 1, 1) and c (G, 1, m); a, h / (1 + h v)."""
+
+    removed: Vector
+    shift: Vector
+    coefficients: Vector
+    shrinkage: Vector
+
+
+def _one_row(
+    update: UpdateRule,
+    length: Vector,
+    logits: Vector,
+    targets: Vector,
+    weights: Vector,
+    prior_variance: Vector,
+) -> _OneRow:
+    """:func:`_recursion` over a single row, of whitened length (G, 1, 1)."""
+    variance = length[:, 0, 0] ** 2
+    a, h = update(logits[0], variance, targets[0], weights[0], prior_variance[0])
+    growth = h * variance
+    scale = np.sqrt(1.0 + growth)
+    removed = growth / (scale * (1.0 + scale))  # 1 - 1 / scale
+    return _OneRow(
+        removed[:, None, None], length * a.reshape(len(length), 1, -1), a, h / (1.0 + growth)
+    )
+
+
+def _recursion(
+    update: UpdateRule,
+    coordinates: Vector,
+    logits: Vector,
+    targets: Vector,
+    weights: Vector,
+    prior_variance: Vector,
+) -> tuple[Vector, Vector]:
+    """T (G, k, k) and c (G, k, m) after the rows of a block, on the host.
+
+    Takes l_i as the columns of coordinates (G, k, b), logits (b, C), targets (b, C), weights (b,)
+    and prior variances (b,).
+    """
+    n_groups, size, _ = coordinates.shape
+    rows = np.ascontiguousarray(np.moveaxis(coordinates, 2, 0))[:, :, None, :]  # (b, G, 1, k)
+    factor = np.tile(np.eye(size), (n_groups, 1, 1))
+    shift = np.zeros((n_groups, size, logits.shape[1] // n_groups))
+    for row, z, y, s, v_0 in zip(rows, logits, targets, weights, prior_variance, strict=True):
+        whitened = row @ factor  # (G, 1, k), w_i
+        variance = np.einsum("gok,gok->g", whitened, whitened)
+        a, h = update(z + (row @ shift).ravel(), variance, y, s, v_0)
+        direction = factor @ whitened.transpose(0, 2, 1)  # (G, k, 1), T w_i
+        shift += direction * a.reshape(n_groups, 1, -1)
+        scale = np.sqrt(1.0 + h * variance)
+        direction *= (h / (scale * (1.0 + scale)))[:, None, None]  # beta of eq-root
+        factor -= direction * whitened
+    return factor, shift

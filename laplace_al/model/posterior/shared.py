@@ -1,0 +1,90 @@
+"""One covariance for the weights of every output."""
+
+from typing import Self
+
+import torch
+
+from laplace_al.model.posterior.grouped import GroupedPosterior
+
+
+class SharedPosterior(GroupedPosterior):
+    """Gaussian over W (D, C) whose columns share the precision A = lambda I + sum h phi phi^T.
+
+    Memory: D^2 + D C numbers. The structure of Huseljic et al., arXiv 2210.06112.
+
+    See Also
+    --------
+    laplace_al.model.posterior.PerClassPosterior : A covariance for each column.
+
+    Examples
+    --------
+    >>> import torch
+    >>> prior = SharedPosterior.prior(torch.zeros(2, 1), prior_precision=4.0)
+    >>> prior.variance(torch.tensor([[1.0, 1.0]]))
+    tensor([0.5000])
+    >>> one = torch.ones(1, 1)
+    >>> SharedPosterior.at_mode(0 * one, 2 * one, one, prior_precision=1.0).precision
+    tensor([[5.]])
+    """
+
+    @staticmethod
+    def shape_of_root(n_features: int, n_outputs: int) -> tuple[int, int]:
+        """One root of the size of the features.
+
+        Parameters
+        ----------
+        n_features, n_outputs : int
+
+        Returns
+        -------
+        (int, int)
+
+        Examples
+        --------
+        >>> SharedPosterior.shape_of_root(384, 10)
+        (1, 384)
+        """
+        return 1, n_features
+
+    def variance(self, features: torch.Tensor) -> torch.Tensor:
+        """Variance of every logit of a row, phi^T Sigma phi.
+
+        Parameters
+        ----------
+        features : Tensor of shape (n, D)
+
+        Returns
+        -------
+        Tensor of shape (n,)
+
+        Examples
+        --------
+        >>> import torch
+        >>> SharedPosterior.prior(torch.ones(2, 1), 4.0).variance(torch.eye(2))
+        tensor([0.2500, 0.2500])
+        """
+        return (features @ self.base[0]).square_().sum(dim=1)  # eq-latent
+
+    def _span(self, basis: torch.Tensor) -> torch.Tensor:
+        return self.base @ basis
+
+    def _absorb(
+        self,
+        basis: torch.Tensor,
+        removed: torch.Tensor,
+        shift: torch.Tensor,
+        span: torch.Tensor | None = None,
+    ) -> Self:
+        span = (self._span(basis) if span is None else span)[0]  # (D, k)
+        basis, shrunk = basis[0], span @ removed[0]
+        if shrunk.shape[1] == 1:  # twice as fast as the product of a column and a row
+            root = torch.addr(self.base[0], shrunk[:, 0], basis[:, 0], alpha=-1)
+        else:
+            root = torch.addmm(self.base[0], shrunk, basis.T, alpha=-1)
+        return self._moved(torch.addmm(self.base_mean, span, shift[0]), root[None])
+
+    def _root_of_more(self, positions: torch.Tensor, n_outputs: int) -> torch.Tensor:
+        return self.base  # which new outputs share, too
+
+    def _root_of_two(self) -> torch.Tensor:
+        return self.base

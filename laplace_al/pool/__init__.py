@@ -1,0 +1,1 @@
+"""A pool of instances under a classifier: its checks, features and scores."""

@@ -1,0 +1,211 @@
+"""Whether a pool can be learnt from, told before anybody labels it."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from sklearn.compose import ColumnTransformer
+from sklearn.pipeline import FeatureUnion, Pipeline
+from sklearn.preprocessing import (
+    MaxAbsScaler,
+    MinMaxScaler,
+    PowerTransformer,
+    QuantileTransformer,
+    RobustScaler,
+    StandardScaler,
+)
+from sklearn.utils import check_array, get_tags
+from sklearn.utils.validation import _num_samples
+from torch.utils import data
+
+from laplace_al._common.devices import as_array
+from laplace_al.classifier import LaplaceUpdateClassifier
+from laplace_al.inputs.blocks import check_unmasked, has_targets, is_by_name, is_stream, rows_at
+from laplace_al.last_layer import largest_feature
+
+# They leave missing values as they are, for what follows to refuse.
+_SCALERS = (
+    *(MaxAbsScaler, MinMaxScaler, PowerTransformer),
+    *(QuantileTransformer, RobustScaler, StandardScaler),
+)
+_NUMBERS_AT_ONCE = 2**20
+_N_NAMED = 10  # rows in a message
+
+
+def check_container(X_pool: Any) -> None:
+    """Refuse what has no row at each position.
+
+    Parameters
+    ----------
+    X_pool : object
+
+    Raises
+    ------
+    TypeError
+        If torch goes through it in batches or beside targets, its rows are yet to be computed, or
+        it is a table of Arrow or a sparse matrix without rows.
+    ValueError
+        If values are masked.
+
+    Examples
+    --------
+    >>> check_container([[1.0]])
+    >>> check_container(iter([[1.0]]))
+    Traceback (most recent call last):
+        ...
+    TypeError: X_pool must have an instance at each position; got a list_iterator, which can...
+    """
+    kind = type(X_pool).__name__
+    must = f"X_pool must have an instance at each position; got a {kind}"
+    if _is_lazy(X_pool):
+        raise TypeError(f"{must} that is yet to be computed. Pass X_pool.compute().")
+    if hasattr(X_pool, "collect_schema") and not hasattr(X_pool, "__array__"):
+        raise TypeError(f"{must} that is yet to be computed. Pass X_pool.collect().")
+    if is_by_name(X_pool):
+        raise TypeError(
+            f"{must}. Extract the features first: "
+            "X_pool=TorchFeatures(module).fit_transform(X), for an estimator without "
+            "feature_extractor."
+        )
+    if is_stream(X_pool) or isinstance(X_pool, data.IterableDataset):
+        raise TypeError(
+            f"{must}, which can only be iterated over. Pass a Dataset of inputs alone, or an array "
+            "or list of them."
+        )
+    if sparse.issparse(X_pool) and X_pool.format in ("bsr", "coo", "dia"):
+        raise TypeError(f"{must}, which has no rows to take. Pass X_pool.tocsr().")
+    if type(X_pool).__module__.startswith("pyarrow") and hasattr(X_pool, "schema"):
+        raise TypeError(f"{must}, which holds columns. Pass X_pool.to_pandas().")
+    check_unmasked(X_pool, "X_pool")
+    if has_targets(X_pool):
+        raise TypeError(
+            f"X_pool must hold inputs alone; got a {kind} with a tuple of {len(X_pool[0])} at each "
+            "position. Pass [item[0] for item in dataset], or a Dataset that returns inputs only."
+        )
+
+
+def _is_lazy(X: Any) -> bool:
+    """Whether it is a collection of Dask; an array of xarray need not be one."""
+    return hasattr(X, "__dask_graph__") and X.__dask_graph__() is not None
+
+
+def check_numbers(X_pool: Any, estimator: Any) -> None:
+    """Refuse a pool with numbers that no fit of an estimator would take, in one pass.
+
+    Parameters
+    ----------
+    X_pool : array-like of shape (n_pool, ...)
+    estimator : classifier
+        What a ``feature_extractor`` makes of the pool is checked when that is done, and what comes
+        before a classifier may accept anything: then nothing is checked here.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a row has NaN or infinity, or a number that is too large, or X_pool has no numbers though
+        they are the features of a :class:`LaplaceUpdateClassifier`.
+
+    Examples
+    --------
+    >>> check_numbers([[1.0], [np.nan]], LaplaceUpdateClassifier())
+    Traceback (most recent call last):
+        ...
+    ValueError: X_pool has NaN or infinity in 1 of its 2 rows: [1]...
+    """
+    largest = _largest_accepted(estimator)
+    if largest is None or isinstance(X_pool, data.Dataset):
+        return
+    wrong = [np.empty(0, dtype=np.int64)]
+    is_finite = True
+    try:
+        for start, block in _numbers(X_pool, isinstance(estimator, LaplaceUpdateClassifier)):
+            if not _is_within(block, largest):
+                rows, is_block_finite = _wrong_rows(block, largest)
+                wrong.append(start + rows)
+                is_finite &= is_block_finite
+    except (ValueError, TypeError):
+        if isinstance(estimator, LaplaceUpdateClassifier):
+            raise
+        return  # no table of numbers: an affair of the estimator
+    rows = np.concatenate(wrong)
+    if not len(rows):
+        return
+    more = ", ..." if len(rows) > _N_NAMED else ""
+    named = f"{', '.join(map(str, rows[:_N_NAMED]))}{more}"
+    what, cure = (
+        ("too large a number", "Scale the features, e.g. with StandardScaler.")
+        if is_finite
+        else (
+            "NaN or infinity",
+            "Mend these rows or leave them out of the pool, or put an imputer before the "
+            "classifier, e.g. make_pipeline(SimpleImputer(), classifier).",
+        )
+    )
+    raise ValueError(
+        f"X_pool has {what} in {len(rows)} of its {_num_samples(X_pool)} rows: [{named}], which "
+        f"{type(estimator).__name__} cannot learn from. {cure}"
+    )
+
+
+def _largest_accepted(estimator: Any) -> float | None:
+    """The largest number that an estimator takes, if it is known to take no NaN; else None."""
+    if isinstance(estimator, LaplaceUpdateClassifier):
+        if estimator.feature_extractor is not None:
+            return None
+        return largest_feature(getattr(torch, estimator.dtype))
+    if isinstance(estimator, Pipeline):
+        steps = [step for _, step in estimator.steps if step not in (None, "passthrough")]
+        first = next((step for step in steps if not isinstance(step, _SCALERS)), None)
+        known = None if first is None else _largest_accepted(first)
+        is_scaled = bool(steps) and first is not steps[0]
+        return np.finfo(np.float64).max if is_scaled and known is not None else known
+    if hasattr(estimator, "estimator"):  # which is searched, calibrated, repeated
+        return _largest_accepted(estimator.estimator)
+    if isinstance(estimator, ColumnTransformer | FeatureUnion):
+        return None
+    if not type(estimator).__module__.startswith("sklearn."):  # few others tell what they accept
+        return None
+    tags = get_tags(estimator)
+    accepts = tags.input_tags.allow_nan or tags.input_tags.string or tags.no_validation
+    return None if accepts else np.finfo(np.float64).max
+
+
+def _numbers(X: Any, is_table: bool) -> Iterator[tuple[int, Any]]:
+    """Blocks of a pool as arrays or sparse matrices of numbers, each with where it starts."""
+    if sparse.issparse(X):
+        X = X.tocsr()
+    n = _num_samples(X)
+    width = max(1, int(np.prod(np.shape(X)[1:]))) if hasattr(X, "shape") else 1
+    step = max(1, _NUMBERS_AT_ONCE // width)
+    for start in range(0, n, step):
+        block = as_array(rows_at(X, slice(start, start + step)))
+        yield (
+            start,
+            check_array(
+                block,
+                accept_sparse=not is_table,
+                ensure_all_finite=False,
+                allow_nd=not is_table,
+                input_name="X_pool",
+            ),
+        )
+
+
+def _is_within(block: Any, largest: float) -> bool:
+    """Whether all numbers are within bounds, of which there are none for NaN."""
+    values = block.data if sparse.issparse(block) else block
+    return not values.size or (float(values.max()) <= largest and float(values.min()) >= -largest)
+
+
+def _wrong_rows(block: Any, largest: float) -> tuple[NDArray[np.int64], bool]:
+    """Rows of a block with numbers out of bounds, and whether these are finite."""
+    values = block.data if sparse.issparse(block) else block
+    bound = np.float64(largest)  # a number of Python would become one of a narrow dtype
+    is_wrong = ~((values <= bound) & (values >= -bound))
+    is_finite = bool(np.isfinite(values).all())
+    if sparse.issparse(block):
+        return np.unique(block.tocoo().row[is_wrong]), is_finite
+    return np.flatnonzero(is_wrong.reshape(len(block), -1).any(axis=1)), is_finite

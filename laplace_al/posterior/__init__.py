@@ -1,8 +1,0 @@
-"""Gaussian posteriors over the last layer: values that are conditioned, never changed."""
-
-from laplace_al.posterior.base import Posterior
-from laplace_al.posterior.full import FullPosterior
-from laplace_al.posterior.per_class import PerClassPosterior
-from laplace_al.posterior.shared import SharedPosterior
-
-__all__ = ["FullPosterior", "PerClassPosterior", "Posterior", "SharedPosterior"]

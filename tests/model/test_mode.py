@@ -1,0 +1,143 @@
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize
+from sklearn.datasets import load_digits, load_iris
+from sklearn.linear_model import LogisticRegression
+
+from laplace_al.model.likelihoods import likelihood_of
+from laplace_al.model.mode import InMemory, Labelled, find_mode, solve_hessian
+from laplace_al.model.priors import IsotropicPrior
+
+
+def find(
+    X, y, prior_precision, *, weights=None, start=None, max_iter=100, tol=1e-8, dtype=torch.float64
+):
+    features = torch.from_numpy(X.astype(float)).to(dtype)
+    likelihood = likelihood_of(len(np.unique(y)))
+    targets = likelihood.encode(torch.from_numpy(y).to(dtype))
+    if weights is None:
+        weights = np.ones(len(y))
+    if start is None:
+        start = torch.zeros(X.shape[1], likelihood.n_outputs, dtype=dtype)
+    weights = torch.from_numpy(weights).to(dtype)
+    prior = IsotropicPrior(torch.zeros_like(start), prior_precision)
+    data = Labelled(features, targets, weights, likelihood)
+    return find_mode(data, prior, start, max_iter=max_iter, tol=tol)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 10])
+@pytest.mark.parametrize("prior_precision", [1e-3, 1.0, 100.0])
+def test_the_mode_is_that_of_logistic_regression(n_classes, prior_precision):
+    X, y = load_digits(n_class=n_classes, return_X_y=True)
+    X, y = X[:150] / 16, y[:150]
+    mode = find(X, y, prior_precision)
+    twin = LogisticRegression(C=1 / prior_precision, fit_intercept=False, tol=1e-10, max_iter=5000)
+    probabilities = (
+        likelihood_of(n_classes).log_probabilities(torch.from_numpy(X) @ mode.mean).exp()
+    )
+    assert mode.converged
+    np.testing.assert_allclose(probabilities, twin.fit(X, y).predict_proba(X), atol=1e-5)
+
+
+def test_the_gradient_vanishes():
+    X, y = load_iris(return_X_y=True)
+    mode = find(X, y, 0.01)
+    p = torch.softmax(torch.from_numpy(X) @ mode.mean, dim=1)
+    gradient = torch.from_numpy(X).T @ (p - torch.eye(3)[y]) + 0.01 * mode.mean
+    assert float(gradient.abs().max()) < 1e-7
+
+
+def test_weights_are_repetitions():
+    X, y = load_iris(return_X_y=True)
+    weights = np.random.default_rng(0).integers(0, 4, size=len(y))
+    weighted = find(X, y, 1.0, weights=weights)
+    repeated = find(X.repeat(weights, axis=0), y.repeat(weights), 1.0)
+    torch.testing.assert_close(weighted.mean, repeated.mean, rtol=0, atol=1e-9)
+
+
+def test_any_start_leads_to_the_same_mode():
+    X, y = load_iris(return_X_y=True)
+    start = torch.full((4, 3), 5.0).double() * torch.eye(4, 3)
+    cold, warm = find(X, y, 1.0), find(X, y, 1.0, start=start)
+    torch.testing.assert_close(cold.mean, warm.mean, rtol=0, atol=1e-7)
+    assert find(X, y, 1.0, start=cold.mean).n_iter == 0
+
+
+def test_separable_data_under_a_very_weak_prior():
+    X = np.array([[-1.0, 1.0], [1.0, 1.0]])
+    mode = find(X, np.array([0, 1]), 1e-8)
+
+    def objective(w):
+        return 2 * np.logaddexp(0, -w) + 1e-8 / 2 * w**2
+
+    best = minimize(lambda w: objective(w[0]), [10.0], method="Nelder-Mead", tol=1e-12)
+    assert mode.converged
+    np.testing.assert_allclose(mode.mean[:, 0], [best.x[0], 0.0], rtol=1e-4, atol=1e-9)
+
+
+def test_too_few_steps_are_told():
+    X, y = load_digits(return_X_y=True)
+    mode = find(X, y, 1e-3, max_iter=2)
+    assert not mode.converged
+    assert mode.n_iter == 2
+    assert mode.distance > 1e-3
+
+
+@pytest.mark.parametrize("prior_precision", [1e-3, 1.0])
+def test_single_precision_stops_where_its_digits_do(prior_precision):
+    X, y = load_digits(return_X_y=True)
+    X, y = X[:300] / 16, y[:300]
+    expected = find(X, y, prior_precision)
+    mode = find(X, y, prior_precision, dtype=torch.float32)
+    assert mode.converged
+    assert mode.n_iter <= expected.n_iter + 6
+    p = torch.softmax(torch.from_numpy(X).float() @ mode.mean, dim=1)
+    expected_p = torch.softmax(torch.from_numpy(X) @ expected.mean, dim=1)
+    np.testing.assert_allclose(p, expected_p, atol=1e-5)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_the_second_derivative_is_solved(n_classes):
+    rng = np.random.default_rng(0)
+    features = torch.from_numpy(rng.normal(size=(40, 5)))
+    likelihood = likelihood_of(n_classes)
+    targets = likelihood.encode(torch.from_numpy(rng.integers(n_classes, size=40).astype(float)))
+    weights = torch.from_numpy(rng.uniform(0, 2, size=40))
+    mean, right = (torch.from_numpy(rng.normal(size=(5, likelihood.n_outputs))) for _ in range(2))
+    prior = IsotropicPrior(torch.zeros_like(mean), 0.7)
+    objective = InMemory(Labelled(features, targets, weights, likelihood), prior)
+
+    def value(flat):
+        logits = features @ flat.reshape(mean.shape)
+        loss = likelihood.negative_log_likelihood(logits, targets)
+        return weights @ loss + prior.value(flat.reshape(mean.shape))
+
+    hessian = torch.autograd.functional.hessian(value, mean.flatten())
+    expected = torch.linalg.solve(hessian, right.flatten()).reshape(mean.shape)
+    solution = solve_hessian(objective, mean, right)
+    assert float((solution - expected).norm() / expected.norm()) < 1e-4
+    assert not solve_hessian(objective, mean, 0 * right).any()
+
+
+@pytest.mark.parametrize("n_seen", [3, 5, 10])
+@pytest.mark.parametrize("prior_precision", [1e-2, 1e-4, 1e-6])
+def test_the_distance_is_that_of_the_second_derivative(n_seen, prior_precision):
+    """Where no label is of a class its curvature is far from that of the others."""
+    rng = np.random.default_rng(0)
+    phi = np.c_[rng.normal(size=(40, 8)), np.ones(40)]
+    likelihood = likelihood_of(10)
+    labels = torch.from_numpy(rng.integers(n_seen, size=40).astype(float))
+    data = Labelled(
+        torch.from_numpy(phi), likelihood.encode(labels), torch.ones(40).double(), likelihood
+    )
+    zero = torch.zeros(9, 10).double()
+    mode = find_mode(data, IsotropicPrior(zero, prior_precision), zero, max_iter=100, tol=1e-8)
+    assert mode.converged
+    p = likelihood.mean(data.features @ mode.mean).p.numpy()
+    gradient = phi.T @ (p - data.targets.numpy()) + prior_precision * mode.mean.numpy()
+    curvature = np.einsum("nk,kl->nkl", p, np.eye(10)) - np.einsum("nk,nl->nkl", p, p)
+    hessian = np.einsum("ni,nj,nkl->ikjl", phi, phi, curvature).reshape(90, 90)
+    hessian += prior_precision * np.eye(90)
+    distance = np.sqrt(gradient.ravel() @ np.linalg.solve(hessian, gradient.ravel()))
+    assert distance < 2e-8

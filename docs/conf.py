@@ -5,9 +5,14 @@
 """
 
 import importlib.util
+import pathlib
+import sys
 import urllib.request
 
 import laplace_al
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+import house
 
 project = "laplace_al"
 author = "The laplace_al developers"
@@ -85,14 +90,21 @@ sphinx_gallery_conf = {
 }
 
 
-def setup(app):
+def pass_over_missing_figures(app, config):
     """Pages that show figures of the gallery can be built without them, if none is wanted."""
+    if config.sphinx_gallery_conf["plot_gallery"] in (0, "0", False, "False"):
+        config.suppress_warnings.append("image.not_readable")
 
-    def pass_over_missing_figures(app, config):
-        if config.sphinx_gallery_conf["plot_gallery"] in (0, "0", False, "False"):
-            config.suppress_warnings.append("image.not_readable")
 
+def draw_the_house(app):
+    """The contributing page shows the rooms as they are now."""
+    house.draw(pathlib.Path(app.srcdir) / "generated" / "house.svg")
+
+
+def setup(app):
+    """Sphinx calls this."""
     app.connect("config-inited", pass_over_missing_figures, priority=900)
+    app.connect("builder-inited", draw_the_house)
 
 
 # -- what it looks like ----------------------------------------------------------------------------

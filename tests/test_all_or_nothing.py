@@ -148,14 +148,15 @@ class LearnerMachine(RuleBasedStateMachine):
             self.learner.close()
 
     def what_was_learnt(self, learner):
-        return [state_of(part) for part in (learner._model.estimator, learner._n_since_refit)]
+        trained, _ = learner._state.now
+        return [state_of(part) for part in (trained.estimator, trained.n_updates)]
 
     def labels(self, learner):
         return learner.labels_.drop(columns="time").to_dict()
 
     def change(self, call, kind, error, place):
         before = self.what_was_learnt(self.learner), self.labels(self.learner)
-        n_batches = len(self.learner._journal.batches())
+        n_batches = len(self.learner._state.journal.batches())
         fault = FAULTS[kind](error, place)
         try:
             with fault:
@@ -164,7 +165,7 @@ class LearnerMachine(RuleBasedStateMachine):
             assert fault.where is not None
         else:
             assert fault.where is None
-        written = len(self.learner._journal.batches()) - n_batches
+        written = len(self.learner._state.journal.batches()) - n_batches
         assert written in (0, 1)
         if not written:  # nothing
             after = self.what_was_learnt(self.learner), self.labels(self.learner)
@@ -179,7 +180,7 @@ class LearnerMachine(RuleBasedStateMachine):
     places = st.integers(0, 60) | st.integers(0, 1500)
 
     def open_positions(self):
-        return np.flatnonzero(self.learner._record.is_open)
+        return np.flatnonzero(self.learner._state.now.history.is_open)
 
     @rule(n=st.integers(1, 3), kind=kinds, error=errors, place=places)
     def teach(self, n, kind, error, place):
@@ -195,19 +196,19 @@ class LearnerMachine(RuleBasedStateMachine):
         position = self.open_positions()[-1]
         self.change(lambda one: one.skip(position), kind, error, place)
 
-    @precondition(lambda self: self.learner._record.is_skipped.any())
+    @precondition(lambda self: self.learner._state.now.history.is_skipped.any())
     @rule(kind=kinds, error=errors, place=places)
     def unskip(self, kind, error, place):
-        position = int(np.flatnonzero(self.learner._record.is_skipped)[0])
+        position = int(np.flatnonzero(self.learner._state.now.history.is_skipped)[0])
         self.change(lambda one: one.unskip(position), kind, error, place)
 
-    @precondition(lambda self: self.learner._record.is_labelled.any())
+    @precondition(lambda self: self.learner._state.now.history.is_labelled.any())
     @rule(kind=kinds, error=errors, place=places)
     def unlabel(self, kind, error, place):
-        position = int(np.flatnonzero(self.learner._record.is_labelled)[0])
+        position = int(np.flatnonzero(self.learner._state.now.history.is_labelled)[0])
         self.change(lambda one: one.unlabel(position), kind, error, place)
 
-    @precondition(lambda self: self.learner._record.labelled)
+    @precondition(lambda self: self.learner._state.now.history.labelled)
     @rule(kind=kinds, error=errors, place=places, label=st.sampled_from("abc") | st.none())
     def change_a_row(self, kind, error, place, label):
         row = int(self.learner.labels_.index[-1])
@@ -217,10 +218,12 @@ class LearnerMachine(RuleBasedStateMachine):
 
         self.change(call, kind, error, place)
 
-    @precondition(lambda self: self.learner.is_fitted and self.learner._record.is_labelled.any())
+    @precondition(
+        lambda self: self.learner.is_fitted and self.learner._state.now.history.is_labelled.any()
+    )
     @rule(kind=kinds, error=errors, place=places, label=st.sampled_from("abc"))
     def relabel(self, kind, error, place, label):
-        position = int(np.flatnonzero(self.learner._record.is_labelled)[0])
+        position = int(np.flatnonzero(self.learner._state.now.history.is_labelled)[0])
         self.change(lambda one: one.relabel(position, label), kind, error, place)
 
     @precondition(lambda self: self.learner.is_fitted)

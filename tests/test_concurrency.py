@@ -22,7 +22,7 @@ from torch import nn
 from workers import learn_and_predict, n_threads
 
 from laplace_al import ActiveLearner, LaplaceUpdateClassifier, compare, simulate
-from laplace_al._common.transaction import Turn
+from laplace_al._common.synchronized import ObjectLock
 from laplace_al.strategies import MarginSampling, RandomSampling
 
 X, y = load_digits(return_X_y=True)
@@ -341,9 +341,8 @@ class TestLearner:
 
         def read():
             while not done.is_set():
-                one = vars(learner).copy()
-                n_labels = len(one["_record"].labelled)
-                assert one["_n_since_refit"] == n_labels - 20
+                trained, history = learner._state.now
+                assert trained.n_updates == len(history.labelled) - 20
 
         with ThreadPoolExecutor(1) as pool:
             seen = pool.submit(read)
@@ -362,7 +361,7 @@ class TestLearner:
         has_it, goes_on = threading.Event(), threading.Event()
 
         def hold():
-            with alone._turn, kept._turn:
+            with alone._lock, kept._lock:
                 has_it.set()
                 goes_on.wait()
 
@@ -393,8 +392,8 @@ class TestLearner:
         learner = self.make().teach(0, y[0])
         twin = copy.deepcopy(learner)
         done = threading.Thread(target=lambda: twin.teach(1, y[1]), daemon=True)
-        with learner._turn:
+        with learner._lock:
             done.start()
             done.join(60)
         assert not done.is_alive()
-        assert isinstance(pickle.loads(pickle.dumps(learner))._turn, Turn)
+        assert isinstance(pickle.loads(pickle.dumps(learner))._lock, ObjectLock)

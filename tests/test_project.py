@@ -3,6 +3,7 @@
 import configparser
 import pathlib
 import re
+import tomllib
 
 import pytest
 
@@ -45,14 +46,23 @@ def test_the_open_section_of_the_changes_is_this_version():
 def test_every_module_has_a_mirror(path):
     relative = path.relative_to(ROOT / "laplace_al")
     if path.name != "__init__.py":
-        assert (ROOT / "tests" / relative.with_name(f"test_{relative.name}")).exists()
+        name = re.sub("^_(?!_)", "", path.name)  # of a shared part
+        mirror = ROOT / "tests" / relative.with_name(name)
+        assert mirror.with_name(f"test_{name}").exists() or mirror.with_suffix("").is_dir()
+
+
+def test_the_paths_of_the_mutation_tests_exist():
+    options = tomllib.loads(read("pyproject.toml"))["tool"]["mutmut"]
+    tests = options["pytest_add_cli_args_test_selection"]
+    for path in options["only_mutate"] + tests:
+        assert list(ROOT.glob(path)), path
 
 
 def test_ci_builds_the_pages_by_the_command_of_the_contributing_page():
     [command] = re.findall(
         r"^    (python -m sphinx .*)$", read("docs/contributing.rst"), flags=re.MULTILINE
     )
-    assert f"\n{command}\n" in read(".ci/run")
+    assert f"\n    {command}\n" in read(".ci/run")
     assert command in read("docs/conf.py")
 
 

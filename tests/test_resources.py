@@ -13,7 +13,7 @@ import torch
 from faults import state_of
 from workers import peak_of_a_call
 
-from laplace_al import LaplaceUpdateClassifier, classifier
+from laplace_al import LaplaceUpdateClassifier
 from laplace_al.model import mode
 
 rng = np.random.default_rng(0)
@@ -108,10 +108,10 @@ def test_an_interrupt_ends_a_long_fit_and_leaves_the_object(is_fitted, monkeypat
     heard = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have muted it
     modes = iter(range(100))
 
-    def find_mode(*args, **kwargs):
+    def minimise(*args, **kwargs):
         if next(modes) == 3:
             signal.raise_signal(signal.SIGINT)
-        return mode.find_mode(*args, **kwargs)
+        return mode.minimise(*args, **kwargs)
 
     clf = LaplaceUpdateClassifier(prior_precision="evidence")
     if is_fitted:
@@ -119,7 +119,7 @@ def test_an_interrupt_ends_a_long_fit_and_leaves_the_object(is_fitted, monkeypat
     before = state_of(vars(clf))
     try:
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # noqa: PT012
-            patch.setattr(classifier, "find_mode", find_mode)
+            patch.setattr("laplace_al.model.fit.minimise", minimise)
             clf.fit(X, y)
     finally:
         signal.signal(signal.SIGINT, heard)

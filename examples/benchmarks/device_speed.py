@@ -129,7 +129,7 @@ def block_updates(device, n_features, repeats):
         def learn(features=features, targets=targets, weights=weights):
             prior.condition(features, targets, weights, rule)
 
-        seconds = timed(learn, lambda: prior.base[0] @ prior.base[0], device, repeats)
+        seconds = timed(learn, lambda: prior.stored_root[0] @ prior.stored_root[0], device, repeats)
         rate = 2 * n_features**3 / seconds[1]
         # F = Phi R, R Q and (R Q (I - T)) Q^T: 2 b D^2 each
         seconds[1] = 6 * n_labels * n_features**2 / rate

@@ -1,1 +1,1 @@
-"""What several rooms share: devices, types, turns, values that pickle."""
+"""Shared by several rooms: devices, types, turns, warnings, values that pickle."""

@@ -7,22 +7,7 @@ import torch
 
 
 def available_memory(device: torch.device) -> float:
-    """Bytes that can be allocated on a device.
-
-    Parameters
-    ----------
-    device : torch.device
-
-    Returns
-    -------
-    float
-        Infinity where the system does not tell.
-
-    Examples
-    --------
-    >>> available_memory(torch.device("cpu")) > 0
-    True
-    """
+    """Return the bytes that can be allocated on a device, infinity where that is not told."""
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0])
     if os.path.exists("/proc/meminfo"):
@@ -34,26 +19,7 @@ def available_memory(device: torch.device) -> float:
 
 
 def available_device(device: str | torch.device) -> torch.device:
-    """A device that tensors can be made on.
-
-    Parameters
-    ----------
-    device : str or torch.device
-
-    Returns
-    -------
-    torch.device
-
-    Raises
-    ------
-    ValueError
-        If there is no such device.
-
-    Examples
-    --------
-    >>> available_device("cpu")
-    device(type='cpu')
-    """
+    """Return a device that tensors can be made on."""
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
@@ -64,22 +30,9 @@ def available_device(device: str | torch.device) -> torch.device:
 
 
 def on_host(*tensors: torch.Tensor) -> list[torch.Tensor]:
-    """Tensors on the CPU, moved there in one go: the host waits for the device once.
+    """Return tensors of one dtype and device on the CPU: the host waits for the device once.
 
-    Parameters
-    ----------
-    *tensors : Tensor
-        Of one dtype, and of one device or the CPU.
-
-    Returns
-    -------
-    list of Tensor
-        The very same ones where they are on the CPU.
-
-    Examples
-    --------
-    >>> on_host(torch.ones(1), torch.zeros(1, 2))
-    [tensor([1.]), tensor([[0., 0.]])]
+    Those that are there are the very same ones.
     """
     away = [tensor for tensor in tensors if tensor.device.type != "cpu"]
     if not away:
@@ -93,25 +46,9 @@ def on_host(*tensors: torch.Tensor) -> list[torch.Tensor]:
 
 
 def on_device(values: Any, like: torch.Tensor) -> torch.Tensor:
-    """Few numbers of the host, on their way to a device: the host does not wait for it.
+    """Return a few numbers of the host as a tensor of that dtype and device.
 
-    Parameters
-    ----------
-    values : ndarray or Tensor
-        On the CPU.
-    like : Tensor
-        Gives dtype and device.
-
-    Returns
-    -------
-    Tensor
-        The very same one if that is what it is.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> on_device(np.ones(1), like=torch.zeros(1))
-    tensor([1.])
+    The host does not wait for the device. A tensor that is one already is the very same one.
     """
     # CUDA has read memory that is not pinned when this returns, MPS may not
     is_read = like.device.type != "mps"
@@ -119,21 +56,9 @@ def on_device(values: Any, like: torch.Tensor) -> torch.Tensor:
 
 
 def as_array(X: Any) -> Any:
-    """A tensor as an array, wherever it lives and whatever gradients it carries.
+    """Return a tensor as an array, wherever it lives, or what is no tensor as it is.
 
-    Parameters
-    ----------
-    X : Tensor or object
-
-    Returns
-    -------
-    ndarray or object
-        What is no tensor is returned as it is. NumPy has no bfloat16: that becomes float32.
-
-    Examples
-    --------
-    >>> as_array(torch.ones(1, dtype=torch.bfloat16, requires_grad=True))
-    array([1.], dtype=float32)
+    NumPy has no bfloat16, which becomes float32.
     """
     if not isinstance(X, torch.Tensor):
         return X

@@ -13,23 +13,10 @@ from numpy.typing import NDArray
 
 
 class Stored(NamedTuple):
-    """A tensor as an array.
+    """A tensor as an array, to be kept, and how to restore it.
 
-    Parameters
-    ----------
-    array : ndarray
-        C-contiguous, its dimensions from the slowest to the fastest in memory.
-    order : tuple of int
-        Which dimension of the tensor each of these is.
-    device : str
-
-    Examples
-    --------
-    >>> stored = Stored.of(torch.ones(2, 3).mT)
-    >>> stored.array.shape, stored.order, stored.device
-    ((2, 3), (1, 0), 'cpu')
-    >>> stored.tensor().stride()
-    (1, 3)
+    The array is C-contiguous, its dimensions from the slowest to the fastest in memory; the order
+    tells which dimension of the tensor each of these is.
     """
 
     array: NDArray[Any]
@@ -38,34 +25,23 @@ class Stored(NamedTuple):
 
     @classmethod
     def of(cls, tensor: torch.Tensor) -> Self:
-        """What stands for a tensor.
-
-        Parameters
-        ----------
-        tensor : Tensor
-
-        Returns
-        -------
-        Stored
-        """
+        """Return what stands for a tensor."""
         stride = tensor.stride()
         order = tuple(sorted(range(tensor.ndim), key=lambda i: -stride[i]))
         array = np.ascontiguousarray(tensor.permute(order).numpy(force=True))
         return cls(array.reshape([tensor.shape[i] for i in order]), order, str(tensor.device))
 
     def tensor(self) -> torch.Tensor:
-        """The tensor, with memory of its own.
-
-        Returns
-        -------
-        Tensor
-        """
+        """Return the tensor, with memory of its own."""
         inverse = sorted(range(self.array.ndim), key=self.order.__getitem__)
         return torch.tensor(self.array, device=self.device).permute(inverse)
 
 
 class StoredState:
     """Dataclasses whose pickles hold their fields, tensors as arrays, and no cached results."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self  # a value
 
     def __getstate__(self) -> dict[str, Any]:
         own = fields(self)  # type: ignore[arg-type]  # every subclass is a dataclass
@@ -76,12 +52,14 @@ class StoredState:
 
 
 def _stored(value: Any) -> Any:
+    """Return tensors as arrays, also those in a named tuple."""
     if isinstance(value, torch.Tensor):
         return Stored.of(value)
     return type(value)(*map(_stored, value)) if hasattr(value, "_fields") else value
 
 
 def _restored(value: Any) -> Any:
+    """Return arrays as the tensors that they stand for."""
     if isinstance(value, Stored):
         return value.tensor()
     return type(value)(*map(_restored, value)) if hasattr(value, "_fields") else value

@@ -24,10 +24,16 @@ Inputs: TypeAlias = Instances | Iterable[Any]
 """Instances, or blocks of them: an iterator, a ``DataLoader``, a Dask array."""
 
 Features: TypeAlias = torch.Tensor | NDArray[np.floating]
-"""What an extractor has made of inputs, a row each, on the device or on the host."""
+"""Features of inputs, a row each, on the device or on the host."""
 
 RandomState: TypeAlias = int | np.random.RandomState | None
-"""What :func:`sklearn.utils.check_random_state` takes."""
+"""A seed, a generator or None, as :func:`sklearn.utils.check_random_state` takes them."""
+
+Rng: TypeAlias = np.random.RandomState
+"""The generator that a random state has become."""
+
+Mask: TypeAlias = NDArray[np.bool_]
+"""Which instances are meant, (n,)."""
 
 Path: TypeAlias = str | os.PathLike[str]
 """Where a file is."""
@@ -52,7 +58,7 @@ Projection: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 
 
 class UpdateRule(Protocol):
-    """What one label does to the posterior, see :mod:`laplace_al.model.updates`."""
+    """The change of a posterior by one label, see :mod:`laplace_al.model.updates`."""
 
     def __call__(
         self, logits: Any, variance: Any, target: Any, weight: Any, prior_variance: Any, /

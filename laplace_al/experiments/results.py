@@ -1,4 +1,4 @@
-"""Results of experiments on disk: what is finished is not run again."""
+"""Results of experiments on disk, so that finished runs are not repeated."""
 
 import csv
 import io
@@ -15,46 +15,18 @@ from laplace_al.storage.locks import FileLock
 
 
 class ResultsFile:
-    """Tables of finished runs in a CSV file, each written durably and at once.
+    """Tables of finished runs in a CSV file, which is locked while it is open.
 
-    A line is a row of a table, with the name of the run before it and, after it, a column ``run``:
-    a fingerprint of all that the run depends on, and which row of how many it is. So a file that
-    was cut short shows where its last whole run ends; what follows is dropped when it is opened.
-
-    It is locked while it is open, see :class:`laplace_al.storage.locks.FileLock`.
-
-    Parameters
-    ----------
-    path : str or path-like
-        Made if it does not exist; its folder must.
-    keys : sequence of str
-        Columns of the names of runs, the last one of integers.
-
-    Raises
-    ------
-    ValueError
-        If the file is of something else or damaged.
-    RuntimeError
-        If it is open already.
-    OSError
-        If it cannot be opened.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with ResultsFile(folder + "/results.csv", ["strategy", "seed"]) as results:
-    ...         results.append(("random", 0), "a1", pd.DataFrame({"score": [0.5, 0.75]}))
-    ...     with ResultsFile(folder + "/results.csv", ["strategy", "seed"]) as results:
-    ...         results.get(("random", 0), "a1").score.tolist()
-    [0.5, 0.75]
+    A line is a row of a table, after the name of its run (the columns ``keys``, the last one of
+    integers) and before a column ``run``: a fingerprint of all that the run depends on, and which
+    row of how many this is. What follows the last whole run of a file is dropped on opening.
     """
 
     def __init__(self, path: Path, keys: Sequence[str]) -> None:
         self.path = pathlib.Path(path)
         self.keys = list(keys)
         self._header: list[str] | None = None
-        # fingerprint and table by the name of a run
+        # fingerprint and table of each run
         self._tables: dict[tuple[Any, ...], tuple[str, pd.DataFrame]] = {}
 
     def __enter__(self) -> Self:
@@ -73,22 +45,7 @@ class ResultsFile:
         return name in self._tables
 
     def get(self, name: tuple[Any, ...], fingerprint: str) -> pd.DataFrame:
-        """The table of a run.
-
-        Parameters
-        ----------
-        name : tuple
-        fingerprint : str
-
-        Returns
-        -------
-        DataFrame
-
-        Raises
-        ------
-        ValueError
-            If the run that was kept has another fingerprint.
-        """
+        """Return the table of a run, or raise ValueError if its fingerprint is another one."""
         kept, table = self._tables[name]
         if kept != fingerprint:
             raise ValueError(
@@ -98,24 +55,10 @@ class ResultsFile:
         return table
 
     def append(self, name: tuple[Any, ...], fingerprint: str, table: pd.DataFrame) -> None:
-        """Keep the table of a run: it is on disk when this returns.
+        """Write the table of a run, of numbers and at least one row, to the disk before returning.
 
-        Parameters
-        ----------
-        name : tuple
-        fingerprint : str
-            A word of letters and digits.
-        table : DataFrame
-            Of numbers, at least one row.
-
-        Raises
-        ------
-        ValueError
-            If the table has other columns than those before.
-        RuntimeError
-            If the file was replaced or deleted meanwhile, or this process was forked.
-        OSError
-            If it cannot be written.
+        Raises ValueError if the table has other columns than those before, RuntimeError if the file
+        was replaced or deleted meanwhile or this process was forked, OSError if writing fails.
         """
         header = [*self.keys, *table.columns, "run"]
         if self._header not in (None, header):
@@ -143,6 +86,7 @@ class ResultsFile:
         self._tables[name] = fingerprint, table
 
     def _read(self) -> None:
+        """Read all whole runs and drop the rest."""
         content = self._lock.path.read_bytes()
         lines = content.splitlines(keepends=True)
         first, expected = lines[0] if lines else b"", ",".join(self.keys).encode()
@@ -158,7 +102,7 @@ class ResultsFile:
             os.truncate(self._lock.path, size)
 
     def _read_runs(self, lines: list[bytes]) -> int:
-        """Keep all whole runs; the number of bytes that they take."""
+        """Read all whole runs and return the number of bytes that they take."""
         self._header = header = next(csv.reader([lines[0].decode()]))
         size = position = len(lines[0])
         rows = []
@@ -186,7 +130,7 @@ class ResultsFile:
     def _table(
         self, header: list[str], rows: list[list[Any]]
     ) -> tuple[tuple[Any, ...], pd.DataFrame]:
-        """Name and table of a run."""
+        """Return the name and the table of a run."""
         frame = pd.DataFrame(rows, columns=header[:-1])
         *name, number = rows[0][: len(self.keys)]
         return (*name, int(number)), frame.drop(columns=self.keys)
@@ -196,7 +140,7 @@ class ResultsFile:
 
 
 def _text(number: Any) -> str:
-    """A number as it is read back: integers stay integers, and every bit of a float is kept."""
+    """Return a number as text that is read back to the last bit, integers as integers."""
     return "" if np.isnan(number) else repr(number.item() if hasattr(number, "item") else number)
 
 

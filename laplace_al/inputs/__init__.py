@@ -1,1 +1,1 @@
-"""What comes in: features of frozen modules, inputs in blocks, labels, tensors."""
+"""Inputs of all kinds: features of frozen modules, blocks, labels, tensors."""

@@ -1,8 +1,8 @@
 """Rows of inputs, in blocks or by position, of whatever holds them."""
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias, TypeGuard, cast
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,6 @@ from sklearn.utils.validation import _num_samples
 from torch.utils import data
 
 from laplace_al._common.devices import as_array
-from laplace_al._common.typing import Method
 
 _Answer: TypeAlias = NDArray[Any] | tuple[NDArray[Any], ...]
 
@@ -23,60 +22,20 @@ _BLOCK_SIZE = 4096
 
 
 def is_by_name(X: object) -> TypeGuard[Mapping[str, Any]]:
-    """Whether inputs are arrays by name, as a tokenizer returns them.
-
-    Parameters
-    ----------
-    X : object
-
-    Returns
-    -------
-    bool
-
-    Examples
-    --------
-    >>> is_by_name({"ids": [[1], [2]]}), is_by_name(sparse.dok_array((2, 1)))  # a dict as well
-    (True, False)
-    """
+    """Return whether inputs are arrays by name, as a tokenizer returns them."""
     return isinstance(X, Mapping) and not sparse.issparse(X)
 
 
 def n_rows(X: Any) -> int:
-    """Number of inputs, which a dict of arrays has one of in each row of all of them.
-
-    Parameters
-    ----------
-    X : array-like of shape (n_samples, ...), or dict of such
-
-    Returns
-    -------
-    int
-
-    Examples
-    --------
-    >>> n_rows([[1.0], [2.0]]), n_rows({"ids": [[1], [2], [3]]})
-    (2, 3)
-    """
+    """Return the number of inputs; those of a dict are the rows of its arrays."""
     return int(_num_samples(next(iter(X.values()), ()) if is_by_name(X) else X))
 
 
 def is_stream(X: object) -> bool:
-    """Whether inputs come in blocks and cannot be indexed.
+    """Return whether inputs come in blocks and cannot be indexed.
 
-    Parameters
-    ----------
-    X : object
-        An iterable that can neither be indexed nor has a shape is one, as iterators and
-        ``DataLoader`` are, and so is a Dask array.
-
-    Returns
-    -------
-    bool
-
-    Examples
-    --------
-    >>> is_stream(iter([np.ones((2, 1))])), is_stream([[1.0], [1.0]])
-    (True, False)
+    Iterators, a ``DataLoader`` and whatever else can be iterated over but has neither items nor a
+    shape are such, and so is a Dask array.
     """
     if _is_dask(X):
         return True
@@ -89,44 +48,12 @@ def is_stream(X: object) -> bool:
 
 
 def comes_in_blocks(X: object) -> bool:
-    """Whether inputs are a stream, or a memory map of more rows than are read at once.
-
-    Parameters
-    ----------
-    X : object
-
-    Returns
-    -------
-    bool
-
-    Examples
-    --------
-    >>> comes_in_blocks(iter([np.ones((2, 1))])), comes_in_blocks(np.ones((9999, 1)))
-    (True, False)
-    """
+    """Return whether inputs are a stream, or a memory map of more rows than are read at once."""
     return is_stream(X) or (isinstance(X, np.memmap) and X.ndim > 0 and len(X) > _BLOCK_SIZE)
 
 
 def check_whole(X: Any) -> None:
-    """Refuse inputs that come in blocks, where all are needed at once.
-
-    Parameters
-    ----------
-    X : object
-
-    Raises
-    ------
-    TypeError
-        If they are a stream, or a torch ``Dataset`` that has more than inputs.
-
-    Examples
-    --------
-    >>> check_whole(np.ones((2, 1)))
-    >>> check_whole(iter([np.ones((2, 1))]))
-    Traceback (most recent call last):
-        ...
-    TypeError: X must be whole, an array or what the feature extractor takes; got list_iterator...
-    """
+    """Refuse a stream, or a ``Dataset`` with more than inputs, where all are needed at once."""
     if is_stream(X) or has_targets(X):
         raise TypeError(
             "X must be whole, an array or what the feature extractor takes; got "
@@ -136,27 +63,7 @@ def check_whole(X: Any) -> None:
 
 
 def check_unmasked(X: Any, name: str = "X") -> None:
-    """Refuse masked arrays, of which NumPy would take what lies under the mask.
-
-    Parameters
-    ----------
-    X : object
-    name : str, default="X"
-        For the error.
-
-    Raises
-    ------
-    ValueError
-        If it is a masked array, or a list or tuple of some, with a value that is masked.
-
-    Examples
-    --------
-    >>> check_unmasked(np.ma.array([1.0, 2.0], mask=[False, False]))
-    >>> check_unmasked(np.ma.array([1.0, 2.0], mask=[False, True]))
-    Traceback (most recent call last):
-        ...
-    ValueError: X has masked values, 1 of 2. Leave these rows out, or fill them: X.filled(value).
-    """
+    """Refuse masked arrays, or lists of some: NumPy would take what lies under the mask."""
     rows = X if isinstance(X, list | tuple) else [X]
     n_masked = sum(int(np.sum(row.mask)) for row in rows if isinstance(row, np.ma.MaskedArray))
     if n_masked:
@@ -167,50 +74,17 @@ def check_unmasked(X: Any, name: str = "X") -> None:
 
 
 def has_targets(X: Any) -> bool:
-    """Whether inputs are a torch ``Dataset`` that has more than an input at each position.
-
-    Parameters
-    ----------
-    X : object
-
-    Returns
-    -------
-    bool
-
-    Examples
-    --------
-    >>> import torch
-    >>> has_targets(data.TensorDataset(torch.ones(2, 1))), has_targets(np.ones((2, 1)))
-    (True, False)
-    """
+    """Return whether inputs are a torch ``Dataset`` with more than an input at each position."""
     is_map = isinstance(X, data.Dataset) and not is_stream(X)
     return is_map and _num_samples(X) > 0 and isinstance(X[0], tuple)
 
 
 def blocks_of(X: Any) -> Iterator[Any]:
-    """Blocks of rows in their order, of which none is empty.
+    """Yield blocks of rows of a memory map or stream in their order, of which none is empty.
 
-    Parameters
-    ----------
-    X : memory map, iterable of blocks, DataLoader or Dask array
-        A batch of a ``DataLoader`` that is a tuple or list stands for its first part.
-
-    Yields
-    ------
-    array-like of shape (n_rows, ...)
-
-    Raises
-    ------
-    TypeError
-        If a block has no rows that could be counted.
-    ValueError
-        If a ``DataLoader`` shuffles or drops rows, so that a position means nothing: unless its
-        dataset is an iterable, its sampler must be a plain ``SequentialSampler``.
-
-    Examples
-    --------
-    >>> [block.shape for block in blocks_of(iter([np.ones((3, 1)), np.ones((2, 1))]))]
-    [(3, 1), (2, 1)]
+    A batch of a ``DataLoader`` that is a tuple or list stands for its first part. One that shuffles
+    or drops rows is refused, since a position would mean nothing: unless its dataset is an
+    iterable, its sampler must be a plain ``SequentialSampler``.
     """
     for block in _raw_blocks(X):
         block = as_array(block)
@@ -224,6 +98,7 @@ def blocks_of(X: Any) -> Iterator[Any]:
 
 
 def _raw_blocks(X: Any) -> Iterator[Any]:
+    """Yield blocks as the container gives them."""
     if isinstance(X, np.ndarray):
         for start in range(0, len(X), _BLOCK_SIZE):
             yield np.asarray(X[start : start + _BLOCK_SIZE])
@@ -240,6 +115,7 @@ def _raw_blocks(X: Any) -> Iterator[Any]:
 
 
 def _is_dask(X: object) -> bool:
+    """Return whether it is an array of Dask."""
     return hasattr(X, "__dask_graph__") and hasattr(X, "rechunk")
 
 
@@ -268,42 +144,22 @@ def _check_order(loader: data.DataLoader[Any]) -> None:
         )
 
 
-def in_blocks(method: Method) -> Method:
-    """Make a method of an estimator take inputs that come in blocks, one block at a time.
+def over_blocks(function: Callable[[Any], Any], X: Any) -> Any:
+    """Return what a function makes of inputs, which may come in blocks: one block at a time.
 
-    Parameters
-    ----------
-    method : callable
-        From ``(self, X)`` to an array with a row for each row of X, or a tuple of such.
-
-    Returns
-    -------
-    callable
-
-    Examples
-    --------
-    >>> class Doubler:
-    ...     @in_blocks
-    ...     def double(self, X):
-    ...         return 2 * X
-    >>> Doubler().double(iter([np.ones(2), np.ones(1)]))
-    array([2., 2., 2.])
+    ``function`` goes from inputs to an array with a row for each, or a tuple of such arrays.
     """
-
-    @functools.wraps(method)
-    def over_blocks(self: Any, X: Any) -> Any:
-        if not comes_in_blocks(X):
-            return method(self, X)
-        answers = (method(self, block) for block in blocks_of(X))
-        joined = _filled(answers, len(X)) if isinstance(X, np.ndarray) else _joined(answers)
-        if joined is None:
-            raise ValueError(f"X has no rows: {type(X).__name__} gave no block. Is it used up?")
-        return joined
-
-    return cast(Method, over_blocks)
+    if not comes_in_blocks(X):
+        return function(X)
+    answers = (function(block) for block in blocks_of(X))
+    joined = _filled(answers, len(X)) if isinstance(X, np.ndarray) else _joined(answers)
+    if joined is None:
+        raise ValueError(f"X has no rows: {type(X).__name__} gave no block. Is it used up?")
+    return joined
 
 
 def _joined(answers: Iterable[_Answer]) -> _Answer | None:
+    """Return answers joined, None if there are none."""
     answers = list(answers)
     if not answers:
         return None
@@ -313,7 +169,7 @@ def _joined(answers: Iterable[_Answer]) -> _Answer | None:
 
 
 def _filled(answers: Iterable[_Answer], n_rows: int) -> _Answer:
-    """Answers joined in an array whose length is known before: they are never held twice."""
+    """Return answers joined in arrays of known length: they are never held twice."""
     whole: tuple[NDArray[Any], ...] = ()
     start = 0
     for answer in answers:
@@ -328,19 +184,10 @@ def _filled(answers: Iterable[_Answer], n_rows: int) -> _Answer:
 
 
 def rows_at(X: Any, positions: slice | Sequence[int] | NDArray[np.integer]) -> Any:
-    """Rows of inputs, in the order of the positions.
+    """Return rows of inputs, in the order of the positions, in a container of the kind of X.
 
-    Parameters
-    ----------
-    X : array-like, frame, sparse matrix, list, Dataset, array in a file, or dict of such
-        An array that is not NumPy's, as of HDF5 or Zarr, is only asked for slices: it need not take
-        positions in any order.
-    positions : slice or array-like of int of shape (n,)
-
-    Returns
-    -------
-    array-like of shape (n, ...), or dict of such
-        Of the kind of X; an ndarray for arrays in files, a list for a torch ``Dataset``.
+    An array in a file, as of HDF5 or Zarr, is only asked for slices and becomes NumPy's; the rows
+    of a torch ``Dataset`` become a list.
 
     Examples
     --------
@@ -364,7 +211,7 @@ def rows_at(X: Any, positions: slice | Sequence[int] | NDArray[np.integer]) -> A
 
 
 def _is_array_elsewhere(X: Any) -> bool:
-    """Whether it is no array of NumPy, torch, pandas, polars or the array API, but like one."""
+    """Return whether it is like an array, but of no library that has its rows in memory."""
     return (
         hasattr(X, "shape")
         and hasattr(X, "dtype")
@@ -375,27 +222,10 @@ def _is_array_elsewhere(X: Any) -> bool:
 
 
 def concatenated(parts: Sequence[Any]) -> Any:
-    """Rows of several blocks, one after the other.
+    """Return the rows of several blocks of one kind one after the other.
 
-    Parameters
-    ----------
-    parts : list of ndarray, tensor, list, frame of pandas or polars, Series or sparse matrix
-        All of one kind, or dicts of such.
-
-    Returns
-    -------
-    array-like
-        Of that kind; an ndarray for tensors and whatever else NumPy takes.
-
-    Raises
-    ------
-    TypeError
-        If it is another kind.
-
-    Examples
-    --------
-    >>> concatenated([["a"], ["b", "c"]])
-    ['a', 'b', 'c']
+    Frames, Series, lists, sparse matrices and dicts of such stay what they are; tensors and
+    whatever else NumPy takes become an array.
     """
     parts = [as_array(part) for part in parts]
     first = parts[0]

@@ -3,9 +3,9 @@
 import copy
 import inspect
 import numbers
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -19,20 +19,12 @@ from torch.nn.parameter import is_lazy
 from tqdm.auto import tqdm
 
 from laplace_al._common.devices import as_array
-from laplace_al._common.transaction import all_or_nothing
 from laplace_al._common.typing import Inputs, Instances
-from laplace_al.inputs.blocks import (
-    check_unmasked,
-    concatenated,
-    in_blocks,
-    is_by_name,
-    n_rows,
-    rows_at,
-)
+from laplace_al.inputs.blocks import check_unmasked, is_by_name, n_rows, over_blocks, rows_at
 from laplace_al.inputs.heads import difference, find_head, main_output
+from laplace_al.inputs.network_weights import Weights
 from laplace_al.inputs.networks import (
     Cast,
-    Weights,
     as_input,
     check_features,
     check_layer,
@@ -41,79 +33,6 @@ from laplace_al.inputs.networks import (
     held_still,
     network_of,
 )
-
-
-class Extracted:
-    """Features that are already known, to pass in place of their inputs.
-
-    Parameters
-    ----------
-    features : Tensor or ndarray of shape (n_samples, n_features)
-        As returned by the extractor of the classifier that they are passed to.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from laplace_al import LaplaceUpdateClassifier
-    >>> clf = LaplaceUpdateClassifier(np.square).fit([[0.0], [2.0]], [0, 1])
-    >>> bool((clf.predict_proba(Extracted(np.array([[4.0]]))) == clf.predict_proba([[2.0]])).all())
-    True
-    """
-
-    def __init__(self, features: NDArray[np.floating] | torch.Tensor) -> None:
-        self.features = features
-
-    def __len__(self) -> int:
-        return len(self.features)
-
-
-class KeptFeatures:
-    """Features of inputs that are asked for again and again: each object is extracted once.
-
-    The objects must stay as they are. A copy knows none.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> calls = []
-    >>> def square(X):
-    ...     calls.append(len(X))
-    ...     return np.square(X)
-    >>> kept, X = KeptFeatures(), np.array([[3.0], [4.0]])
-    >>> kept.of([X], square)[0] is kept.of([X], square)[0], calls
-    (True, [2])
-    """
-
-    def __init__(self) -> None:
-        # by identity, beside the object itself so that no other can get its place
-        self._known: dict[int, tuple[Instances, NDArray[np.floating]]] = {}
-
-    def __reduce__(self) -> tuple[type[Self], tuple[()]]:
-        return type(self), ()
-
-    def of(
-        self, inputs: Sequence[Instances], transform: Callable[[Instances], NDArray[np.floating]]
-    ) -> list[NDArray[np.floating]]:
-        """Features of each of some inputs, those that are new extracted in one pass.
-
-        Parameters
-        ----------
-        inputs : sequence of array-like of shape (n_i, ...)
-            All of one kind.
-        transform : callable
-            Inputs to features.
-
-        Returns
-        -------
-        list of ndarray of shape (n_i, n_features)
-        """
-        new = [X for X in inputs if id(X) not in self._known]
-        if new:
-            rows = transform(concatenated(new) if len(new) > 1 else new[0])
-            stops = np.cumsum([n_rows(X) for X in new])
-            for X, features in zip(new, np.split(rows, stops[:-1]), strict=True):
-                self._known[id(X)] = X, features
-        return [self._known[id(X)][1] for X in inputs]
 
 
 class SharedExtractorMixin:
@@ -125,34 +44,14 @@ class SharedExtractorMixin:
     def set_params(self, **params: Any) -> Self:
         """Set parameters of this estimator, those of nested objects as ``<name>__<parameter>``.
 
-        Parameters
-        ----------
-        **params
-            Of a ``feature_extractor`` only where it is a :class:`TorchFeatures`; others must have
-            values equal to those that they have.
-
-        Returns
-        -------
-        estimator
-            This object.
-
-        Raises
-        ------
-        ValueError
-            If there is no such parameter, or it is one of another ``feature_extractor``, which is
-            frozen and shared by copies; in the latter case nothing is set.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> TorchFeatures(np.square).set_params(batch_size=2).batch_size
-        2
+        Those of a ``feature_extractor`` that is no :class:`TorchFeatures` must stay what they are:
+        it is frozen and shared by copies. If one would change, nothing is set.
         """
         free = {name: value for name, value in params.items() if self._is_free(name, params)}
         return super().set_params(**free)  # type: ignore[misc]  # scikit-learn's
 
     def _is_free(self, name: str, params: dict[str, Any]) -> bool:
-        """Whether to set a parameter; one of an extractor that copies share must stay as it is."""
+        """Return whether to set a parameter: not if it is one of an extractor that copies share."""
         owner, place = self, "feature_extractor"
         while name.startswith(f"{place}__"):
             extractor = params.get(place, owner.feature_extractor)
@@ -195,7 +94,7 @@ class SharedExtractorMixin:
 
 
 def _is_equal(one: Any, other: Any) -> bool:
-    """Whether values of a parameter are equal, arrays number by number."""
+    """Return whether values of a parameter are equal, arrays number by number."""
     try:
         return one is other or (type(one) is type(other) and bool(np.all(one == other)))
     except (TypeError, ValueError):  # of arrays of several shapes
@@ -212,144 +111,22 @@ class _Shared:
         return self
 
 
-def weights_of(feature_extractor: Any) -> Weights | None:
-    """The weights that features are made with.
-
-    Parameters
-    ----------
-    feature_extractor : object
-        Of the kinds that a :class:`LaplaceUpdateClassifier` takes, or None.
-
-    Returns
-    -------
-    Weights or None
-        None if there is no network.
-
-    Examples
-    --------
-    >>> weights_of(np.square) is None
-    True
-    """
-    network = _network_in(feature_extractor)
-    return None if network is None else Weights(network)
-
-
-def check_weights(weights: Weights | None, feature_extractor: Any) -> None:
-    """Refuse features that were made with other weights than an extractor now has.
-
-    Parameters
-    ----------
-    weights : Weights or None
-        Of :func:`weights_of`, when the features were made.
-    feature_extractor : object
-
-    Raises
-    ------
-    RuntimeError
-        If the weights have changed.
-
-    Examples
-    --------
-    >>> network = nn.Linear(2, 1)
-    >>> before = weights_of(network)
-    >>> check_weights(before, network)
-    >>> _ = nn.init.zeros_(network.weight)
-    >>> check_weights(before, network)
-    Traceback (most recent call last):
-        ...
-    RuntimeError: The network Linear has other weights than when ...
-    """
-    network = _network_in(feature_extractor)
-    if weights is not None and network is not None and not weights.are_those_of(network):
-        raise RuntimeError(
-            f"The network {type(network).__name__} has other weights than when features were "
-            "computed with it: it was trained further, cast or replaced. What was learnt on the "
-            "old features means nothing on new ones. Fit again; make a new ActiveLearner, with the "
-            "same journal if it has one; or load the old weights."
-        )
-
-
-def _network_in(feature_extractor: Any) -> nn.Module | None:
-    if isinstance(feature_extractor, TorchFeatures):
-        feature_extractor = feature_extractor.feature_extractor
-    return None if feature_extractor is None else network_of(feature_extractor)
-
-
-def features_of(feature_extractor: Any, X: Any, **params: Any) -> NDArray[np.floating]:
-    """Features of inputs, validated, before any classifier was fitted.
-
-    Parameters
-    ----------
-    feature_extractor : object
-        Of the kinds that a :class:`LaplaceUpdateClassifier` takes; None: X are the features.
-    X : array-like of shape (n_samples, ...), or what the extractor takes
-    **params
-        Parameters of :class:`TorchFeatures`, of which the extractor may be one itself.
-
-    Returns
-    -------
-    ndarray of shape (n_samples, n_features)
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> features_of(np.square, [[3.0]])
-    array([[9.]])
-    """
-    if feature_extractor is None:
-        check_unmasked(X)
-        return check_array(as_array(X), dtype=feature_dtype(X))
-    is_one = isinstance(feature_extractor, TorchFeatures)
-    extractor = share(feature_extractor) if is_one else TorchFeatures(feature_extractor, **params)
-    X = extractor.check_inputs(extractor, X, reset=True)
-    # not by fit_transform, whose container is what scikit-learn is configured to put out
-    return extractor.probe(X).extract(X)
-
-
-def feature_dtype(X: Any) -> Any:
-    """What X is validated as, where it is the features of a pool: never wider than it need be.
-
-    Parameters
-    ----------
-    X : array-like
-
-    Returns
-    -------
-    dtype or tuple of dtype
-        float32 for numbers that it holds exactly, else float64; both where that is not known.
-
-    Examples
-    --------
-    >>> feature_dtype(np.ones(1, np.float16)).__name__, feature_dtype(np.ones(1)).__name__
-    ('float32', 'float64')
-    """
-    X = as_array(X)
-    dtypes = [X.dtype] if hasattr(X, "dtype") else list(getattr(X, "dtypes", []))
-    are_known = all(isinstance(dtype, np.dtype) and dtype.kind in "biuf" for dtype in dtypes)
-    if not dtypes or not are_known:
-        return np.float64, np.float32
-    return np.float32 if np.result_type(np.float32, *dtypes) == np.float32 else np.float64
-
-
 def share(extractor: Any) -> Any:
-    """The extractor itself; for a ``TorchFeatures`` a clone around the same network.
-
-    Parameters
-    ----------
-    extractor : object
-
-    Returns
-    -------
-    object
-
-    Examples
-    --------
-    >>> from torch import nn
-    >>> network = nn.Linear(2, 2)
-    >>> share(network) is network
-    True
-    """
+    """Return the extractor itself, or for a ``TorchFeatures`` a clone around the same network."""
     return clone(extractor) if isinstance(extractor, TorchFeatures) else extractor
+
+
+class FeatureSource(NamedTuple):
+    """How features come out of an extractor, as found on a first few inputs.
+
+    ``layer`` is the layer in use, empty for the module itself. It is None where the extractor is no
+    module, as are ``cast`` and ``weights``.
+    """
+
+    layer: str | None
+    cast: Cast | None
+    weights: Weights | None
+    n_features: int
 
 
 class TorchFeatures(
@@ -424,7 +201,15 @@ class TorchFeatures(
         self.batch_size = batch_size
         self.verbose = verbose
 
-    @all_or_nothing
+    @property
+    def layer_(self) -> str | None:
+        """Name of the layer in use, empty for the module itself; None if there is no module."""
+        return self.source_.layer
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.source_.n_features
+
     def fit(self, X: Instances, y: object = None) -> Self:
         """Find the layer and the number of features from the first inputs. Nothing is trained.
 
@@ -460,11 +245,15 @@ class TorchFeatures(
         '1'
         """
         self._validate_params()
-        return self.probe(self.check_inputs(self, X, reset=True))
+        draft = copy.copy(self)
+        draft.probe(draft.check_inputs(draft, X, reset=True))
+        found = {name: value for name, value in vars(draft).items() if name.endswith("_")}
+        others = {name: value for name, value in vars(self).items() if not name.endswith("_")}
+        self.__dict__ = others | found  # one assignment: no thread sees a mixture
+        return self
 
-    @in_blocks
     def transform(self, X: Inputs) -> NDArray[np.floating]:
-        """Features of X.
+        """Return the features of X.
 
         Parameters
         ----------
@@ -488,31 +277,13 @@ class TorchFeatures(
         array([[1., 4.]])
         """
         check_is_fitted(self)
-        return self.extract(self.check_inputs(self, X, reset=False))
+        return over_blocks(lambda X: self.extract(self.check_inputs(self, X, reset=False)), X)
 
     def check_inputs(self, estimator: BaseEstimator, X: Any, *, reset: bool) -> Any:
-        """Validate X as input of this extractor, on behalf of an estimator.
+        """Return X validated as input of this extractor: arrays for a module, else X itself.
 
-        Parameters
-        ----------
-        estimator : estimator
-            Holds ``n_features_in_`` and ``feature_names_in_``.
-        X : array-like of shape (n_samples, ...), or what the extractor takes
-        reset : bool
-            Whether to set these attributes (``fit``) or to compare X with them.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, ...), or dict of such
-            Arrays for a network; X itself for a transformer or callable.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from torch import nn
-        >>> features = TorchFeatures(nn.Linear(2, 1))
-        >>> features.check_inputs(features, [[1, 2]], reset=True)
-        array([[1, 2]])
+        The estimator on whose behalf this is done holds ``n_features_in_`` and
+        ``feature_names_in_``, which are set (``reset``, in ``fit``) or compared with X.
         """
         check_unmasked(X)
         network = network_of(self.feature_extractor)
@@ -534,25 +305,34 @@ class TorchFeatures(
             )
         return validate_data(estimator, X, reset=reset, dtype="numeric", allow_nd=True)
 
+    def probe(self, X: Any) -> Self:
+        """Find out from the first of the validated inputs how features come out."""
+        # two, perhaps of one input, for modules that squeeze a batch of one
+        first = rows_at(X, [0, 0] if n_rows(X) == 1 else slice(0, 2))
+        network = network_of(self.feature_extractor)
+        layer = cast = weights = None
+        if network is not None:
+            _check_is_initialised(network)
+            weights = Weights(network)
+            _check_names(network, first)
+            cast = find_cast(network, first, lambda cast: self._forward(first, cast))
+            layer = (
+                find_head(network, lambda: self._forward(first, cast))
+                if self.layer is None
+                else check_layer(network, self.layer)
+            )
+        elif self.layer is not None:
+            raise ValueError(
+                f"layer={self.layer!r} needs a feature_extractor with layers, an nn.Module or "
+                f"a skorch net; got {type(self.feature_extractor).__name__}."
+            )
+        n_features = self._run(first, FeatureSource(layer, cast, weights, 0)).shape[1]
+        self.source_ = FeatureSource(layer, cast, weights, n_features)
+        return self
+
     def extract(self, X: Any) -> NDArray[np.floating]:
-        """Features of validated inputs, in batches.
-
-        Parameters
-        ----------
-        X : object
-            As :meth:`check_inputs` returned it.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, D)
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> TorchFeatures(np.sqrt).fit([[1.0]]).extract([[4.0]])
-        array([[2.]])
-        """
-        features = self._run(X)
+        """Return the features (n, D) of validated inputs, computed in batches."""
+        features = self._run(X, self.source_)
         if features.shape[1] != self._n_features_out:
             raise ValueError(
                 f"feature_extractor returned {features.shape[1]} features, but "
@@ -562,27 +342,7 @@ class TorchFeatures(
         return features
 
     def pretrained_head(self) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Weights of the network's last linear layer, which reads these features.
-
-        Returns
-        -------
-        weight : Tensor of shape (n_outputs, D)
-        bias : Tensor of shape (n_outputs,) or None
-
-        Raises
-        ------
-        ValueError
-            If the features are not the input of a linear layer.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from torch import nn
-        >>> network = nn.Sequential(nn.Tanh(), nn.Linear(3, 2))
-        >>> weight, bias = TorchFeatures(network).fit(np.ones((5, 3))).pretrained_head()
-        >>> weight.shape, bias.shape
-        (torch.Size([2, 3]), torch.Size([2]))
-        """
+        """Return weight (K, D) and bias (K,) of the ``nn.Linear`` that reads these features."""
         check_is_fitted(self)
         network = network_of(self.feature_extractor)
         head = None
@@ -603,25 +363,9 @@ class TorchFeatures(
         return head.weight.detach(), bias
 
     def check_pretrained_head(self, X: Any) -> None:
-        """Compare the last linear layer with the network, on a first batch of validated inputs.
+        """Refuse a head that does not make the output of the network, on a first batch of X.
 
-        Parameters
-        ----------
-        X : object
-            As :meth:`check_inputs` returned it.
-
-        Raises
-        ------
-        ValueError
-            If the features are not the input of a linear layer, or the network's output is
-            something else than that of the layer, up to a softmax or sigmoid; names what.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from torch import nn
-        >>> network = nn.Sequential(nn.Tanh(), nn.Linear(3, 2), nn.Softmax(dim=1))
-        >>> TorchFeatures(network).fit(np.ones((5, 3))).check_pretrained_head(np.ones((5, 3)))
+        The output may be a softmax or sigmoid of what the head makes of the validated inputs.
         """
         weight, bias = self.pretrained_head()
         network = network_of(self.feature_extractor)
@@ -631,7 +375,7 @@ class TorchFeatures(
         batch = rows_at(X, slice(0, min(self.batch_size, n_rows(X))))
         output = held_still(
             network,
-            lambda: main_output(self._forward(batch, self._cast)),
+            lambda: main_output(self._forward(batch, self.source_.cast)),
             {self.layer_: lambda given, made: seen.append(copied(given))},
         )
         found = difference(seen[-1], weight, bias, output)
@@ -644,104 +388,52 @@ class TorchFeatures(
                 "set head='fit'."
             )
 
-    def probe(self, X: Any) -> Self:
-        """Find the layer and the number of features from the first of the validated inputs.
-
-        Parameters
-        ----------
-        X : object
-            As :meth:`check_inputs` returned it.
-
-        Returns
-        -------
-        TorchFeatures
-            This object.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from torch import nn
-        >>> TorchFeatures(nn.Linear(2, 1)).probe(np.ones((3, 2))).layer_
-        ''
-        """
-        # two, perhaps of one input, for modules that squeeze a batch of one
-        first = rows_at(X, [0, 0] if n_rows(X) == 1 else slice(0, 2))
-        network = network_of(self.feature_extractor)
-        if network is None:
-            if self.layer is not None:
-                raise ValueError(
-                    f"layer={self.layer!r} needs a feature_extractor with layers, an nn.Module or "
-                    f"a skorch net; got {type(self.feature_extractor).__name__}."
-                )
-            self.layer_ = self._weights = None
-        else:
-            _check_is_initialised(network)
-            self._weights = Weights(network)
-            _check_names(network, first)
-            self._cast = find_cast(network, first, lambda cast: self._forward(first, cast))
-            self.layer_ = (
-                find_head(network, lambda: self._forward(first, self._cast))
-                if self.layer is None
-                else check_layer(network, self.layer)
-            )
-        self._n_features_out = self._run(first).shape[1]
-        return self
-
     def check_weights(self) -> None:
-        """Refuse to go on from features of other weights than the network now has.
+        """Refuse to go on from features of other weights than the network now has."""
+        if self.source_.weights is not None:
+            self.source_.weights.check(network_of(self.feature_extractor))
 
-        Raises
-        ------
-        RuntimeError
-            If the weights have changed since :meth:`probe`.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from torch import nn
-        >>> network = nn.Linear(2, 1)
-        >>> features = TorchFeatures(network).fit(np.ones((1, 2)))
-        >>> features.check_weights()
-        >>> _ = nn.init.zeros_(network.weight)
-        >>> features.check_weights()
-        Traceback (most recent call last):
-            ...
-        RuntimeError: The network Linear has other weights than when ...
-        """
-        check_weights(self._weights, self.feature_extractor)
-
-    def _run(self, X: Any) -> NDArray[np.floating]:
+    def _run(self, X: Any, source: FeatureSource) -> NDArray[np.floating]:
+        """Return the features (n, D) of validated inputs from that source."""
         n_samples = n_rows(X)
         bounds = [*range(0, n_samples, self.batch_size), n_samples]
         progress: Iterable[tuple[int, int]] = pairwise(bounds)
         if self.verbose:
             progress = tqdm(progress, "features", len(bounds) - 1, unit="batch")
         network = network_of(self.feature_extractor)
-        extract = self._extracted if network is None else self._seen
-        seen: list[Any] = []
+        reads_input = self.layer is None and (source.layer != "" or isinstance(network, nn.Linear))
+        is_output = source.layer == "" and not reads_input
+        seen: list[Any] = []  # what the layer has read or made
 
         def record(given: Any, made: Any) -> None:
-            seen[:] = [copied(given if self._reads_input else made)]
+            seen[:] = [copied(given if reads_input else made)]
+
+        def features_of(batch: Any) -> Any:
+            if network is None:
+                return self._transformed(batch)
+            seen.clear()
+            output = self._forward(batch, source.cast)
+            if is_output:
+                return main_output(output)
+            if not seen:
+                raise ValueError(
+                    f"layer={source.layer!r} is not called when {type(network).__name__} runs. "
+                    "Name a layer that is called."
+                )
+            return seen[0]
 
         def run() -> NDArray[np.floating]:
             blocks = (
-                check_features(extract(rows_at(X, slice(start, stop)), seen), start, stop)
+                check_features(features_of(rows_at(X, slice(start, stop))), start, stop)
                 for start, stop in progress
             )
             return _stacked(blocks, n_samples)
 
-        is_output = self.layer_ == "" and not self._reads_input
-        watch = {} if self.layer_ is None or is_output else {self.layer_: record}
+        watch = {} if source.layer is None or is_output else {source.layer: record}
         return held_still(network, run, watch)
 
-    @property
-    def _reads_input(self) -> bool:
-        """Whether the features are the input of the layer, not its output."""
-        network = network_of(self.feature_extractor)
-        return self.layer is None and (self.layer_ != "" or isinstance(network, nn.Linear))
-
-    def _extracted(self, batch: Any, _: list[Any]) -> Any:
-        """What a transformer or callable makes of a batch."""
+    def _transformed(self, batch: Any) -> Any:
+        """Return what a transformer or callable makes of a batch."""
         transform = getattr(self.feature_extractor, "transform", None)
         try:
             if transform is not None:
@@ -755,24 +447,11 @@ class TorchFeatures(
                 "FrozenEstimator(feature_extractor), which is in sklearn.frozen."
             ) from error
 
-    def _seen(self, batch: Any, seen: list[Any]) -> Any:
-        """What is recorded of a layer while the network runs, or the output of the network."""
-        seen.clear()
-        output = self._forward(batch, self._cast)
-        if self.layer_ == "" and not self._reads_input:
-            return main_output(output)
-        if not seen:
-            raise ValueError(
-                f"layer={self.layer_!r} is not called when "
-                f"{type(network_of(self.feature_extractor)).__name__} runs. Name a layer that is "
-                "called."
-            )
-        return seen[0]
-
-    def _forward(self, batch: Any, cast: Cast) -> Any:
+    def _forward(self, batch: Any, cast: Cast | None) -> Any:
         """Run the network on arrays, cast to what it takes."""
         network = network_of(self.feature_extractor)
         assert network is not None  # else nothing runs here
+        assert cast is not None
         inputs = as_input(network, batch, cast)
         if network is not self.feature_extractor:
             return self.feature_extractor.infer(inputs)
@@ -781,7 +460,7 @@ class TorchFeatures(
 
 
 def _checked_arrays(X: Mapping[str, Any], *, for_module: bool) -> dict[str, Any]:
-    """Arrays of one length, of numbers if for a module."""
+    """Return arrays of one length, of numbers if for a module."""
     checked = dict(X)
     for name, column in X.items():
         if for_module:
@@ -801,6 +480,7 @@ def _checked_arrays(X: Mapping[str, Any], *, for_module: bool) -> dict[str, Any]
 
 
 def _check_is_initialised(network: nn.Module) -> None:
+    """Refuse lazy layers."""
     if any(map(is_lazy, [*network.parameters(), *network.buffers()])):
         raise ValueError(
             f"feature_extractor {type(network).__name__} has lazy layers without weights. Train "
@@ -823,7 +503,7 @@ def _check_names(network: nn.Module, batch: Any) -> None:
 
 
 def _as_texts(batch: Any) -> Any:
-    """A column of texts as a list, which encoders index by position; anything else as it is."""
+    """Return a column of texts as a list, which encoders index by position, else the batch."""
     is_column = isinstance(batch, tuple) or len(getattr(batch, "shape", ())) == 1
     if is_column or hasattr(batch, "to_pylist"):
         names = ("to_pylist", "to_list", "tolist")  # of Arrow; pandas and polars; NumPy
@@ -835,7 +515,7 @@ def _as_texts(batch: Any) -> Any:
 
 
 def _stacked(blocks: Iterable[NDArray[np.floating]], n_rows: int) -> NDArray[np.floating]:
-    """Blocks one below the other, each copied before the next one may overwrite its memory."""
+    """Join blocks, each copied before the next one may overwrite its memory."""
     whole = np.empty((n_rows, 0), np.float32)
     start = 0
     for block in blocks:

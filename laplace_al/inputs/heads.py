@@ -2,9 +2,7 @@
 
 import functools
 import math
-import sys
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -12,38 +10,19 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.modules.conv import _ConvNd
 
+from laplace_al._common.warn import warn_user
 from laplace_al.inputs.networks import copied, held_still, layers_of
 
 # Relative errors of a product of a layer, with the shortcuts that devices take.
 _ERRORS = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 # Layers before the end of a network that are tried as its head, each by five passes.
 _N_TRIED = 16
-_INSIDE = {"laplace_al", "sklearn", "torch", "functools", "contextlib"}
 
 
 def main_output(output: Any) -> torch.Tensor:
-    """The tensor of a network's output that stands for its classes, or its features.
+    """Return the tensor of a network's output that stands for its classes, or its features.
 
-    Parameters
-    ----------
-    output : Tensor, tuple, dict or object
-        What a network returns.
-
-    Returns
-    -------
-    Tensor
-        What is named ``logits``, else the first of a tuple, else the only matrix of a dict.
-
-    Raises
-    ------
-    ValueError
-        If there is no such tensor.
-
-    Examples
-    --------
-    >>> logits = torch.ones(2, 3)
-    >>> main_output({"loss": torch.zeros(()), "logits": logits}) is logits
-    True
+    It is what is named ``logits``, else the first of a tuple, else the only matrix of a dict.
     """
     if isinstance(output, torch.Tensor):
         return output
@@ -67,104 +46,43 @@ def main_output(output: Any) -> torch.Tensor:
 
 
 def find_head(network: nn.Module, run: Callable[[], Any]) -> str:
-    """Name of the layer whose input are the features.
+    """Return the name of the layer whose input is the features, as runs on a few inputs show.
 
-    It is the ``nn.Linear`` that the whole output of the network comes from, with nothing but
-    affine functions, softmax or sigmoid behind it; or a module around several that is affine as a
-    whole, as an adapter beside its layer is.
-
-    Parameters
-    ----------
-    network : nn.Module
-    run : callable
-        Runs the module on a few inputs.
-
-    Returns
-    -------
-    str
-        Empty for a network without such a layer, whose output are the features; and for one that
-        is itself an ``nn.Linear``.
-
-    Raises
-    ------
-    ValueError
-        If the head is a convolution, or no layer is seen to be called; lists the layers that could
-        be named instead.
-
-    Warns
-    -----
-    UserWarning
-        If the network may end in a head of another kind.
-
-    Examples
-    --------
-    >>> network = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 1), nn.Sigmoid())
-    >>> find_head(network, lambda: network(torch.ones(2, 3)))
-    '2'
-    >>> find_head(network[:2], lambda: network[:2](torch.ones(2, 3)))
-    ''
+    It is the ``nn.Linear`` that the whole output of the network comes from, with nothing but affine
+    functions, softmax or sigmoid behind it; or a module around several that is affine as a whole,
+    as an adapter beside its layer is. The name is empty for a network that is itself an
+    ``nn.Linear``, and for one without such a layer, whose output is the features; a warning tells
+    if that may be a head of another kind.
     """
-    modules = dict(network.named_modules())
-    calls: dict[str, _Call] = {}  # the last of each module, in their order
-
-    def record(name: str, given: Any, made: Any) -> None:
-        calls.pop(name, None)
-        calls[name] = _Call(given, copied(made))
-
-    watch = {
-        name: functools.partial(record, name)
-        for name, module in modules.items()
-        if not isinstance(module, torch.jit.ScriptModule)  # which calls no hook
-    }
-    output = copied(main_output(held_still(network, run, watch)))
-    makers = [name for name in reversed(calls) if isinstance(modules[name], nn.Linear | _ConvNd)]
+    calls, output = _watched(network, run)
+    head = next(_heads(network, run, calls, output), None)
     kind = type(network).__name__
     choice = (
-        "Name the layer whose output are the features: TorchFeatures(module, layer=...), one of "
+        "Name the layer whose output is the features: TorchFeatures(module, layer=...), one of "
         f"{layers_of(network)}, or layer='' for the output of the module."
     )
-    found = [name for name in makers if _is_same(calls[name].made, output)]
-    found = found or [n for n in makers[:_N_TRIED] if _makes_all(network, run, n, calls, makers)]
-    if found and isinstance(modules[found[0]], _ConvNd):
+    if head is not None and isinstance(network.get_submodule(head), _ConvNd):
         raise ValueError(
-            f"feature_extractor {kind} has the convolution {found[0]!r} as its head, whose input "
+            f"feature_extractor {kind} has the convolution {head!r} as its head, whose input "
             f"are maps. {choice}"
         )
-    around = {name.rpartition(".")[0] for name in makers}
-    found = found or [
-        name
-        for name in calls
-        if name and name in around and _is_same(calls[name].made, output)
-        if _is_affine(network, modules[name], calls[name].given)
+    if head is not None:
+        return head
+    leaves = [
+        name for name in calls if not any(True for _ in network.get_submodule(name).children())
     ]
-    if found:
-        return found[0]
-    leaves = [name for name in calls if not any(True for _ in modules[name].children())]
     if not leaves:
         raise ValueError(
             f"feature_extractor {kind} calls no layer that can be watched; it is compiled or "
             f"scripted. Pass the module that it was made of. {choice}"
         )
-    if not _is_plain_end(modules[leaves[-1]], calls[leaves[-1]].made, output):
-        warnings.warn(
+    if not _is_plain_end(network.get_submodule(leaves[-1]), calls[leaves[-1]].made, output):
+        warn_user(
             f"feature_extractor {kind} has no nn.Linear that makes its output, of shape "
             f"{tuple(output.shape)}: the output is taken for the features. If it is that of a "
-            f"head of another kind, it should not be. {choice}",
-            UserWarning,
-            stacklevel=_level_outside(),
+            f"head of another kind, it should not be. {choice}"
         )
     return ""
-
-
-def _level_outside() -> int:
-    """Level of the caller's line for a warning, behind what lies between it and this package."""
-    level, frame = 1, sys._getframe(1)
-    while (
-        frame.f_back is not None
-        and frame.f_globals.get("__name__", "").partition(".")[0] in _INSIDE
-    ):
-        level, frame = level + 1, frame.f_back
-    return level
 
 
 class _Call(NamedTuple):
@@ -174,8 +92,41 @@ class _Call(NamedTuple):
     made: Any
 
 
+def _watched(network: nn.Module, run: Callable[[], Any]) -> tuple[dict[str, _Call], torch.Tensor]:
+    """Return the last call of each module, in their order, and the output of the network."""
+    calls: dict[str, _Call] = {}
+
+    def record(name: str, given: Any, made: Any) -> None:
+        calls.pop(name, None)
+        calls[name] = _Call(given, copied(made))
+
+    watch = {
+        name: functools.partial(record, name)
+        for name, module in network.named_modules()
+        if not isinstance(module, torch.jit.ScriptModule)  # which calls no hook
+    }
+    return calls, copied(main_output(held_still(network, run, watch)))
+
+
+def _heads(
+    network: nn.Module, run: Callable[[], Any], calls: dict[str, _Call], output: torch.Tensor
+) -> Iterator[str]:
+    """Yield the names of the layers that make the output, the most certain first."""
+    modules = dict(network.named_modules())
+    makers = [name for name in reversed(calls) if isinstance(modules[name], nn.Linear | _ConvNd)]
+    yield from (name for name in makers if _is_same(calls[name].made, output))
+    yield from (n for n in makers[:_N_TRIED] if _makes_all(network, run, n, calls, makers))
+    around = {name.rpartition(".")[0] for name in makers}
+    yield from (
+        name
+        for name in calls
+        if name and name in around and _is_same(calls[name].made, output)
+        if _is_affine(network, modules[name], calls[name].given)
+    )
+
+
 def _is_same(made: Any, output: torch.Tensor) -> bool:
-    """Whether a layer has made the output, but for its shape and dtype."""
+    """Return whether a layer has made the output, but for its shape and dtype."""
     if not isinstance(made, torch.Tensor) or made.numel() != output.numel():
         return False
     return torch.allclose(made.reshape(output.shape).to(output), output, 0, 0, equal_nan=True)
@@ -188,7 +139,7 @@ def _makes_all(
     calls: Mapping[str, _Call],
     makers: Sequence[str],
 ) -> bool:
-    """Whether all of the output comes from a layer, by functions that are affine but at the end.
+    """Return whether all of the output comes from a layer, by affine functions but at the end.
 
     The output of the layer is replaced by rows that are all alike: then those of the network must
     be alike, and not change with the other layers.
@@ -217,7 +168,7 @@ def _makes_all(
 
 
 def _is_affine(network: nn.Module, module: nn.Module, given: Any) -> bool:
-    """Whether a module is an affine function of its one input, a matrix."""
+    """Return whether a module is an affine function of its one input, a matrix."""
     if not isinstance(given, torch.Tensor) or given.ndim != 2 or not given.is_floating_point():
         return False
     one, other = (x.to(given) for x in _probes(given.shape, torch.Generator().manual_seed(0)))
@@ -232,21 +183,21 @@ def _is_affine(network: nn.Module, module: nn.Module, given: Any) -> bool:
 
 
 def _probes(shape: Sequence[int], generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two inputs of which no usual activation of the sum is the sum of activations."""
+    """Return two inputs of which no usual activation of the sum is the sum of activations."""
     one = torch.randn(shape, generator=generator)
     one = one + one.sign()
     return one, -one * (0.3 + 0.4 * torch.rand(shape, generator=generator))
 
 
 def _is_additive(points: torch.Tensor, error: float) -> bool:
-    """Whether f(x) + f(y) = f(x + y) + f(0), for points (4, ..., K) of a function in that order."""
+    """Return whether f(x) + f(y) = f(x + y) + f(0), for points (4, ..., K) in that order."""
     size = float((points - points[3]).abs().max())
     gap = float((points[0] + points[1] - points[2] - points[3]).abs().max())
     return size > 0 and gap <= error * size
 
 
 def _as_logits(points: torch.Tensor) -> torch.Tensor:
-    """Logits of probabilities (..., K), up to a shift of all."""
+    """Return logits of probabilities (..., K), up to a shift of all."""
     if _is_distribution(points):
         points = points.clamp_min(torch.finfo(points.dtype).tiny).log()
     elif points.min() >= 0 and points.max() <= 1:
@@ -255,13 +206,14 @@ def _as_logits(points: torch.Tensor) -> torch.Tensor:
 
 
 def _is_distribution(output: torch.Tensor) -> bool:
+    """Return whether numbers (..., K) are >= 0 and sum to one."""
     sums = output.sum(dim=-1)
     is_one = torch.allclose(sums, torch.ones_like(sums), rtol=0, atol=0.02)
     return output.shape[-1] > 1 and bool((output >= 0).all()) and is_one
 
 
 def _is_plain_end(module: nn.Module, made: Any, output: torch.Tensor) -> bool:
-    """Whether a network ends in a layer that no head is, perhaps pooled or of unit length."""
+    """Return whether a network ends in a layer that is no head, perhaps pooled or normalised."""
     has_matrix = any(weight.ndim > 1 for weight in module.parameters())
     if has_matrix and not isinstance(module, nn.Embedding | nn.EmbeddingBag):
         return False
@@ -279,27 +231,18 @@ def _is_plain_end(module: nn.Module, made: Any, output: torch.Tensor) -> bool:
 
 
 def _error_of(*tensors: torch.Tensor) -> float:
+    """Return the largest relative error of products of these dtypes."""
     return max(_ERRORS.get(tensor.dtype, 1e-3) for tensor in tensors)
 
 
 def difference(
     features: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, output: torch.Tensor
 ) -> str | None:
-    """Tell what a network's output is instead of the logits of its head.
+    """Tell what a network's output is instead of the logits of its head; None if it is these.
 
-    Parameters
-    ----------
-    features : Tensor of shape (n, D)
-    weight : Tensor of shape (K, D)
-    bias : Tensor of shape (K,) or None
-    output : Tensor
-        Of the network, for the same inputs: logits up to a shift of all classes, or what softmax
-        or, for one output, sigmoid make of them, within the rounding of the coarsest dtype.
-
-    Returns
-    -------
-    str or None
-        None if there is no difference.
+    The head has weight (K, D), bias (K,) or None and features (n, D) of the same inputs. The output
+    is that of the head if it is its logits up to a shift of all classes, or what softmax or, for
+    one output, sigmoid make of them, within the rounding of the coarsest dtype.
 
     Examples
     --------
@@ -351,5 +294,5 @@ def difference(
 
 
 def _centred(logits: torch.Tensor) -> torch.Tensor:
-    """Logits (n, K) without a shift of all classes, which changes no probability."""
+    """Return logits (n, K) without a shift of all classes, which changes no probability."""
     return logits - logits.mean(dim=1, keepdim=True) if logits.shape[1] > 1 else logits

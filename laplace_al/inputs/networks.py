@@ -2,9 +2,6 @@
 
 import contextlib
 import functools
-import hashlib
-import itertools
-import operator
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -20,8 +17,6 @@ from laplace_al._common.devices import as_array
 
 Batch: TypeAlias = NDArray[Any] | dict[str, NDArray[Any]]
 _Result = TypeVar("_Result")
-_VALUES = operator.methodcaller("values")
-_VERSION = operator.attrgetter("_version")  # counts writes in place
 
 # Hooks and training flags belong to a module that threads may share: one forward at a time.
 _FORWARD_LOCK = threading.RLock()
@@ -34,29 +29,7 @@ if hasattr(os, "register_at_fork"):  # a child has no other thread that would gi
 
 
 def network_of(extractor: Any) -> nn.Module | None:
-    """The module inside a feature extractor.
-
-    Parameters
-    ----------
-    extractor : nn.Module, fitted skorch net, object with ``transform``, or callable
-
-    Returns
-    -------
-    nn.Module or None
-        None for a transformer or callable.
-
-    Raises
-    ------
-    TypeError
-        If it is none of the four, or a class instead of an object.
-    ValueError
-        If it is a skorch net that is not fitted.
-
-    Examples
-    --------
-    >>> network_of(nn.ReLU())
-    ReLU()
-    """
+    """Return the module inside a feature extractor, None for a transformer or callable."""
     kinds = "an nn.Module, a fitted skorch net, an object with transform, or a callable X -> (n, D)"
     if isinstance(extractor, type):
         raise TypeError(
@@ -78,28 +51,7 @@ def network_of(extractor: Any) -> nn.Module | None:
 
 
 def check_layer(network: nn.Module, layer: str) -> str:
-    """The layer's name, if the module has such a layer.
-
-    Parameters
-    ----------
-    network : nn.Module
-    layer : str
-        Empty for the module itself.
-
-    Returns
-    -------
-    str
-
-    Raises
-    ------
-    ValueError
-        If there is no such layer; lists those that there are.
-
-    Examples
-    --------
-    >>> check_layer(nn.Sequential(nn.ReLU()), "0")
-    '0'
-    """
+    """Return the name of a layer if the module has such a layer, empty for the module itself."""
     names = layers_of(network)
     if layer and layer not in names:
         raise ValueError(
@@ -110,21 +62,7 @@ def check_layer(network: nn.Module, layer: str) -> str:
 
 
 def layers_of(network: nn.Module) -> list[str]:
-    """Names of the layers of a module.
-
-    Parameters
-    ----------
-    network : nn.Module
-
-    Returns
-    -------
-    list of str
-
-    Examples
-    --------
-    >>> layers_of(nn.Sequential(nn.ReLU(), nn.Linear(2, 1)))
-    ['0', '1']
-    """
+    """Return the names of the layers of a module."""
     return [name for name, _ in network.named_modules() if name]
 
 
@@ -135,30 +73,9 @@ def held_still(
 ) -> _Result:
     """Call a function without gradients while a module is in eval mode and its layers are watched.
 
+    No other thread runs the module meanwhile. After each call of a layer that is watched, its
+    function gets the first input and the output, and may return another output to go on with.
     Whatever happens, a signal at any instant included, nothing of this is left afterwards.
-
-    Parameters
-    ----------
-    network : nn.Module or None
-        No other thread runs it meanwhile. None: there is none.
-    call : callable
-    watch : dict of str to callable, default=None
-        What is called, after each call of a layer, with its first input and its output. It may
-        return another output to go on with.
-
-    Returns
-    -------
-    object
-        What the function returns.
-
-    Examples
-    --------
-    >>> network, seen = nn.Sequential(nn.Dropout(), nn.Flatten()), []
-    >>> watch = {"0": lambda *both: seen.append(both)}
-    >>> held_still(network, lambda: network(torch.ones(1, 1)), watch)
-    tensor([[1.]])
-    >>> seen, network.training
-    ([(tensor([[1.]]), tensor([[1.]]))], True)
     """
     if network is None:
         has_gradients = torch.is_grad_enabled()
@@ -199,11 +116,14 @@ def _before(undo: Callable[[], object], call: Callable[[], _Result]) -> _Result:
 
 
 def _without_gradients(call: Callable[[], _Result]) -> _Result:
+    """Call a function without gradients, which the caller turns on again."""
     torch.set_grad_enabled(False)
     return call()
 
 
 def _hook(then: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+    """Return a forward hook that passes on the first input, however named, and the output."""
+
     def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         return then(next(iter((*args, *kwargs.values())), None), output)
 
@@ -218,69 +138,24 @@ def _remove(layer: nn.Module, hook: Callable[..., Any]) -> None:
 
 
 def copied(value: Any) -> Any:
-    """A tensor as it is now, for a later layer may work in place; anything else as it is.
-
-    Parameters
-    ----------
-    value : object
-
-    Returns
-    -------
-    object
-
-    Examples
-    --------
-    >>> value = torch.ones(1)
-    >>> copied(value) is value, copied("text")
-    (False, 'text')
-    """
+    """Return a copy of a tensor, on which a later layer may work in place; else the value."""
     return value.clone() if isinstance(value, torch.Tensor) else value
 
 
 class Cast(NamedTuple):
-    """What numbers become before a module is called with them.
-
-    Parameters
-    ----------
-    keeps_integers : bool
-        Whether integers become int64, and not floating.
-    floating : torch.dtype
-    """
+    """How numbers are cast for a module: integers to int64 or not, others to a floating dtype."""
 
     keeps_integers: bool
     floating: torch.dtype
 
 
 def find_cast(network: nn.Module, batch: Batch, run: Callable[[Cast], object]) -> Cast:
-    """Find out by trial what a module takes.
+    """Return the first cast with which a module runs on a few inputs.
 
-    Integers are tokens or numbers, which only the module knows; in one of mixed precision,
-    floating numbers go into a layer of any of its dtypes.
-
-    Parameters
-    ----------
-    network : nn.Module
-    batch : ndarray, or dict of ndarrays
-        A few inputs.
-    run : callable
-        Runs the module on them.
-
-    Returns
-    -------
-    Cast
-        The first to run. Integers are tried as such first where the module has an embedding, or
-        gets arrays by name, and wide dtypes before narrow ones.
-
-    Raises
-    ------
-    Exception
-        Of the module, if it runs with none.
-
-    Examples
-    --------
-    >>> tokens, network = np.array([[1]]), nn.Sequential(nn.LayerNorm(2), nn.Embedding(5, 2))[1:]
-    >>> find_cast(network, tokens, lambda cast: network(as_input(network, tokens, cast)))
-    Cast(keeps_integers=True, floating=torch.float32)
+    Integers are tokens or numbers, which only the module knows: they are tried as tokens first
+    where it has an embedding, or gets arrays by name. In a module of mixed precision, floating
+    numbers go into a layer of any of its dtypes: wide ones are tried first. If none runs, the first
+    error is raised.
     """
     casts = _possible_casts(network, batch)
     if len(casts) == 1:
@@ -297,6 +172,7 @@ def find_cast(network: nn.Module, batch: Batch, run: Callable[[Cast], object]) -
 
 
 def _possible_casts(network: nn.Module, batch: Batch) -> list[Cast]:
+    """Return the casts to try, in their order."""
     floating = {tensor.dtype for tensor in network.parameters() if tensor.is_floating_point()}
     floating = floating or {t.dtype for t in network.buffers() if t.is_floating_point()}
     floating = floating or {torch.get_default_dtype()}
@@ -311,26 +187,7 @@ def _possible_casts(network: nn.Module, batch: Batch) -> list[Cast]:
 
 
 def as_input(network: nn.Module, batch: Batch, cast: Cast) -> Any:
-    """Numbers as tensors on the device of a module.
-
-    Parameters
-    ----------
-    network : nn.Module
-    batch : ndarray, or dict of ndarrays
-    cast : Cast
-
-    Returns
-    -------
-    Tensor, or dict of Tensors
-        Copies.
-
-    Examples
-    --------
-    >>> as_input(nn.ReLU(), np.array([[1]]), Cast(False, torch.float32))
-    tensor([[1.]])
-    >>> as_input(nn.ReLU(), {"ids": np.array([[1]])}, Cast(True, torch.float32))
-    {'ids': tensor([[1]])}
-    """
+    """Return copies of arrays as tensors, cast, on the device of a module."""
     tensor = next(iter([*network.parameters(), *network.buffers()]), torch.empty(0))
 
     def converted(array: NDArray[Any]) -> torch.Tensor:
@@ -349,126 +206,10 @@ def as_input(network: nn.Module, batch: Batch, cast: Cast) -> Any:
     return converted(batch)
 
 
-class Weights:
-    """The weights of a module as they were, to notice at little cost that they have changed.
-
-    Parameters
-    ----------
-    network : nn.Module
-
-    Examples
-    --------
-    >>> network = nn.Linear(2, 1)
-    >>> before = Weights(network)
-    >>> before.are_those_of(network)
-    True
-    >>> _ = nn.init.zeros_(network.weight)
-    >>> before.are_those_of(network)
-    False
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        self._digest = _digest(network)
-        self._note(network)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # addresses mean nothing elsewhere
-        return {"_digest": self._digest, "_parts": [], "_places": []}
-
-    def are_those_of(self, network: nn.Module) -> bool:
-        """Whether a module has these weights.
-
-        Parameters
-        ----------
-        network : nn.Module
-
-        Returns
-        -------
-        bool
-            True if each tensor is where it was, unwritten and with the same number in its middle,
-            or else if eight numbers of each are the same. Fused optimisers, batch norms and writes
-            to ``.data`` do not count as writing.
-        """
-        if self._is_untouched(network):
-            return True
-        if _digest(network) != self._digest:
-            return False
-        self._note(network)
-        return True
-
-    def _is_untouched(self, network: nn.Module) -> bool:
-        now = [network, *itertools.chain.from_iterable(map(_VALUES, self._places))]
-        return (
-            len(now) == len(self._parts)
-            and all(map(operator.is_, now, self._parts))
-            and [*map(torch.Tensor.data_ptr, self._tensors)] == self._addresses
-            and [*map(_VERSION, self._tensors)] == self._versions
-            and all(torch.equal(torch.cat(numbers), then) for numbers, then in self._middles)
-        )
-
-    def _note(self, network: nn.Module) -> None:
-        """Remember what the module is made of, and share the memory of a number of each tensor."""
-        places: list[Any] = [  # dicts, or what scripted modules have for them
-            place
-            for module in network.modules()
-            for place in (module._modules, module._parameters, module._buffers)
-            if place
-        ]
-        self._places = places
-        self._parts = [network, *itertools.chain.from_iterable(map(_VALUES, places))]
-        tensors = [part for part in self._parts if _is_weight(part)]
-        self._tensors = [tensor for tensor in tensors if not tensor.is_inference()]
-        self._addresses = [tensor.data_ptr() for tensor in self._tensors]
-        self._versions = [*map(_VERSION, self._tensors)]
-        by_kind: dict[Any, list[torch.Tensor]] = {}
-        for tensor in tensors:
-            if tensor.numel():
-                middle = tensor.detach()[tuple(size // 2 for size in tensor.shape)].view(1)
-                by_kind.setdefault((tensor.device, tensor.dtype), []).append(middle)
-        self._middles = [(middles, torch.cat(middles)) for middles in by_kind.values()]
-
-
-def _is_weight(part: object) -> bool:
-    """Whether features depend on it, other than on numbers of calls."""
-    return isinstance(part, nn.Parameter) or (
-        isinstance(part, torch.Tensor) and part.is_floating_point()
-    )
-
-
-def _digest(network: nn.Module) -> bytes:
-    """Of the kinds of layers, and of dtype, shape and eight spaced numbers of each tensor."""
-    layers = [(name, type(module).__qualname__) for name, module in network.named_modules()]
-    digest = hashlib.sha256(repr(layers).encode())
-    for tensor in filter(_is_weight, [*network.parameters(), *network.buffers()]):
-        flat = tensor.detach().reshape(-1)
-        some = flat[:: max(1, len(flat) // 8)].cpu().contiguous()
-        digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-        digest.update(some.view(torch.uint8).numpy().data)
-    return digest.digest()
-
-
 def check_features(features: Any, start: int, stop: int) -> NDArray[np.floating]:
-    """What an extractor returned for the rows ``start`` to ``stop``, as a finite array.
+    """Return what an extractor made of rows ``start`` to ``stop`` as an array (stop - start, D).
 
-    Parameters
-    ----------
-    features : Tensor, array-like or sparse matrix
-    start, stop : int
-
-    Returns
-    -------
-    ndarray of shape (stop - start, D)
-        float32 or float64.
-
-    Raises
-    ------
-    ValueError
-        If it has another shape, anything but real numbers, or NaN or infinity.
-
-    Examples
-    --------
-    >>> check_features(torch.ones(1, 2), 0, 1)
-    array([[1., 1.]], dtype=float32)
+    It must be finite real numbers, and becomes float32 or float64.
     """
     if isinstance(features, torch.Tensor):
         features = as_array(features)
@@ -499,7 +240,7 @@ def check_features(features: Any, start: int, stop: int) -> NDArray[np.floating]
 
 
 def _as_floats(features: NDArray[Any]) -> NDArray[np.floating]:
-    """Real numbers as float32 or float64; objects, which frames of several dtypes give, too."""
+    """Return real numbers as float32 or float64, objects as frames of several dtypes give too."""
     if features.dtype == object and not any(isinstance(v, str | bytes) for v in features.flat):
         with contextlib.suppress(TypeError, ValueError):
             features = features.astype(np.float64)

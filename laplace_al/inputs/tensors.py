@@ -13,28 +13,10 @@ from laplace_al._common.typing import Method
 def like_tensors(method: Method) -> Method:
     """Make a method of an estimator answer tensors with tensors under ``array_api_dispatch``.
 
-    Without ``sklearn.set_config(array_api_dispatch=True)`` nothing changes. With it, numbers come
-    back on the device of X, floating ones in its dtype; labels that are no numbers stay an
-    array, and so do fitted attributes. Labels and weights may be tensors beside any X.
-
-    Parameters
-    ----------
-    method : callable
-        From ``(self, X, ...)`` to an array, a tuple of arrays, or anything else, which is returned
-        as it is.
-
-    Returns
-    -------
-    callable
-
-    Examples
-    --------
-    >>> class Doubler:
-    ...     @like_tensors
-    ...     def double(self, X):
-    ...         return 2 * np.asarray(X)
-    >>> Doubler().double(torch.ones(1))  # array_api_dispatch is off
-    array([2.], dtype=float32)
+    Without ``sklearn.set_config(array_api_dispatch=True)`` nothing changes. With it, numbers that
+    the method returns, alone or in a tuple, come back on the device of X, floating ones in its
+    dtype; labels that are no numbers stay an array, and so do fitted attributes. Labels and weights
+    may be tensors beside any X.
     """
 
     @functools.wraps(method)
@@ -57,10 +39,12 @@ def like_tensors(method: Method) -> Method:
 
 
 def _on_the_host(value: Any) -> Any:
+    """Return a tensor detached and on the CPU, anything else as it is."""
     return value.detach().cpu() if isinstance(value, torch.Tensor) else value
 
 
 def _like(X: torch.Tensor, answer: Any) -> Any:
+    """Return an array of numbers as a tensor like X."""
     if not isinstance(answer, np.ndarray) or answer.dtype.kind not in "biuf":
         return answer
     tensor = torch.as_tensor(answer, device=X.device)

@@ -1,47 +1,40 @@
-"""modAL: its learners on today's scikit-learn and pandas, its query strategies in ours.
+"""modAL's learners, taught by updates on today's scikit-learn and pandas.
 
 Needs modAL: ``pip install "modAL-python<0.4.2"``, or the extra ``modal``.
 """
 
 import contextlib
 import copy
-import inspect
-import numbers
 from collections.abc import Callable, Iterator
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 from modAL import models
-from modAL.disagreement import vote_entropy_sampling
 from modAL.models.base import BaseCommittee, BaseLearner
 from modAL.uncertainty import uncertainty_sampling
 from modAL.utils.data import data_vstack
 from numpy.typing import ArrayLike, NDArray
-from scipy import sparse
 from sklearn.base import BaseEstimator, is_classifier
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_random_state, check_X_y
-from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from laplace_al._common.typing import Instances, RandomState
 from laplace_al.classifier import LaplaceUpdateClassifier
 from laplace_al.inputs.blocks import rows_at
 from laplace_al.inputs.labels import as_labels, like_known
-from laplace_al.model.pool_state import PoolState
-from laplace_al.strategies.base import QueryStrategy
-from laplace_al.strategies.view import PoolView
+from laplace_al.integrations.modal_strategy import ModalStrategy
 
 __all__ = ["ActiveLearner", "Committee", "ModalStrategy"]
 
 
 class ActiveLearner(models.ActiveLearner):
-    """modAL's ActiveLearner that learns labels by ``partial_fit`` if its estimator has it.
+    """modAL's ActiveLearner, which learns labels by ``partial_fit`` if its estimator has it.
 
-    Everything else is as in modAL. It also works with scikit-learn >= 1.8 and pandas >= 2, where
-    modAL's own ``fit`` and ``teach`` fail. Queries accept the strategies of modAL and of
-    :mod:`laplace_al.strategies`.
+    It works with scikit-learn >= 1.8 and pandas >= 2, where modAL's own ``fit`` and ``teach`` fail,
+    and queries with the strategies of modAL and of :mod:`laplace_al.strategies`. Everything else is
+    as in modAL.
 
     Parameters
     ----------
@@ -50,23 +43,22 @@ class ActiveLearner(models.ActiveLearner):
     query_strategy : callable, default=modAL.uncertainty.uncertainty_sampling
         ``query_strategy(learner, X_pool, n_instances=k)``.
     X_training : array-like of shape (n_training, ...), default=None
-        Instances with labels, on which the estimator is fitted at once.
+        Labelled instances, on which the estimator is fitted at once.
     y_training : array-like of shape (n_training,), default=None
         Their labels.
     bootstrap_init : bool, default=False
-        Whether to fit on a bootstrap sample of these.
+        Whether to fit on a bootstrap sample of them.
     on_transformed : bool, default=False
         Whether modAL's strategies see the instances as transformed by a pipeline.
     random_state : int, RandomState instance or None, default=None
-        Draws bootstrap samples; None takes a seed from NumPy's global state. modAL's own class
-        lacks this parameter.
+        Draws bootstrap samples; None takes a seed from NumPy's global state.
     **fit_kwargs : dict
         Passed to the first ``fit`` of the estimator.
 
     Attributes
     ----------
     X_training, y_training : array-like or None
-        All instances that were taught, with their labels.
+        All instances taught so far, and their labels.
 
     See Also
     --------
@@ -132,13 +124,12 @@ class ActiveLearner(models.ActiveLearner):
         Returns
         -------
         ActiveLearner
-            This object.
+            The learner itself.
 
         Raises
         ------
         ValueError
-            If X or y is not valid, or the estimator refuses them. After this and any other error,
-            learner and estimator are unchanged.
+            If X or y is invalid. After any error, learner and estimator are as they were.
 
         Examples
         --------
@@ -162,12 +153,11 @@ class ActiveLearner(models.ActiveLearner):
         only_new: bool = False,
         **fit_kwargs: Any,
     ) -> None:
-        """Learn labels by an update, if the estimator supports it, else by a refit.
+        """Learn labels by an update if the estimator supports it, else by a refit.
 
-        A fitted estimator with ``partial_fit`` learns the new labels by it. A label that it has
-        never seen opens a class, by ``add_classes``, if the estimator has that method and its
-        parameter ``classes`` is None. In every other case the estimator is refitted on all labels
-        so far, as in modAL.
+        A fitted estimator with ``partial_fit`` is updated. A new class is opened by
+        ``add_classes``, if the estimator has that method and its parameter ``classes`` is None. In
+        every other case the estimator is refitted on all labels so far, as in modAL.
 
         Parameters
         ----------
@@ -177,16 +167,14 @@ class ActiveLearner(models.ActiveLearner):
             Whether to refit on a bootstrap sample of all labels so far; with ``only_new``, to
             learn a bootstrap sample of the new labels.
         only_new : bool, default=False
-            Whether an estimator that cannot update is fitted on the new labels alone. An update
-            uses only the new labels in any case.
+            Whether an estimator that cannot be updated is fitted on the new labels alone.
         **fit_kwargs : dict
             Passed to the estimator's ``partial_fit`` or ``fit``.
 
         Raises
         ------
         ValueError
-            If X or y is not valid, or the estimator refuses them. After this and any other error,
-            learner and estimator are unchanged.
+            If X or y is invalid. After any error, learner and estimator are as they were.
 
         Examples
         --------
@@ -206,6 +194,7 @@ class ActiveLearner(models.ActiveLearner):
                 self._fit_to_known(bootstrap=bootstrap, **fit_kwargs)
 
     def _check(self, X: Instances, y: ArrayLike) -> None:
+        """Refuse X and y that differ in length or hold what the learner does not allow."""
         check_X_y(
             X,
             y,
@@ -217,7 +206,10 @@ class ActiveLearner(models.ActiveLearner):
             ensure_all_finite=self.force_all_finite,
         )
 
+    # The names of the next three methods are modAL's, whose own Committee calls them.
+
     def _add_training_data(self, X: Instances, y: ArrayLike) -> None:
+        """Append valid rows to the training data."""
         self._check(X, y)
         if self.X_training is not None:
             if is_classifier(self.estimator) and np.ndim(y) == 1:
@@ -226,19 +218,22 @@ class ActiveLearner(models.ActiveLearner):
         self.X_training, self.y_training = X, y
 
     def _fit_to_known(self, bootstrap: bool = False, **fit_kwargs: Any) -> Self:
+        """Fit the estimator on all training data."""
         X, y = self.X_training, self.y_training
-        self.estimator.fit(*(self._bootstrapped(X, y) if bootstrap else (X, y)), **fit_kwargs)
+        if bootstrap:
+            X, y = self._bootstrapped(X, y)
+        self.estimator.fit(X, y, **fit_kwargs)
         return self
 
     def _fit_on_new(
         self, X: Instances, y: ArrayLike, bootstrap: bool = False, **fit_kwargs: Any
     ) -> Self:
+        """Update the estimator by these rows if it can be, else fit it on them alone."""
         self._check(X, y)
         if bootstrap:
             X, y = self._bootstrapped(X, y)
         if self._can_update(y):
-            new = self._new_classes(y)
-            if len(new):
+            if len(new := self._new_classes(y)):
                 self.estimator.add_classes(new)
             self.estimator.partial_fit(X, y, **fit_kwargs)
         else:
@@ -246,23 +241,26 @@ class ActiveLearner(models.ActiveLearner):
         return self
 
     def _bootstrapped(self, X: Instances, y: ArrayLike) -> tuple[Any, Any]:
+        """Draw as many rows with replacement."""
         self._rng = copy.deepcopy(self._rng)  # rebound, so that an error takes the draw back
         rows = self._rng.randint(_num_samples(X), size=_num_samples(X))
         return rows_at(X, rows), rows_at(y, rows)
 
     def _can_update(self, y: ArrayLike) -> bool:
+        """Return whether the fitted estimator can learn these labels by ``partial_fit``."""
         if not hasattr(self.estimator, "partial_fit"):
             return False
         try:
             check_is_fitted(self.estimator)
         except NotFittedError:
             return False
-        opens = hasattr(self.estimator, "add_classes")
-        opens = opens and getattr(self.estimator, "classes", None) is None
-        return opens or not len(self._new_classes(y))
+        has_open_classes = getattr(self.estimator, "classes", None) is None
+        if has_open_classes and hasattr(self.estimator, "add_classes"):
+            return True
+        return not len(self._new_classes(y))
 
     def _new_classes(self, y: ArrayLike) -> NDArray[Any]:
-        """Labels that the estimator does not know; none for a regressor or several outputs."""
+        """Return labels unknown to the estimator: none for a regressor or several outputs."""
         known = getattr(self.estimator, "classes_", None)
         if isinstance(known, np.ndarray) and np.ndim(y) == 1:
             return np.setdiff1d(np.asarray(y), known)
@@ -270,9 +268,9 @@ class ActiveLearner(models.ActiveLearner):
 
 
 class Committee(models.Committee):
-    """modAL's Committee whose learners learn labels as :class:`ActiveLearner` does.
+    """modAL's Committee, whose learners learn labels as :class:`ActiveLearner` does.
 
-    Votes and their strategies are modAL's. If one learner refuses a label, none learns it.
+    If one learner refuses a label, none learns it. Everything else is as in modAL.
 
     Parameters
     ----------
@@ -309,14 +307,6 @@ class Committee(models.Committee):
     8
     """
 
-    def __init__(
-        self,
-        learner_list: list[ActiveLearner],
-        query_strategy: Callable[..., Any] = vote_entropy_sampling,
-        on_transformed: bool = False,
-    ) -> None:
-        super().__init__(learner_list, query_strategy, on_transformed)
-
     def fit(self, X: Instances, y: ArrayLike, **fit_kwargs: Any) -> Self:
         """Fit each learner on these labels, and forget all others.
 
@@ -330,12 +320,12 @@ class Committee(models.Committee):
         Returns
         -------
         Committee
-            This object.
+            The committee itself.
 
         Raises
         ------
         ValueError
-            If a learner refuses X or y. After this and any other error, all learners are unchanged.
+            If X or y is invalid. After any error, all learners are as they were.
 
         Examples
         --------
@@ -344,7 +334,7 @@ class Committee(models.Committee):
         >>> committee.fit([[-1.0], [1.0]], [0, 1]).n_classes_
         2
         """
-        with _unchanged_on_error(self, *self._learners_and_estimators()):
+        with self._unchanged_on_error():
             super().fit(X, y, **fit_kwargs)
         return self
 
@@ -365,14 +355,14 @@ class Committee(models.Committee):
         bootstrap : bool, default=False
             Whether each learner is refitted on a bootstrap sample of its own.
         only_new : bool, default=False
-            Whether estimators that cannot update are fitted on the new labels alone.
+            Whether estimators that cannot be updated are fitted on the new labels alone.
         **fit_kwargs : dict
             Passed to the ``partial_fit`` or ``fit`` of each estimator.
 
         Raises
         ------
         ValueError
-            If a learner refuses X or y. After this and any other error, all learners are unchanged.
+            If X or y is invalid. After any error, all learners are as they were.
 
         Examples
         --------
@@ -385,229 +375,25 @@ class Committee(models.Committee):
         >>> committee.predict(np.array([[9.0]]))
         array([2])
         """
-        with _unchanged_on_error(self, *self._learners_and_estimators()):
+        with self._unchanged_on_error():
             for learner in self.learner_list:
                 learner.teach(X, y, bootstrap=bootstrap, only_new=only_new, **fit_kwargs)
             self._set_classes()
 
-    def _learners_and_estimators(self) -> list[Any]:
-        return [*self.learner_list, *(learner.estimator for learner in self.learner_list)]
-
-
-class ModalStrategy(QueryStrategy):
-    """A query strategy of modAL, for the learners of this package.
-
-    The pool that the strategy sees consists of the candidates only. Strategies of
-    ``modAL.disagreement`` need a committee; here its members are weights drawn from the posterior
-    of a :class:`~laplace_al.LaplaceUpdateClassifier`, as in
-    :class:`~laplace_al.strategies.QueryByCommittee`.
-
-    A modAL strategy returns the instances that it chooses, not how useful each is. It therefore
-    cannot be used in :class:`~laplace_al.strategies.PowerSampling`, which needs utilities. The
-    utilities that ``query`` can return are 1 for chosen instances and 0 for the others, and several
-    instances are in the order in which modAL returns them.
-
-    Parameters
-    ----------
-    query_strategy : callable
-        ``query_strategy(learner, X_pool, n_instances=k, **kw_args)``, e.g.
-        ``modAL.batch.uncertainty_batch_sampling``. A strategy without ``n_instances``, e.g. of
-        ``modAL.utils.combination.make_query_strategy``, must return as many as are asked for.
-    kw_args : dict, default=None
-        Keyword arguments passed to ``query_strategy``.
-    n_members : int, default=10
-        Size of the committee, at least 2.
-    on_transformed : bool, default=False
-        Whether the strategy sees the features of the feature extractor in place of instances, for
-        distances and densities.
-    random_state : int, RandomState instance or None, default=None
-        Seeds NumPy's global generator, from which modAL draws, for the duration of a query.
-
-    References
-    ----------
-    Danka and Horvath, *modAL: A modular active learning framework for Python*, arXiv 1805.00979.
-
-    Examples
-    --------
-    >>> from modAL.batch import uncertainty_batch_sampling
-    >>> from laplace_al import ActiveLearner, LaplaceUpdateClassifier
-    >>> from laplace_al.integrations.modal import ModalStrategy
-    >>> pool = [[0.1, 3.0], [0.1, 3.1], [0.3, -3.0], [5.0, 0.0]]
-    >>> learner = ActiveLearner(LaplaceUpdateClassifier(),
-    ...                         ModalStrategy(uncertainty_batch_sampling), pool,
-    ...                         X_initial=[[-1.0, 0.0], [1.0, 0.0]], y_initial=[0, 1])
-    >>> learner.query(2)
-    array([1, 2])
-    """
-
-    _parameter_constraints: dict[str, Any] = {
-        **QueryStrategy._parameter_constraints,
-        "query_strategy": [callable],
-        "kw_args": [dict, None],
-        "n_members": [Interval(numbers.Integral, 2, None, closed="left")],
-        "on_transformed": ["boolean"],
-    }
-
-    def __init__(
-        self,
-        query_strategy: Callable[..., Any],
-        *,
-        kw_args: dict[str, Any] | None = None,
-        n_members: int = 10,
-        on_transformed: bool = False,
-        random_state: RandomState = None,
-    ) -> None:
-        self.query_strategy = query_strategy
-        self.kw_args = kw_args
-        self.n_members = n_members
-        self.on_transformed = on_transformed
-        self.random_state = random_state
-
-    def utilities(self, view: PoolView, rng: np.random.RandomState) -> NoReturn:
-        """There are none.
-
-        Raises
-        ------
-        TypeError
-            Always.
-        """
-        raise TypeError(
-            f"ModalStrategy has no utilities: modAL's {self._name} says which instances it "
-            "chooses, not how useful each is. Use a strategy of laplace_al.strategies."
-        )
-
-    def choose(
-        self,
-        view: PoolView,
-        n_instances: int,
-        candidates: NDArray[np.bool_],
-        rng: np.random.RandomState,
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """See :meth:`QueryStrategy.choose`: what modAL's strategy chooses among the candidates."""
-        places = np.flatnonzero(candidates)
-        if isinstance(view.learner, BaseLearner | BaseCommittee):
-            learner, X = view.learner, rows_at(view.X, places)
-        else:
-            learner = _ModalLearner(view, places, self)
-            X = learner.X
-        with _numpy_seed(rng.randint(2**31)):
-            chosen = self.query_strategy(learner, X, **self._keywords(n_instances))
-        if isinstance(learner, _ModalLearner) and learner.not_fitted is not None:
-            raise learner.not_fitted  # modAL takes the first of the pool instead
-        positions = places[self._checked(chosen, n_instances, len(places))]
-        utilities = np.where(candidates, 0.0, -np.inf)
-        utilities[positions] = 1.0
-        return positions, utilities
-
-    @property
-    def _name(self) -> str:
-        return getattr(self.query_strategy, "__name__", repr(self.query_strategy))
-
-    def _keywords(self, n_instances: int) -> dict[str, Any]:
-        keywords = self.kw_args or {}
-        if "n_instances" in keywords:
-            raise ValueError(
-                "kw_args must not hold n_instances; pass it to query instead. Got "
-                f"kw_args={self.kw_args}."
-            )
-        parameters = inspect.signature(self.query_strategy).parameters
-        is_told = "n_instances" in parameters or any(
-            parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()
-        )
-        return keywords | ({"n_instances": n_instances} if is_told else {})
-
-    def _checked(self, chosen: Any, n_instances: int, n_candidates: int) -> NDArray[np.int64]:
-        """Places of the chosen among the candidates."""
-        if isinstance(chosen, tuple):  # with instances or metrics, as in other versions of modAL
-            chosen = chosen[0]
-        chosen = np.atleast_1d(chosen)
-        if (
-            chosen.shape != (n_instances,)
-            or not np.issubdtype(chosen.dtype, np.integer)
-            or len(np.unique(chosen)) < n_instances
-            or chosen.min() < 0
-            or chosen.max() >= n_candidates
-        ):
-            raise ValueError(
-                f"query_strategy must return {n_instances} distinct positions among "
-                f"{n_candidates} candidates, as many as n_instances; {self._name} returned "
-                f"{chosen!r}. Set up a strategy that takes no n_instances to choose as many."
-            )
-        return chosen
-
-
-class _ModalLearner:
-    """What modAL's strategies ask a learner or a committee for, about the candidates of a pool."""
-
-    on_transformed = False  # X and X_training are what distances are taken between
-
-    def __init__(self, view: PoolView, places: NDArray[np.int64], strategy: ModalStrategy) -> None:
-        self._view, self._places, self._strategy = view, places, strategy
-        self.not_fitted = None
-        if strategy.on_transformed:
-            self.X = view.rows(places)
-            self.X_training = view.labelled if len(view.labelled) else None
-        else:
-            instances = getattr(view.learner, "instances_", None)
-            self.X = _array(rows_at(view.X, places))
-            self.X_training = None if instances is None else _array(instances)
-
-    def predict_proba(self, X: Instances) -> NDArray[np.floating]:
-        """(n, n_classes); modAL makes nothing of a NotFittedError, so it is kept."""
-        try:
-            if X is self.X:
-                return self._view.predict_proba()[self._places]
-            if not self._strategy.on_transformed:
-                return self._view.learner.predict_proba(X)
-        except NotFittedError as error:
-            self.not_fitted = error
-            raise
-        raise ValueError(
-            "With on_transformed=True a modAL strategy can only ask for predictions of the whole "
-            f"pool that it is given, of shape {self.X.shape}; got {np.shape(X)}."
-        )
-
-    def vote_proba(self, X: Instances) -> NDArray[np.floating]:
-        """(n, n_members, n_classes): under weights drawn from the posterior."""
-        draws = self._posterior_state().sample_proba(self._strategy.n_members)
-        return draws[:, self._places].transpose(1, 0, 2)
-
-    def vote(self, X: Instances) -> NDArray[Any]:
-        """(n, n_members): labels."""
-        return self.classes_[self.vote_proba(X).argmax(axis=2)]
-
-    def __len__(self) -> int:
-        return self._strategy.n_members
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(len(self)))
-
-    @property
-    def classes_(self) -> NDArray[Any]:
-        return self._posterior_state().classes_
-
-    def _posterior_state(self) -> PoolState:
-        try:
-            return self._view.posterior_state(self._strategy)
-        except NotFittedError as error:
-            self.not_fitted = error
-            raise
-
-    def __getattr__(self, name: str) -> NoReturn:
-        not_fitted = vars(self).get("not_fitted")
-        if not_fitted is not None:  # which is an AttributeError as well
-            raise not_fitted
-        raise AttributeError(
-            f"A modAL strategy asked the learner for {name!r}, but ModalStrategy offers only "
-            "predict_proba, vote, vote_proba, classes_ and X_training. Strategies for regression, "
-            "several labels or Bayesian optimisation need modAL's own learners."
-        )
+    def _unchanged_on_error(self) -> contextlib.AbstractContextManager[None]:
+        """Give the committee, its learners and their estimators back as they were."""
+        estimators = [learner.estimator for learner in self.learner_list]
+        return _unchanged_on_error(self, *self.learner_list, *estimators)
 
 
 @contextlib.contextmanager
 def _unchanged_on_error(*objects: object) -> Iterator[None]:
-    """Give objects back the attributes that they had, if the block raises."""
-    before = [_attributes(each) for each in objects]
+    """Give objects their attributes back if the block raises."""
+    rebinds = LaplaceUpdateClassifier, BaseLearner, BaseCommittee  # change no attribute in place
+    before = [
+        dict(vars(each)) if isinstance(each, rebinds) else copy.deepcopy(vars(each))
+        for each in objects
+    ]
     try:
         yield
     except BaseException:
@@ -617,25 +403,8 @@ def _unchanged_on_error(*objects: object) -> Iterator[None]:
         raise
 
 
-def _attributes(each: object) -> dict[str, Any]:
-    """Attributes of an object: copied, unless it rebinds them and never changes them in place."""
-    rebinds = LaplaceUpdateClassifier, BaseLearner, BaseCommittee
-    return dict(vars(each)) if isinstance(each, rebinds) else copy.deepcopy(vars(each))
-
-
-@contextlib.contextmanager
-def _numpy_seed(seed: int) -> Iterator[None]:
-    """Seed NumPy's global generator, and give it back as it was."""
-    state = np.random.get_state()  # noqa: NPY002  modAL draws from nothing else
-    np.random.seed(seed)  # noqa: NPY002
-    try:
-        yield
-    finally:
-        np.random.set_state(state)  # noqa: NPY002
-
-
 def _labels(estimator: BaseEstimator, y: Any, name: str = "y") -> Any:
-    """Labels of a classifier, of one kind, as an array or Series; other targets as they are."""
+    """Return labels of a classifier as an array or Series of one kind, other targets unchanged."""
     if not is_classifier(estimator) or np.ndim(y) != 1:
         return y
     labels = as_labels(y, name)
@@ -643,7 +412,7 @@ def _labels(estimator: BaseEstimator, y: Any, name: str = "y") -> Any:
 
 
 def _stack(name: str, known: Any, new: Any) -> Any:
-    """Rows of both, in the container of the known."""
+    """Return the rows of both in the container of the known ones."""
     try:
         if isinstance(known, pd.Series):
             return pd.concat([known, pd.Series(new)])
@@ -657,7 +426,3 @@ def _stack(name: str, known: Any, new: Any) -> Any:
             f"{name} must have rows like those so far, of shape {np.shape(known)[1:]}; got "
             f"{np.shape(new)[1:]}: {error}."
         ) from error
-
-
-def _array(X: Any) -> Any:
-    return X if sparse.issparse(X) else np.asarray(X)

@@ -15,19 +15,16 @@ from typing import Any, NoReturn
 from numpy.typing import NDArray
 
 from laplace_al import strategies
-from laplace_al.label.features import cached, given_features, plain_features
+from laplace_al.label.csv_files import csv_text
+from laplace_al.label.embedding import cached
+from laplace_al.label.features import given_features, plain_features
 from laplace_al.label.images import FORMATS
 from laplace_al.label.items import Items, leave_out_unreadable, open_items
-from laplace_al.label.results import learnt, predictions, read_labels
+from laplace_al.label.learner import pool_of
+from laplace_al.label.results import fit_classifier, labels_csv, predictions, read_labels
 from laplace_al.label.server import LabelServer, check_port
-from laplace_al.label.session import (
-    Session,
-    check_annotator,
-    check_label,
-    csv_text,
-    labels_csv,
-    pool_of,
-)
+from laplace_al.label.session import Session
+from laplace_al.label.texts import check_annotator, check_label, printable
 from laplace_al.loop.journal import Journal
 from laplace_al.storage.archive import replace_file
 from laplace_al.storage.locks import lock_path
@@ -71,24 +68,19 @@ examples:
   python -m laplace_al.label mails.csv --text subject --embed my_model:encode --cache mails.npy \\
       --journal labels.sqlite --predict all.csv --save model.safetensors"""
 
-# What ends the command instead of opening the page.
+# Options that write a file instead of opening the page.
 _OUTPUTS = ("export", "predict", "save")
-_N_NAMED = 20  # items that are left out
+_N_NAMED = 20  # items that are left out, by name
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong, without the list of all options."""
+        """Print what is wrong, without the list of all options, and exit."""
         self.exit(2, f"{self.prog}: error: {printable(message)}\n")
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The command line.
-
-    Returns
-    -------
-    ArgumentParser
-    """
+    """Return the parser of the command line."""
     parser = _Parser(
         prog=_PROGRAM,
         description=_DESCRIPTION,
@@ -175,7 +167,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _integer(low: int, high: int) -> Callable[[str], int]:
-    """What argparse reads an integer with, and says if it is none in a range."""
+    """Return a type for argparse: integers in a range."""
 
     def parse(text: str) -> int:
         try:
@@ -192,18 +184,10 @@ def _integer(low: int, high: int) -> Callable[[str], int]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command.
+    """Run the command with these arguments, or those of the process.
 
-    Parameters
-    ----------
-    arguments : list of str, default=None
-        None: those of the process.
-
-    Raises
-    ------
-    SystemExit
-        With code 2 if an argument is not what it may be, 130 if Ctrl-C comes before the page or
-        again before the end.
+    It exits with code 2 if an argument is not what it may be, and with 130 if Ctrl-C comes before
+    the page or again before the end.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = make_parser()
@@ -240,25 +224,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         server = LabelServer(session, options.port)
     except (ValueError, OSError, RuntimeError) as error:
-        parser.error(in_words(error, options.journal))
+        parser.error(message_of(error, options.journal))
     except KeyboardInterrupt:
         sys.exit(130)  # as shells report it
     try:
         serve(server, open_browser=not options.no_browser)
-        tell_what_came(session, arguments)
+        print_summary(session, arguments)
     except KeyboardInterrupt:  # a second one; the labels are on disk
         sys.exit(130)
 
 
-def tell_what_came(session: Session, arguments: Sequence[str]) -> None:
-    """Close a session and say how many labels there are, how to go on and how good the model was.
-
-    Parameters
-    ----------
-    session : Session
-    arguments : list of str
-        Of the command.
-    """
+def print_summary(session: Session, arguments: Sequence[str]) -> None:
+    """Close a session; print how many labels there are, how to go on, how good the model was."""
     accuracy = session.accuracy()
     n_labels = session.close()
     print(f"\n{_n(n_labels, 'labels')} in {printable(session.journal)}. To go on:")
@@ -273,17 +250,7 @@ def tell_what_came(session: Session, arguments: Sequence[str]) -> None:
 
 
 def check_files(options: argparse.Namespace) -> None:
-    """Refuse to write to a folder, as the current one is called by an empty path, too.
-
-    Parameters
-    ----------
-    options : Namespace
-
-    Raises
-    ------
-    ValueError
-        If it is one.
-    """
+    """Refuse to write to a folder; an empty path names the current one."""
     for option in ("journal", *_OUTPUTS):
         path = getattr(options, option)
         if path is not None and pathlib.Path(path).is_dir():
@@ -291,22 +258,7 @@ def check_files(options: argparse.Namespace) -> None:
 
 
 def check_session(items: Items, options: argparse.Namespace) -> None:
-    """Refuse what a session would refuse: before the features, which may take hours.
-
-    Parameters
-    ----------
-    items : ImageFolder or Table
-    options : Namespace
-
-    Raises
-    ------
-    ValueError
-        If a class is no label, the annotator's name is not UTF-8 or the journal is of other items.
-    RuntimeError
-        If somebody else uses the journal.
-    OSError
-        If the folder of the journal does not exist, or the port cannot be used.
-    """
+    """Refuse what a session would refuse: before the features, which may take hours."""
     check_port(options.port)
     for label in options.classes:
         check_label(label)
@@ -318,19 +270,7 @@ def check_session(items: Items, options: argparse.Namespace) -> None:
 
 
 def features_for(items: Items, options: argparse.Namespace) -> tuple[NDArray[Any], str]:
-    """Features as the command line wants them.
-
-    Parameters
-    ----------
-    items : ImageFolder or Table
-    options : Namespace
-
-    Returns
-    -------
-    features : ndarray of shape (n_items, n_features)
-    note : str
-        What they are.
-    """
+    """Return the features (n_items, n_features) that are asked for, and what they are."""
     if options.features is not None:
         return given_features(options.features, len(items)), options.features
     if options.embed is not None:
@@ -340,18 +280,7 @@ def features_for(items: Items, options: argparse.Namespace) -> tuple[NDArray[Any
 
 
 def check_outputs(items: Items, options: argparse.Namespace) -> None:
-    """Refuse to write over a file that is read or that another option names.
-
-    Parameters
-    ----------
-    items : ImageFolder or Table
-    options : Namespace
-
-    Raises
-    ------
-    ValueError
-        If it is such a file, by whatever path, or its folder does not exist.
-    """
+    """Refuse to write over a file that is read or that another option names."""
     others = {
         "IMAGES_OR_CSV": options.items,
         "--journal": options.journal,
@@ -386,18 +315,7 @@ def _is_same_file(path: pathlib.Path, other: pathlib.Path) -> bool:
 
 
 def write_outputs(items: Items, options: argparse.Namespace) -> None:
-    """Write the files that are asked for, from the labels in the journal.
-
-    Parameters
-    ----------
-    items : ImageFolder or Table
-    options : Namespace
-
-    Raises
-    ------
-    ValueError
-        If there is no such journal, it is of other items, or has too few labels for a model.
-    """
+    """Write the files that are asked for, from the labels in the journal."""
     labels = read_labels(items, options.journal)
     if options.export is not None:
         replace_file(options.export, labels_csv(items, labels).encode())
@@ -405,8 +323,8 @@ def write_outputs(items: Items, options: argparse.Namespace) -> None:
     if options.predict is None and options.save is None:
         return
     features, _ = features_for(items, options)
-    tell_left_out(items)
-    classifier = learnt(features, labels)
+    print_left_out(items)
+    classifier = fit_classifier(features, labels)
     if options.predict is not None:
         table = predictions(items, features, labels, classifier)
         replace_file(options.predict, csv_text(table).encode())
@@ -425,13 +343,8 @@ def write_outputs(items: Items, options: argparse.Namespace) -> None:
             )
 
 
-def tell_left_out(items: Items) -> None:
-    """Name the items that are not asked for.
-
-    Parameters
-    ----------
-    items : ImageFolder or Table
-    """
+def print_left_out(items: Items) -> None:
+    """Print the names of the items that are not asked for."""
     left_out = sorted(items.unreadable.items())
     for position, why in left_out[:_N_NAMED]:
         print(printable(f"Left out: {items.names[position]!r}: {why}"))
@@ -439,23 +352,8 @@ def tell_left_out(items: Items) -> None:
         print(f"Left out: {_n(len(left_out) - _N_NAMED, items.noun)} more.")
 
 
-def in_words(error: Exception, journal: str) -> str:
-    """What an error says, in words of the command.
-
-    Parameters
-    ----------
-    error : Exception
-    journal : str
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
-    >>> in_words(ValueError("journal='a.sqlite' is not a journal."), "a.sqlite")
-    "--journal 'a.sqlite' is not a journal."
-    """
+def message_of(error: Exception, journal: str) -> str:
+    """Return the message of an error, in words of the command."""
     message = str(error)
     if "is of another pool" in message:
         return (
@@ -472,40 +370,11 @@ def in_words(error: Exception, journal: str) -> str:
     return message.replace("journal=", "--journal ").replace("annotator must", "--annotator must")
 
 
-def printable(text: object) -> str:
-    r"""A text without characters that a terminal would obey: they are escaped.
-
-    Parameters
-    ----------
-    text : object
-        Anything, as ``str`` shows it. Names of files and columns may come from strangers.
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
-    >>> printable("\x1b[2Jé")
-    '\\x1b[2Jé'
-    """
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in str(text)
-    )
-
-
 def serve(server: LabelServer, *, open_browser: bool) -> None:
-    """Serve the page until Ctrl-C or SIGTERM.
-
-    Parameters
-    ----------
-    server : LabelServer
-    open_browser : bool
-    """
+    """Serve the page until Ctrl-C or SIGTERM."""
     counts = server.session.state()["counts"]
     items = server.session.items
-    tell_left_out(items)
+    print_left_out(items)
     print(f"{_n(counts['total'], items.noun)}, {counts['labelled']:,} of them labelled.")
     print(f"Features: {printable(server.session.note)}.")
     print(f"The page: {server.url}")
@@ -525,22 +394,9 @@ def serve(server: LabelServer, *, open_browser: bool) -> None:
 
 @contextlib.contextmanager
 def redirecting_file(url: str) -> Iterator[pathlib.Path]:
-    """A file that leads to an address, for a browser whose command line others can read.
+    """Make a file that leads to an address, for a browser whose command line others can read.
 
-    Parameters
-    ----------
-    url : str
-
-    Yields
-    ------
-    Path
-        Only its owner can read it. It is removed at the end.
-
-    Examples
-    --------
-    >>> with redirecting_file("http://127.0.0.1:1/") as path:
-    ...     path.read_text()
-    '<!doctype html><meta http-equiv="refresh" content="0; url=http://127.0.0.1:1/">'
+    Only its owner can read it. It is removed at the end.
     """
     with tempfile.TemporaryDirectory(prefix="laplace_al") as folder:  # of mode 0700
         path = pathlib.Path(folder, "page.html")

@@ -1,4 +1,4 @@
-"""Image files: which are taken, what can be read, and what a browser is sent."""
+"""Image files: which are taken, which can be read, and what a browser is sent."""
 
 import contextlib
 import importlib.util
@@ -53,28 +53,15 @@ _ONE_AT_A_TIME = threading.Lock()  # decoded, some take 400 MB
 
 
 class UnreadableImageError(ValueError):
-    """A file that is not an image of a format in the list, or too large a one."""
+    """A file holds no image of a known format, or too large a one."""
 
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator["Image"]:
-    """An image of which no more than the head has been read.
+    """Open an image of which no more than the head has been read.
 
-    Parameters
-    ----------
-    path : str or path-like
-
-    Yields
-    ------
-    PIL.Image.Image
-
-    Raises
-    ------
-    UnreadableImageError
-        If it cannot be read, then or while it is decoded, or has more than
-        ``PIL.Image.MAX_IMAGE_PIXELS`` pixels, 89 million.
-    ValueError
-        If Pillow is missing.
+    It raises ``UnreadableImageError`` if it cannot be read, then or while it is decoded, or has
+    more than ``PIL.Image.MAX_IMAGE_PIXELS`` pixels (89 million); ``ValueError`` without Pillow.
     """
     try:
         from PIL import Image, UnidentifiedImageError
@@ -103,18 +90,7 @@ def opened(path: Path) -> Iterator["Image"]:
 
 
 def check_image(path: Path, *, whole: bool = False) -> None:
-    """Refuse an image that cannot be read.
-
-    Parameters
-    ----------
-    path : str or path-like
-    whole : bool, default=False
-        Whether to decode it, too; else only its head is read.
-
-    Raises
-    ------
-    UnreadableImageError
-    """
+    """Refuse an image whose head, or ``whole``, cannot be read."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of large images, which are refused
         with opened(path) as image:
@@ -124,19 +100,7 @@ def check_image(path: Path, *, whole: bool = False) -> None:
 
 
 def unreadable(paths: Mapping[int, pathlib.Path], *, whole: bool = False) -> dict[int, str]:
-    """Images that cannot be read, or not be shown.
-
-    Parameters
-    ----------
-    paths : dict from position to pathlib.Path
-    whole : bool, default=False
-        See :func:`check_image`.
-
-    Returns
-    -------
-    dict from position to str
-        What is wrong.
-    """
+    """Return what is wrong with images that cannot be read, or not be shown, by position."""
     if importlib.util.find_spec("PIL") is None:  # all that browsers do not show
         return {
             position: f"{str(path)!r} can be shown only with Pillow: python -m pip install pillow."
@@ -153,18 +117,9 @@ def unreadable(paths: Mapping[int, pathlib.Path], *, whole: bool = False) -> dic
 
 
 def on_white(image: "Image", size: tuple[int, int]) -> "Image":
-    """An image at another size, on white where it is transparent.
+    """Return an image of mode RGB at another (width, height), on white where it is transparent.
 
-    Parameters
-    ----------
-    image : PIL.Image.Image
-    size : (int, int)
-        Width and height.
-
-    Returns
-    -------
-    PIL.Image.Image
-        Of mode RGB. White is 65535 in grey images of 16 or 32 bits, 1 in those of floats.
+    White is 65535 in grey images of 16 or 32 bits, 1 in those of floats.
     """
     from PIL import Image
 
@@ -183,22 +138,7 @@ def on_white(image: "Image", size: tuple[int, int]) -> "Image":
 
 
 def small_pixels(path: Path, size: int) -> NDArray[np.uint8]:
-    """Pixels of an image, made small.
-
-    Parameters
-    ----------
-    path : str or path-like
-    size : int
-        Width and height.
-
-    Returns
-    -------
-    ndarray of shape (size, size, 3), uint8
-
-    Raises
-    ------
-    UnreadableImageError
-    """
+    """Return the pixels of an image at (size, size, 3), uint8."""
     with opened(path) as image:
         from PIL import ImageOps
 
@@ -208,7 +148,7 @@ def small_pixels(path: Path, size: int) -> NDArray[np.uint8]:
 
 
 def _format_of(path: pathlib.Path) -> str:
-    """The format of an image: what it holds, or what its ending says where that cannot be told."""
+    """Return the format of what an image holds, or else of its ending."""
     kind = FORMATS[path.suffix.lower()]
     if importlib.util.find_spec("PIL") is None:
         return kind
@@ -219,23 +159,10 @@ def _format_of(path: pathlib.Path) -> str:
 
 
 def for_browser(path: pathlib.Path) -> tuple[str, bytes]:
-    """Media type and bytes of an image as a browser shows it.
+    """Return the media type and bytes of an image as a browser shows it.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-
-    Returns
-    -------
-    media_type : str
-    content : bytes
-        The file itself, or a PNG of at most 2048 x 2048 pixels.
-
-    Raises
-    ------
-    OSError
-        If the file has gone.
-    UnreadableImageError
+    They are those of the file itself, or of a PNG of at most 2048 x 2048 pixels. Raises ``OSError``
+    if the file has gone, ``UnreadableImageError`` if it cannot be converted.
     """
     kind = _format_of(path)
     if kind in _MEDIA_TYPES:

@@ -1,4 +1,4 @@
-"""What comes of the labels in a journal: a list of them, a model, and what it says of all items."""
+"""The results of the labels in a journal: a list of them, a model, and its predictions."""
 
 import contextlib
 import pathlib
@@ -11,46 +11,35 @@ from numpy.typing import NDArray
 
 from laplace_al._common.typing import Path
 from laplace_al.classifier import LaplaceUpdateClassifier
+from laplace_al.label.csv_files import csv_text
 from laplace_al.label.items import Items
-from laplace_al.label.session import pool_of
+from laplace_al.label.learner import pool_of
+from laplace_al.loop.history import History
 from laplace_al.loop.journal import Journal
 from laplace_al.loop.learner import ActiveLearner
-from laplace_al.loop.record import Record
 from laplace_al.strategies import RandomSampling
 
 
 def read_labels(items: Items, journal: Path) -> pd.DataFrame:
-    """The valid labels of a journal, which somebody may be writing to.
+    """Return the valid labels of a journal, which a page may be writing to meanwhile.
 
-    Parameters
-    ----------
-    items : ImageFolder or Table
-    journal : str or path-like
-
-    Returns
-    -------
-    DataFrame with columns position, label, time, annotator
-        Of the items alone: what was taught by value has no position.
-
-    Raises
-    ------
-    ValueError
-        If there is no such journal, or it is of other items.
+    The columns are position, label, time and annotator. Labels of instances from outside the pool
+    are left out.
     """
     path = pathlib.Path(journal)
     if not path.is_file():
         raise ValueError(f"--journal {str(path)!r} does not exist: there is nothing to export.")
-    record = Record.empty(len(items))
+    history = History.empty(len(items))
     with tempfile.TemporaryDirectory() as folder:
         copy = pathlib.Path(folder, path.name)  # which nobody else has open
         _copy_database(path, copy)
         try:
             with contextlib.closing(Journal(copy, pool_of(items))) as opened:
                 for batch in opened.batches():
-                    record = record.add(batch)
+                    history = history.add(batch)
         except ValueError as error:
             raise ValueError(str(error).replace(str(copy), str(path))) from error
-    return record.labels_frame().dropna(subset="position")
+    return history.labels_frame().dropna(subset="position")
 
 
 def _copy_database(path: pathlib.Path, copy: pathlib.Path) -> None:
@@ -67,28 +56,17 @@ def _copy_database(path: pathlib.Path, copy: pathlib.Path) -> None:
         raise ValueError(f"--journal {str(path)!r} cannot be read: {error}.") from error
 
 
-def learnt(features: NDArray[np.number], labels: pd.DataFrame) -> LaplaceUpdateClassifier:
-    """A classifier of features, fitted on all labels.
+def labels_csv(items: Items, labels: pd.DataFrame) -> str:
+    """Return labels as CSV: position (from 0), name, label, time (UTC) and annotator."""
+    table = labels.dropna(subset="position")
+    table.insert(1, "name", [items.names[position] for position in table.position])
+    return csv_text(table)
 
-    Parameters
-    ----------
-    features : ndarray of shape (n_items, n_features)
-    labels : DataFrame with columns position, label
 
-    Returns
-    -------
-    LaplaceUpdateClassifier
+def fit_classifier(features: NDArray[np.number], labels: pd.DataFrame) -> LaplaceUpdateClassifier:
+    """Return a classifier of features (n_items, n_features), fitted on all labels.
 
-    Raises
-    ------
-    ValueError
-        If there are labels of fewer than two classes.
-
-    Examples
-    --------
-    >>> labels = pd.DataFrame({"position": [0, 2], "label": ["ham", "spam"]})
-    >>> learnt(np.array([[-1.0], [0.5], [1.0]]), labels).predict([[2.0]])
-    array(['spam'], dtype='<U4')
+    ``labels`` has the columns position and label. Fewer than two classes raise ``ValueError``.
     """
     if labels.label.nunique() < 2:
         raise ValueError(
@@ -107,21 +85,10 @@ def predictions(
     labels: pd.DataFrame,
     classifier: LaplaceUpdateClassifier,
 ) -> pd.DataFrame:
-    """A label for every item, but those whose image cannot be read.
+    """Return a label for every item, but for images that cannot be read and have none.
 
-    Parameters
-    ----------
-    items : ImageFolder or Table
-    features : ndarray of shape (n_items, n_features)
-    labels : DataFrame with columns position, label
-    classifier : LaplaceUpdateClassifier
-        See :func:`learnt`.
-
-    Returns
-    -------
-    DataFrame with columns position, name, label, source, probability
-        The source is ``"given"`` where a person gave the label, else ``"predicted"``. The
-        probability is what the model says of the label, given or predicted.
+    The columns are position, name, label, source (``"given"`` by a person, or ``"predicted"``) and
+    probability: the model's, of the label that is given or predicted.
     """
     probabilities = classifier.predict_proba(features)  # (n_items, n_classes)
     chosen = probabilities.argmax(axis=1)

@@ -37,16 +37,7 @@ _HEADERS = {
 
 
 class Answer(NamedTuple):
-    """What a request is answered with.
-
-    Parameters
-    ----------
-    media_type : str
-    content : bytes
-    status : HTTPStatus, default=HTTPStatus.OK
-    headers : dict, default={}
-        Besides those of every answer, or in their place.
-    """
+    """The answer to a request; ``headers`` come besides those of every answer, or replace them."""
 
     media_type: str
     content: bytes
@@ -55,7 +46,7 @@ class Answer(NamedTuple):
 
 
 class RefusedError(Exception):
-    """A request that is answered with an error."""
+    """A request is answered with an error."""
 
     def __init__(self, status: HTTPStatus, message: str, **headers: str) -> None:
         super().__init__(message)
@@ -63,28 +54,12 @@ class RefusedError(Exception):
 
 
 class LabelServer(http.server.ThreadingHTTPServer):
-    """Serves a session to whoever knows the address, on this machine only.
+    """A server of a session for whoever knows its ``url``, on this machine only.
 
     Every path begins with a token that cannot be guessed. Requests that name another host, as those
     of a page that has its own name resolved to this machine do, are refused. Of connections that
-    have not shown the token, the oldest is closed when there are more than 32.
-
-    Parameters
-    ----------
-    session : Session
-    port : int, default=0
-        0: any that is free.
-
-    Attributes
-    ----------
-    token : str
-    url : str
-        Of the page.
-
-    Raises
-    ------
-    OSError
-        If the port is in use or not allowed.
+    have not shown the token, the oldest is closed when there are more than 32. Port 0 is any that
+    is free; ``OSError`` is raised if the port is in use or not allowed.
     """
 
     daemon_threads = True
@@ -100,7 +75,7 @@ class LabelServer(http.server.ThreadingHTTPServer):
         self.url = f"http://{HOST}:{self.server_port}/{self.token}/"
 
     def get_request(self) -> tuple[socket.socket, Any]:
-        """Take the next connection; where no file can be opened, once others are closed."""
+        """Accept the next connection; if no file can be opened, close others first."""
         try:
             return super().get_request()
         except OSError:
@@ -121,12 +96,7 @@ class LabelServer(http.server.ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def trust(self, connection: socket.socket) -> None:
-        """Count a connection, which has shown the token, no longer among strangers.
-
-        Parameters
-        ----------
-        connection : socket
-        """
+        """Count a connection, which has shown the token, no longer among strangers."""
         with self._lock:
             self._strangers.pop(connection, None)
 
@@ -139,35 +109,20 @@ class LabelServer(http.server.ThreadingHTTPServer):
                     connection.shutdown(socket.SHUT_RDWR)  # its thread reads the end, and closes it
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Report what went wrong, unless a browser has hung up."""
+        """Report an error, unless it is that a browser has hung up."""
         if not isinstance(sys.exception(), ConnectionError | TimeoutError):
             super().handle_error(request, client_address)
 
 
 def check_port(port: int) -> None:
-    """Refuse a port that a server could not use now.
-
-    Parameters
-    ----------
-    port : int
-        0: any that is free.
-
-    Raises
-    ------
-    OSError
-        If the port is in use or not allowed.
-
-    Examples
-    --------
-    >>> check_port(0)
-    """
+    """Refuse a port that a server could not use now."""
     with _port_named(port):
         http.server.HTTPServer((HOST, port), http.server.BaseHTTPRequestHandler).server_close()
 
 
 @contextlib.contextmanager
 def _port_named(port: int) -> Iterator[None]:
-    """Name the port, and the cure, in what the system has against it."""
+    """Name the port, and the cure, in an error of the system."""
     try:
         yield
     except OSError as error:
@@ -226,7 +181,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         raise RefusedError(HTTPStatus.NOT_FOUND, "There is nothing at this address.")
 
     def _checked_path(self) -> str:
-        """What comes after the token, for a request that may be answered."""
+        """Return what comes after the token; refuse a request without it."""
         token, _, path = self.path.partition("?")[0].removeprefix("/").partition("/")
         host, origin = self.headers.get("Host", ""), self.headers.get("Origin")
         is_known = hmac.compare_digest(token.encode(), self.server.token.encode())
@@ -241,7 +196,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return path
 
     def _body(self) -> Any:
-        """The JSON that comes with a request."""
+        """Return the JSON that comes with a request."""
         length = self.headers.get("Content-Length", "")
         if not re.fullmatch(r"\d{1,9}", length):
             raise RefusedError(HTTPStatus.LENGTH_REQUIRED, "Content-Length is missing.")
@@ -258,7 +213,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _send(self, answer: Answer) -> None:
         self.send_response(answer.status)
         if answer.status >= HTTPStatus.BAD_REQUEST:
-            self.close_connection = True  # its body may be unread
+            self.close_connection = True  # its body may not have been read
             self.send_header("Connection", "close")
         for name, value in {**_HEADERS, **answer.headers}.items():
             self.send_header(name, value)
@@ -284,7 +239,7 @@ def _error(status: HTTPStatus, message: object, headers: dict[str, str] | None =
 
 
 def _fields(body: Any, *names: str) -> list[Any]:
-    """Values of the fields that a request must have, and no others."""
+    """Return the values of the fields that a request must have, and no others."""
     if not isinstance(body, dict) or set(body) != set(names):
         raise ValueError(f"The request must be a JSON object with {' and '.join(names)}.")
     if type(body.get("position", 0)) is not int:
@@ -293,7 +248,7 @@ def _fields(body: Any, *names: str) -> list[Any]:
 
 
 def _page(session: Session) -> Answer:
-    """The page; only what it brings along itself may run in it."""
+    """Return the page; only what it brings along itself may run in it."""
     nonce = secrets.token_urlsafe(16)
     text = importlib.resources.files("laplace_al.label").joinpath("page.html").read_text("utf-8")
     policy = (
@@ -326,29 +281,14 @@ def _labels(session: Session) -> Answer:
     return Answer("text/csv; charset=utf-8", session.export().encode(), headers=headers)
 
 
-def _label(session: Session, body: Any) -> Answer:
-    session.label(*_fields(body, "position", "label"))
-    return _state(session)
+def _action(name: str, *fields: str) -> Callable[[Session, Any], Answer]:
+    """Return a handler that calls a method of the session and answers with the new state."""
 
+    def act(session: Session, body: Any) -> Answer:
+        getattr(session, name)(*_fields(body, *fields))
+        return _state(session)
 
-def _relabel(session: Session, body: Any) -> Answer:
-    session.relabel(*_fields(body, "position", "label"))
-    return _state(session)
-
-
-def _skip(session: Session, body: Any) -> Answer:
-    session.skip(*_fields(body, "position"))
-    return _state(session)
-
-
-def _rename(session: Session, body: Any) -> Answer:
-    session.rename(*_fields(body, "label", "new"))
-    return _state(session)
-
-
-def _withdraw(session: Session, body: Any) -> Answer:
-    session.withdraw(*_fields(body, "label"))
-    return _state(session)
+    return act
 
 
 def _similar(session: Session, body: Any) -> Answer:
@@ -362,10 +302,10 @@ _ROUTES: list[tuple[str, dict[str, Callable[..., Answer]]]] = [
     (r"items/(\d{1,9})", {"GET": _item}),
     (r"items/(\d{1,9})/image", {"GET": _image}),
     (r"labels\.csv", {"GET": _labels}),
-    ("label", {"POST": _label}),
-    ("relabel", {"POST": _relabel}),
-    ("skip", {"POST": _skip}),
-    ("rename", {"POST": _rename}),
-    ("withdraw", {"POST": _withdraw}),
+    ("label", {"POST": _action("label", "position", "label")}),
+    ("relabel", {"POST": _action("relabel", "position", "label")}),
+    ("skip", {"POST": _action("skip", "position")}),
+    ("rename", {"POST": _action("rename", "label", "new")}),
+    ("withdraw", {"POST": _action("withdraw", "label")}),
     ("similar", {"POST": _similar}),
 ]

@@ -1,37 +1,31 @@
-"""A person labels the items of a pool: what happens, and what is shown of it. Knows no HTTP."""
+"""One person's labelling of a pool: what is done, and what is shown of it. Knows no HTTP."""
 
-import csv
-import re
 import threading
-import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from laplace_al._common.devices import as_array
 from laplace_al._common.typing import Path, RandomState
-from laplace_al.classifier import LaplaceUpdateClassifier
 from laplace_al.inputs.blocks import rows_at
-from laplace_al.label.curve import WINDOW, Curve, renamed_classes, thinned
-from laplace_al.label.features import check_features
-from laplace_al.label.items import ImageFolder, Items, Table, is_utf8, open_items
-from laplace_al.label.sample import (
+from laplace_al.label.items import Items
+from laplace_al.label.learner import open_learner
+from laplace_al.label.learning_curve import WINDOW, LearningCurve, renamed_classes, thinned
+from laplace_al.label.random_items import (
     EVERY,
     MIN_GUESSES,
-    Share,
+    Accuracy,
     drawn_before,
     is_due,
     random_order,
 )
-from laplace_al.loop.learner import ActiveLearner
+from laplace_al.label.results import labels_csv
+from laplace_al.label.texts import check_annotator, check_label, is_similar
 from laplace_al.loop.stopping import is_open
-from laplace_al.strategies import MarginSampling
-from laplace_al.strategies.base import QueryStrategy
+from laplace_al.strategies import QueryStrategy
 
-_MAX_LABEL_LENGTH = 200
 _N_GUESSES = 3
 _N_RECENT = 12
 
@@ -41,48 +35,13 @@ class AlreadyLabelledError(ValueError):
 
 
 class Session:
-    r"""The items, the learner that asks for their labels, and a lock around it.
+    """The items, the learner that asks for their labels, and a lock around it.
 
-    Parameters
-    ----------
-    items : ImageFolder or Table
-    features : array-like of shape (n_items, n_features)
-    journal : str or path-like
-        SQLite file with the labels; the session goes on where it ends. It is bound to the names
-        and texts of the items, not to their features: better ones may be brought later.
-    strategy : QueryStrategy, default=None
-        None: :class:`MarginSampling`.
-    classes : sequence of str, default=()
-        Labels to choose from at the start; others may follow.
-    annotator : str, default=None
-    note : str, default=""
-        What the features are, for the page.
-    random_state : int, RandomState instance or None, default=0
-
-    Raises
-    ------
-    ValueError
-        If a class is no label, the annotator's name is not UTF-8, or the journal is of other items
-        or holds labels that are no texts.
-    RuntimeError
-        If somebody else uses the journal.
-
-    Examples
-    --------
-    >>> import pathlib, tempfile
-    >>> from laplace_al.label.items import Table
-    >>> folder = tempfile.TemporaryDirectory()
-    >>> path = pathlib.Path(folder.name, "mails.csv")
-    >>> _ = path.write_text("subject\nWin!\nLunch?\nWin a prize!\n")
-    >>> features = np.array([[1.0], [-1.0], [2.0]])
-    >>> session = Session(Table(path, text="subject"), features, path.with_name("labels.sqlite"))
-    >>> session.label(0, "spam")
-    >>> session.label(1, "ham")
-    >>> session.state()["guess"][0]["label"]
-    'spam'
-    >>> session.close()
-    2
-    >>> folder.cleanup()
+    ``features`` (n_items, n_features) are what ``note`` says to the page. ``classes`` are labels to
+    choose from at the start; others may follow. The session goes on where the journal, an SQLite
+    file, ends. Raises ``ValueError`` if a class is no label, the annotator's name is not UTF-8, or
+    the journal is of other items or holds labels that are no texts; ``RuntimeError`` if somebody
+    else uses the journal.
     """
 
     def __init__(
@@ -111,37 +70,31 @@ class Session:
             random_state=random_state,
         )
         self._order = random_order(len(items))
-        self._curve = Curve(self._learner)
+        self._curve = LearningCurve(self._learner)
         try:
             self._check_texts()
             history = self._learner.history_
             never = set(items.unreadable) - set(history.position.dropna().tolist())
             self._random = drawn_before(history, self._order.tolist(), never)
-            self._look()
+            self._choose_next()
         except BaseException:
             self._learner.close()
             raise
         self._curve.rebuild(self._labels, self._history)
 
     def state(self) -> dict[str, Any]:
-        """Everything that the page shows, as values for JSON.
+        """Return everything that the page shows, as values for JSON.
 
-        Returns
-        -------
-        dict
-            ``item``, the next to be labelled, or None at the end; ``upcoming``, the position of
-            the item that is likely to follow, or None; ``is_random``, whether the item was drawn
-            at random; ``guess``, the most probable labels of the item; ``classes`` with their
-            counts; ``counts`` of items; ``accuracy``, see :meth:`accuracy` and
-            :class:`laplace_al.label.curve.Curve`, as ``curve`` and ``is_busy``; ``recent``, the
-            last actions; ``note``, ``noun`` and ``journal``.
+        ``item``, the next to be labelled, or None at the end; ``upcoming``, the position of the
+        item that is likely to follow, or None; ``is_random``, whether the item was drawn at random;
+        ``guess``, its most probable labels; ``classes`` and ``counts`` of items; ``accuracy`` and
+        ``curve``, see :class:`LearningCurve`; ``recent``, the items of the last actions.
         """
         with self._lock:
-            labels, history, positions = self._labels, self._history, self._asked
-            is_random = bool(positions) and positions[0] == self._drawn
+            labels, history, asked, drawn = self._labels, self._history, self._asked, self._drawn
             n_random = len(self._random)
-            self._curve.estimate(labels, is_last=not positions)
-            guess = self._guess(positions[0]) if len(positions) else []
+            self._curve.estimate(labels, is_last=not asked)
+            guess = self._guess(asked[0]) if asked else []
         labelled = dict(zip(labels.position, labels.label, strict=True))
         last = history.dropna(subset="position").groupby("position").action.last()
         prequential = self._curve.prequential(labels)
@@ -149,9 +102,9 @@ class Session:
         leave_one_out = [[n, share] for n, share in estimates if n <= len(labels)]  # not withdrawn
         random = self.accuracy()
         return {
-            "item": self._describe(positions[0], labelled) if len(positions) else None,
-            "upcoming": positions[1] if len(positions) > 1 else None,
-            "is_random": is_random,
+            "item": self._describe(asked[0], labelled) if asked else None,
+            "upcoming": asked[1] if len(asked) > 1 else None,
+            "is_random": bool(asked) and asked[0] == drawn,
             "guess": guess,
             "classes": self._classes(labels, history),
             "counts": {
@@ -179,38 +132,21 @@ class Session:
             "journal": str(self.journal),
         }
 
-    def accuracy(self) -> Share | None:
-        """How many of the last 20 items drawn at random the model had guessed right.
+    def accuracy(self) -> Accuracy | None:
+        """Return the share of right guesses of the last 20 items drawn at random; None before five.
 
-        Each tenth question is about such an item. The others were chosen, by most strategies
-        because they are hard, so that accuracy on them says little of the rest.
-
-        Returns
-        -------
-        Share or None
-            Each guess was made before its label was learnt. None: there are fewer than five.
+        Each guess was made before its label was learnt. The other items were chosen, by most
+        strategies because they are hard, so that accuracy on them says little of the rest.
         """
         with self._lock:
             labels, random = self._labels, self._random
         hits = self._curve.hits(labels[labels.position.isin(random)])[-WINDOW:]
-        return Share.of(hits) if len(hits) >= MIN_GUESSES else None
+        return Accuracy.of(hits) if len(hits) >= MIN_GUESSES else None
 
     def label(self, position: int, label: str) -> None:
         """Learn the label of an item that has none. It is on disk when this returns.
 
-        Parameters
-        ----------
-        position : int
-        label : str
-
-        Raises
-        ------
-        AlreadyLabelledError
-            If it has one.
-        LookupError
-            If there is no such item.
-        ValueError
-            If the label is not valid.
+        Raises ``LookupError`` if there is no such item, ``AlreadyLabelledError`` if it has a label.
         """
         label = check_label(label)
         with self._lock:
@@ -220,128 +156,56 @@ class Session:
             if position == self._drawn:
                 self._random = [*self._random, position]
             if guess:
-                self._curve.guessed(position, guess[0]["label"])
-            self._look()
+                self._curve.add_guess(position, guess[0]["label"])
+            self._choose_next()
 
     def relabel(self, position: int, label: str) -> None:
-        """Correct the label of an item. It is on disk when this returns.
-
-        Parameters
-        ----------
-        position : int
-        label : str
-
-        Raises
-        ------
-        LookupError
-            If there is no such item.
-        ValueError
-            If it has no label, or the new one is not valid.
-        """
+        """Correct the label of an item that has one. It is on disk when this returns."""
         label = check_label(label)
         self._check_exists(position)
         with self._lock:
             self._learner.relabel(position, label)
-            self._curve.corrected()
-            self._look()
+            self._curve.make_due()
+            self._choose_next()
 
     def rename(self, label: str, new: str) -> None:
-        """Give all items of a class another label: a new one, or one that others have.
-
-        Parameters
-        ----------
-        label, new : str
-
-        Raises
-        ------
-        LookupError
-            If there is no such class.
-        ValueError
-            If the new label is not valid.
-        """
+        """Give all items of a class another label: a new one, or one that others have."""
         new = check_label(new)
         with self._lock:
             rows = self._rows_of(label)
             if len(rows) and new != label:
                 self._learner.relabel(rows=rows, y=[new] * len(rows))
-                self._curve.corrected()
+                self._curve.make_due()
             renamed = [new if given == label else given for given in self._given_classes]
             self._given_classes = list(dict.fromkeys(renamed))
-            self._look()
+            self._choose_next()
 
     def withdraw(self, label: str) -> None:
-        """Take back all labels of a class: its items will be asked for again.
-
-        Parameters
-        ----------
-        label : str
-
-        Raises
-        ------
-        LookupError
-            If there is no such class.
-        """
+        """Take back all labels of a class: its items will be asked for again."""
         with self._lock:
             rows = self._rows_of(label)
             if len(rows):
                 self._learner.unlabel(rows=rows)
-                self._curve.corrected()
+                self._curve.make_due()
             self._given_classes = [given for given in self._given_classes if given != label]
-            self._look()
+            self._choose_next()
 
     def similar(self, label: str) -> list[str]:
-        """Classes that a new label may be meant for, see :func:`is_similar`.
-
-        Parameters
-        ----------
-        label : str
-
-        Returns
-        -------
-        list of str
-            None if the label is known.
-        """
+        """Return the classes that a new label may be a slip for; none if the label is known."""
         label = check_label(label)
         with self._lock:
             known = [each["label"] for each in self._classes(self._labels, self._history)]
         return [] if label in known else [each for each in known if is_similar(label, each)]
 
     def skip(self, position: int) -> None:
-        """Do not ask for an item again.
-
-        Parameters
-        ----------
-        position : int
-
-        Raises
-        ------
-        AlreadyLabelledError
-            If it has a label.
-        LookupError
-            If there is no such item.
-        """
+        """Do not ask for an item without a label again."""
         with self._lock:
             self._check_unlabelled(position)
             self._learner.skip(position)
-            self._look()
+            self._choose_next()
 
     def describe(self, position: int) -> dict[str, Any]:
-        """An item, with its label if it has one.
-
-        Parameters
-        ----------
-        position : int
-
-        Returns
-        -------
-        dict
-            ``item`` and ``guess``, as in :meth:`state`.
-
-        Raises
-        ------
-        LookupError
-            If there is no such item.
-        """
+        """Return an item with its label, if any, and its guess, as in :meth:`state`."""
         self._check_exists(position)
         with self._lock:
             labels, guess = self._labels, self._guess(position)
@@ -349,45 +213,20 @@ class Session:
         return {"item": self._describe(position, labelled), "guess": guess}
 
     def image(self, position: int) -> tuple[str, bytes]:
-        """Media type and bytes of the image of an item.
+        """Return the media type and the bytes of the image of an item.
 
-        Parameters
-        ----------
-        position : int
-
-        Returns
-        -------
-        media_type : str
-        content : bytes
-
-        Raises
-        ------
-        LookupError
-            If there is no such item or it has no image.
-        OSError
-            If its file has gone.
+        Raises ``LookupError`` if it has none, ``OSError`` if its file has gone.
         """
         self._check_exists(position)
         return self.items.image(position)
 
     def export(self) -> str:
-        """All labels as a CSV file, see :func:`labels_csv`.
-
-        Returns
-        -------
-        str
-        """
+        """Return all labels as a CSV file, see :func:`labels_csv`."""
         with self._lock:
             return labels_csv(self.items, self._labels)
 
     def close(self) -> int:
-        """Let others use the journal, once what is under way is done.
-
-        Returns
-        -------
-        int
-            Number of labels.
-        """
+        """Let others use the journal, once all is done; return the number of labels."""
         with self._lock:
             self._learner.close()
         self._curve.close()
@@ -404,8 +243,8 @@ class Session:
                 "ActiveLearner, see laplace_al.label.open_learner, or name another journal."
             )
 
-    def _look(self) -> None:
-        """See what is known now and which items come next, two at most."""
+    def _choose_next(self) -> None:
+        """Choose the next two items, or fewer at the end, by what is known now."""
         self._labels, self._history = self._learner.labels_, self._learner.history_
         open_now, unreadable = is_open(self._learner), self.items.unreadable
         self._n_left_out = int(open_now[list(unreadable)].sum())
@@ -423,7 +262,7 @@ class Session:
         self._curve.aliases = renamed_classes(self._history)
 
     def _guess(self, position: int) -> list[dict[str, Any]]:
-        """The most probable labels of an item and their probabilities, best first."""
+        """Return the most probable labels of an item and their probabilities, best first."""
         if not self._learner.is_fitted:
             return []
         row = rows_at(self._learner.X_pool, [position])
@@ -435,7 +274,7 @@ class Session:
         ]
 
     def _rows_of(self, label: str) -> NDArray[np.int64]:
-        """Rows of the labels of a class."""
+        """Return the rows of the labels of a class."""
         if not isinstance(label, str):
             raise ValueError(f"A label must be a text; got {label!r}.")
         rows = self._labels.index[self._labels.label == label].to_numpy()
@@ -444,7 +283,7 @@ class Session:
         return rows
 
     def _classes(self, labels: pd.DataFrame, history: pd.DataFrame) -> list[dict[str, Any]]:
-        """Each class and its count, in the order they came up in: keys stay where they are.
+        """Return each class and its count, in the order they came up in: keys stay where they are.
 
         One that no label has any more was a slip, unless it was given at the start.
         """
@@ -480,242 +319,3 @@ class Session:
                 f"{self.items.names[position]!r} already has the label {known.iloc[0]!r}, perhaps "
                 "given in another window. Correct it if it is wrong."
             )
-
-
-def check_label(label: object) -> str:
-    """A label as it is kept: a text of one line, without spaces around it.
-
-    Parameters
-    ----------
-    label : str
-
-    Returns
-    -------
-    str
-        In Unicode's composed form, so that equal texts are equal.
-
-    Raises
-    ------
-    ValueError
-        If it is anything else.
-
-    Examples
-    --------
-    >>> check_label(" cat ")
-    'cat'
-    """
-    if not isinstance(label, str):
-        raise ValueError(f"A label must be a text; got {label!r}.")
-    text = unicodedata.normalize("NFC", label).strip()
-    if not text or len(text) > _MAX_LABEL_LENGTH or any(map(_is_control, text)):
-        raise ValueError(
-            f"A label must be a text of one line, of 1 to {_MAX_LABEL_LENGTH} characters; got "
-            f"{label[:50]!r}."
-        )
-    return text
-
-
-def is_similar(one: str, other: str) -> bool:
-    """Whether two labels may be meant for one.
-
-    They differ only in case, spaces, hyphens or underscores, or, from four characters on, in one
-    letter that is missing, added, changed or swapped with the next. Other digits are meant.
-
-    Parameters
-    ----------
-    one, other : str
-
-    Returns
-    -------
-    bool
-
-    Examples
-    --------
-    >>> is_similar("Blurry", "blurry "), is_similar("blury", "blurry"), is_similar("cat", "cut")
-    (True, True, False)
-    >>> is_similar("class 10", "class 11")
-    False
-    """
-    one, other = (re.sub(r"[\s_-]+", " ", text.casefold()).strip() for text in (one, other))
-    if one == other or one.replace(" ", "") == other.replace(" ", ""):
-        return True
-    if min(len(one), len(other)) < 4 or re.findall(r"\d", one) != re.findall(r"\d", other):
-        return False
-    start = _n_common(one, other)
-    one, other = one[start:], other[start:]
-    end = _n_common(one[::-1], other[::-1])
-    one, other = one[: len(one) - end], other[: len(other) - end]
-    return max(len(one), len(other)) <= 1 or (len(one) == 2 and one == other[::-1])
-
-
-def _n_common(one: str, other: str) -> int:
-    """Length of the beginning that two texts share."""
-    pairs = zip(one, other, strict=False)
-    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
-
-
-def check_annotator(annotator: str | None) -> str | None:
-    """Refuse a name that no journal can hold.
-
-    Parameters
-    ----------
-    annotator : str or None
-
-    Returns
-    -------
-    str or None
-
-    Raises
-    ------
-    ValueError
-        If it is not UTF-8.
-
-    Examples
-    --------
-    >>> check_annotator("Zoë")
-    'Zoë'
-    """
-    if annotator is not None and not is_utf8(annotator):
-        raise ValueError(
-            f"annotator must be a text that UTF-8 has a form for; got {annotator!r}. Type the name "
-            "in a terminal that uses UTF-8, or give another."
-        )
-    return annotator
-
-
-def _is_control(character: str) -> bool:
-    return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
-
-
-def open_learner(
-    items: Items | Path,
-    journal: Path,
-    features: ArrayLike,
-    strategy: QueryStrategy | None = None,
-    **settings: Any,
-) -> ActiveLearner:
-    r"""Open a journal of the labelling page in an :class:`ActiveLearner`.
-
-    Parameters
-    ----------
-    items : str or path-like
-        The folder of images or the CSV file that was labelled.
-    journal : str or path-like
-        SQLite file of the labels. It is made if it does not exist, and nobody else may use it.
-    features : array-like of shape (n_items, n_features)
-        A row for each item, such as the array in the file of ``--cache``.
-    strategy : QueryStrategy, default=None
-        None: :class:`laplace_al.strategies.MarginSampling`.
-    **settings : dict
-        Other parameters of :class:`ActiveLearner`.
-
-    Returns
-    -------
-    ActiveLearner
-        Its ``X_pool`` is a DataFrame with a row for each item, in the order of ``features``.
-
-    Raises
-    ------
-    ValueError
-        If ``features`` do not have a row for each item, or the journal is of other items.
-    RuntimeError
-        If somebody else uses the journal.
-
-    Examples
-    --------
-    >>> import pathlib, tempfile
-    >>> from laplace_al.label import open_learner
-    >>> folder = tempfile.TemporaryDirectory()
-    >>> path = pathlib.Path(folder.name, "mails.csv")
-    >>> _ = path.write_text("subject\nWin!\nLunch?\nWin a prize!\n")
-    >>> features = np.array([[1.0], [-1.0], [2.0]])
-    >>> learner = open_learner(path, path.with_name("labels.sqlite"), features)
-    >>> learner.teach([0, 1], ["spam", "ham"]).query()
-    array([2])
-    >>> learner.close()
-    >>> folder.cleanup()
-    """
-    items = items if isinstance(items, ImageFolder | Table) else open_items(items)
-    features = check_features(np.asarray(as_array(features)), len(items), "open_learner")
-    return ActiveLearner(
-        LaplaceUpdateClassifier(lookup(features), prior_precision="scale"),
-        MarginSampling() if strategy is None else strategy,
-        pool_of(items),
-        journal=journal,
-        **settings,
-    )
-
-
-def pool_of(items: Items) -> pd.DataFrame:
-    """The pool of a learner: what tells items from each other, under their names.
-
-    Parameters
-    ----------
-    items : ImageFolder or Table
-
-    Returns
-    -------
-    DataFrame with columns position, content
-    """
-    contents = {"position": np.arange(len(items)), "content": items.contents}
-    return pd.DataFrame(contents, index=pd.Index(items.names, name="name"))
-
-
-def lookup(features: NDArray[Any]) -> Callable[[pd.DataFrame], NDArray[Any]]:
-    """A feature extractor for :func:`pool_of`, to which all features are known.
-
-    Parameters
-    ----------
-    features : ndarray of shape (n_items, n_features)
-
-    Returns
-    -------
-    callable
-
-    Examples
-    --------
-    >>> lookup(np.array([[5.0], [7.0]]))(pd.DataFrame({"position": [1]}))
-    array([[7.]])
-    """
-    return lambda pool: features[pool["position"].to_numpy()]
-
-
-def labels_csv(items: Items, labels: pd.DataFrame) -> str:
-    """Labels as a CSV file.
-
-    Parameters
-    ----------
-    items : ImageFolder or Table
-    labels : DataFrame with columns position, label, time, annotator
-
-    Returns
-    -------
-    str
-        With the columns position (from 0), name, label, time (UTC) and annotator.
-    """
-    table = labels.dropna(subset="position")
-    table.insert(1, "name", [items.names[position] for position in table.position])
-    return csv_text(table)
-
-
-def csv_text(table: pd.DataFrame) -> str:
-    r"""A table as CSV that is read back as it was.
-
-    Parameters
-    ----------
-    table : DataFrame
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
-    >>> csv_text(pd.DataFrame({"name": ["one\rtwo"]}))
-    '"name"\n"one\rtwo"\n'
-    """
-    # unquoted, a carriage return ends a row for those who read it; csv quotes only line feeds
-    has_return = table.map(lambda value: isinstance(value, str) and "\r" in value).to_numpy().any()
-    return table.to_csv(
-        index=False, quoting=csv.QUOTE_NONNUMERIC if has_return else csv.QUOTE_MINIMAL
-    )

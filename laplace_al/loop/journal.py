@@ -17,18 +17,18 @@ from sklearn.utils.validation import _num_samples
 
 from laplace_al._common.devices import as_array
 from laplace_al._common.typing import Instances, Path
-from laplace_al.loop.record import Event
+from laplace_al.loop.history import Event, Events
 from laplace_al.storage.digests import sample_digest
 from laplace_al.storage.locks import FileLock
 
-_VERSION = 3
-# what labels are read back as, by the kind of the first one written
+_VERSION = 1
+# types of labels, by the kind of the first one written
 _TYPES = {"b": bool, "i": int, "f": float, "U": str}
 _KINDS = {kind: name for name, kind in _TYPES.items()}
-# what JSON, NumPy, pandas and polars raise of values that they have no form for
+# errors of JSON, NumPy, pandas and polars for values that they have no form for
 _NO_FORM = (TypeError, ValueError, OverflowError)
 _PATIENCE = 30  # seconds, for readers to finish
-# what SQLite raises where the file is right and the system is not, and the cure
+# cures of the errors of SQLite where the file is right and the system is not
 _CURES = {
     sqlite3.SQLITE_PERM: "Give yourself the permission to write it.",
     sqlite3.SQLITE_BUSY: "Another program is at work on it: let that finish, and try again.",
@@ -38,19 +38,7 @@ _CURES = {
     sqlite3.SQLITE_FULL: "Free space on the disk, and try again.",
     sqlite3.SQLITE_CANTOPEN: "Its folder must be there, and you must be allowed to write to it.",
 }
-_COLUMNS = (
-    "id",
-    "batch",
-    "action",
-    "position",
-    "key",
-    "label",
-    "time",
-    "annotator",
-    "instance",
-    "row",
-    "checksum",
-)
+_COLUMNS = "id, batch, action, position, key, label, time, annotator, instance, row, checksum"
 _SCHEMA = (
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value)",
     """\
@@ -123,6 +111,7 @@ class Journal:
 
     def __init__(self, path: Path, X_pool: Instances) -> None:
         self.path = pathlib.Path(path)
+        self._name = f"journal={str(self.path)!r}"
         self._X_pool = X_pool
         self._lock = FileLock(self.path, "journal", "ActiveLearner")
         self._connection: sqlite3.Connection | None = None
@@ -133,57 +122,34 @@ class Journal:
             raise
 
     def check(self) -> sqlite3.Connection:
-        """The connection by which events can be written.
+        """Return the connection by which events can be written.
 
-        Returns
-        -------
-        sqlite3.Connection
-
-        Raises
-        ------
-        ValueError
-            If the journal is closed.
-        RuntimeError
-            If this process was forked from the one that opened it, or the file was replaced or
-            deleted.
+        Raises ValueError if the journal is closed, RuntimeError if this process was forked from the
+        one that opened it, or the file was replaced or deleted.
         """
         connection = self._opened_connection()
         self._lock.check()
         return connection
 
-    def append(self, events: Sequence[Event]) -> None:
+    def append(self, events: Events) -> None:
         """Write the events of one call durably: all of them or none.
 
-        Parameters
-        ----------
-        events : sequence of Event
-
-        Raises
-        ------
-        ValueError
-            If a label or instance would not come back as it is, or the journal is closed. A label
-            must be text, a boolean, a float or an integer of 64 bits, of the type of the first one.
-        RuntimeError
-            See :meth:`check`.
-        OSError
-            If the events cannot be written, for example because the disk is full.
+        A label must be text, a boolean, a float or an integer of 64 bits, of the type of the first
+        one. Raises ValueError if a label or instance would not come back as it is, OSError if the
+        events cannot be written, for example because the disk is full; see also :meth:`check`.
         """
         connection = self.check()
         numbered = enumerate(events, start=self._n_events + 1)
         rows = [(i, self._n_batches + 1, *self._row(event)) for i, event in numbered]
         kind = self._checked_kind([event.label for event in events if event.label is not None])
-        with self._named(), _transaction(connection):
+        with self._errors_named(), _transaction(connection):
             if kind is not None:
                 connection.execute("INSERT OR IGNORE INTO meta VALUES ('label_kind', ?)", [kind])
-            places = ", ".join("?" * (len(_COLUMNS) - 1))
-            connection.executemany(
-                f"INSERT INTO events ({', '.join(_COLUMNS[:-1])}) VALUES ({places})", rows
-            )
+            places = "?, " * _COLUMNS.count(",") + "NULL"
+            connection.executemany(f"INSERT INTO events ({_COLUMNS}) VALUES ({places})", rows)
             written = [row for *row, _ in self._rows_after(self._n_events)]
             if written != list(map(list, rows)):
-                raise ValueError(
-                    f"journal={str(self.path)!r} cannot hold {rows}, which come back as {written}."
-                )
+                raise ValueError(f"{self._name} cannot hold {rows}, read back as {written}.")
             connection.executemany(
                 "UPDATE events SET checksum = ? WHERE id = ?",
                 [(_checksum(row), row[0]) for row in written],
@@ -192,36 +158,20 @@ class Journal:
         self._n_events += len(rows)
 
     def holds(self, n_batches: int) -> bool:
-        """Whether the file itself has at least this number of batches, and is still ours.
-
-        Parameters
-        ----------
-        n_batches : int
-
-        Returns
-        -------
-        bool
-        """
+        """Return whether the file is still ours and has at least this number of batches."""
         if self._connection is None or not self._lock.is_held:
             return False
-        with self._named():
+        with self._errors_named():
             self._count()
         return self._n_batches >= n_batches
 
     def batches(self) -> list[list[Event]]:
-        """All events, in one list for each call that wrote them.
+        """Return all events, in one list for each call that wrote them.
 
-        Returns
-        -------
-        list of list of Event
-
-        Raises
-        ------
-        ValueError
-            If an event is damaged or missing.
+        Raises ValueError if an event is damaged or missing.
         """
         batches: list[list[Event]] = []
-        with self._named():
+        with self._errors_named():
             meta = dict(self._opened_connection().execute("SELECT name, value FROM meta"))
             rows = enumerate(self._rows_after(0), start=1)
             for _, batch in itertools.groupby(rows, lambda row: row[1][1]):
@@ -234,7 +184,7 @@ class Journal:
                         batches[-1].append(self._event(tuple(row[1:]), meta.get("label_kind")))
                     except (LookupError, TypeError, ValueError, OverflowError) as error:
                         raise ValueError(
-                            f"journal={str(self.path)!r} is damaged: event {i} cannot be read: "
+                            f"{self._name} is damaged: event {i} cannot be read: "
                             f"{error}. Take a copy that is whole, or name another file."
                         ) from error
         return batches
@@ -247,7 +197,8 @@ class Journal:
         self._lock.close()
 
     def _open(self) -> None:
-        with self._named():
+        """Connect to the file, made if it is not there, and check it."""
+        with self._errors_named():
             self._connection = connection = sqlite3.connect(
                 self._lock.path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
             )
@@ -257,14 +208,15 @@ class Journal:
             names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master")]
             if names and not {"meta", "events"} <= set(names):
                 raise ValueError(
-                    f"journal={str(self.path)!r} is a database of something else, with the tables "
+                    f"{self._name} is a database of something else, with the tables "
                     f"{sorted(names)}. Name another file."
                 )
-            self._check(connection)
+            self._check_file(connection)
             self._count()
         self._lock.check()
 
     def _create(self, connection: sqlite3.Connection) -> None:
+        """Make the tables of an empty file."""
         entries = {
             "version": _VERSION,
             "n_pool": _num_samples(self._X_pool),
@@ -275,11 +227,12 @@ class Journal:
                 connection.execute(statement)
             connection.executemany("INSERT INTO meta VALUES (?, ?)", entries.items())
 
-    def _check(self, connection: sqlite3.Connection) -> None:
+    def _check_file(self, connection: sqlite3.Connection) -> None:
+        """Refuse a file of another version or pool, or that is damaged."""
         meta = dict(connection.execute("SELECT name, value FROM meta"))
         if meta.get("version") != _VERSION:
             raise ValueError(
-                f"journal={str(self.path)!r} is of version {meta.get('version')}; this laplace_al "
+                f"{self._name} is of version {meta.get('version')}; this laplace_al "
                 f"reads version {_VERSION}. Open it with the version that wrote it, or name "
                 "another file."
             )
@@ -295,54 +248,49 @@ class Journal:
                 else f"of as many instances, {n_pool}, but with other values than X_pool has now"
             )
             raise ValueError(
-                f"journal={str(self.path)!r} is of another pool, {differs}. Its positions mean "
+                f"{self._name} is of another pool, {differs}. Its positions mean "
                 "nothing here. Pass the pool that it was made with, in the same order and with the "
                 "same values, or name another file. The labels in it are its view 'labels'."
             )
 
     @contextlib.contextmanager
-    def _named(self) -> Iterator[None]:
-        """Say of which file it is, and what to do, if SQLite fails."""
+    def _errors_named(self) -> Iterator[None]:
+        """Name the file and the cure in errors of SQLite."""
         try:
             yield
         except (sqlite3.Error, OverflowError, UnicodeDecodeError) as error:
             code = getattr(error, "sqlite_errorcode", None)
             if code is not None and code & 0xFF in _CURES:  # the rest says which of that kind
-                raise OSError(
-                    f"journal={str(self.path)!r} cannot be read or written: {error}. "
-                    f"{_CURES[code & 0xFF]}"
-                ) from error
+                cure = _CURES[code & 0xFF]
+                raise OSError(f"{self._name} cannot be read or written: {error}. {cure}") from error
             if isinstance(error, sqlite3.InterfaceError | sqlite3.ProgrammingError | OverflowError):
-                raise ValueError(
-                    f"journal={str(self.path)!r} cannot hold this: {error}."
-                ) from error
+                raise ValueError(f"{self._name} cannot hold this: {error}.") from error
             raise ValueError(
-                f"journal={str(self.path)!r} is damaged or not a journal: {error}. Take a copy "
+                f"{self._name} is damaged or not a journal: {error}. Take a copy "
                 "that is whole, or name another file."
             ) from error
 
     def _opened_connection(self) -> sqlite3.Connection:
+        """Return the connection; ValueError if the journal is closed."""
         if self._connection is None:
-            raise ValueError(
-                f"journal={str(self.path)!r} is closed. Make a new ActiveLearner with it to go on."
-            )
+            raise ValueError(f"{self._name} is closed. Make a new ActiveLearner with it to go on.")
         return self._connection
 
     def _count(self) -> None:
-        """See how much the file holds."""
+        """Count the events and batches of the file."""
         last = "SELECT id, batch FROM events ORDER BY id DESC LIMIT 1"
         counts: tuple[int, int] | None = self._opened_connection().execute(last).fetchone()
         self._n_events, self._n_batches = counts or (0, 0)
 
     def _rows_after(self, last: int) -> sqlite3.Cursor:
-        """The rows of the table after one."""
+        """Return the rows of the table after one."""
         return self._opened_connection().execute(
-            f"SELECT {', '.join(_COLUMNS)} FROM events WHERE id > ? ORDER BY id", [last]
+            f"SELECT {_COLUMNS} FROM events WHERE id > ? ORDER BY id", [last]
         )
 
     def _checked_kind(self, labels: Sequence[Any]) -> str | None:
-        """Kind of the first label ever, as which these come back the same; None before it."""
-        with self._named():
+        """Return the kind of the first label ever, None before it; refuse labels of other kinds."""
+        with self._errors_named():
             stored = self._opened_connection().execute(
                 "SELECT value FROM meta WHERE name = 'label_kind'"
             )
@@ -352,13 +300,14 @@ class Journal:
             read = _TYPES[kinds[0]]
             if type(label) is not read:
                 raise ValueError(
-                    f"journal={str(self.path)!r} has labels of the kind of its first one, "
+                    f"{self._name} has labels of the kind of its first one, "
                     f"{read.__name__}, withdrawn or not; got {label!r}. Name another file for "
                     "labels of another kind."
                 )
         return kinds[0] if kinds else None
 
     def _row(self, event: Event) -> tuple[Any, ...]:
+        """Return the columns of an event, from action to row."""
         key = None
         if event.position is not None and isinstance(self._X_pool, pd.DataFrame):
             key = str(self._X_pool.index[event.position])
@@ -370,6 +319,7 @@ class Journal:
         return event.action, position, key, label, time, event.annotator, instance, event.row
 
     def _event(self, row: tuple[Any, ...], kind: Any) -> Event:
+        """Return the event of a row of the table, without its id and checksum."""
         _, action, position, _, label, time, annotator, instance, number = row
         return Event(
             action,
@@ -384,6 +334,7 @@ class Journal:
 
 @contextlib.contextmanager
 def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Commit what is executed inside, or roll it back after any exception."""
     try:
         connection.execute("BEGIN IMMEDIATE")
         yield
@@ -395,11 +346,12 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def _checksum(row: Sequence[Any]) -> int:
+    """Return the CRC-32 of a row of the table."""
     return zlib.crc32(repr(tuple(row)).encode("utf-8", "surrogatepass"))
 
 
 def _plain(label: Any) -> bool | int | float | str:
-    """A label as it comes back from SQLite, which writes others as bytes or as nothing."""
+    """Return a label as Python's own type; refuse those that SQLite would write as another."""
     value = label.item() if isinstance(label, np.generic) else label
     is_held = (
         type(value) in _KINDS
@@ -415,9 +367,9 @@ def _plain(label: Any) -> bool | int | float | str:
 
 
 def _as_json(instance: Any, X: Any) -> str:
-    """The row of a container of one row; with its kind where that is not the kind of X.
+    """Return the row of a container of one row as JSON, with its kind if that is not X's.
 
-    Raises ValueError if what would be read back is another instance.
+    Raises ValueError if another instance would be read back.
     """
     instance = as_array(instance)  # of a tensor
     if isinstance(instance, list):
@@ -446,7 +398,7 @@ def _as_json(instance: Any, X: Any) -> str:
 
 
 def _like(row: Any, X: Any) -> Any:
-    """A container of one row, of the kind of X or of its own."""
+    """Return a container of one row, of the kind of X or of its own."""
     if isinstance(row, dict) and set(row) == {"columns", "dtypes", "row"}:
         frame = pd.DataFrame([row["row"]], columns=row["columns"])
         return frame.astype(dict(zip(row["columns"], row["dtypes"], strict=True)))
@@ -466,7 +418,7 @@ def _like(row: Any, X: Any) -> Any:
 
 
 def _is_same(one: Any, other: Any) -> bool:
-    """Whether containers of one row have the same columns and values."""
+    """Return whether containers of one row have the same columns and values."""
     if list(getattr(one, "columns", ())) != list(getattr(other, "columns", ())):
         return False
     values = [np.asarray(as_array(part), dtype=object).ravel().tolist() for part in (one, other)]

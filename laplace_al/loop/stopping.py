@@ -2,10 +2,9 @@
 
 from abc import ABC, abstractmethod
 from numbers import Integral, Real
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.metrics import cohen_kappa_score
@@ -13,41 +12,20 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _num_samples
 
 from laplace_al._common.typing import Instances
+from laplace_al.loop.learner import ActiveLearner
 from laplace_al.model.pool_state import PoolState
 from laplace_al.strategies import scores
+from laplace_al.strategies._view import LearnerView
 from laplace_al.strategies.expected_error_reduction import ExpectedErrorReduction
-from laplace_al.strategies.view import PoolView
-
-
-class Learner(Protocol):
-    """What a rule sees of an :class:`~laplace_al.ActiveLearner`."""
-
-    X_pool: Instances
-    estimator_: BaseEstimator
-    is_fitted: bool
-
-    @property
-    def labels_(self) -> pd.DataFrame:
-        """A row for each instance that was taught."""
-
-    @property
-    def history_(self) -> pd.DataFrame:
-        """A row for each thing that happened."""
-
-    def predict(self, X: Any) -> NDArray[Any]:
-        """Labels of instances."""
-
-    def kept_inputs(self, X: Instances) -> Any:
-        """Inputs that are predicted again and again, in a form that makes it cheap."""
 
 
 class StoppingRule(ABC, BaseEstimator):
     """Base of the rules that decide when an active-learning loop has enough labels.
 
-    A rule watches one run. It keeps its observations in attributes that end in an underscore, and
-    ``sklearn.base.clone`` makes a rule without observations. A subclass decides in
-    ``is_enough(learner)`` whether to stop. If it compares rounds, it stores what it needs in
-    ``observe(learner)``, which is called once for each new model.
+    A rule watches one run. It keeps statistics of it in attributes that end in an underscore, and
+    ``sklearn.base.clone`` makes a rule without them. A subclass decides in ``is_enough(learner)``
+    whether to stop. If it compares rounds, it updates its statistics in ``on_new_model(learner)``,
+    which is called once for each new model.
 
     Attributes
     ----------
@@ -70,8 +48,8 @@ class StoppingRule(ABC, BaseEstimator):
 
     _parameter_constraints: dict[str, Any] = {}
 
-    def should_stop(self, learner: Learner) -> bool:
-        """Whether the learner has enough labels. The learner is not changed.
+    def should_stop(self, learner: ActiveLearner) -> bool:
+        """Return whether the learner has enough labels. The learner is not changed.
 
         Repeated calls without new labels give the same answer. It is False until the estimator is
         fitted (except for :class:`Budget`), and True once nothing in the pool is left to query.
@@ -109,22 +87,16 @@ class StoppingRule(ABC, BaseEstimator):
                 "this learner: it has watched another run. Pass sklearn.base.clone(rule)."
             )
         if n_changes > n_before and learner.is_fitted:
-            self.observe(learner)
+            self.on_new_model(learner)
         self.n_changes_ = n_changes
         return not is_open(learner).any() or bool(self.is_enough(learner))
 
-    def observe(self, learner: Learner) -> None:
-        """Store what the rule needs from a new model. The base class stores nothing.
-
-        Parameters
-        ----------
-        learner : ActiveLearner
-            With a fitted estimator.
-        """
+    def on_new_model(self, learner: ActiveLearner) -> None:
+        """Update the statistics of the rule with a learner that is fitted. The base has none."""
 
     @abstractmethod
-    def is_enough(self, learner: Learner) -> bool:
-        """Whether to stop, given the observations so far."""
+    def is_enough(self, learner: ActiveLearner) -> bool:
+        """Return whether to stop, by the statistics so far."""
 
 
 class Budget(StoppingRule):
@@ -153,8 +125,8 @@ class Budget(StoppingRule):
     def __init__(self, max_labels: int) -> None:
         self.max_labels = max_labels
 
-    def is_enough(self, learner: Learner) -> bool:
-        """Whether ``max_labels`` labels have been taught."""
+    def is_enough(self, learner: ActiveLearner) -> bool:
+        """Return whether ``max_labels`` labels have been taught."""
         return len(learner.labels_) >= self.max_labels
 
 
@@ -223,7 +195,7 @@ class StablePredictions(StoppingRule):
         self.n_rounds = n_rounds
         self.X_stop = X_stop
 
-    def observe(self, learner: Learner) -> None:
+    def on_new_model(self, learner: ActiveLearner) -> None:
         """Compare the predictions of a new model with those of its predecessor."""
         predictions = _predictions(learner, self.X_stop)
         kappas: list[float] = getattr(self, "kappas_", [])
@@ -234,8 +206,8 @@ class StablePredictions(StoppingRule):
         self.predictions_: NDArray[Any] = predictions
         self.kappas_ = kappas
 
-    def is_enough(self, learner: Learner) -> bool:
-        """Whether the last rounds agree."""
+    def is_enough(self, learner: ActiveLearner) -> bool:
+        """Return whether the last rounds agree."""
         last = getattr(self, "kappas_", [])[-self.n_rounds :]
         return len(last) == self.n_rounds and np.mean(last) >= self.threshold
 
@@ -327,50 +299,26 @@ class ExpectedGain(StoppingRule):
         self.n_rounds = n_rounds
         self.max_candidates = max_candidates
 
-    def observe(self, learner: Learner) -> None:
+    def on_new_model(self, learner: ActiveLearner) -> None:
         """Compute the expected gain of the best label."""
         candidates = is_open(learner)
         if candidates.any():
             gains = self.expected_gains(learner, candidates)
             self.gains_ = [*getattr(self, "gains_", []), float(gains.max())]
 
-    def is_enough(self, learner: Learner) -> bool:
-        """Whether the expected gains of the last rounds are below the cost of a label."""
+    def is_enough(self, learner: ActiveLearner) -> bool:
+        """Return whether the expected gains of the last rounds are below the cost of a label."""
         last = getattr(self, "gains_", [])[-self.n_rounds :]
         return len(last) == self.n_rounds and np.mean(last) < self.cost
 
     def expected_gains(
-        self, learner: Learner, candidates: NDArray[np.bool_]
+        self, learner: ActiveLearner, candidates: NDArray[np.bool_]
     ) -> NDArray[np.float64]:
-        """Expected gain of the label of each instance of the pool.
+        """Return the expected gain of a label of each candidate, (n_pool,), in units of ``cost``.
 
-        Parameters
-        ----------
-        learner : ActiveLearner
-        candidates : ndarray of bool of shape (n_pool,)
-            Instances that can be queried.
-
-        Returns
-        -------
-        ndarray of shape (n_pool,)
-            In the units of ``cost``; -inf for instances that are not considered.
-
-        Raises
-        ------
-        TypeError
-            If the learner has no posterior.
-
-        Examples
-        --------
-        >>> from laplace_al import ActiveLearner, LaplaceUpdateClassifier
-        >>> from laplace_al.loop.stopping import ExpectedGain
-        >>> from laplace_al.strategies import RandomSampling
-        >>> learner = ActiveLearner(LaplaceUpdateClassifier(), RandomSampling(), [[0.1], [4.0]],
-        ...                         X_initial=[[-1.0], [1.0]], y_initial=[0, 1])
-        >>> rule = ExpectedGain(0.1, loss="log_loss")
-        >>> near, far = rule.expected_gains(learner, np.array([True, True]))
+        Instances that are not considered have -inf. Raises TypeError without a posterior.
         """
-        view = PoolView(learner, learner.X_pool)
+        view = LearnerView(learner, learner.X_pool)
         if view.state is None:
             raise TypeError(
                 "ExpectedGain needs the posterior of a LaplaceUpdateClassifier; got "
@@ -388,6 +336,7 @@ class ExpectedGain(StoppingRule):
         return n_predictions * (now + utilities)
 
     def _most_uncertain(self, state: PoolState, candidates: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return the ``max_candidates`` candidates of the largest entropy, (n_pool,)."""
         if self.max_candidates is None:
             return candidates
         entropy = np.where(candidates, scores.entropy(state.predict_proba()), -np.inf)
@@ -395,24 +344,8 @@ class ExpectedGain(StoppingRule):
         return candidates & np.isin(np.arange(len(candidates)), best)
 
 
-def is_open(learner: Learner) -> NDArray[np.bool_]:
-    """Which instances of a learner's pool can be queried: those neither labelled nor skipped.
-
-    Parameters
-    ----------
-    learner : ActiveLearner
-
-    Returns
-    -------
-    ndarray of bool of shape (n_pool,)
-
-    Examples
-    --------
-    >>> from laplace_al import ActiveLearner, LaplaceUpdateClassifier
-    >>> from laplace_al.strategies import RandomSampling
-    >>> is_open(ActiveLearner(LaplaceUpdateClassifier(), RandomSampling(), [[2.0], [-1.0]]).skip(0))
-    array([False,  True])
-    """
+def is_open(learner: ActiveLearner) -> NDArray[np.bool_]:
+    """Return whether each instance of the pool has neither a label nor been skipped, (n_pool,)."""
     last = learner.history_.dropna(subset="position").groupby("position").action.last()
     closed = last.index[~last.isin(["unlabel", "unskip"])].to_numpy(dtype=int)
     return ~np.isin(np.arange(_num_samples(learner.X_pool)), closed)
@@ -421,11 +354,11 @@ def is_open(learner: Learner) -> NDArray[np.bool_]:
 _LOSSES = {"zero_one": scores.least_confident, "log_loss": scores.entropy}
 
 
-def _predictions(learner: Learner, X: Instances | None) -> NDArray[Any]:
-    """Labels that a learner predicts, of its pool if X is None."""
+def _predictions(learner: ActiveLearner, X: Instances | None) -> NDArray[Any]:
+    """Return the labels that a learner predicts, of its pool if X is None."""
     if X is not None:
         return learner.predict(learner.kept_inputs(X))
-    view = PoolView(learner, learner.X_pool)  # keeps what is extracted
+    view = LearnerView(learner, learner.X_pool)  # keeps what is extracted
     if view.state is None:
         return learner.predict(learner.X_pool)
     return view.state.classes_[view.predict_proba().argmax(axis=1)]

@@ -1,9 +1,12 @@
-"""How much an instance weighs in the precision of a posterior.
+"""Curvatures: the weight of an instance in the precision of a posterior.
 
 A quadratic stands for the likelihood of each instance. At the mode its curvature is that of the
 softmax, which all but vanishes once the label is fitted: the loss is then flat one way and steep
 the other. The secant over the way that the logits go when the instance is left out sees both. Of a
 label that has just been learnt, that way is unknown: how open it is, the variances tell.
+
+Means p, variances v and what is returned are tensors (n, C), or vectors (C,) for one instance, if
+nothing else is said.
 """
 
 from types import ModuleType
@@ -20,45 +23,12 @@ _STEEPEST = 1e3
 
 
 def per_class_curvature(mean: Mean[Numbers]) -> Numbers:
-    """Weight of an instance in the precision of each output: h_k = p_k (1 - p_k).
-
-    Parameters
-    ----------
-    mean : Mean
-        Class probabilities (n, C), or (C,) of one instance as a vector; with one logit the
-        probability of the second class.
-
-    Returns
-    -------
-    Tensor of shape (n, C), or ndarray of shape (C,)
-
-    Examples
-    --------
-    >>> p = torch.tensor([[0.5, 0.3, 0.2]])
-    >>> per_class_curvature(Mean(p, 1 - p))
-    tensor([[0.2500, 0.2100, 0.1600]])
-    """
+    """Return the weight of an instance in the precision of each output: h_k = p_k (1 - p_k)."""
     return mean.p * mean.complement  # eq-per-class
 
 
 def shared_curvature(mean: Mean[Numbers]) -> Numbers:
-    """Weight of an instance in a precision that all outputs share: h = p_max (1 - p_max).
-
-    Parameters
-    ----------
-    mean : Mean
-        See :func:`per_class_curvature`.
-
-    Returns
-    -------
-    Tensor of shape (n, 1), or ndarray of shape (1,)
-
-    Examples
-    --------
-    >>> p = torch.tensor([[0.5, 0.3, 0.2]])
-    >>> shared_curvature(Mean(p, 1 - p))
-    tensor([[0.2500]])
-    """
+    """Return the weight in a precision that all outputs share, (n, 1): h = p_max (1 - p_max)."""
     # eq-shared: p (1 - p) grows up to 1/2, and the others are at most 1 - p_max
     curvature = per_class_curvature(mean)
     if isinstance(curvature, np.ndarray):
@@ -66,66 +36,38 @@ def shared_curvature(mean: Mean[Numbers]) -> Numbers:
     return curvature.amax(dim=1, keepdim=True)
 
 
-def full_curvature_root(mean: Mean[torch.Tensor]) -> torch.Tensor:
-    """Root B of the curvature of one instance: B B^T = diag p - p p^T; p (1 - p) for one logit.
+def full_curvature_root(mean: Mean[Numbers]) -> Numbers:
+    """Return a root B (C, C) of the curvature of one instance: B B^T = diag p - p p^T.
 
-    Parameters
-    ----------
-    mean : Mean
-        Of tensors (1, C).
-
-    Returns
-    -------
-    Tensor of shape (C, C)
-        diag(q) (I - q q^T) with q = sqrt(p): a projection between two scalings.
-
-    Examples
-    --------
-    >>> half = torch.tensor([[0.5, 0.5]])
-    >>> root = full_curvature_root(Mean(half, half))
-    >>> root @ root.T
-    tensor([[ 0.2500, -0.2500],
-            [-0.2500,  0.2500]])
+    It is diag(q) (I - q q^T) with q = sqrt(p), a projection between two scalings; for one logit,
+    sqrt(p (1 - p)).
     """
-    if mean.p.shape[1] == 1:
-        return per_class_curvature(mean).sqrt()
+    p = mean.p.reshape(-1)
+    if len(p) == 1:
+        return (per_class_curvature(mean) ** 0.5).reshape(1, 1)
     # What 1 - p_k has lost in q_k (1 - p_k) is below the rounding of p_k (1 - p_k) once squared.
-    q = mean.p[0].sqrt()
-    return torch.diag(q) - torch.outer(mean.p[0], q)
+    xp, _ = _numerics(p)
+    q = p**0.5
+    return xp.diag(q) - xp.outer(p, q)
+
+
+def identity_root(mean: Mean[Numbers]) -> Numbers:
+    """Return a root (C, C) of a curvature of 1: the identity."""
+    xp, _ = _numerics(mean.p)
+    return xp.diag((mean.p * 0 + 1).reshape(-1))
 
 
 def secant_stiffening(
     mean: Mean[torch.Tensor], without: Mean[torch.Tensor], moved: torch.Tensor
 ) -> torch.Tensor:
-    """How much stiffer an instance is than its curvature at the mode: (q / h)^(1/5).
+    """Return how much stiffer an instance is than its curvature at the mode: (q / h)^(1/5).
 
     h = p_k (1 - p_k) is the curvature at the mode. The secant q = (p_k - p_k^-) / (z_k - z_k^-)
     is what a quadratic needs to bring back the residual when the instance is left out, coupling
-    between the classes included. Their geometric mean with weights 4/5 and 1/5 came closest to
-    retraining over weak and strong priors, few and many labels and classes
-    (``examples/study/updates.py``).
-
-    Parameters
-    ----------
-    mean : Mean
-        p (n, C) at the mode.
-    without : Mean
-        p^- (n, C), when the instance is left out.
-    moved : Tensor of shape (n, C)
-        z - z^-, logits with it less those without.
-
-    Returns
-    -------
-    Tensor of shape (n, C)
-        Factor of the curvature; 1 where the secant has no meaning, or the curvature is lost to
-        rounding.
-
-    Examples
-    --------
-    >>> from laplace_al.model.likelihoods import Bernoulli
-    >>> z = torch.logit(torch.tensor([[0.99]]))
-    >>> secant_stiffening(Bernoulli().mean(z), Bernoulli().mean(0 * z), z)
-    tensor([[1.6086]])
+    between the classes included; ``moved`` is z - z^- (n, C). Their geometric mean with weights 4/5
+    and 1/5 came closest to retraining over weak and strong priors, few and many labels and classes
+    (``examples/study/updates.py``). It is 1 where the secant has no meaning, or the curvature is
+    lost to rounding.
     """
     curvature = per_class_curvature(mean)
     number = torch.finfo(curvature.dtype)
@@ -140,28 +82,13 @@ def secant_stiffening(
 
 
 def mirror_curvature(mean: Mean[Numbers]) -> Numbers:
-    """Secant over the way to the mirrored logit: q = (2 p - 1) / (2 l), l = log p / (1 - p).
+    """Return the secant to the mirrored logit: q = (2 p - 1) / (2 l), l = log p / (1 - p).
 
     From l to -l the probability goes from p to 1 - p. Of all quadratics that touch the loss at l it
     is the flattest that lies above it everywhere.
 
     Jaakkola and Jordan, *Bayesian parameter estimation via variational methods*, Statistics and
     Computing 10(1), 2000.
-
-    Parameters
-    ----------
-    mean : Mean
-        See :func:`per_class_curvature`.
-
-    Returns
-    -------
-    Tensor of shape (n, C), or ndarray of shape (C,)
-
-    Examples
-    --------
-    >>> p = torch.tensor([[0.5, 0.9, 0.999]])
-    >>> mirror_curvature(Mean(p, 1 - p))
-    tensor([[0.2500, 0.1820, 0.0722]])
     """
     xp, tiny = _numerics(mean.p)
     odds = xp.log((mean.p + tiny) / (mean.complement + tiny))
@@ -170,34 +97,14 @@ def mirror_curvature(mean: Mean[Numbers]) -> Numbers:
 
 
 def open_stiffening(mean: Mean[Numbers], variance: Numbers, least: float = 0.0) -> Numbers:
-    """How much stiffer than its tangent a label is that has yet to see what comes later.
+    """Return how much stiffer than its tangent a label is that has yet to see what comes later.
 
     The logits that little is known of are those that later labels will move, and far: there the
     secant q to the mirrored logit counts more beside the tangent h = p_k (1 - p_k),
 
         (q / h)^(1 - t),  t = (1 - least) (min_j v_j / v_k)^(3/4).
 
-    The best known logit has its tangent, and so have all whose variance is shared.
-
-    Parameters
-    ----------
-    mean : Mean
-        p (n, C), or (C,) of one instance.
-    variance : Tensor of shape (n, 1) or (n, C), or ndarray of shape (1,) or (C,)
-        v of the logits.
-    least : float, default=0.0
-        Share of the secant in the best known logit.
-
-    Returns
-    -------
-    Tensor of shape (n, C), or ndarray of shape (C,)
-        Factor of the curvature of each class.
-
-    Examples
-    --------
-    >>> p = torch.tensor([[0.98, 0.01, 0.01]])
-    >>> open_stiffening(Mean(p, 1 - p), torch.tensor([[1.0, 1.0, 9.0]]))
-    tensor([[1.0000, 1.0000, 6.8172]])
+    The best known logit has ``least`` of the secant, and so have all whose variance is shared.
     """
     xp, tiny = _numerics(variance)
     variance = variance + tiny
@@ -209,32 +116,15 @@ def open_stiffening(mean: Mean[Numbers], variance: Numbers, least: float = 0.0) 
 def steepening(
     before: Mean[Numbers], after: Mean[Numbers], variance: Numbers, prior_variance: Any
 ) -> Numbers:
-    """What a label that moves its logits adds to the weight of what was known of them.
+    """Return what a label that moves its logits adds to the weight of what was known of them.
 
     That came from instances whose curvature h goes along. Where it grows, so does what they weigh:
 
-        ((h / h_before)^(1/2) - 1)_+ (1 / v - 1 / v_0).
+        ((h / h_before)^(1/2) - 1)_+ (1 / v - 1 / v_0),
 
-    Parameters
-    ----------
-    before, after : Mean
-        p (n, C), or (C,) of one instance, before the label is known and at the new mode.
-    variance : Tensor of shape (n, 1) or (n, C), or ndarray of shape (1,) or (C,)
-        v of the logits before the label is known.
-    prior_variance : float or Tensor of shape (n, 1)
-        v_0 of the logits under the prior, whose precision does not grow.
-
-    Returns
-    -------
-    Tensor or ndarray
-        Of the shape of the variance: a precision that all share takes the smallest of the classes.
-
-    Examples
-    --------
-    >>> from laplace_al.model.likelihoods import Bernoulli
-    >>> sure, unsure = (Bernoulli().mean(torch.tensor([[z]])) for z in (-4.0, -2.0))
-    >>> steepening(sure, unsure, torch.ones(1, 1), 2.0)
-    tensor([[0.7191]])
+    of the shape of v: a precision that all share takes the smallest of the classes. v is the
+    variance before the label is known, v_0 (n, 1) or a number that under the prior, whose precision
+    does not grow.
     """
     xp, tiny = _numerics(variance)
     ratio = per_class_curvature(after) / (per_class_curvature(before) + tiny)
@@ -246,7 +136,7 @@ def steepening(
 
 
 def _numerics(numbers: Any) -> tuple[ModuleType, float]:
-    """The module of such numbers, and the smallest normal one: what is added to a divisor."""
+    """Return the module of such numbers, and the smallest normal one, to be added to divisors."""
     if isinstance(numbers, np.ndarray):
         return np, float(np.finfo(numbers.dtype).tiny)
     return torch, torch.finfo(numbers.dtype).tiny

@@ -11,15 +11,9 @@ from laplace_al.model.posterior.roots import accurate_factor, factor_of_sum
 class Laplace(NamedTuple):
     """The Gaussian around a mode that gives leave-one-out and evidence.
 
-    Its curvature is p_k (1 - p_k) for each class on its own, whatever the structure of the
-    posterior: a shared covariance knows far too little of single classes.
-
-    Parameters
-    ----------
-    variance : Tensor of shape (n, C)
-        v, of the logits of the instances themselves.
-    log_determinant : Tensor of shape ()
-        Of the precision.
+    It holds the variances v (n, C) of the instances' own logits and the log determinant () of the
+    precision. Its curvature is p_k (1 - p_k) for each class on its own, whatever the structure of
+    the posterior: a shared covariance knows far too little of single classes.
     """
 
     variance: torch.Tensor
@@ -27,15 +21,7 @@ class Laplace(NamedTuple):
 
 
 class LeftOut(NamedTuple):
-    """What the model would say of each instance, had it not seen it.
-
-    Parameters
-    ----------
-    logits : Tensor of shape (n, C)
-        z^-.
-    variance : Tensor of shape (n, C)
-        v^-.
-    """
+    """Logits z^- and variances v^- (n, C) of each instance, had the model not seen it."""
 
     logits: torch.Tensor
     variance: torch.Tensor
@@ -44,33 +30,11 @@ class LeftOut(NamedTuple):
 def per_class_laplace(
     features: torch.Tensor, curvature: torch.Tensor, prior_precision: float
 ) -> Laplace:
-    """Variances and determinant of precisions lambda I + Phi^T diag(h_k) Phi, class by class.
+    """Return variances and log determinant for precisions lambda I + Phi^T diag(h_k) Phi.
 
-    One class at a time, in the smaller of both spaces: with n < D instances the precision
-    is that of B = I + H^(1/2) Phi Phi^T H^(1/2) / lambda (n, n) and of a multiple of the identity.
-
-    Parameters
-    ----------
-    features : Tensor of shape (n, D)
-    curvature : Tensor of shape (n, C)
-        h, sample weights included, >= 0.
-    prior_precision : float
-        lambda > 0.
-
-    Returns
-    -------
-    Laplace
-
-    Raises
-    ------
-    ValueError
-        If the sums overflow.
-
-    Examples
-    --------
-    >>> one = torch.ones(1, 1)
-    >>> per_class_laplace(one, 3 * one, 1.0)
-    Laplace(variance=tensor([[0.2500]]), log_determinant=tensor(1.3863))
+    The features are (n, D), the curvature h >= 0 (n, C). One class at a time, in the smaller of
+    both spaces: with n < D instances the precision is that of B = I + H^(1/2) Phi Phi^T H^(1/2) /
+    lambda (n, n) and of a multiple of the identity. Raises ValueError if the sums overflow.
     """
     n, n_features = features.shape
     n_classes = curvature.shape[1]
@@ -101,7 +65,7 @@ def _in_space_of_weights(
 def _in_space_of_instances(
     gram: torch.Tensor, features: torch.Tensor, h: torch.Tensor, prior_precision: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """v = K - K H^(1/2) B^-1 H^(1/2) K on the diagonal, or (1 - B^-1) / h where h v is large."""
+    """Return the diagonal of K - K H^(1/2) B^-1 H^(1/2) K; as (1 - B^-1) / h if h v is large."""
     scale = h.sqrt()
     total = torch.eye(len(gram)).to(gram) + scale[:, None] * gram * scale  # B
     factor = accurate_factor(
@@ -124,35 +88,14 @@ def leave_one_out(
     curvature: torch.Tensor,
     weights: torch.Tensor,
 ) -> LeftOut:
-    """The exact-mode equation read backwards: z^- = z - v^- (y - p), v^- = v / (1 - h v).
+    """Return z^- = z - v^- (y - p), v^- = v / (1 - h v): the exact-mode equation read backwards.
 
-    One unit of weight is left out: an instance of weight 3 stands for three, of which two stay.
+    Logits z, residuals y - p, variances v at the mode and curvatures h of a unit of weight are
+    (n, C). One unit of weight is left out: an instance of weight 3 stands for three, of which two
+    stay.
 
     Opper and Winther, *Gaussian processes for classification: mean-field algorithms*, Neural
     Computation 12(11), 2000.
-
-    Parameters
-    ----------
-    logits : Tensor of shape (n, C)
-        z at the mode.
-    residual : Tensor of shape (n, C)
-        y - p at the mode.
-    variance : Tensor of shape (n, C)
-        v at the mode.
-    curvature : Tensor of shape (n, C)
-        h of a unit of weight.
-    weights : Tensor of shape (n,)
-        s.
-
-    Returns
-    -------
-    LeftOut
-
-    Examples
-    --------
-    >>> one = torch.ones(1, 1)
-    >>> leave_one_out(one, 0.5 * one, 2 * one, 0.25 * one, one[0])
-    LeftOut(logits=tensor([[-1.]]), variance=tensor([[4.]]))
     """
     unit = weights.clamp(max=1)[:, None]
     smallest = torch.finfo(variance.dtype).eps

@@ -1,4 +1,4 @@
-"""Gaussian logits to the logits of a prediction.
+"""Links: Gaussian logits to the logits of a prediction.
 
 m (n, C) are the mean logits, v (n,) or (n, C) their variances. A likelihood turns the result
 into probabilities.
@@ -12,48 +12,16 @@ from laplace_al.model.likelihoods import softmax, sum_of_others
 
 
 def plug_in(mean: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
-    """Prediction at the mean: the variance is ignored.
-
-    Parameters
-    ----------
-    mean : Tensor of shape (n, C)
-    variance : Tensor of shape (n,) or (n, C)
-
-    Returns
-    -------
-    Tensor of shape (n, C)
-
-    Examples
-    --------
-    >>> import torch
-    >>> plug_in(torch.tensor([[1.0, -1.0]]), torch.tensor([9.0]))
-    tensor([[ 1., -1.]])
-    """
+    """Return the logits of a prediction at the mean: the variance is ignored."""
     return mean
 
 
 def mean_field(mean: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
-    """Mean-field (probit) approximation: m / sqrt(1 + pi / 8 v).
+    """Return the mean-field (probit) approximation: m / sqrt(1 + pi / 8 v).
 
     MacKay, *The evidence framework applied to classification networks*, Neural Computation
     4(5), 1992; arXiv 2210.06112. With a variance for each logit, v is that of the class that the
     row has, on average: sum_k p_k v_k. Logits shrunk each by their own would trade places.
-
-    Parameters
-    ----------
-    mean : Tensor of shape (n, C)
-    variance : Tensor of shape (n,) or (n, C)
-        One variance for all logits of a row, or one each.
-
-    Returns
-    -------
-    Tensor of shape (n, C)
-
-    Examples
-    --------
-    >>> import math, torch
-    >>> mean_field(torch.tensor([[2.0, -2.0]]), torch.tensor([24 / math.pi]))
-    tensor([[ 1., -1.]])
     """
     if variance.ndim == 1:
         variance = variance[:, None]
@@ -63,28 +31,13 @@ def mean_field(mean: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
 
 
 def bridge(mean: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
-    """Laplace bridge: the mean of the Dirichlet that matches the Gaussian over the logits.
+    """Return log alpha of the Dirichlet that matches the Gaussian over the logits (Laplace bridge).
 
     alpha_k = (1 - 2 / C + e^{m_k} sum_l e^{-m_l} / C^2) / v_k, with mean and variance conditioned
     on logits that add up to 0, as softmax ignores their sum. A single logit keeps its mean.
 
     Hobbhahn, Kristiadi and Hennig, *Fast predictive uncertainty for classification with Bayesian
     deep networks*, UAI 2022.
-
-    Parameters
-    ----------
-    mean : Tensor of shape (n, C)
-    variance : Tensor of shape (n,) or (n, C)
-
-    Returns
-    -------
-    Tensor of shape (n, C)
-        log alpha.
-
-    Examples
-    --------
-    >>> bridge(torch.tensor([[1.0, 1.0, 1.0]]), torch.tensor([[1.0, 1.0, 1.0]])).softmax(dim=1)
-    tensor([[0.3333, 0.3333, 0.3333]])
     """
     n_outputs = mean.shape[1]
     if n_outputs == 1:
@@ -96,5 +49,5 @@ def bridge(mean: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
     mean = mean - variance / total * mean.sum(dim=1, keepdim=True)
     variance = variance * (sum_of_others(variance) / total)  # v - v^2 / total would cancel
     evidence = mean + torch.logsumexp(-mean, dim=1, keepdim=True) - 2 * math.log(n_outputs)
-    base = torch.log(torch.full_like(evidence, 1 - 2 / n_outputs))
-    return torch.logaddexp(base, evidence) - variance.log()  # eq-bridge
+    uniform = torch.log(torch.full_like(evidence, 1 - 2 / n_outputs))
+    return torch.logaddexp(uniform, evidence) - variance.log()  # eq-bridge

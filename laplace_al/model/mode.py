@@ -1,11 +1,12 @@
-"""The maximum a posteriori (MAP) of the last layer, by Newton steps."""
+"""The maximum a posteriori (MAP) of the last layer, by damped Newton steps."""
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 
+from laplace_al._common.typing import Numbers
 from laplace_al.model.curvatures import per_class_curvature
 from laplace_al.model.likelihoods import Likelihood, Mean
 from laplace_al.model.priors import Prior
@@ -17,19 +18,13 @@ _LOOSE = 0.25
 _CAREFUL = 0.1
 _SOLVED = 1e-5
 _SURE = 2  # small steps of conjugate gradients in a row, after which the next are small as well
-_SETTLED = 0.3  # of a logit: curvatures change by less than a third
+_SMALL_MOVE = 0.3  # of a logit: curvatures change by less than a third
+
+Found = TypeVar("Found", bound=tuple[Any, ...])
 
 
 class Labelled(NamedTuple):
-    """Labelled instances of a last layer.
-
-    Parameters
-    ----------
-    features : Tensor of shape (n, D)
-    targets : Tensor of shape (n, C)
-    weights : Tensor of shape (n,)
-    likelihood : Bernoulli or Categorical
-    """
+    """Labelled instances of a last layer: features (n, D), targets (n, C) and weights (n,)."""
 
     features: torch.Tensor
     targets: torch.Tensor
@@ -38,18 +33,11 @@ class Labelled(NamedTuple):
 
 
 class Mode(NamedTuple):
-    """Where the search for the MAP ended.
+    """The end of the search for the MAP.
 
-    Parameters
-    ----------
-    mean : Tensor of shape (D, C)
-        The weights.
-    n_iter : int
-        Newton steps taken.
-    distance : float
-        Estimated distance to the MAP, in standard deviations of the posterior.
-    converged : bool
-        Whether the distance is within the tolerance, or within what the dtype can resolve.
+    It took ``n_iter`` Newton steps to the weights ``mean`` (D, C). ``distance`` estimates how far
+    away the MAP is, in standard deviations of the posterior. It has ``converged`` if that is within
+    the tolerance, or within what the dtype can resolve.
     """
 
     mean: torch.Tensor
@@ -59,68 +47,30 @@ class Mode(NamedTuple):
 
 
 class Objective(Protocol):
-    """What the MAP minimises, negative log-likelihood and prior, wherever the labels are.
+    """The negative log posterior, which the MAP minimises, wherever the labels are.
 
     A point is what it has found out at some weights W (D, C), for the other methods.
     """
 
     def at(self, mean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, Any]:
-        """Value (), gradient (D, C), and the point, at W."""
+        """Return the value (), the gradient (D, C), and the point, at W."""
 
     def product(self, point: Any, direction: torch.Tensor) -> torch.Tensor:
-        """Second derivative times a direction (D, C)."""
+        """Multiply the second derivative by a direction (D, C)."""
 
     def root(self, point: Any) -> torch.Tensor:
-        """Root (D, D) of the inverse of the second derivative, as a mean over the outputs."""
+        """Return a root (D, D) of the inverse of the second derivative's mean over the outputs."""
 
     def moved(self, point: Any, other: Any) -> float:
-        """Largest change of a logit between two points."""
+        """Return the largest change of a logit between two points."""
 
 
 def find_mode(
-    data: Labelled,
-    prior: Prior,
-    start: torch.Tensor,
-    *,
-    max_iter: int,
-    tol: float,
+    data: Labelled, prior: Prior, start: torch.Tensor, *, max_iter: int, tol: float
 ) -> Mode:
-    """Minimise ``sum s CE(y, Phi W) + prior(W)`` over W, the prior ``lambda / 2 |W|^2``, say.
+    """Minimise ``sum s CE(y, Phi W) + prior(W)`` over W (D, C), see :func:`minimise`.
 
-    Newton steps, each solved by conjugate gradients that are preconditioned with the shared
-    covariance (one D x D factor for all outputs), with backtracking. Convex: any start
-    leads to the one MAP.
-
-    Parameters
-    ----------
-    data : Labelled
-    prior : IsotropicPrior or GaussianPrior
-    start : Tensor of shape (D, C)
-    max_iter : int
-        Newton steps at most.
-    tol : float
-        Distance to the MAP, in standard deviations of the posterior, that counts as there.
-
-    Returns
-    -------
-    Mode
-
-    Raises
-    ------
-    ValueError
-        If the prior is lost to rounding beside the features.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from laplace_al.model.likelihoods import Bernoulli
-    >>> from laplace_al.model.priors import IsotropicPrior
-    >>> one = torch.ones(1, 1, dtype=torch.float64)
-    >>> prior = IsotropicPrior(0 * one, 1.0)
-    >>> data = Labelled(one, one, one[0], Bernoulli())
-    >>> mode = find_mode(data, prior, 0 * one, max_iter=20, tol=1e-8)
-    >>> torch.allclose(mode.mean, 1 - torch.sigmoid(mode.mean))  # lambda w = y - p
-    True
+    Raises ValueError if the prior is lost to rounding beside the features.
     """
     return minimise(InMemory(data, prior), start, max_iter=max_iter, tol=tol)
 
@@ -133,13 +83,7 @@ class _Point(NamedTuple):
 
 
 class InMemory(NamedTuple):
-    """An :class:`Objective` of labels that are at hand.
-
-    Parameters
-    ----------
-    data : Labelled
-    prior : IsotropicPrior or GaussianPrior
-    """
+    """An :class:`Objective` of labels that are at hand."""
 
     data: Labelled
     prior: Prior
@@ -171,39 +115,18 @@ class InMemory(NamedTuple):
 
 
 def minimise(objective: Objective, start: torch.Tensor, *, max_iter: int, tol: float) -> Mode:
-    """Minimise an objective by the steps of :func:`find_mode`.
+    """Minimise a convex objective over W (D, C): any start leads to the one MAP.
 
-    Parameters
-    ----------
-    objective : Objective
-    start : Tensor of shape (D, C)
-    max_iter : int
-    tol : float
-
-    Returns
-    -------
-    Mode
-
-    Examples
-    --------
-    >>> class Parabola:  # (w - 3)^2 / 2
-    ...     def at(self, mean):
-    ...         return ((mean - 3) ** 2 / 2).sum(), mean - 3, None
-    ...     def product(self, point, direction):
-    ...         return direction
-    ...     def root(self, point):
-    ...         return torch.ones(1, 1)
-    ...     def moved(self, point, other):
-    ...         return 0.0
-    >>> minimise(Parabola(), torch.zeros(1, 1), max_iter=1, tol=1e-3).mean
-    tensor([[3.]])
+    At most ``max_iter`` damped Newton steps are taken, each solved by conjugate gradients that are
+    preconditioned with the shared covariance (one D x D factor for all outputs). ``tol`` is the
+    distance to the MAP that counts as there, in standard deviations of the posterior.
     """
     mean, moved, distance, is_careful = start, float("inf"), float("inf"), False
     value, gradient, point = objective.at(mean)
     rounding = torch.finfo(start.dtype).eps
     sure = _SURE if start.shape[1] > 1 else 1  # the root of one logit is that of its curvature
     for n_iter in range(max_iter + 1):
-        if moved > _SETTLED:  # else the curvature has hardly changed
+        if moved > _SMALL_MOVE:  # else the curvature has hardly changed
             root = objective.root(point)
         product = functools.partial(objective.product, point)
         # The root has one curvature for all classes: in those of less the distance is longer.
@@ -224,43 +147,40 @@ def minimise(objective: Objective, start: torch.Tensor, *, max_iter: int, tol: f
                 mean = mean + step if distance <= tol else mean
                 break
         bound = value + 4 * rounding * (1 + value.abs())
-        for _ in range(_MAX_HALVINGS):
-            new_value, new_gradient, new_point = objective.at(mean + step)
-            if new_value <= bound + 1e-4 * descent:
-                break
-            step, descent = step / 2, descent / 2
-        else:  # no step decreases the objective
+        found = line_search(objective.at, mean, step, descent, bound, _MAX_HALVINGS)
+        if found is None:  # no step decreases the objective
             distance = distance if is_careful else guess
             break
-        moved = objective.moved(point, new_point)
-        mean, value, gradient, point = mean + step, new_value, new_gradient, new_point
+        moved = objective.moved(point, found[1][2])
+        mean, (value, gradient, point) = found
     return Mode(mean, n_iter, distance, distance <= max(tol, resolution))
 
 
-def solve_hessian(objective: Objective, mean: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """X in H X = right, with the second derivative H of an objective at W.
+def line_search(
+    at: Callable[[Numbers], Found],
+    start: Numbers,
+    step: Numbers,
+    slope: Any,
+    bound: Any,
+    max_halvings: int,
+) -> tuple[Numbers, Found] | None:
+    """Return the first of x + d, x + d / 2, ... with a value low enough, and what is found there.
 
-    Parameters
-    ----------
-    objective : Objective
-    mean : Tensor of shape (D, C)
-        W.
-    right : Tensor of shape (D, C)
-
-    Returns
-    -------
-    Tensor of shape (D, C)
-        To five digits, in the norm of H.
-
-    Examples
-    --------
-    >>> from laplace_al.model.likelihoods import Bernoulli
-    >>> from laplace_al.model.priors import IsotropicPrior
-    >>> one = torch.ones(1, 1)
-    >>> data = InMemory(Labelled(one, one, one[0], Bernoulli()), IsotropicPrior(0 * one, 1.0))
-    >>> solve_hessian(data, 0 * one, one)  # 1 / (1 + 1/4)
-    tensor([[0.8000]])
+    ``at`` returns the value and what else it finds. Low enough is below the bound on the value at
+    the start, which leaves room for rounding, by 1e-4 of what the slope promises (Armijo).
     """
+    length = 1.0
+    for _ in range(max_halvings):
+        x = start + length * step
+        found = at(x)
+        if found[0] <= bound + 1e-4 * length * slope:
+            return x, found
+        length /= 2
+    return None
+
+
+def solve_hessian(objective: Objective, mean: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Return X (D, C) in H X = right, with the second derivative H at W (D, C), to five digits."""
     _, _, point = objective.at(mean)
     product = functools.partial(objective.product, point)
     return conjugate_gradients(product, right, objective.root(point), tol=_SOLVED, n_small=_SURE)
@@ -274,30 +194,11 @@ def conjugate_gradients(
     tol: float,
     n_small: int,
 ) -> torch.Tensor:
-    """x in operator(x) = right, by preconditioned conjugate gradients.
+    """Return x (D, C) in operator(x) = right, by preconditioned conjugate gradients.
 
-    Parameters
-    ----------
-    operator : callable
-        Product with a symmetric positive definite matrix: (D, C) to (D, C).
-    right : Tensor of shape (D, C)
-    root : Tensor of shape (D, D)
-        R of the preconditioner R R^T.
-    tol : float
-        Relative, in the norm of the operator.
-    n_small : int
-        How many steps in a row must be small to end it. One may be small by chance, where the
-        preconditioner is poor.
-
-    Returns
-    -------
-    Tensor of shape (D, C)
-
-    Examples
-    --------
-    >>> one = torch.ones(1, 1)
-    >>> conjugate_gradients(lambda x: 4 * x, one, one, tol=0.1, n_small=1)
-    tensor([[0.2500]])
+    The operator multiplies by a symmetric positive definite matrix; the root R (D, D) gives the
+    preconditioner R R^T. The tolerance is relative, in the norm of the operator. So many steps in a
+    row must be small to end it: one may be so by chance, where the preconditioner is poor.
     """
     solution = torch.zeros_like(right)
     residual = right

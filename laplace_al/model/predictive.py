@@ -11,35 +11,16 @@ from laplace_al.model.posterior import Posterior
 
 # Draws at a time: the noise must not depend on how many inputs there are.
 _DRAWS_AT_ONCE = 32
+# Probabilities that are computed at once, of which there are a few copies.
+NUMBERS_AT_ONCE = 2**22
 
 
 def sampled_weights(
     posterior: Posterior, calibration: Calibration, n_samples: int, seed: int
 ) -> Iterator[torch.Tensor]:
-    """Weights drawn from a posterior and calibrated, some draws at a time.
+    """Yield weights (s, D, C), some draws at a time: in all so many, the same for the same seed.
 
-    Parameters
-    ----------
-    posterior : Posterior
-    calibration : Calibration
-        Its temperature divides the mean, its scale multiplies the variance.
-    n_samples : int
-        Number of draws S.
-    seed : int
-        The same seed draws the same weights.
-
-    Yields
-    ------
-    Tensor of shape (s, D, C)
-        s draws; they add up to S.
-
-    Examples
-    --------
-    >>> from laplace_al.model.calibration import Calibration
-    >>> from laplace_al.model.posterior import SharedPosterior
-    >>> prior = SharedPosterior.prior(torch.zeros(1, 1), 1.0)
-    >>> [part.shape for part in sampled_weights(prior, Calibration(), n_samples=40, seed=0)]
-    [torch.Size([32, 1, 1]), torch.Size([8, 1, 1])]
+    The temperature of the calibration divides the mean, its scale multiplies the variance.
     """
     generator = torch.Generator().manual_seed(seed)
     scale, temperature = calibration.variance_scale**0.5, calibration.temperature
@@ -51,28 +32,9 @@ def sampled_weights(
 def sampled_probabilities(
     weights: Iterable[torch.Tensor], n_samples: int, project: Projection, likelihood: Likelihood
 ) -> torch.Tensor:
-    """Class probabilities under each of the drawn weights.
+    """Return probabilities (S, n, K) under S drawn weights, see :func:`sampled_weights`.
 
-    Parameters
-    ----------
-    weights : iterable of Tensor of shape (s, D, C)
-        See :func:`sampled_weights`.
-    n_samples : int
-        Number of draws S.
-    project : callable
-        Weights (D, m) to logits (n, m): the product with the features.
-    likelihood : Bernoulli or Categorical
-
-    Returns
-    -------
-    Tensor of shape (S, n, K)
-
-    Examples
-    --------
-    >>> from laplace_al.model.likelihoods import Bernoulli
-    >>> weights = [torch.zeros(2, 1, 1)]
-    >>> sampled_probabilities(weights, 2, torch.ones(3, 1).mm, Bernoulli()).shape
-    torch.Size([2, 3, 2])
+    ``project`` multiplies the features by weights (D, m), which gives logits (n, m).
     """
     whole, start = torch.empty(0), 0
     for some in weights:
@@ -87,7 +49,7 @@ def sampled_probabilities(
 def _probabilities(
     weights: torch.Tensor, project: Projection, likelihood: Likelihood
 ) -> torch.Tensor:
-    """Class probabilities (s, n, K) under weights (s, D, C)."""
+    """Return class probabilities (s, n, K) under weights (s, D, C)."""
     n_draws, n_features, n_outputs = weights.shape
     logits = project(weights.permute(1, 0, 2).reshape(n_features, -1))  # (n, s C)
     log_proba = likelihood.log_probabilities(logits.reshape(-1, n_outputs))
@@ -101,31 +63,10 @@ def averaged(
     likelihood: Likelihood,
     n_classes: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean of the probabilities, and mean of their entropies in nats, some rows at a time.
+    """Return probabilities (n, K) and their entropies (n,) in nats, averaged over drawn weights.
 
-    Parameters
-    ----------
-    weights : iterable of Tensor of shape (s, D, C)
-        See :func:`sampled_weights`.
-    rows : callable
-        From a slice of the inputs to their features (m, D).
-    n_rows : int
-        n.
-    likelihood : Bernoulli or Categorical
-    n_classes : int
-        K.
-
-    Returns
-    -------
-    probabilities : Tensor of shape (n, K)
-    entropy : Tensor of shape (n,)
-
-    Examples
-    --------
-    >>> from laplace_al.model.likelihoods import Bernoulli
-    >>> weights = [torch.tensor([[[-999.0]], [[999.0]]])]
-    >>> averaged(weights, torch.ones(1, 1).__getitem__, 1, Bernoulli(), 2)
-    (tensor([[0.5000, 0.5000]]), tensor([0.]))
+    ``rows`` gives the features (m, D) of a slice of the inputs, so few that their probabilities
+    under :func:`sampled_weights` fit into memory.
     """
     probabilities = entropy = torch.zeros(())
     size, n_draws = max(1, NUMBERS_AT_ONCE // (_DRAWS_AT_ONCE * n_classes)), 0
@@ -139,7 +80,3 @@ def averaged(
             entropy[here] += torch.special.entr(part).sum(dim=(0, 2))
         n_draws += len(some)
     return probabilities / n_draws, entropy / n_draws
-
-
-# Probabilities that are computed at once, of which there are a few copies.
-NUMBERS_AT_ONCE = 2**22

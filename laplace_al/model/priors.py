@@ -1,4 +1,4 @@
-"""Quadratic penalties of the last layer: the prior, and with it data that is kept as a Gaussian."""
+"""Quadratic penalties of W (D, C): the prior, and with it data that is kept as a Gaussian."""
 
 from typing import NamedTuple, TypeAlias
 
@@ -8,44 +8,31 @@ from laplace_al.model.posterior.roots import root_of_precision, root_of_sum
 
 
 class IsotropicPrior(NamedTuple):
-    """lambda / 2 |W - W_0|^2.
-
-    Parameters
-    ----------
-    mean : Tensor of shape (D, C)
-        W_0.
-    precision : float
-        lambda > 0.
-
-    Examples
-    --------
-    >>> IsotropicPrior(torch.zeros(1, 1), 3.0).value(torch.ones(1, 1))
-    tensor(1.5000)
-    """
+    """lambda / 2 |W - W_0|^2, around a mean W_0."""
 
     mean: torch.Tensor
     precision: float
 
     def value(self, weights: torch.Tensor) -> torch.Tensor:
-        """Penalty of W (D, C)."""
+        """Return the penalty of W."""
         return self.precision / 2 * (weights - self.mean).square().sum()
 
     def gradient(self, weights: torch.Tensor) -> torch.Tensor:
-        """Derivative at W, (D, C)."""
+        """Return the derivative at W, (D, C)."""
         return self.precision * (weights - self.mean)
 
     def product(self, direction: torch.Tensor) -> torch.Tensor:
-        """Hessian times a direction (D, C)."""
+        """Multiply the Hessian by a direction (D, C)."""
         return self.precision * direction
 
     def shared_root(self, features: torch.Tensor, curvature: torch.Tensor) -> torch.Tensor:
-        """Root (D, D) of the inverse of the Hessian and Phi^T diag(h) Phi, h (n, 1)."""
+        """Return a root (D, D) of the inverse of the Hessian and Phi^T diag(h) Phi, h (n, 1)."""
         return root_of_sum(features, curvature, self.precision)[0]
 
     def absorb(
         self, information: torch.Tensor, slope: torch.Tensor, weights: torch.Tensor
     ) -> "GaussianPrior":
-        """With data, as its quadratic at W, see :meth:`GaussianPrior.absorb`."""
+        """Add data as its quadratic at W, see :meth:`GaussianPrior.absorb`."""
         precision = information.clone()
         precision.diagonal(dim1=-2, dim2=-1).add_(self.precision)
         return GaussianPrior(precision, weights, self.gradient(weights) + slope)
@@ -54,20 +41,8 @@ class IsotropicPrior(NamedTuple):
 class GaussianPrior(NamedTuple):
     """<g, W - W_0> + 1/2 <W - W_0, A (W - W_0)>: the prior and the data that it stands for.
 
-    Parameters
-    ----------
-    precision : Tensor of shape (G, N, N)
-        A, for G groups of m outputs: (G, N) is (1, D), (C, D) or (1, D C).
-    reference : Tensor of shape (D, C)
-        W_0.
-    slope : Tensor of shape (D, C)
-        g, the derivative there.
-
-    Examples
-    --------
-    >>> one = torch.ones(1, 1)
-    >>> GaussianPrior(4 * one[None], 0 * one, one).value(one)
-    tensor(3.)
+    The precision A is (G, N, N) for G groups of m outputs, where (G, N) is (1, D), (C, D) or
+    (1, D C). The slope g is the derivative at the reference W_0, both (D, C).
     """
 
     precision: torch.Tensor
@@ -75,16 +50,16 @@ class GaussianPrior(NamedTuple):
     slope: torch.Tensor
 
     def value(self, weights: torch.Tensor) -> torch.Tensor:
-        """Penalty of W (D, C)."""
+        """Return the penalty of W."""
         moved = weights - self.reference
         return (moved * (self.slope + self.product(moved) / 2)).sum()
 
     def gradient(self, weights: torch.Tensor) -> torch.Tensor:
-        """Derivative at W, (D, C)."""
+        """Return the derivative at W, (D, C)."""
         return self.slope + self.product(weights - self.reference)
 
     def product(self, direction: torch.Tensor) -> torch.Tensor:
-        """Hessian times a direction (D, C)."""
+        """Multiply the Hessian by a direction (D, C)."""
         n_groups, size = self.precision.shape[:2]
         if size != len(direction):
             return (self.precision[0] @ direction.reshape(-1)).reshape(direction.shape)
@@ -92,7 +67,7 @@ class GaussianPrior(NamedTuple):
         return (self.precision @ groups).mT.reshape(-1, size).T
 
     def shared_root(self, features: torch.Tensor, curvature: torch.Tensor) -> torch.Tensor:
-        """Root (D, D) of the inverse of the mean Hessian and Phi^T diag(h) Phi, h (n, 1)."""
+        """Return a root (D, D) as that of the isotropic prior, of the mean over the outputs."""
         size = len(self.reference)
         if self.precision.shape[1] == size:
             mean = self.precision.mean(dim=0)
@@ -104,20 +79,10 @@ class GaussianPrior(NamedTuple):
     def absorb(
         self, information: torch.Tensor, slope: torch.Tensor, weights: torch.Tensor
     ) -> "GaussianPrior":
-        """With further data, as its quadratic at W (D, C).
+        """Add data as its quadratic at W (D, C).
 
-        Parameters
-        ----------
-        information : Tensor of shape (G, N, N)
-            What the data adds to the precision.
-        slope : Tensor of shape (D, C)
-            Derivative of its negative log-likelihood at W.
-        weights : Tensor of shape (D, C)
-            W.
-
-        Returns
-        -------
-        GaussianPrior
+        The information (G, N, N) is what it adds to the precision, the slope (D, C) the derivative
+        of its negative log-likelihood at W.
         """
         return GaussianPrior(self.precision + information, weights, self.gradient(weights) + slope)
 

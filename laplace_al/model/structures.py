@@ -1,4 +1,4 @@
-"""Which structure a posterior has: its class, curvature and updates, and whether it fits."""
+"""The structures of a posterior: their classes, curvatures and updates, and which one fits."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -6,7 +6,12 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import torch
 
 from laplace_al._common.devices import available_memory
-from laplace_al.model.curvatures import full_curvature_root, per_class_curvature, shared_curvature
+from laplace_al.model.curvatures import (
+    full_curvature_root,
+    identity_root,
+    per_class_curvature,
+    shared_curvature,
+)
 from laplace_al.model.likelihoods import Likelihood, Mean
 from laplace_al.model.mode import Labelled
 from laplace_al.model.posterior import FullPosterior, PerClassPosterior, Posterior, SharedPosterior
@@ -29,22 +34,18 @@ UpdateName: TypeAlias = Literal["map", "newton"]
 
 
 class Structure(NamedTuple):
-    """What belongs to one value of the parameter ``covariance``.
+    """A value of the parameter ``covariance``, and what belongs to it.
 
-    Parameters
-    ----------
-    posterior : type
-        Subclass of :class:`laplace_al.model.posterior.Posterior`.
-    curvatures : dict of str to callable
-        By the parameter ``curvature``: a mean of targets to weights in the precision.
-    newton, map : type
-        Update rules.
+    ``curvatures`` has, by the parameter ``curvature``, functions from the mean of targets to
+    weights in the precision; ``newton`` and ``map`` are the update rules.
     """
 
+    name: str
     posterior: type[Posterior]
     curvatures: dict[str, Callable[[Any], Any]]
     newton: Callable[..., Rule]
     map: Callable[..., Rule]
+    is_coupled: bool = False  # the logits of an instance are correlated
 
     def update(
         self,
@@ -54,29 +55,10 @@ class Structure(NamedTuple):
         curvature: CurvatureName,
         step_size: float,
     ) -> Rule:
-        """The update rule of the parameters.
+        """Return the update rule of the parameters; ``step_size`` is that of ``"newton"``.
 
-        Parameters
-        ----------
-        likelihood : Bernoulli or Categorical
-        update : {"map", "newton"}
-        curvature : {"secant", "categorical", "gaussian"}
-            A new label has no secant yet: ``"map"`` stiffens it by what is known of its logits,
-            ``"newton"`` takes the curvature of the softmax.
-        step_size : float
-            Of ``"newton"``.
-
-        Returns
-        -------
-        callable
-
-        Examples
-        --------
-        >>> from laplace_al.model.likelihoods import Bernoulli
-        >>> rule = STRUCTURES["shared"].update(
-        ...     Bernoulli(), update="newton", curvature="gaussian", step_size=2.0)
-        >>> rule.step_size
-        2.0
+        A new label has no secant yet: ``"map"`` stiffens it by what is known of its logits,
+        ``"newton"`` takes the curvature of the softmax.
         """
         weigh = self._weigh(curvature)
         if update == "map":
@@ -92,29 +74,7 @@ class Structure(NamedTuple):
         *,
         stiffening: torch.Tensor | None = None,
     ) -> Posterior:
-        """Laplace approximation around a mode.
-
-        Parameters
-        ----------
-        data : Labelled
-        mean : Tensor of shape (D, C)
-        curvature : {"secant", "categorical", "gaussian"}
-        prior : IsotropicPrior
-        stiffening : Tensor of shape (n, C), default=None
-            See :meth:`curvature`.
-
-        Returns
-        -------
-        Posterior
-
-        Examples
-        --------
-        >>> from laplace_al.model.likelihoods import Bernoulli
-        >>> one = torch.ones(1, 1)
-        >>> data, prior = Labelled(one, one, one[0], Bernoulli()), IsotropicPrior(0 * one, 1.0)
-        >>> STRUCTURES["shared"].at_mode(data, 0 * one, "categorical", prior).precision
-        tensor([[1.2500]])
-        """
+        """Return the Laplace approximation around a mode (D, C), see :meth:`curvature`."""
         probabilities = data.likelihood.mean(data.features @ mean)
         weighted = self.curvature(curvature, probabilities, data.weights, stiffening)
         return self.posterior.at_mode(mean, data.features, weighted, prior.precision, prior.mean)
@@ -126,32 +86,15 @@ class Structure(NamedTuple):
         weights: torch.Tensor,
         stiffening: torch.Tensor | None = None,
     ) -> torch.Tensor | Callable[[int], torch.Tensor]:
-        """Weights of instances in the precision at a mode.
+        """Return the weights (n, G) of instances in the precision, at probabilities (n, C).
 
-        Parameters
-        ----------
-        name : {"secant", "categorical", "gaussian"}
-        probabilities : Mean
-            p (n, C) at the mode.
-        weights : Tensor of shape (n,)
-            s.
-        stiffening : Tensor of shape (n, C), default=None
-            Of ``"secant"``, see :func:`laplace_al.model.curvatures.secant_stiffening`. A shared
-            curvature takes that of the most probable class.
-
-        Returns
-        -------
-        Tensor of shape (n, G) or callable
-            Of the full structure a function from the place of an instance to a root (C, C).
-
-        Examples
-        --------
-        >>> half = Mean(torch.tensor([[0.5, 0.5]]), torch.tensor([[0.5, 0.5]]))
-        >>> STRUCTURES["per_class"].curvature("categorical", half, torch.ones(1))
-        tensor([[0.2500, 0.2500]])
+        Where the outputs are coupled, it is a function from the place of an instance to a root
+        (C, C). ``weights`` (n,) are s. ``stiffening`` (n, C) is that of ``"secant"``, see
+        :func:`laplace_al.model.curvatures.secant_stiffening`; a shared curvature takes that of the
+        most probable class.
         """
         weigh = self._weigh(name)
-        if self.posterior is FullPosterior:  # a root for each instance, made as it is needed
+        if self.is_coupled:  # a root for each instance, made as it is needed
 
             def root(i: int) -> torch.Tensor:
                 of_instance = Mean(*(part[i : i + 1] for part in probabilities))
@@ -168,24 +111,11 @@ class Structure(NamedTuple):
         return curvature * stiffening
 
     def information(self, features: torch.Tensor, curvature: torch.Tensor) -> torch.Tensor:
-        """What instances add to the precision by the curvature of each output on its own.
+        """Return what features (n, D) with curvatures (n, G) add to the precision, (G, N, N).
 
-        Parameters
-        ----------
-        features : Tensor of shape (n, D)
-        curvature : Tensor of shape (n, G), or (n, C) of the full structure
-
-        Returns
-        -------
-        Tensor of shape (G, N, N)
-
-        Examples
-        --------
-        >>> STRUCTURES["full"].information(torch.ones(1, 1), torch.tensor([[1.0, 4.0]]))
-        tensor([[[1., 0.],
-                 [0., 4.]]])
+        Where the outputs are coupled, the curvatures (n, C) are the diagonal of theirs.
         """
-        if self.posterior is FullPosterior:
+        if self.is_coupled:
             roots = curvature.sqrt()
             return self.posterior.information(features, lambda i: torch.diag(roots[i]))
         return self.posterior.information(features, curvature)
@@ -195,59 +125,50 @@ class Structure(NamedTuple):
 
 
 STRUCTURES = {
-    "shared": Structure(
-        SharedPosterior,
-        {"categorical": shared_curvature, "gaussian": lambda mean: mean.p[..., :1] * 0 + 1},
-        NewtonUpdate,
-        MapUpdate,
-    ),
-    "per_class": Structure(
-        PerClassPosterior,
-        {"categorical": per_class_curvature, "gaussian": lambda mean: mean.p * 0 + 1},
-        NewtonUpdate,
-        MapUpdate,
-    ),
-    "full": Structure(
-        FullPosterior,
-        {
-            "categorical": full_curvature_root,
-            "gaussian": lambda mean: torch.eye(mean.p.shape[1]).to(mean.p),
-        },
-        CoupledNewtonUpdate,
-        CoupledMapUpdate,
-    ),
+    structure.name: structure
+    for structure in (
+        Structure(
+            "shared",
+            SharedPosterior,
+            {"categorical": shared_curvature, "gaussian": lambda mean: mean.p[..., :1] * 0 + 1},
+            NewtonUpdate,
+            MapUpdate,
+        ),
+        Structure(
+            "per_class",
+            PerClassPosterior,
+            {"categorical": per_class_curvature, "gaussian": lambda mean: mean.p * 0 + 1},
+            NewtonUpdate,
+            MapUpdate,
+        ),
+        Structure(
+            "full",
+            FullPosterior,
+            {
+                "categorical": full_curvature_root,
+                "gaussian": identity_root,
+            },
+            CoupledNewtonUpdate,
+            CoupledMapUpdate,
+            is_coupled=True,
+        ),
+    )
 }
+
+
+def structure_of(posterior: Posterior) -> Structure:
+    """Return the structure of a posterior."""
+    return next(one for one in STRUCTURES.values() if one.posterior is type(posterior))
 
 
 def choose_structure(
     name: str, n_features: int, n_outputs: int, *, dtype: torch.dtype, device: torch.device
 ) -> str:
-    """Name of a structure that fits into memory.
+    """Return the name of a structure for weights (n_features, n_outputs) that fits into memory.
 
-    Parameters
-    ----------
-    name : {"auto", "shared", "per_class", "full"}
-        ``"auto"`` is ``"per_class"`` up to :data:`AUTO_LIMIT` numbers, else ``"shared"``, which
-        is also what it is for a single output: the structures then agree.
-    n_features, n_outputs : int
-        Shape of the weights.
-    dtype : torch.dtype
-    device : torch.device
-
-    Returns
-    -------
-    str
-
-    Raises
-    ------
-    ValueError
-        If it would not fit; names those that would.
-
-    Examples
-    --------
-    >>> cpu = {"dtype": torch.float64, "device": torch.device("cpu")}
-    >>> choose_structure("auto", 384, 10, **cpu), choose_structure("auto", 1024, 1000, **cpu)
-    ('per_class', 'shared')
+    ``"auto"`` is ``"per_class"`` up to :data:`AUTO_LIMIT` numbers, else ``"shared"``, which is also
+    what it is for a single output: the structures then agree. Raises ValueError if it would not
+    fit; names those that would.
     """
     shape = (n_features, n_outputs)
     if name == "auto":
@@ -270,11 +191,12 @@ def choose_structure(
 
 
 def _numbers(name: str, n_features: int, n_outputs: int) -> int:
+    """Return how many numbers the roots of a posterior have."""
     n_roots, size = STRUCTURES[name].posterior.shape_of_root(n_features, n_outputs)
     return n_roots * size**2
 
 
 def _numbers_of_fit(name: str, n_features: int, n_outputs: int) -> int:
-    """As measured: the roots, those that replace them, and what it takes to make one of them."""
+    """Return how many: the roots, those that replace them, and, as measured, those to make one."""
     n_roots, size = STRUCTURES[name].posterior.shape_of_root(n_features, n_outputs)
     return (3 * n_roots + 6) * size**2

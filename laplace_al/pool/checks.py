@@ -1,4 +1,4 @@
-"""Whether a pool can be learnt from, told before anybody labels it."""
+"""Checks that a pool can be learnt from, before anybody labels it."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -24,7 +24,7 @@ from torch.utils import data
 from laplace_al._common.devices import as_array
 from laplace_al.classifier import LaplaceUpdateClassifier
 from laplace_al.inputs.blocks import check_unmasked, has_targets, is_by_name, is_stream, rows_at
-from laplace_al.last_layer import largest_feature
+from laplace_al.model.fitted_model import largest_feature
 
 # They leave missing values as they are, for what follows to refuse.
 _SCALERS = (
@@ -36,28 +36,7 @@ _N_NAMED = 10  # rows in a message
 
 
 def check_container(X_pool: Any) -> None:
-    """Refuse what has no row at each position.
-
-    Parameters
-    ----------
-    X_pool : object
-
-    Raises
-    ------
-    TypeError
-        If torch goes through it in batches or beside targets, its rows are yet to be computed, or
-        it is a table of Arrow or a sparse matrix without rows.
-    ValueError
-        If values are masked.
-
-    Examples
-    --------
-    >>> check_container([[1.0]])
-    >>> check_container(iter([[1.0]]))
-    Traceback (most recent call last):
-        ...
-    TypeError: X_pool must have an instance at each position; got a list_iterator, which can...
-    """
+    """Refuse a pool that has no row at each position, or masked values."""
     kind = type(X_pool).__name__
     must = f"X_pool must have an instance at each position; got a {kind}"
     if _is_lazy(X_pool):
@@ -88,49 +67,29 @@ def check_container(X_pool: Any) -> None:
 
 
 def _is_lazy(X: Any) -> bool:
-    """Whether it is a collection of Dask; an array of xarray need not be one."""
+    """Return whether it is a collection of Dask; an array of xarray need not be one."""
     return hasattr(X, "__dask_graph__") and X.__dask_graph__() is not None
 
 
 def check_numbers(X_pool: Any, estimator: Any) -> None:
-    """Refuse a pool with numbers that no fit of an estimator would take, in one pass.
+    """Refuse a pool (n_pool, ...) with numbers that no fit of an estimator would take.
 
-    Parameters
-    ----------
-    X_pool : array-like of shape (n_pool, ...)
-    estimator : classifier
-        What a ``feature_extractor`` makes of the pool is checked when that is done, and what comes
-        before a classifier may accept anything: then nothing is checked here.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If a row has NaN or infinity, or a number that is too large, or X_pool has no numbers though
-        they are the features of a :class:`LaplaceUpdateClassifier`.
-
-    Examples
-    --------
-    >>> check_numbers([[1.0], [np.nan]], LaplaceUpdateClassifier())
-    Traceback (most recent call last):
-        ...
-    ValueError: X_pool has NaN or infinity in 1 of its 2 rows: [1]...
+    These are NaN, infinity and what is too large; and whatever is no number, for the features of a
+    :class:`LaplaceUpdateClassifier`. What a ``feature_extractor`` makes of the pool is checked when
+    that is done, and what comes before a classifier may accept anything: then nothing is checked
+    here.
     """
     largest = _largest_accepted(estimator)
     if largest is None or isinstance(X_pool, data.Dataset):
         return
-    wrong = [np.empty(0, dtype=np.int64)]
-    is_finite = True
     try:
-        for start, block in _numbers(X_pool, isinstance(estimator, LaplaceUpdateClassifier)):
-            if not _is_within(block, largest):
-                rows, is_block_finite = _wrong_rows(block, largest)
-                wrong.append(start + rows)
-                is_finite &= is_block_finite
+        rows, is_finite = _wrong_rows(
+            X_pool, isinstance(estimator, LaplaceUpdateClassifier), largest
+        )
     except (ValueError, TypeError):
         if isinstance(estimator, LaplaceUpdateClassifier):
             raise
         return  # no table of numbers: an affair of the estimator
-    rows = np.concatenate(wrong)
     if not len(rows):
         return
     more = ", ..." if len(rows) > _N_NAMED else ""
@@ -151,7 +110,7 @@ def check_numbers(X_pool: Any, estimator: Any) -> None:
 
 
 def _largest_accepted(estimator: Any) -> float | None:
-    """The largest number that an estimator takes, if it is known to take no NaN; else None."""
+    """Return the largest number that an estimator takes, if it is known to take no NaN."""
     if isinstance(estimator, LaplaceUpdateClassifier):
         if estimator.feature_extractor is not None:
             return None
@@ -173,8 +132,18 @@ def _largest_accepted(estimator: Any) -> float | None:
     return None if accepts else np.finfo(np.float64).max
 
 
+def _wrong_rows(X: Any, is_table: bool, largest: float) -> tuple[NDArray[np.int64], bool]:
+    """Return rows of a pool with numbers out of bounds, and whether all numbers are finite."""
+    wrong, is_finite = [np.empty(0, dtype=np.int64)], True
+    for start, block in _numbers(X, is_table):
+        if not _is_within(block, largest):
+            wrong.append(start + _wrong_rows_of_block(block, largest))
+            is_finite &= bool(np.isfinite(_values(block)).all())
+    return np.concatenate(wrong), is_finite
+
+
 def _numbers(X: Any, is_table: bool) -> Iterator[tuple[int, Any]]:
-    """Blocks of a pool as arrays or sparse matrices of numbers, each with where it starts."""
+    """Yield blocks of a pool as arrays or sparse matrices of numbers, each with its start."""
     if sparse.issparse(X):
         X = X.tocsr()
     n = _num_samples(X)
@@ -194,18 +163,22 @@ def _numbers(X: Any, is_table: bool) -> Iterator[tuple[int, Any]]:
         )
 
 
+def _values(block: Any) -> NDArray[Any]:
+    """Return the numbers of a block, of a sparse one those that are stored."""
+    return block.data if sparse.issparse(block) else block
+
+
 def _is_within(block: Any, largest: float) -> bool:
-    """Whether all numbers are within bounds, of which there are none for NaN."""
-    values = block.data if sparse.issparse(block) else block
+    """Return whether all numbers are within bounds, of which there are none for NaN."""
+    values = _values(block)
     return not values.size or (float(values.max()) <= largest and float(values.min()) >= -largest)
 
 
-def _wrong_rows(block: Any, largest: float) -> tuple[NDArray[np.int64], bool]:
-    """Rows of a block with numbers out of bounds, and whether these are finite."""
-    values = block.data if sparse.issparse(block) else block
+def _wrong_rows_of_block(block: Any, largest: float) -> NDArray[np.int64]:
+    """Return rows of a block with numbers out of bounds."""
+    values = _values(block)
     bound = np.float64(largest)  # a number of Python would become one of a narrow dtype
     is_wrong = ~((values <= bound) & (values >= -bound))
-    is_finite = bool(np.isfinite(values).all())
     if sparse.issparse(block):
-        return np.unique(block.tocoo().row[is_wrong]), is_finite
-    return np.flatnonzero(is_wrong.reshape(len(block), -1).any(axis=1)), is_finite
+        return np.unique(block.tocoo().row[is_wrong])
+    return np.flatnonzero(is_wrong.reshape(len(block), -1).any(axis=1))

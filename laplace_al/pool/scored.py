@@ -1,6 +1,6 @@
 """The pool of a learner: features extracted once, predictions that follow each label."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,12 @@ from laplace_al._common.devices import as_array
 from laplace_al._common.typing import Features, Instances
 from laplace_al.classifier import LaplaceUpdateClassifier
 from laplace_al.inputs.blocks import rows_at
-from laplace_al.inputs.features import Extracted, check_weights, features_of, weights_of
-from laplace_al.inputs.networks import Weights
-from laplace_al.last_layer import check_size
-from laplace_al.model.fitting import prior_precision_by_scale
+from laplace_al.inputs.known import Extracted, check_weights, features_of, weights_of
+from laplace_al.inputs.network_weights import Weights
+from laplace_al.model.fitted_model import FittedModel, check_size
 from laplace_al.model.pool_state import PoolState
+from laplace_al.model.prior_precision import prior_precision_of_features
 
-_RULE = ("update", "curvature", "step_size", "predictive")
 # Of a variance, as a share of it: where a pool is scored anew.
 _MAX_ERROR = 0.01
 _N_SPACED = 200
@@ -27,24 +26,8 @@ _N_SPACED = 200
 class ScoredPool:
     """A pool as a :class:`LaplaceUpdateClassifier` sees it, scored when first asked for.
 
-    Parameters
-    ----------
-    X : array-like of shape (n_pool, ...)
-        Must stay as it is.
-    features : Tensor or ndarray of shape (n_pool, n_features), default=None
-        None until they are extracted.
-    weights : Weights, default=None
-        That the features were made with, if by a network.
-
-    Examples
-    --------
-    >>> from laplace_al import LaplaceUpdateClassifier
-    >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1])
-    >>> pool = ScoredPool([[0.0], [2.0]])
-    >>> before = pool.state_under(clf).predict_proba()[1, 1]
-    >>> pool = pool.after_update(clf.partial_fit([[2.0]], [1]), [1], [1])
-    >>> bool(pool.state_under(clf).predict_proba()[1, 1] > before)
-    True
+    ``X`` must stay as it is. ``features`` (n_pool, n_features) is None until they are extracted;
+    ``weights`` are those that they were made with, if by a network.
     """
 
     def __init__(
@@ -55,69 +38,33 @@ class ScoredPool:
         self._rows: dict[int, NDArray[np.floating]] = {}  # some features, by position
         self._weights = weights
         self._state: PoolState | None = None
-        self._rule: tuple[Any, ...] = ()  # what labels are learnt by since it was scored
         self._scored = torch.empty(0)  # variances when it was scored
 
     def state_under(self, classifier: LaplaceUpdateClassifier) -> PoolState:
-        """Predictions of a classifier, the one that all labels were told of.
+        """Return the predictions of a classifier that has learnt all labels.
 
-        Parameters
-        ----------
-        classifier : LaplaceUpdateClassifier
-
-        Returns
-        -------
-        PoolState
-            Kept: copy it before it observes anything.
-
-        Raises
-        ------
-        RuntimeError
-            If the weights of the network have changed since the features were extracted.
+        They are kept: copy them before they observe anything. Raises RuntimeError if the weights of
+        the network have changed since the features were extracted.
         """
         check_weights(self._weights, classifier.feature_extractor)
         if self._state is None or not self.is_under(classifier):
             known = self.X if self.features is None else Extracted(self.features)
             self._state = classifier.pool_state(known)
             self._keep(self._state.features, classifier)
-            self._rule, self._scored = rule_of(classifier), self._state.predictive_variance
+            self._scored = self._state.predictive_variance
         return self._state
 
     def is_under(self, classifier: LaplaceUpdateClassifier) -> bool:
-        """Whether the predictions are those of a classifier, as it is now.
-
-        Parameters
-        ----------
-        classifier : LaplaceUpdateClassifier
-
-        Returns
-        -------
-        bool
-        """
-        return (
-            self._state is not None
-            and self._state.posterior is classifier.posterior_
-            and self._rule == rule_of(classifier)
-        )
+        """Return whether the predictions are those of a classifier, as it is now."""
+        return self._state is not None and is_same(self._state.model, classifier.model_)
 
     def features_under(self, classifier: LaplaceUpdateClassifier) -> Features:
-        """Features of the pool, for which a classifier need not be fitted.
-
-        Parameters
-        ----------
-        classifier : LaplaceUpdateClassifier
-
-        Returns
-        -------
-        Tensor or ndarray of shape (n_pool, n_features)
-            Where they are kept.
-        """
+        """Return the features (n_pool, n_features), for which a classifier need not be fitted."""
         check_weights(self._weights, classifier.feature_extractor)
         if self.features is not None:
             return self.features
         if hasattr(classifier, "posterior_"):  # it knows what its inputs are like
-            base = classifier.posterior_.base
-            features = classifier._pool_features(self.X, base.dtype, base.device)
+            features = classifier.pool_features(self.X)
         else:
             features = extracted(classifier, self.X)
         return self._keep(features, classifier)
@@ -130,16 +77,10 @@ class ScoredPool:
         return features
 
     def prior_precision_by_scale(self, classifier: LaplaceUpdateClassifier) -> float:
-        """What ``prior_precision="scale"`` is for the pool, of which there is more than of labels.
+        """Return what ``prior_precision="scale"`` is for the pool: more is there than of labels.
 
-        Parameters
-        ----------
-        classifier : LaplaceUpdateClassifier
-
-        Returns
-        -------
-        float
-            From up to 200 instances, evenly spaced. What is extracted of a pool of so many is kept.
+        It is that of up to 200 instances, evenly spaced. If there are no more, their features are
+        kept.
         """
         n_pool = _num_samples(self.X)
         if n_pool <= _N_SPACED:
@@ -149,7 +90,9 @@ class ScoredPool:
         if features is None:
             features = extracted(classifier, rows_at(self.X, positions))
         features = torch.tensor(as_array(features), dtype=torch.float64)
-        return prior_precision_by_scale(features, torch.ones_like(features[:, 0]), classifier.head)
+        return prior_precision_of_features(
+            features, torch.ones_like(features[:, 0]), classifier.head
+        )
 
     def after_update(
         self,
@@ -157,42 +100,21 @@ class ScoredPool:
         positions: Sequence[int],
         labels: Sequence[Any] | NDArray[Any],
     ) -> "ScoredPool":
-        """The pool when a classifier has learnt labels of it by ``partial_fit``.
-
-        Parameters
-        ----------
-        classifier : LaplaceUpdateClassifier
-            That has learnt them.
-        positions : sequence of int
-        labels : sequence of labels
-
-        Returns
-        -------
-        ScoredPool
-        """
-        known, n_labels = self._state, len(positions)
-        if (
-            known is None
-            or self._rule != rule_of(classifier)
-            or not is_followed(classifier, n_labels, len(known))
-        ):
+        """Return the pool when a classifier has learnt labels at such positions of it."""
+        known, n_labels, model = self._state, len(positions), classifier.model_
+        if known is None or not is_followed(known.model, model, n_labels, len(known)):
             return self.after_fit()
         labelled = known.part(np.asarray(positions, dtype=np.int64))
-        state = known.affected(labelled.learn(range(n_labels), labels, np.ones(n_labels)))
-        state.posterior, state.calibration = classifier.posterior_, classifier.calibration_
+        effects = labelled.learn(range(n_labels), labels, np.ones(n_labels))
+        state = PoolState(model, known.features, known.affected(effects).scores)
         if not is_accurate(state.features.dtype, state.predictive_variance, self._scored):
             return self.after_fit()
         later = self.after_fit()
-        later._state, later._rule, later._scored = state, self._rule, self._scored
+        later._state, later._scored = state, self._scored
         return later
 
     def after_fit(self) -> "ScoredPool":
-        """The pool when its predictions are to be computed anew.
-
-        Returns
-        -------
-        ScoredPool
-        """
+        """Return the pool with its predictions to be computed anew."""
         later = ScoredPool(self.X, self.features, self._weights)
         later._rows = self._rows
         return later
@@ -200,17 +122,7 @@ class ScoredPool:
     def rows_under(
         self, classifier: LaplaceUpdateClassifier, positions: Sequence[int]
     ) -> NDArray[np.floating]:
-        """Features of some instances, each of them extracted once.
-
-        Parameters
-        ----------
-        classifier : fitted LaplaceUpdateClassifier
-        positions : sequence of int, n of them
-
-        Returns
-        -------
-        ndarray of shape (n, n_features)
-        """
+        """Return the features (n, n_features) of some instances, each of them extracted once."""
         known = self.rows(list(positions), classifier)
         if known is not None:
             return known
@@ -223,17 +135,7 @@ class ScoredPool:
     def rows(
         self, positions: list[int] | NDArray[np.int64], classifier: LaplaceUpdateClassifier
     ) -> NDArray[np.floating] | None:
-        """Extracted features, if they are known.
-
-        Parameters
-        ----------
-        positions : array-like of int of shape (n,)
-        classifier : LaplaceUpdateClassifier
-
-        Returns
-        -------
-        ndarray of shape (n, n_features) or None
-        """
+        """Return extracted features (n, n_features), if they are known."""
         if self.features is None:
             return None
         check_weights(self._weights, classifier.feature_extractor)
@@ -241,28 +143,9 @@ class ScoredPool:
 
 
 def extracted(classifier: LaplaceUpdateClassifier, X: Instances) -> NDArray[np.floating]:
-    """Features of inputs, validated, for which a classifier need not be fitted.
+    """Return validated features of inputs, for which a classifier need not be fitted.
 
-    Parameters
-    ----------
-    classifier : LaplaceUpdateClassifier
-    X : array-like of shape (n_samples, ...)
-
-    Returns
-    -------
-    ndarray of shape (n_samples, n_features)
-
-    Raises
-    ------
-    ValueError
-        If an extractor makes numbers whose products would overflow.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from laplace_al import LaplaceUpdateClassifier
-    >>> extracted(LaplaceUpdateClassifier(np.square), [[3.0]])
-    array([[9.]])
+    Raises ValueError if an extractor makes numbers whose products would overflow.
     """
     features = features_of(
         classifier.feature_extractor,
@@ -275,80 +158,29 @@ def extracted(classifier: LaplaceUpdateClassifier, X: Instances) -> NDArray[np.f
     return features
 
 
-def rule_of(classifier: LaplaceUpdateClassifier) -> tuple[Any, ...]:
-    """The parameters that a PoolState takes over when it is made.
+def is_same(model: FittedModel, other: FittedModel) -> bool:
+    """Return whether two models predict alike and learn alike."""
+    return model.posterior is other.posterior and model.rules == other.rules
 
-    Parameters
-    ----------
-    classifier : LaplaceUpdateClassifier
 
-    Returns
-    -------
-    tuple
-        Equal to another one if labels are learnt, and predicted from, alike.
+def is_followed(known: FittedModel, later: FittedModel, n_labels: int, n_pool: int) -> bool:
+    """Return whether the predictions of a pool follow labels, or else are to be computed anew.
 
-    Examples
-    --------
-    >>> clf = LaplaceUpdateClassifier()
-    >>> before = rule_of(clf)
-    >>> rule_of(clf) == before, rule_of(clf.set_params(update="newton")) == before
-    (True, False)
+    They do if a :class:`PoolState` learns the labels just as :meth:`FittedModel.updated` has, and
+    at less cost.
     """
-    of_classes = classifier.class_weight
-    weights = dict(of_classes) if isinstance(of_classes, Mapping) else of_classes
-    return weights, *(getattr(classifier, name) for name in _RULE)
-
-
-def is_followed(classifier: LaplaceUpdateClassifier, n_labels: int, n_pool: int) -> bool:
-    """Whether the predictions of a pool follow labels, rather than to be computed anew.
-
-    Parameters
-    ----------
-    classifier : LaplaceUpdateClassifier
-        That has learnt the labels by ``partial_fit``.
-    n_labels, n_pool : int
-
-    Returns
-    -------
-    bool
-        If a PoolState learns them just as the classifier does, and at less cost.
-
-    Examples
-    --------
-    >>> clf = LaplaceUpdateClassifier().fit([[-1.0] * 100, [1.0] * 100], [0, 1])
-    >>> is_followed(clf, 30, 10_000), is_followed(clf, 30, 300)
-    (True, False)
-    """
-    if (classifier.n_passes, classifier.forgetting, classifier.memory_size) != (1, 1, 0):
+    rules = later.rules
+    if rules != known.rules or (rules.n_passes, rules.forgetting, rules.memory_size) != (1, 1, 0):
         return False
     # A label costs of the order D^2 + n D, a pool anew n D^2. In products such as the latter an
     # operation takes, as measured, a fiftieth of the time of one on D^2, half of one on n D.
-    return n_labels * (50 / n_pool + 2 / len(classifier.posterior_.base_mean)) <= 1
+    return n_labels * (50 / n_pool + 2 / len(later.posterior.prior_mean)) <= 1
 
 
 def is_accurate(dtype: torch.dtype, variance: torch.Tensor, scored: torch.Tensor) -> bool:
-    """Whether the variances of a pool that follows labels still hold digits enough.
+    """Return whether the variances of a pool that follows labels still hold digits enough.
 
-    Parameters
-    ----------
-    dtype : torch.dtype
-        Of the features.
-    variance : Tensor of any shape
-    scored : Tensor of that shape
-        What the variances were when the pool was scored.
-
-    Returns
-    -------
-    bool
-        False where the pool is to be scored anew.
-
-    Examples
-    --------
-    >>> scored = torch.ones(1)
-    >>> is_accurate(torch.float32, 1e-4 * scored, scored)
-    True
-    >>> is_accurate(torch.float32, 1e-6 * scored, scored)
-    False
+    ``scored`` are those when the pool was scored, ``dtype`` is that of the features.
     """
     # what was subtracted from the variances has the rounding of the features
     error = torch.finfo(dtype).eps * scored

@@ -1,1 +1,1 @@
-"""What is kept in files: archives, fitted classifiers, locks, digests."""
+"""Files: archives, fitted classifiers, locks, digests."""

@@ -26,30 +26,9 @@ _VERSION = 1
 
 
 def write_archive(path: Path, document: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
-    """Write a file as :func:`replace_file` does: whole or not at all.
+    """Write a document that JSON can hold and tensors on any device, as :func:`replace_file` does.
 
-    Parameters
-    ----------
-    path : str or path-like
-        Its folder must exist. A file of that name is replaced.
-    document : dict
-        Of what JSON can hold.
-    tensors : dict of str to Tensor
-        On any device. Values, dtypes, shapes and the order of dimensions in memory are kept.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written. What was there stays.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> import torch
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_archive(folder + "/one.safetensors", {"name": "one"}, {"a": torch.ones(2)})
-    ...     read_archive(folder + "/one.safetensors")
-    ({'name': 'one'}, {'a': tensor([1., 1.])})
+    Values, dtypes, shapes and the order of dimensions in memory are kept.
     """
     stored = {name: Stored.of(tensor) for name, tensor in tensors.items()}
     arrays = {name: one.array for name, one in stored.items()}
@@ -61,23 +40,10 @@ def write_archive(path: Path, document: dict[str, Any], tensors: dict[str, torch
 
 
 def read_archive(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """The document and the tensors of a file, on the CPU.
+    """Return the document and the tensors, on the CPU, of a file of :func:`write_archive`.
 
-    Parameters
-    ----------
-    path : str or path-like
-
-    Returns
-    -------
-    document : dict
-    tensors : dict of str to Tensor
-
-    Raises
-    ------
-    ValueError
-        If it is not such a file, is of a newer version, or is damaged.
-    OSError
-        If it cannot be read.
+    Raises ValueError if the file is of something else, of a newer version or damaged, OSError if it
+    cannot be read.
     """
     path = pathlib.Path(path)
     with path.open("rb"):  # the operating system's own word on what cannot be opened
@@ -112,6 +78,7 @@ def read_archive(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
 
 
 def _check_header(header: dict[str, str], path: pathlib.Path) -> None:
+    """Refuse files of something else and of newer versions."""
     if header.get("format") != _FORMAT:
         raise ValueError(
             f"path={str(path)!r} is a safetensors file of something else: its header has "
@@ -126,6 +93,7 @@ def _check_header(header: dict[str, str], path: pathlib.Path) -> None:
 
 
 def _digest(text: str, arrays: dict[str, NDArray[Any]]) -> str:
+    """Return the SHA-256 of the document and of all arrays, with their names, dtypes and shapes."""
     digest = hashlib.sha256(text.encode())
     for name, array in sorted(arrays.items()):
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
@@ -138,27 +106,7 @@ def replace_file(path: Path, content: bytes) -> None:
 
     The file keeps the permissions of the one before it, and its owner where the system allows it;
     a new one has those that the umask leaves. A link stays a link. What is no file, such as a pipe
-    or ``/dev/stdout``, is written to.
-
-    Parameters
-    ----------
-    path : str or path-like
-        Its folder must exist.
-    content : bytes
-
-    Raises
-    ------
-    OSError
-        If it cannot be written; what was there is as before.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = pathlib.Path(folder, "labels.csv")
-    ...     replace_file(path, b"name,label")
-    ...     path.read_bytes()
-    b'name,label'
+    or ``/dev/stdout``, is written to. Raises OSError, with what was there as before, if it fails.
     """
     path = pathlib.Path(path)
     before = path.stat() if path.exists() else None

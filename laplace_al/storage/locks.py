@@ -1,4 +1,4 @@
-"""One user at a time of a file that others may read."""
+"""Locks by which a file has one user at a time, while others may read it."""
 
 import os
 import pathlib
@@ -17,21 +17,7 @@ _HELD: "weakref.WeakSet[FileLock]" = weakref.WeakSet()
 
 
 def lock_path(path: pathlib.Path) -> pathlib.Path:
-    """Where the lock of a file lies, where the system cannot lock the file itself.
-
-    Parameters
-    ----------
-    path : Path
-
-    Returns
-    -------
-    Path
-
-    Examples
-    --------
-    >>> lock_path(pathlib.Path("labels.sqlite")).name
-    'labels.sqlite.lock'
-    """
+    """Return the path of the lock of a file on systems that cannot lock the file itself."""
     return path.with_name(path.name + ".lock")
 
 
@@ -41,35 +27,11 @@ class FileLock:
     Others may read the file. The lock belongs to the open file and not to the process (an OFD lock
     on Linux): it stays when the process opens and closes the file elsewhere, a fork does not have
     it, and the system gives it up when the process ends, however it ends. Where there are no such
-    locks, as on macOS, a second file of :func:`lock_path` is locked by ``flock``, which tells a
-    file by its folder and name, links to it resolved.
+    locks, as on macOS, a second file of :func:`lock_path` is locked by ``flock``.
 
-    Parameters
-    ----------
-    path : Path
-        Made if it does not exist; its folder must.
-    argument, user : str
-        What the file and who uses it are called in messages.
-
-    Attributes
-    ----------
-    path : Path
-        Absolute, links resolved.
-
-    Raises
-    ------
-    RuntimeError
-        If somebody else has it.
-    OSError
-        If it cannot be opened for writing, or is no file.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     lock = FileLock(pathlib.Path(folder, "runs.csv"), "results", "call")
-    ...     lock.check()
-    ...     lock.close()
+    ``path``, links resolved, is made if it does not exist; its folder must. ``argument`` and
+    ``user`` name the file and its user in messages. Raises RuntimeError if somebody else has the
+    lock, and OSError if the file cannot be opened for writing or is none.
     """
 
     def __init__(self, path: pathlib.Path, argument: str, user: str) -> None:
@@ -102,18 +64,11 @@ class FileLock:
 
     @property
     def is_held(self) -> bool:
-        """Whether it is not closed, nor of the process that this one was forked from."""
+        """Return whether this is neither closed nor of a process that this one was forked from."""
         return bool(self._descriptors)
 
     def check(self) -> None:
-        """Refuse to go on where the file is no longer this one's alone.
-
-        Raises
-        ------
-        RuntimeError
-            If this process was forked from the one that has the lock, or the file is closed, was
-            replaced or deleted.
-        """
+        """Raise RuntimeError if the lock is closed or a fork's, or the file replaced or deleted."""
         if not self.is_held:
             raise RuntimeError(
                 f"{self._name} is closed, or belongs to the process that this one was forked from. "
@@ -130,7 +85,7 @@ class FileLock:
             )
 
     def close(self) -> None:
-        """Give the lock back. Closing it twice is no error."""
+        """Give the lock back; closing it twice is no error."""
         while self._descriptors:
             os.close(self._descriptors.pop())
 
@@ -138,10 +93,12 @@ class FileLock:
         self.close()
 
     def _open(self, path: pathlib.Path) -> None:
+        """Open a file for writing, made if it does not exist."""
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
         self._descriptors.append(os.open(path, flags, 0o666))
 
     def _lock(self) -> None:
+        """Lock the open file, or fail at once."""
         if sys.platform == "win32":
             os.lseek(self._descriptors[0], _BYTE, os.SEEK_SET)
             msvcrt.locking(self._descriptors[0], msvcrt.LK_NBLCK, 1)
@@ -154,7 +111,7 @@ class FileLock:
 
 
 def _forget() -> None:
-    """In a child, whose descriptors would keep the locks of its parent when that ends."""
+    """Close all locks in a child, which would otherwise keep them when its parent ends."""
     for lock in _HELD:
         lock.close()
 

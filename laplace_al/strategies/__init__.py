@@ -1,9 +1,9 @@
 """Query strategies: frozen parameters and one method, ``query``."""
 
+from laplace_al.strategies._base import QueryStrategy
 from laplace_al.strategies.badge import BADGE
 from laplace_al.strategies.bait import BAIT
 from laplace_al.strategies.bald import BALD
-from laplace_al.strategies.base import QueryStrategy
 from laplace_al.strategies.batch_bald import BatchBALD
 from laplace_al.strategies.core_set import CoreSet
 from laplace_al.strategies.entropy import EntropySampling

@@ -3,10 +3,10 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from laplace_al._common.typing import Choice
-from laplace_al.strategies.base import QueryStrategy
-from laplace_al.strategies.ranking import best
-from laplace_al.strategies.view import PoolView
+from laplace_al._common.typing import Choice, Mask, Rng
+from laplace_al.strategies._base import QueryStrategy
+from laplace_al.strategies._ranking import best
+from laplace_al.strategies._view import PoolView
 
 
 class BADGE(QueryStrategy):
@@ -49,18 +49,12 @@ class BADGE(QueryStrategy):
 
     reads_probabilities = True
 
-    def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.float64]:
-        """Squared norm of the gradient, (n_pool,)."""
+    def utilities(self, view: PoolView, rng: Rng) -> NDArray[np.float64]:
+        """Return the squared norm of each gradient, (n_pool,)."""
         return squared_norms(residuals(view.predict_proba())) * squared_norms(view.features)
 
-    def choose(
-        self,
-        view: PoolView,
-        n_instances: int,
-        candidates: NDArray[np.bool_],
-        rng: np.random.RandomState,
-    ) -> Choice:
-        """Centres of k-means++ in the space of the gradients."""
+    def choose(self, view: PoolView, n_instances: int, candidates: Mask, rng: Rng) -> Choice:
+        """Draw centres by k-means++ in the space of the gradients."""
         utilities = self.candidate_utilities(view, candidates, rng)
         coefficients, features = residuals(view.predict_proba()), view.features
         positions = np.empty(n_instances, dtype=np.int64)
@@ -81,65 +75,23 @@ class BADGE(QueryStrategy):
 
 
 def residuals(probabilities: ArrayLike) -> NDArray[np.floating]:
-    """Probabilities minus the indicator of the largest, ``a = p - e``.
-
-    Parameters
-    ----------
-    probabilities : array-like of shape (n, K)
-
-    Returns
-    -------
-    ndarray of shape (n, K)
-
-    Examples
-    --------
-    >>> residuals([[0.75, 0.25]])
-    array([[-0.25,  0.25]])
-    """
+    """Return a = p - e, probabilities (n, K) minus the indicator of the largest."""
     a = np.array(probabilities)
     a[np.arange(len(a)), a.argmax(axis=1)] -= 1
     return a
 
 
 def squared_norms(rows: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Squared Euclidean norm of each row.
-
-    Parameters
-    ----------
-    rows : ndarray of shape (n, D)
-
-    Returns
-    -------
-    ndarray of shape (n,), dtype float64
-
-    Examples
-    --------
-    >>> squared_norms(np.array([[3.0, 4.0]]))
-    array([25.])
-    """
+    """Return the squared Euclidean norm of each row, (n,), in float64."""
     return np.einsum("nd,nd->n", rows, rows).astype(np.float64)
 
 
 def squared_gradient_distances(
     coefficients: NDArray[np.floating], features: NDArray[np.floating], centre: int
 ) -> NDArray[np.float64]:
-    """Squared distances of the matrices ``a_i φ_iᵀ`` to that of one instance.
+    """Return the squared distances (n,) of the matrices ``a_i φ_iᵀ`` to that of the centre.
 
-    Parameters
-    ----------
-    coefficients : ndarray of shape (n, K)
-    features : ndarray of shape (n, D)
-    centre : int
-
-    Returns
-    -------
-    ndarray of shape (n,)
-        0 for an instance equal to the centre, and never negative.
-
-    Examples
-    --------
-    >>> squared_gradient_distances(np.array([[1.0], [2.0]]), np.array([[1.0], [3.0]]), 0)
-    array([ 0., 25.])
+    They are never negative, and 0 for an instance equal to the centre.
     """
     own, phi = coefficients[centre], features[centre]
     squared = np.empty(len(features))

@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 from sklearn.utils._param_validation import Interval
 
-from laplace_al._common.typing import Choice, Projection, RandomState
+from laplace_al._common.typing import Choice, Mask, Projection, RandomState, Rng
 from laplace_al.model.curvatures import per_class_curvature
 from laplace_al.model.pool_state import PoolState
 from laplace_al.model.posterior.roots import root_of_rows
-from laplace_al.strategies.base import QueryStrategy
-from laplace_al.strategies.ranking import best
-from laplace_al.strategies.view import PoolView
+from laplace_al.strategies._base import QueryStrategy
+from laplace_al.strategies._ranking import best
+from laplace_al.strategies._view import PoolView
 
 
 class BAIT(QueryStrategy):
@@ -69,18 +69,12 @@ class BAIT(QueryStrategy):
         super().__init__(random_state=random_state)
         self.oversample = oversample
 
-    def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.float64]:
-        """How much each instance alone would reduce the trace, (n_pool,)."""
+    def utilities(self, view: PoolView, rng: Rng) -> NDArray[np.float64]:
+        """Return how much each instance alone would reduce the trace, (n_pool,)."""
         return self._design(view)[1].gains()
 
-    def choose(
-        self,
-        view: PoolView,
-        n_instances: int,
-        candidates: NDArray[np.bool_],
-        rng: np.random.RandomState,
-    ) -> Choice:
-        """Greedy forward, then backward."""
+    def choose(self, view: PoolView, n_instances: int, candidates: Mask, rng: Rng) -> Choice:
+        """Add instances greedily, then drop some."""
         blocks, design, curvature = self._design(view)
         root = design.root
         utilities = np.where(candidates, design.gains(), -np.inf)
@@ -94,12 +88,12 @@ class BAIT(QueryStrategy):
         kept = prune(torch.cat(rows), curvature[added], root, design.pool, n_instances, rng)
         return added[kept], utilities
 
-    def _design(self, view: PoolView) -> tuple["Blocks", "Design", torch.Tensor]:
+    def _design(self, view: PoolView) -> tuple["Rows", "Design", torch.Tensor]:
         """The pool, its design before any choice, and its curvature, (n_pool,)."""
         state = view.posterior_state(self)
         curvature = curvature_of(state, state.logits)
-        pool = Blocks(state, state.features)
-        labelled = Blocks(state, view.labelled)
+        pool = Rows(state, state.features)
+        labelled = Rows(state, view.labelled)
         mean = state.posterior.mean.double()
 
         def seen() -> Iterator[torch.Tensor]:
@@ -113,22 +107,11 @@ class BAIT(QueryStrategy):
 
 
 class Design:
-    """``tr(A⁻¹ F)`` and how one instance more would change it.
+    """The trace ``tr(A⁻¹ F)`` and how an additional instance would change it.
 
     A is held as a root R of its inverse, ``A⁻¹ = R Rᵀ`` (:mod:`laplace_al.model.posterior.roots`).
-
-    Parameters
-    ----------
-    rows : callable
-        Positions to their rows of Φ, float64.
-    project : callable
-        Φ times a matrix (D, m).
-    curvature : Tensor of shape (n,)
-        h.
-    root : Tensor of shape (D, D)
-        R.
-    pool : Tensor of shape (D, D)
-        F.
+    ``rows`` gives the rows of Φ at some positions in float64, ``project`` the product of Φ with a
+    matrix (D, m); ``curvature`` is h (n,), ``root`` is R (D, D), and ``pool`` is F (D, D).
 
     Examples
     --------
@@ -159,22 +142,16 @@ class Design:
         self._measure(torch.arange(len(curvature), device=curvature.device))
 
     def gains(self) -> NDArray[np.float64]:
-        """What the trace loses by an instance more, ``h q / (1 + h v)``, ndarray (n,)."""
+        """Return what the trace loses by each additional instance, ``h q / (1 + h v)``, (n,)."""
         h = self.curvature
         return (h * self.influence / (1 + h * self.variance)).numpy(force=True)
 
     def add(self, position: int, row: torch.Tensor) -> None:
-        """Let A have an instance more.
+        """Add the instance at a position, with features φ = ``row`` (D,), to A.
 
         With w = Rᵀφ, u = Rw and s = h / (1 + h w²), A⁻¹ becomes A⁻¹ - s u uᵀ, and R becomes
         R - s u wᵀ / (1 + (1 + h w²)^-½); c = Φu and d = ΦA⁻¹Fu give v - s c² and
-        q - 2 s c d + s² (uᵀFu) c². Where little is left of these, they are measured anew.
-
-        Parameters
-        ----------
-        position : int
-        row : Tensor of shape (D,)
-            Its φ.
+        q - 2 s c d + s² (uᵀFu) c². Where little is left of these, they are computed anew.
         """
         w = self.root.T @ row
         u = self.root @ w
@@ -193,7 +170,7 @@ class Design:
             self._measure(is_lost.nonzero()[:, 0])
 
     def _measure(self, positions: torch.Tensor) -> None:
-        """v = |w|² and q = wᵀRᵀFRw with w = Rᵀφ of some rows."""
+        """Compute v = |w|² and q = wᵀRᵀFRw, with w = Rᵀφ, of some rows."""
         for some in positions.split(_ROWS_AT_ONCE):
             w = self.rows(some) @ self.root
             moved = torch.linalg.multi_dot([w, self.root.T, self.pool, self.root])
@@ -202,21 +179,8 @@ class Design:
             self.influence[some] = self._influence_scale[some] = influence
 
 
-class Blocks:
-    """Features in blocks of rows as float64, with the constant 1 if the head has an intercept.
-
-    Parameters
-    ----------
-    state : PoolState
-    features : Tensor or ndarray of shape (n, n_features)
-
-    Examples
-    --------
-    >>> from laplace_al import LaplaceUpdateClassifier
-    >>> state = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1]).pool_state([[3.0]])
-    >>> list(Blocks(state, state.features)), Blocks(state, state.features)[0:1]
-    ([tensor([[3., 1.]], dtype=torch.float64)], tensor([[3., 1.]], dtype=torch.float64))
-    """
+class Rows:
+    """Features (n, n_features) as float64 rows of Φ, by position or in blocks."""
 
     def __init__(self, state: PoolState, features: torch.Tensor | NDArray[np.floating]) -> None:
         self.state = state
@@ -230,29 +194,15 @@ class Blocks:
         rows = self.features[positions]
         if isinstance(rows, np.ndarray):
             rows = torch.from_numpy(rows.astype(np.float64))  # a copy, which is writeable
-        rows = rows.to(self.state.posterior.base.device, torch.float64)
-        fit_intercept = self.state.fit_intercept
+        rows = rows.to(self.state.posterior.stored_root.device, torch.float64)
+        fit_intercept = self.state.model.has_intercept
         return torch.nn.functional.pad(rows, (0, 1), value=1.0) if fit_intercept else rows
 
 
 def curvature_of(state: PoolState, logits: torch.Tensor) -> torch.Tensor:
-    """Curvature that all outputs share, ``h = Σ_k p_k (1 - p_k)``; p (1 - p) for one logit.
+    """Return the curvature (n,) that all outputs share, ``h = Σ_k p_k (1 - p_k)``, of logits.
 
-    Parameters
-    ----------
-    state : PoolState
-    logits : Tensor of shape (n, C)
-
-    Returns
-    -------
-    Tensor of shape (n,), dtype float64
-
-    Examples
-    --------
-    >>> from laplace_al import LaplaceUpdateClassifier
-    >>> state = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1]).pool_state([[0.0]])
-    >>> curvature_of(state, torch.zeros(1, 1))
-    tensor([0.2500], dtype=torch.float64)
+    For one logit it is ``p (1 - p)``.
     """
     return per_class_curvature(state.likelihood.mean(logits.double())).sum(dim=1)
 
@@ -260,24 +210,7 @@ def curvature_of(state: PoolState, logits: torch.Tensor) -> torch.Tensor:
 def information(
     blocks: Iterable[torch.Tensor], curvatures: Iterable[torch.Tensor], n_features: int
 ) -> torch.Tensor:
-    """Fisher information ``Σ h φφᵀ`` of rows that come in blocks.
-
-    Parameters
-    ----------
-    blocks : iterable of Tensor of shape (b, D)
-    curvatures : iterable of Tensor of shape (b,)
-    n_features : int
-        D.
-
-    Returns
-    -------
-    Tensor of shape (D, D), dtype float64
-
-    Examples
-    --------
-    >>> information([torch.ones(2, 1)], [torch.tensor([1.0, 0.5])], 1)
-    tensor([[1.5000]], dtype=torch.float64)
-    """
+    """Return the Fisher information ``Σ h φφᵀ`` (D, D) of blocks of rows (b, D) and of h (b,)."""
     total = torch.zeros(n_features, n_features, dtype=torch.float64)
     for rows, h in zip(blocks, curvatures, strict=True):
         total = total.to(rows.device) + (rows.T * h) @ rows
@@ -290,32 +223,12 @@ def prune(
     root: torch.Tensor,
     pool: torch.Tensor,
     n_kept: int,
-    rng: np.random.RandomState,
+    rng: Rng,
 ) -> NDArray[np.int64]:
-    """Drop instances, one by one, without which ``tr(A⁻¹ F)`` grows least.
+    """Drop those of m instances, one by one, without which ``tr(A⁻¹ F)`` grows least.
 
-    Parameters
-    ----------
-    rows : Tensor of shape (m, D)
-    curvature : Tensor of shape (m,)
-        h.
-    root : Tensor of shape (D, D)
-        R of everything but these instances.
-    pool : Tensor of shape (D, D)
-        F.
-    n_kept : int
-    rng : RandomState
-
-    Returns
-    -------
-    ndarray of shape (n_kept,)
-        Positions in rows, ascending.
-
-    Examples
-    --------
-    >>> rows, one = torch.tensor([[1.0], [3.0], [2.0]]), torch.ones(1, 1)
-    >>> prune(rows, torch.ones(3), one, one, 2, np.random.RandomState(0))
-    array([1, 2])
+    Takes rows (m, D), h (m,), the root R of everything but these instances, and F. Returns the
+    positions of the ``n_kept`` that stay, ascending.
     """
     rows, kept = curvature.sqrt()[:, None] * rows, np.arange(len(rows))
     for n_left in (max(n_kept, 2 * len(root)), n_kept):  # see Chosen
@@ -330,30 +243,19 @@ def prune(
 
 
 class Chosen:
-    """How ``tr(A⁻¹ F)``, ``A = A₀ + EᵀE``, would change by one of the chosen instances E less.
+    """The trace ``tr(A⁻¹ F)``, ``A = A₀ + EᵀE``, and how it would change without a row of E.
 
     ``1 - eᵀA⁻¹e`` is near 0 for an instance without which little is known of some direction. It is
     the diagonal of ``S⁻¹ = I - E A⁻¹ Eᵀ = (I + E A₀⁻¹ Eᵀ)⁻¹``. For up to 2 D instances S⁻¹ is held
-    as a root T, ``S⁻¹ = T Tᵀ``, for which nothing is taken from 1. For more, its mean
-    is 1/2 at least, and what is near 0 is not what is dropped.
-
-    Parameters
-    ----------
-    rows : Tensor of shape (m, D)
-        E, rows √h φ.
-    root : Tensor of shape (D, D)
-        R, A₀⁻¹ = R Rᵀ.
-    pool : Tensor of shape (D, D)
-        F.
+    as a root T, ``S⁻¹ = T Tᵀ``, which needs no difference from 1. For more, its mean is 1/2 at
+    least, and what is near 0 is not what is dropped. ``rows`` is E (m, D), with rows √h φ; ``root``
+    is R (D, D), A₀⁻¹ = R Rᵀ; ``pool`` is F (D, D).
 
     Examples
     --------
     >>> chosen = Chosen(torch.tensor([[1.0], [2.0]]), torch.ones(1, 1), torch.ones(1, 1))
     >>> chosen.losses().round(4)  # 1 / (1 + 4) - 1 / 6 and 1 / (1 + 1) - 1 / 6
     array([0.0333, 0.3333], dtype=float32)
-    >>> chosen.drop(0)
-    >>> chosen.losses()[1].round(4)  # 1 - 1 / 5
-    np.float32(0.8)
     """
 
     def __init__(self, rows: torch.Tensor, root: torch.Tensor, pool: torch.Tensor) -> None:
@@ -371,7 +273,7 @@ class Chosen:
         self.informed = self.moved @ pool  # E A⁻¹ F
 
     def losses(self) -> NDArray[np.floating]:
-        """What the trace gains by an instance less, ``eᵀA⁻¹FA⁻¹e / (1 - eᵀA⁻¹e)``, (m,)."""
+        """Return what the trace gains without each, ``eᵀA⁻¹FA⁻¹e / (1 - eᵀA⁻¹e)``, (m,)."""
         if self.dual is None:
             rest = 1 - (self.rows * self.moved).sum(dim=1)
             rest.clamp_(min=torch.finfo(rest.dtype).eps)
@@ -380,14 +282,10 @@ class Chosen:
         return ((self.moved * self.informed).sum(dim=1) / rest).numpy(force=True)
 
     def drop(self, position: int) -> None:
-        """Let A have an instance e less, and E a row of zeros in its place.
+        """Take the instance e at a position out of A, and replace its row of E by zeros.
 
         With its column s of S⁻¹, ``E A⁻¹`` becomes ``E A⁻¹ - s eᵀA⁻¹ / s_e``, and the rows of T
-        lose what they have along its row.
-
-        Parameters
-        ----------
-        position : int
+        lose their components along its row.
         """
         if self.dual is None:
             column = -(self.rows @ self.moved[position])
@@ -401,7 +299,7 @@ class Chosen:
 
 
 def _thin(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """M U⁻¹ and U⁻¹ with the triangular factor U of I + MᵀM = UᵀU, which is not formed."""
+    """Return M U⁻¹ and U⁻¹ for the triangular factor U of I + MᵀM = UᵀU, which is not formed."""
     identity = torch.eye(matrix.shape[1], dtype=matrix.dtype, device=matrix.device)
     orthonormal = torch.linalg.qr(torch.cat([matrix, identity])).Q  # [M; I] U⁻¹
     return orthonormal[: len(matrix)], orthonormal[len(matrix) :]

@@ -1,4 +1,4 @@
-"""What a label would tell about the weights."""
+"""Mutual information of a label and the weights."""
 
 from numbers import Integral
 from typing import Any
@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils._param_validation import Interval
 
-from laplace_al._common.typing import RandomState
+from laplace_al._common.typing import RandomState, Rng
 from laplace_al.strategies import scores
-from laplace_al.strategies.base import QueryStrategy
-from laplace_al.strategies.view import PoolView
+from laplace_al.strategies._base import QueryStrategy
+from laplace_al.strategies._view import PoolView
 
 
 class BALD(QueryStrategy):
@@ -59,7 +59,7 @@ class BALD(QueryStrategy):
         self.n_samples = n_samples
         self.random_state = random_state
 
-    def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.float64]:
-        """Mutual information of label and weights, (n_pool,)."""
+    def utilities(self, view: PoolView, rng: Rng) -> NDArray[np.float64]:
+        """Return the mutual information of label and weights, (n_pool,)."""
         state = view.posterior_state(self)
         return state.scores_of_draws(self.n_samples, scores.mutual_information)

@@ -1,4 +1,4 @@
-"""What the labels of a batch would tell about the weights together."""
+"""Mutual information of the labels of a batch and the weights."""
 
 from collections.abc import Callable
 from numbers import Integral
@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils._param_validation import Interval
 
-from laplace_al._common.typing import Choice, RandomState
+from laplace_al._common.typing import Choice, Mask, RandomState, Rng
 from laplace_al.model.pool_state import PoolState
 from laplace_al.strategies import scores
-from laplace_al.strategies.base import QueryStrategy
-from laplace_al.strategies.ranking import best
-from laplace_al.strategies.view import PoolView
+from laplace_al.strategies._base import QueryStrategy
+from laplace_al.strategies._ranking import best
+from laplace_al.strategies._view import PoolView
 
 
 class BatchBALD(QueryStrategy):
@@ -75,19 +75,13 @@ class BatchBALD(QueryStrategy):
         self.max_configurations = max_configurations
         self.random_state = random_state
 
-    def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.float64]:
-        """Mutual information of the label alone and the weights, (n_pool,)."""
+    def utilities(self, view: PoolView, rng: Rng) -> NDArray[np.float64]:
+        """Return the mutual information of a label alone and the weights, (n_pool,)."""
         state = view.posterior_state(self)
         return state.scores_of_draws(self.n_samples, scores.mutual_information)
 
-    def choose(
-        self,
-        view: PoolView,
-        n_instances: int,
-        candidates: NDArray[np.bool_],
-        rng: np.random.RandomState,
-    ) -> Choice:
-        """See :meth:`QueryStrategy.choose`: each given those before it."""
+    def choose(self, view: PoolView, n_instances: int, candidates: Mask, rng: Rng) -> Choice:
+        """Choose each instance given those before it."""
         utilities = self.candidate_utilities(view, candidates, rng)
         positions = best(utilities, 1, rng)
         if n_instances == 1:
@@ -105,20 +99,7 @@ class BatchBALD(QueryStrategy):
 
 
 class Draws:
-    """Probabilities of a pool under drawn weights, kept if they are few, else computed anew.
-
-    Parameters
-    ----------
-    state : PoolState
-    n_samples : int
-
-    Examples
-    --------
-    >>> from laplace_al import LaplaceUpdateClassifier
-    >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1])
-    >>> Draws(clf.pool_state([[0.0], [1.0]]), 5).of(1).shape
-    (5, 2)
-    """
+    """Probabilities of a pool under drawn weights: kept if they are few, else computed anew."""
 
     def __init__(self, state: PoolState, n_samples: int) -> None:
         self.state, self.n_samples = state, n_samples
@@ -126,7 +107,7 @@ class Draws:
         self._kept = state.sample_proba(n_samples) if is_small else None
 
     def of(self, position: int) -> NDArray[np.floating]:
-        """Probabilities of an instance, (n_samples, n_classes)."""
+        """Return the probabilities of an instance, (n_samples, n_classes)."""
         if self._kept is None:
             return self.state.part(np.array([position])).sample_proba(self.n_samples)[:, 0]
         return self._kept[:, position]
@@ -136,28 +117,17 @@ class Draws:
         score: Callable[[NDArray[np.floating]], NDArray[np.float64]],
         positions: NDArray[np.int64] | None = None,
     ) -> NDArray[np.float64]:
-        """See :meth:`PoolState.scores_of_draws`."""
+        """Score the draws of some instances, or of all, see :meth:`PoolState.scores_of_draws`."""
         if self._kept is None:
             return self.state.scores_of_draws(self.n_samples, score, positions)
         return score(self._kept if positions is None else self._kept[:, positions])
 
 
 class Configurations:
-    """Labels that chosen instances may have together: all of them, or some drawn.
+    """Labels that the chosen instances may have together: all of them, or some drawn.
 
-    Parameters
-    ----------
-    n_draws : int
-        Number of drawn weights S.
-    max_configurations : int
-
-    Attributes
-    ----------
-    probability : ndarray of shape (M,)
-        p(c); of drawn configurations 1 / M.
-    weights : ndarray of shape (M, S)
-        p(s | c). Unlike p(c | s) it cannot underflow, however large the batch.
-    is_exact : bool
+    ``probability`` (M,) holds p(c), for drawn configurations 1 / M; ``weights`` (M, S) holds
+    p(s | c), which unlike p(c | s) cannot underflow, however large the batch.
 
     Examples
     --------
@@ -177,23 +147,8 @@ class Configurations:
         self.weights = np.full((1, n_draws), 1 / n_draws)
         self._chosen: list[NDArray[np.floating]] = []
 
-    def add(self, draws: NDArray[np.floating], rng: np.random.RandomState) -> None:
-        """Take an instance into the batch.
-
-        Parameters
-        ----------
-        draws : ndarray of shape (S, K)
-            Its probabilities under each of the drawn weights.
-        rng : RandomState
-
-        Examples
-        --------
-        >>> batch = Configurations(n_draws=1, max_configurations=3)
-        >>> batch.add(np.array([[0.5, 0.5]]), np.random.RandomState(0))
-        >>> batch.add(np.array([[0.5, 0.5]]), np.random.RandomState(0))
-        >>> batch.is_exact, len(batch.probability)
-        (False, 3)
-        """
+    def add(self, draws: NDArray[np.floating], rng: Rng) -> None:
+        """Add an instance with probabilities (S, K) under each of the drawn weights."""
         if not self.is_exact:
             self._draw(draws, rng)
             return
@@ -209,25 +164,9 @@ class Configurations:
         self.weights = _normalised(joint.reshape(n_configurations, -1)[possible])
 
     def expected_entropy(self, draws: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Entropy of the label of others given those of the batch, sum_c p(c) H(y | c).
+        """Return the entropy of other labels given those of the batch, sum_c p(c) H(y | c), (n,).
 
-        Parameters
-        ----------
-        draws : ndarray of shape (S, n, K)
-
-        Returns
-        -------
-        ndarray of shape (n,)
-
-        Examples
-        --------
-        >>> draws = np.array([[[0.0, 1.0]], [[1.0, 0.0]]])
-        >>> batch = Configurations(n_draws=2, max_configurations=10)
-        >>> batch.expected_entropy(draws).round(4)
-        array([0.6931])
-        >>> batch.add(draws[:, 0], np.random.RandomState(0))
-        >>> batch.expected_entropy(draws)
-        array([0.])
+        ``draws`` are the probabilities (S, n, K) of the others.
         """
         n_draws, n, n_classes = draws.shape
         at_once = max(1, _NUMBERS_AT_ONCE // (len(self.weights) * n_classes))
@@ -238,7 +177,7 @@ class Configurations:
             expected[start : start + at_once] = entropies.reshape(-1, n_classes).sum(axis=1)
         return expected
 
-    def _start_drawing(self, rng: np.random.RandomState) -> None:
+    def _start_drawing(self, rng: Rng) -> None:
         n_draws, size = self.weights.shape[1], self.max_configurations
         self.is_exact = False
         self.probability = np.full(size, 1 / size)
@@ -248,8 +187,8 @@ class Configurations:
         for draws in self._chosen:
             self._draw(draws, rng)
 
-    def _draw(self, draws: NDArray[np.floating], rng: np.random.RandomState) -> None:
-        """A label of the instance for each configuration, y ~ p_s of its own s."""
+    def _draw(self, draws: NDArray[np.floating], rng: Rng) -> None:
+        """Draw a label of the instance for each configuration, y ~ p_s of its own s."""
         cumulative = draws.cumsum(axis=1)[self._source]  # (M, K)
         at = rng.random_sample((len(cumulative), 1)) * cumulative[:, -1:]
         labels = (cumulative <= at).sum(axis=1)

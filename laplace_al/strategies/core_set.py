@@ -3,11 +3,11 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from laplace_al._common.typing import Choice
-from laplace_al.strategies.base import QueryStrategy
-from laplace_al.strategies.distances import distances_to_nearest, paired_distances
-from laplace_al.strategies.ranking import best
-from laplace_al.strategies.view import PoolView
+from laplace_al._common.typing import Choice, Mask, Rng
+from laplace_al.strategies._base import QueryStrategy
+from laplace_al.strategies._distances import distances_to_nearest, paired_distances
+from laplace_al.strategies._ranking import best
+from laplace_al.strategies._view import PoolView
 
 
 class CoreSet(QueryStrategy):
@@ -43,20 +43,14 @@ class CoreSet(QueryStrategy):
     array([3, 1])
     """
 
-    def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.float64]:
-        """Distance to the nearest labelled instance, (n_pool,); 0 if there is none."""
+    def utilities(self, view: PoolView, rng: Rng) -> NDArray[np.float64]:
+        """Return the distance to the nearest labelled instance, (n_pool,); 0 if there is none."""
         if not len(view.labelled):
             return np.zeros(len(view.features))
         return distances_to_nearest(view.features, view.labelled)
 
-    def choose(
-        self,
-        view: PoolView,
-        n_instances: int,
-        candidates: NDArray[np.bool_],
-        rng: np.random.RandomState,
-    ) -> Choice:
-        """Farthest first."""
+    def choose(self, view: PoolView, n_instances: int, candidates: Mask, rng: Rng) -> Choice:
+        """Choose the farthest first."""
         utilities = self.candidate_utilities(view, candidates, rng)
         features, positions = view.features, np.empty(n_instances, dtype=np.int64)
         distances = utilities if len(view.labelled) else np.where(candidates, np.inf, -np.inf)

@@ -1,4 +1,4 @@
-"""What a label would tell about the labels of inputs that matter."""
+"""Information that a label gives about the labels of inputs that matter."""
 
 from numbers import Integral
 from typing import Any
@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils._param_validation import Interval
 
-from laplace_al._common.typing import Instances, RandomState
+from laplace_al._common.typing import Instances, RandomState, Rng
 from laplace_al.strategies import scores
-from laplace_al.strategies.base import QueryStrategy
-from laplace_al.strategies.view import PoolView
+from laplace_al.strategies._base import QueryStrategy
+from laplace_al.strategies._view import PoolView
 
 
 class EPIG(QueryStrategy):
@@ -66,8 +66,8 @@ class EPIG(QueryStrategy):
         self.n_samples = n_samples
         self.random_state = random_state
 
-    def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.float64]:
-        """Mean mutual information with the label of a target, (n_pool,)."""
+    def utilities(self, view: PoolView, rng: Rng) -> NDArray[np.float64]:
+        """Return the mean mutual information with the label of a target, (n_pool,)."""
         state = view.posterior_state(self)
         targets = view.state_of(self.X_target).sample_proba(self.n_samples)
         return state.scores_of_draws(

@@ -1,4 +1,4 @@
-"""How well the classifier would predict after a label, without learning it."""
+"""Expected loss of the classifier after a label, without learning it."""
 
 from collections.abc import Callable
 from numbers import Integral
@@ -9,11 +9,12 @@ import torch
 from numpy.typing import NDArray
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from laplace_al._common.typing import Instances, RandomState
+from laplace_al._common.typing import Instances, Mask, RandomState, Rng
 from laplace_al.model.pool_state import PoolState
+from laplace_al.model.posterior.base import prior_variance
 from laplace_al.model.updates import MapUpdate, NewtonUpdate
-from laplace_al.strategies.base import QueryStrategy
-from laplace_al.strategies.view import PoolView
+from laplace_al.strategies._base import QueryStrategy
+from laplace_al.strategies._view import PoolView
 
 _Loss: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 
@@ -87,16 +88,16 @@ class ExpectedErrorReduction(QueryStrategy):
         """Whether the points are not the pool and no candidates are drawn from it."""
         return self.X_eval is not None and self.max_candidates is None
 
-    def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.float64]:
-        """Minus the expected loss, (n_pool,)."""
+    def utilities(self, view: PoolView, rng: Rng) -> NDArray[np.float64]:
+        """Return minus the expected loss, (n_pool,)."""
         return self.candidate_utilities(view, np.ones(len(view), dtype=bool), rng)
 
     def candidate_utilities(
-        self, view: PoolView, candidates: NDArray[np.bool_], rng: np.random.RandomState
+        self, view: PoolView, candidates: Mask, rng: Rng
     ) -> NDArray[np.float64]:
-        """See :meth:`QueryStrategy.candidate_utilities`; only candidates are scored."""
+        """Return minus the expected loss of the candidates, (n_pool,); -inf for all others."""
         state = view.posterior_state(self)
-        if not hasattr(state.update, "at_once"):
+        if not hasattr(state.model.update_rule, "at_once"):
             raise TypeError(
                 "ExpectedErrorReduction needs uncorrelated logits; got a classifier with "
                 "covariance='full'. Use covariance='shared' or 'per_class'."
@@ -116,30 +117,10 @@ class ExpectedErrorReduction(QueryStrategy):
 def expected_losses(
     state: PoolState, points: PoolState, positions: NDArray[np.int64], loss: _Loss
 ) -> NDArray[np.floating]:
-    """Loss expected at some points after learning the label of each of some instances of a pool.
+    """Return the loss (n,) expected at some points after learning the label of each of n instances.
 
-    Parameters
-    ----------
-    state : PoolState
-        Of the pool, with one covariance for all outputs or one each.
-    points : PoolState
-        Of the evaluation points, under the same posterior.
-    positions : ndarray of shape (n,)
-        In the pool.
-    loss : callable
-        Logits (n, K) of predictions to losses (n,).
-
-    Returns
-    -------
-    ndarray of shape (n,)
-
-    Examples
-    --------
-    >>> from laplace_al import LaplaceUpdateClassifier
-    >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1])
-    >>> pool = clf.pool_state([[0.0], [2.0]])
-    >>> expected_losses(pool, pool, np.array([0, 1]), zero_one_loss).shape
-    (2,)
+    ``state`` is that of the pool, ``positions`` (n,) are in it, and ``points`` is the state of the
+    points under the same posterior. ``loss`` maps logits (m, K) of predictions to losses (m,).
     """
     n_classes, (n_points, n_outputs) = len(state.classes_), points.logits.shape
     n_features = len(state.posterior.mean)
@@ -155,16 +136,18 @@ def expected_losses(
 
 
 def _learnt(state: PoolState, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """a (n, K, C) and h / (1 + h v) (n, K, 1|C) of each instance and label."""
-    assert isinstance(state.update, NewtonUpdate | MapUpdate)  # logits that do not covary
+    """Coefficients a (n, K, C) and h / (1 + h v) (n, K, 1|C) of each instance and label."""
+    rule = state.model.update_rule
+    assert isinstance(rule, NewtonUpdate | MapUpdate)  # logits that do not covary
     n, n_classes = len(positions), len(state.classes_)
     logits = state.logits[positions].repeat_interleave(n_classes, dim=0)  # (n K, C)
     variance = state.variance[positions].reshape(n, -1).repeat_interleave(n_classes, dim=0)
     classes = torch.arange(n_classes, device=logits.device).to(logits)
     targets = state.likelihood.encode(classes).repeat(n, 1)  # (n K, C)
-    weights = logits.new_tensor(state.class_weights).repeat(n)[:, None]  # (n K, 1)
-    prior = state.posterior.prior_variance(state.rows(positions)).to(logits)
-    coefficients, curvature = state.update.at_once(
+    weights = logits.new_tensor(state.model.class_weights).repeat(n)[:, None]  # (n K, 1)
+    rows = state.rows(positions)
+    prior = prior_variance(rows, state.posterior.prior_precision).to(logits)
+    coefficients, curvature = rule.at_once(
         logits, variance, targets, weights, prior.repeat_interleave(n_classes)[:, None]
     )
     shrinkage = curvature / (1 + curvature * variance)
@@ -172,7 +155,7 @@ def _learnt(state: PoolState, positions: torch.Tensor) -> tuple[torch.Tensor, to
 
 
 def _moved(state: PoolState, points: PoolState, positions: torch.Tensor) -> torch.Tensor:
-    """c_im = phi_i^T Sigma_g phi_m of instances i and points m, (G, n, m)."""
+    """Covariances c_im = phi_i^T Sigma_g phi_m of instances i and points m, (G, n, m)."""
     rows = state.rows(positions)
     directions = [root @ (rows @ root).T for root in state.posterior.root]  # G times (D, n)
     return torch.stack([points.project(direction).T for direction in directions])
@@ -205,7 +188,7 @@ def _mean_losses(
             shrunk = torch.addcmul(variance[..., here], c.square(), shrinkage[:, rows], value=-1)
             shrunk = shrunk.clamp_min_(0).flatten(start_dim=1)  # rounding may carry it below
             shrunk = shrunk[0] if points.variance.ndim == 1 else shrunk.T
-            calibrated = points.calibration.apply(points.link, logits.flatten(1).T, shrunk)
+            calibrated = points.model.calibrated(logits.flatten(1).T, shrunk)
             if n_outputs == 1:  # as the second of two, the first being 0
                 calibrated = torch.nn.functional.pad(calibrated, (1, 0))
             total[rows] += loss(calibrated).reshape(logits.shape[1:]).sum(dim=2)
@@ -213,21 +196,7 @@ def _mean_losses(
 
 
 def entropy_loss(logits: torch.Tensor) -> torch.Tensor:
-    """Log loss that a prediction expects of itself, its entropy in nats.
-
-    Parameters
-    ----------
-    logits : Tensor of shape (n, K)
-
-    Returns
-    -------
-    Tensor of shape (n,)
-
-    Examples
-    --------
-    >>> entropy_loss(torch.tensor([[5.0, 5.0]]))
-    tensor([0.6931])
-    """
+    """Return the log loss (n,) that predictions of logits (n, K) expect: their entropy."""
     shifted = logits - logits.amax(dim=1, keepdim=True)
     exponentials = shifted.exp()
     total = exponentials.sum(dim=1)
@@ -235,21 +204,7 @@ def entropy_loss(logits: torch.Tensor) -> torch.Tensor:
 
 
 def zero_one_loss(logits: torch.Tensor) -> torch.Tensor:
-    """Share of errors that a prediction expects of itself, 1 - max_k p_k.
-
-    Parameters
-    ----------
-    logits : Tensor of shape (n, K)
-
-    Returns
-    -------
-    Tensor of shape (n,)
-
-    Examples
-    --------
-    >>> zero_one_loss(torch.tensor([[5.0, 5.0]]))
-    tensor([0.5000])
-    """
+    """Return the share of errors (n,) that predictions expect, 1 - max_k p_k."""
     shifted = logits - logits.amax(dim=1, keepdim=True)
     return 1 - 1 / shifted.exp_().sum(dim=1)
 

@@ -1,7 +1,7 @@
 """Uncertainty about the most probable class."""
 
 from laplace_al.strategies import scores
-from laplace_al.strategies.base import ProbabilityStrategy
+from laplace_al.strategies._base import ProbabilityStrategy
 
 
 class LeastConfidentSampling(ProbabilityStrategy):

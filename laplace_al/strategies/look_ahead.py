@@ -10,13 +10,15 @@ from sklearn.cluster import MiniBatchKMeans
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_consistent_length
 
-from laplace_al._common.typing import Choice, Instances, RandomState
-from laplace_al.inputs.labels import as_labels, class_indices
+from laplace_al._common.typing import Choice, Instances, Mask, RandomState, Rng
+from laplace_al.inputs.classes import class_indices
+from laplace_al.inputs.labels import as_labels
 from laplace_al.model.pool_state import PoolState
+from laplace_al.model.posterior.base import prior_variance
 from laplace_al.model.updates import MapUpdate, NewtonUpdate
 from laplace_al.strategies import scores
-from laplace_al.strategies.base import QueryStrategy
-from laplace_al.strategies.view import PoolView
+from laplace_al.strategies._base import QueryStrategy
+from laplace_al.strategies._view import PoolView
 
 _NUMBERS_AT_ONCE = 2**23
 
@@ -92,18 +94,12 @@ class LookAhead(QueryStrategy):
         self.n_batches = n_batches
         self.loss = loss
 
-    def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.float64]:
-        """Minus the loss after each instance of the pool alone, (n_pool,)."""
+    def utilities(self, view: PoolView, rng: Rng) -> NDArray[np.float64]:
+        """Return minus the loss after each instance alone, (n_pool,)."""
         return -self.losses(view, np.arange(len(view))[:, None])
 
-    def choose(
-        self,
-        view: PoolView,
-        n_instances: int,
-        candidates: NDArray[np.bool_],
-        rng: np.random.RandomState,
-    ) -> Choice:
-        """See :meth:`QueryStrategy.choose`.
+    def choose(self, view: PoolView, n_instances: int, candidates: Mask, rng: Rng) -> Choice:
+        """Choose the batch after which the loss is lowest.
 
         The utility of an instance is minus the lowest loss of the batches that contain it, and
         -inf if none does.
@@ -119,29 +115,21 @@ class LookAhead(QueryStrategy):
         return batches[rng.choice(ties)], utilities
 
     def losses(self, view: PoolView, batches: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Loss on the evaluation set after learning each batch with its true labels.
+        """Return the loss on the evaluation set after learning each batch with its true labels.
 
-        Parameters
-        ----------
-        view : PoolView
-        batches : ndarray of int of shape (n_batches, b)
-            Positions in the pool, learnt from left to right.
-
-        Returns
-        -------
-        ndarray of shape (n_batches,)
+        ``batches`` (n_batches, b) are positions in the view, learnt from left to right.
 
         Examples
         --------
         >>> from laplace_al import LaplaceUpdateClassifier
-        >>> from laplace_al.strategies.view import PoolView
+        >>> from laplace_al.strategies._view import LearnerView
         >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1])
-        >>> view = PoolView(clf, [[0.0], [2.0]])
+        >>> view = LearnerView(clf, [[0.0], [2.0]])
         >>> LookAhead([[3.0]], [1], [0, 1]).losses(view, np.array([[0], [1]])).argmin()
         np.int64(1)
         """
         state = view.posterior_state(self)
-        if not hasattr(state.update, "at_once"):
+        if not hasattr(state.model.update_rule, "at_once"):
             raise TypeError(
                 f"{type(self).__name__} simulates posteriors with covariance='shared' or "
                 "'per_class'; got covariance='full'. Use one of these."
@@ -157,7 +145,7 @@ class LookAhead(QueryStrategy):
         evaluation = view.state_of(self.X_eval)
         targets = _encoded(state, y_pool if places is None else y_pool[places], "y_pool")
         eval_targets = _encoded(state, self.y_eval, "y_eval")
-        n_groups = len(state.posterior.base)
+        n_groups = len(state.posterior.stored_root)
         numbers_each = n_groups * batches.shape[1] * (len(evaluation) + batches.shape[1])
         at_once = max(1, _NUMBERS_AT_ONCE // numbers_each)
         return np.concatenate(
@@ -175,7 +163,8 @@ class LookAhead(QueryStrategy):
         targets: torch.Tensor,
         eval_targets: torch.Tensor,
     ) -> NDArray[np.float64]:
-        assert isinstance(state.update, NewtonUpdate | MapUpdate)  # logits that do not covary
+        rule = state.model.update_rule
+        assert isinstance(rule, NewtonUpdate | MapUpdate)  # logits that do not covary
         (n_batches, size), root = batches.shape, state.posterior.root  # (G, D, D)
         rows = state.rows(batches.ravel())
         eval_rows = evaluation.rows(slice(None))
@@ -183,14 +172,14 @@ class LookAhead(QueryStrategy):
         kernel = whitened @ whitened.mT  # (G, M, b, b)
         logits = (rows @ state.posterior.mean).reshape(n_batches, size, -1)  # (M, b, C)
         learnt = state.likelihood.labels(targets[batches].flatten(0, 1))  # (M b,)
-        weights = targets.new_tensor(state.class_weights)[learnt]
+        weights = targets.new_tensor(state.model.class_weights)[learnt]
         alpha, shrunk = _learn_together(
-            state.update,
+            rule,
             kernel,
             logits,
             targets[batches],
             weights.reshape(n_batches, size),
-            state.posterior.prior_variance(rows).reshape(n_batches, size),
+            prior_variance(rows, state.posterior.prior_precision).reshape(n_batches, size),
         )
         cross = torch.einsum("ged,gmbd->gmeb", eval_rows @ root, whitened)  # (G, M, E, b)
         # G = 1 serves every output, else each has its own
@@ -208,16 +197,14 @@ class LookAhead(QueryStrategy):
     def _loss(
         self, state: PoolState, logits: torch.Tensor, variance: torch.Tensor, targets: torch.Tensor
     ) -> float:
-        logits = state.calibration.apply(state.link, logits, variance)
+        logits = state.model.calibrated(logits, variance)
         if self.loss == "log_loss":
             return float(state.likelihood.negative_log_likelihood(logits, targets).mean())
         predicted = state.likelihood.log_probabilities(logits).argmax(dim=1)
         return float((predicted != state.likelihood.labels(targets)).double().mean())
 
-    def _batches(
-        self, view: PoolView, size: int, candidates: NDArray[np.bool_], rng: np.random.RandomState
-    ) -> NDArray[np.int64]:
-        """Positions (n_batches, size): random, diverse and uncertain ones."""
+    def _batches(self, view: PoolView, size: int, candidates: Mask, rng: Rng) -> NDArray[np.int64]:
+        """Positions (n_batches, size) of random, diverse and uncertain batches."""
         places = np.flatnonzero(candidates)
         n_random, n_diverse = -(-self.n_batches // 3), self.n_batches // 3
         batches = [rng.permutation(places)[:size] for _ in range(n_random)]
@@ -272,7 +259,7 @@ def _learn_together(
 
 
 def _grouped(outputs: torch.Tensor, n_groups: int) -> torch.Tensor:
-    """(..., C) as (..., G, C / G)."""
+    """Reshape (..., C) to (..., G, C / G)."""
     return outputs.reshape(*outputs.shape[:-1], n_groups, -1)
 
 
@@ -282,18 +269,16 @@ def _encoded(state: PoolState, labels: ArrayLike, name: str) -> torch.Tensor:
     return state.likelihood.encode(torch.from_numpy(places).to(state.logits))
 
 
-def _clusters(
-    features: NDArray[np.floating], n_clusters: int, rng: np.random.RandomState
-) -> NDArray[np.integer]:
+def _clusters(features: NDArray[np.floating], n_clusters: int, rng: Rng) -> NDArray[np.integer]:
     seed = rng.randint(2**31)
     n_clusters = min(n_clusters, len(np.unique(features, axis=0)))
     return MiniBatchKMeans(n_clusters, n_init=1, random_state=seed).fit_predict(features)
 
 
 def _one_of_each(
-    places: NDArray[np.int64], clusters: NDArray[np.integer], size: int, rng: np.random.RandomState
+    places: NDArray[np.int64], clusters: NDArray[np.integer], size: int, rng: Rng
 ) -> NDArray[np.int64]:
-    """A random instance of each cluster, filled up at random."""
+    """Draw an instance of each cluster, and fill up at random."""
     order = rng.permutation(len(places))
     _, first = np.unique(clusters[order], return_index=True)
     chosen = places[order[first]]

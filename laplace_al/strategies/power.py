@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils._param_validation import Interval
 
-from laplace_al._common.typing import RandomState
-from laplace_al.strategies.base import QueryStrategy
-from laplace_al.strategies.view import PoolView
+from laplace_al._common.typing import Choice, Mask, RandomState, Rng
+from laplace_al.strategies._base import QueryStrategy
+from laplace_al.strategies._view import PoolView
 
 
 class PowerSampling(QueryStrategy):
@@ -66,30 +66,23 @@ class PowerSampling(QueryStrategy):
         return self.strategy.is_pointwise
 
     @property
-    def reads_posterior(self) -> bool:  # type: ignore[override]  # the others' is a constant
-        """Whether the strategy needs more than predictions and their variances."""
-        return self.strategy.reads_posterior
-
-    @property
     def reads_probabilities(self) -> bool:  # type: ignore[override]  # the others' is a constant
         """Whether the strategy needs probabilities."""
         return self.strategy.reads_probabilities
 
-    def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.floating]:
-        """Utilities of the strategy, (n_pool,)."""
+    def utilities(self, view: PoolView, rng: Rng) -> NDArray[np.floating]:
+        """Return the utilities of the strategy, (n_pool,)."""
         return self.strategy.utilities(view, rng)
 
-    def candidate_utilities(
-        self, view: PoolView, candidates: NDArray[np.bool_], rng: np.random.RandomState
-    ) -> NDArray[np.float64]:
-        """See :meth:`QueryStrategy.candidate_utilities`: those of the strategy."""
+    def choose(self, view: PoolView, n_instances: int, candidates: Mask, rng: Rng) -> Choice:
+        """Draw from the candidates: best first only on average."""
         self.strategy._validate_params()
-        return self.strategy.candidate_utilities(view, candidates, rng)
+        return view.top(self.strategy, n_instances, candidates, rng, self._priorities)
 
-    def priorities(
+    def _priorities(
         self, utilities: NDArray[np.float64], noise: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """See :meth:`QueryStrategy.priorities`: drawn, best first only on average."""
+        """Perturbed logarithms of the utilities."""
         useful = utilities > 0
         gumbel = -np.log(-np.log(np.maximum(noise[useful], 2.0**-54)))
         first = np.full(len(utilities), -np.inf)

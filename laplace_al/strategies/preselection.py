@@ -1,6 +1,5 @@
 """Candidates that fit in memory, for strategies that compare instances with each other."""
 
-from collections.abc import Callable
 from numbers import Integral
 from typing import Any
 
@@ -8,12 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils._param_validation import Interval
 
-from laplace_al._common.typing import Choice, RandomState
-from laplace_al.inputs.blocks import rows_at
-from laplace_al.strategies.base import QueryStrategy
+from laplace_al._common.typing import Choice, Mask, RandomState, Rng
+from laplace_al.strategies._base import QueryStrategy
+from laplace_al.strategies._view import PoolView
 from laplace_al.strategies.random import RandomSampling
-from laplace_al.strategies.ranking import Leaders
-from laplace_al.strategies.view import PoolView
 
 
 class Preselection(QueryStrategy):
@@ -80,69 +77,26 @@ class Preselection(QueryStrategy):
         """Whether one of the two strategies needs probabilities."""
         return any(part.reads_probabilities for part in (self.strategy, self.by) if part)
 
-    def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.floating]:
-        """Utilities of the wrapped strategy if all instances were candidates, (n_pool,)."""
+    def utilities(self, view: PoolView, rng: Rng) -> NDArray[np.floating]:
+        """Return the utilities of the wrapped strategy if all were candidates, (n_pool,)."""
         return self.strategy.utilities(view, rng)
 
-    def choose(
-        self,
-        view: PoolView,
-        n_instances: int,
-        candidates: NDArray[np.bool_],
-        rng: np.random.RandomState,
-    ) -> Choice:
-        """See :meth:`QueryStrategy.choose`."""
-        ranking, limit, _ = self.shortlist(n_instances)
-        ranking._validate_params()
-        first = min(limit, int(candidates.sum()))
-        kept = np.sort(ranking.choose(view, first, candidates, rng)[0])
-        positions, own = self._chosen(view.part(kept), n_instances, rng)
-        utilities = np.full(len(view), -np.inf)
-        utilities[kept] = own
-        return kept[positions], utilities
-
-    def shortlist(self, n_instances: int) -> tuple[QueryStrategy, int, bool]:
-        """See :meth:`QueryStrategy.shortlist`.
-
-        Parameters
-        ----------
-        n_instances : int
-
-        Returns
-        -------
-        strategy : QueryStrategy
-        limit : int
-        with_rows : bool
-
-        Raises
-        ------
-        ValueError
-            If ``by`` compares instances with each other.
-        """
+    def choose(self, view: PoolView, n_instances: int, candidates: Mask, rng: Rng) -> Choice:
+        """Let the strategy choose among those that ``by`` ranks first."""
         by = RandomSampling() if self.by is None else self.by
         if not by.is_pointwise:
             raise ValueError(
                 "by must score each instance on its own, as MarginSampling or RandomSampling do; "
                 f"got {by!r}. Set it as the strategy that chooses among the candidates."
             )
-        return by, max(self.n_candidates, n_instances), True
-
-    def settle(
-        self,
-        view_of: Callable[[Any], PoolView],
-        leaders: Leaders,
-        n_instances: int,
-        rng: np.random.RandomState,
-    ) -> Choice:
-        """See :meth:`QueryStrategy.settle`: the wrapped strategy chooses among the leaders."""
-        order = np.argsort(leaders.positions)
-        view = view_of(rows_at(leaders.rows, order))
-        view.places = leaders.positions[order]
-        positions, own = self._chosen(view, n_instances, rng)
-        utilities = np.empty(len(order))
-        utilities[order] = own
-        return leaders.positions[order][positions], utilities
-
-    def _chosen(self, view: PoolView, n_instances: int, rng: np.random.RandomState) -> Choice:
-        self.strategy._validate_params()
-        return self.strategy.choose(view, n_instances, np.ones(len(view), dtype=bool), rng)
+        for part in (by, self.strategy):
+            part._validate_params()
+        limit = max(self.n_candidates, n_instances)  # or as many as there are
+        first, utilities = by.choose(view, limit, candidates, rng)
+        kept = np.sort(first)
+        everyone = np.ones(len(kept), dtype=bool)
+        positions, own = self.strategy.choose(view.part(kept), n_instances, everyone, rng)
+        if len(utilities):  # a pass over blocks may keep none
+            utilities = np.full(len(utilities), -np.inf)
+            utilities[kept] = own
+        return kept[positions], utilities

@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from sklearn.utils._param_validation import Interval
 
-from laplace_al._common.typing import Choice, RandomState
-from laplace_al.strategies.base import QueryStrategy
-from laplace_al.strategies.distances import Neighborhoods, distances_to_nearest
-from laplace_al.strategies.ranking import best
-from laplace_al.strategies.view import PoolView
+from laplace_al._common.typing import Choice, Mask, RandomState, Rng
+from laplace_al.strategies._base import QueryStrategy
+from laplace_al.strategies._distances import Neighborhoods, distances_to_nearest
+from laplace_al.strategies._ranking import best
+from laplace_al.strategies._view import PoolView
 
 
 class ProbCover(QueryStrategy):
@@ -69,18 +69,12 @@ class ProbCover(QueryStrategy):
         super().__init__(random_state=random_state)
         self.radius = radius
 
-    def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.float64]:
-        """Number of instances that each would newly cover, (n_pool,)."""
+    def utilities(self, view: PoolView, rng: Rng) -> NDArray[np.float64]:
+        """Return the number of instances that each would newly cover, (n_pool,)."""
         return self._balls(view).gains
 
-    def choose(
-        self,
-        view: PoolView,
-        n_instances: int,
-        candidates: NDArray[np.bool_],
-        rng: np.random.RandomState,
-    ) -> Choice:
-        """Greedy maximum coverage."""
+    def choose(self, view: PoolView, n_instances: int, candidates: Mask, rng: Rng) -> Choice:
+        """Cover greedily."""
         balls = self._balls(view)
         utilities = np.where(candidates, balls.gains, -np.inf)
         free, positions = candidates.copy(), np.empty(n_instances, dtype=np.int64)
@@ -98,19 +92,9 @@ class ProbCover(QueryStrategy):
 
 
 class Balls:
-    """Balls around all instances of a pool, and how many uncovered ones each holds.
+    """Balls of a radius around all n instances of a pool, some of which are covered.
 
-    Parameters
-    ----------
-    neighborhoods : Neighborhoods
-        Of the pool.
-    radius : float
-    covered : ndarray of bool of shape (n,)
-
-    Attributes
-    ----------
-    gains : ndarray of shape (n,), dtype float64
-        Uncovered instances within each ball, its centre included.
+    ``gains`` (n,) counts the uncovered instances within each ball, its centre included.
 
     Examples
     --------
@@ -122,9 +106,7 @@ class Balls:
     array([0., 0., 1.])
     """
 
-    def __init__(
-        self, neighborhoods: Neighborhoods, radius: float, covered: NDArray[np.bool_]
-    ) -> None:
+    def __init__(self, neighborhoods: Neighborhoods, radius: float, covered: Mask) -> None:
         self.neighborhoods, self.radius, self.covered = neighborhoods, radius, covered
         n, free = len(covered), (~covered).astype(np.float64)
         self.gains, pairs, n_left = free.copy(), [], neighborhoods.features.size // 4
@@ -138,17 +120,7 @@ class Balls:
         self._graph = _symmetric(pairs, n) if n_left >= 0 else None
 
     def cover(self, chosen: int) -> Self:
-        """Cover all in the ball of an instance.
-
-        Parameters
-        ----------
-        chosen : int
-
-        Returns
-        -------
-        Balls
-            This object.
-        """
+        """Cover all in the ball of an instance, and return these balls."""
         if self.gains[chosen]:
             new = np.flatnonzero((self._n_holding(np.array([chosen])) > 0) & ~self.covered)
             self.covered[new] = True
@@ -156,7 +128,7 @@ class Balls:
         return self
 
     def _n_holding(self, rows: NDArray[np.int64]) -> NDArray[np.integer]:
-        """How many of some instances each ball holds, (n,)."""
+        """Count those of some instances that each ball holds, (n,)."""
         if self._graph is not None:
             return self._graph[rows].sum(axis=0)
         held = np.bincount(rows, minlength=len(self.covered))
@@ -175,21 +147,9 @@ def _symmetric(pairs: list[tuple[NDArray[np.int64], NDArray[np.int64]]], n: int)
 
 
 def median_distance(neighborhoods: Neighborhoods) -> float:
-    """Median distance to the k-th nearest neighbour, ``k = max(1, min(5, n // 20))``.
+    """Return the median distance to the k-th nearest neighbour, ``k = max(1, min(5, n // 20))``.
 
-    Parameters
-    ----------
-    neighborhoods : Neighborhoods
-
-    Returns
-    -------
-    float
-        Over 1000 evenly spread rows, or all if they are fewer. 0 for a single instance.
-
-    Examples
-    --------
-    >>> median_distance(Neighborhoods(np.array([[0.0], [1.0], [3.0]])))
-    1.0
+    It is over 1000 evenly spread rows, or all if they are fewer; 0 for a single instance.
     """
     n = len(neighborhoods.features)
     if n < 2:

@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from laplace_al._common.typing import RandomState
+from laplace_al._common.typing import RandomState, Rng
 from laplace_al.strategies import scores
-from laplace_al.strategies.base import QueryStrategy
-from laplace_al.strategies.view import PoolView
+from laplace_al.strategies._base import QueryStrategy
+from laplace_al.strategies._view import PoolView
 
 
 class QueryByCommittee(QueryStrategy):
@@ -66,8 +66,8 @@ class QueryByCommittee(QueryStrategy):
         self.disagreement = disagreement
         self.random_state = random_state
 
-    def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.float64]:
-        """Disagreement of the members in nats, (n_pool,)."""
+    def utilities(self, view: PoolView, rng: Rng) -> NDArray[np.float64]:
+        """Return the disagreement of the members in nats, (n_pool,)."""
         score = scores.mutual_information
         if self.disagreement == "vote_entropy":
             score = _vote_entropy

@@ -3,8 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from laplace_al.strategies.base import QueryStrategy
-from laplace_al.strategies.view import PoolView
+from laplace_al._common.typing import Rng
+from laplace_al.strategies._base import QueryStrategy
+from laplace_al.strategies._view import PoolView
 
 
 class RandomSampling(QueryStrategy):
@@ -25,6 +26,6 @@ class RandomSampling(QueryStrategy):
     is_pointwise = True
     reads_posterior = False
 
-    def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.float64]:
-        """Zero for each, (n_pool,)."""
+    def utilities(self, view: PoolView, rng: Rng) -> NDArray[np.float64]:
+        """Return zeros, (n_pool,)."""
         return np.zeros(len(view))  # all tied, and ties are broken at random

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def least_confident(probabilities: ArrayLike) -> NDArray[np.floating]:
-    """One minus the largest probability, ``1 - max_k p_k``.
+    """Return one minus the largest probability, ``1 - max_k p_k``.
 
     Lewis and Gale, *A sequential algorithm for training text classifiers*, SIGIR 1994.
 
@@ -29,7 +29,7 @@ def least_confident(probabilities: ArrayLike) -> NDArray[np.floating]:
 
 
 def margin(probabilities: ArrayLike) -> NDArray[np.floating]:
-    """One minus the gap between the two largest probabilities, ``1 - (p_(1) - p_(2))``.
+    """Return one minus the gap of the two largest probabilities, ``1 - (p_(1) - p_(2))``.
 
     Scheffer, Decomain and Wrobel, *Active hidden Markov models for information extraction*,
     IDA 2001.
@@ -56,7 +56,7 @@ def margin(probabilities: ArrayLike) -> NDArray[np.floating]:
 
 
 def entropy(probabilities: ArrayLike) -> NDArray[np.float64]:
-    """Entropy of the prediction in nats, ``-sum_k p_k log p_k``.
+    """Return the entropy of predictions in nats, ``-sum_k p_k log p_k``.
 
     Shannon, *A mathematical theory of communication*, 1948.
 
@@ -78,7 +78,7 @@ def entropy(probabilities: ArrayLike) -> NDArray[np.float64]:
 
 
 def mutual_information(draws: ArrayLike) -> NDArray[np.float64]:
-    """Mutual information of a label and the weights, ``H(mean_s p_s) - mean_s H(p_s)``.
+    """Return the mutual information of a label and the weights, ``H(mean_s p_s) - mean_s H(p_s)``.
 
     In nats. This is BALD: Houlsby et al., *Bayesian active learning for classification and
     preference learning*, arXiv 1112.5745, 2011.
@@ -104,7 +104,7 @@ def mutual_information(draws: ArrayLike) -> NDArray[np.float64]:
 
 
 def expected_entropy(draws: Sequence[ArrayLike] | NDArray[np.floating]) -> NDArray[np.float64]:
-    """Entropy that remains when the weights are known, ``mean_s H(p_s)``.
+    """Return the entropy that remains when the weights are known, ``mean_s H(p_s)``.
 
     The aleatoric part of the entropy of the prediction. Depeweg et al., *Decomposition of
     uncertainty in Bayesian deep learning for efficient and risk-sensitive learning*, ICML 2018.
@@ -129,7 +129,7 @@ def expected_entropy(draws: Sequence[ArrayLike] | NDArray[np.floating]) -> NDArr
 def expected_information_gain_of_predictions(
     draws: ArrayLike, target_draws: ArrayLike
 ) -> NDArray[np.float64]:
-    """Mean mutual information of a label and the labels of target inputs.
+    """Return the mean mutual information of a label and the labels of target inputs.
 
     This is EPIG, ``mean_j H(y) + H(y_j) - H(y, y_j)`` with the joint probabilities
     ``mean_s p_s(y) p_s(y_j)``: Bickford Smith et al., *Prediction-oriented Bayesian active
@@ -172,21 +172,7 @@ def expected_information_gain_of_predictions(
 
 
 def negative_p_log_p(probabilities: NDArray[np.floating]) -> NDArray[np.floating]:
-    """``-p log p`` of many numbers, 0 at 0: several times as fast as :func:`scipy.special.entr`.
-
-    Parameters
-    ----------
-    probabilities : ndarray of any shape
-
-    Returns
-    -------
-    ndarray of the same shape
-
-    Examples
-    --------
-    >>> negative_p_log_p(np.array([0.0, 0.5, 1.0])).round(4)
-    array([0.    , 0.3466, 0.    ])
-    """
+    """Return ``-p log p``, 0 at 0: several times as fast as :func:`scipy.special.entr`."""
     logs = np.maximum(probabilities, np.finfo(probabilities.dtype).tiny)
     np.log(logs, out=logs)
     logs *= probabilities

@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from laplace_al._common.typing import Choice, RandomState
+from laplace_al._common.typing import Choice, Mask, RandomState, Rng
 from laplace_al.model.pool_state import PoolState
-from laplace_al.strategies.base import QueryStrategy
-from laplace_al.strategies.view import PoolView
+from laplace_al.strategies._base import QueryStrategy
+from laplace_al.strategies._view import PoolView
 
 
 class SequentialBatch(QueryStrategy):
@@ -78,35 +78,29 @@ class SequentialBatch(QueryStrategy):
         self.labels = labels
         self.update_every = update_every
 
-    def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.floating]:
-        """Utilities of the wrapped strategy before any choice, (n_pool,)."""
+    def utilities(self, view: PoolView, rng: Rng) -> NDArray[np.floating]:
+        """Return the utilities of the wrapped strategy before any choice, (n_pool,)."""
         return self.strategy.utilities(view, rng)
 
-    def choose(
-        self,
-        view: PoolView,
-        n_instances: int,
-        candidates: NDArray[np.bool_],
-        rng: np.random.RandomState,
-    ) -> Choice:
-        """See :meth:`QueryStrategy.choose`."""
+    def choose(self, view: PoolView, n_instances: int, candidates: Mask, rng: Rng) -> Choice:
+        """Choose and learn imagined labels in turn."""
         self.strategy._validate_params()
         state = view.posterior_state(self).copy()
-        is_open = candidates.copy()
+        now, is_open = view, candidates.copy()
         positions, utilities = np.empty(0, dtype=np.int64), np.empty(0)
         while len(positions) < n_instances:
             n_more = min(self.update_every, n_instances - len(positions))
-            chosen, found = self.strategy.choose(view, n_more, is_open, rng)
+            chosen, found = self.strategy.choose(now, n_more, is_open, rng)
             utilities = utilities if len(positions) else found  # before any choice
             positions = np.concatenate([positions, chosen])
             is_open[chosen] = False
             if len(positions) < n_instances:
                 for position in chosen:
                     state.observe(position, self._imagined(state, position, rng))
-                    view = view.after(position, state)
+                now = view.after(positions, state)
         return positions, utilities
 
-    def _imagined(self, state: PoolState, position: int, rng: np.random.RandomState) -> Any:
+    def _imagined(self, state: PoolState, position: int, rng: Rng) -> Any:
         if self.labels == "expected":
             return None
         probabilities = state.predict_proba([position])[0]

@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.utils._param_validation import Interval
 
-from laplace_al._common.typing import Choice, RandomState
-from laplace_al.strategies.base import QueryStrategy
-from laplace_al.strategies.distances import Neighborhoods
-from laplace_al.strategies.ranking import best
-from laplace_al.strategies.view import PoolView
+from laplace_al._common.typing import Choice, Mask, RandomState, Rng
+from laplace_al.strategies._base import QueryStrategy
+from laplace_al.strategies._distances import Neighborhoods
+from laplace_al.strategies._ranking import best
+from laplace_al.strategies._view import PoolView
 
 
 class TypiClust(QueryStrategy):
@@ -66,18 +66,12 @@ class TypiClust(QueryStrategy):
         super().__init__(random_state=random_state)
         self.n_neighbors = n_neighbors
 
-    def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.float64]:
-        """Typicality of each instance within its cluster, (n_pool,), for a batch of one."""
+    def utilities(self, view: PoolView, rng: Rng) -> NDArray[np.float64]:
+        """Return the typicality of each instance within its cluster, (n_pool,)."""
         return self._clustering(view, 1, rng).typicality[: len(view.features)]
 
-    def choose(
-        self,
-        view: PoolView,
-        n_instances: int,
-        candidates: NDArray[np.bool_],
-        rng: np.random.RandomState,
-    ) -> Choice:
-        """The most typical instance of the largest cluster with the fewest labels, repeatedly."""
+    def choose(self, view: PoolView, n_instances: int, candidates: Mask, rng: Rng) -> Choice:
+        """Choose from the largest cluster with the fewest labels, repeatedly."""
         cluster, typicality, size, n_labels = self._clustering(view, n_instances, rng)
         cluster, typicality = cluster[: len(candidates)], typicality[: len(candidates)]
         n_free = np.bincount(cluster[candidates], minlength=len(size))
@@ -92,9 +86,7 @@ class TypiClust(QueryStrategy):
             n_free[order[0]] -= 1
         return positions, np.where(candidates, typicality, -np.inf)
 
-    def _clustering(
-        self, view: PoolView, n_instances: int, rng: np.random.RandomState
-    ) -> "_Clustering":
+    def _clustering(self, view: PoolView, n_instances: int, rng: Rng) -> "_Clustering":
         """Clusters of the pool and, behind it, of the labelled instances that are not in it."""
         is_outside = view.labelled_positions < 0
         outside = view.labelled[is_outside].astype(view.features.dtype, copy=False)
@@ -124,28 +116,10 @@ class _Clustering(NamedTuple):
     n_labels: NDArray[np.integer]  # (n_clusters,)
 
 
-def clusters(
-    features: NDArray[np.floating], n_clusters: int, rng: np.random.RandomState
-) -> NDArray[np.integer]:
-    """Cluster of each row by k-means; in mini-batches where there are more than 50.
+def clusters(features: NDArray[np.floating], n_clusters: int, rng: Rng) -> NDArray[np.integer]:
+    """Cluster rows (n, D) by k-means, in mini-batches for more than 50 clusters: labels (n,).
 
-    Parameters
-    ----------
-    features : ndarray of shape (n, D)
-    n_clusters : int
-        At most n. Of fewer distinct rows, some clusters stay empty.
-    rng : RandomState
-
-    Returns
-    -------
-    ndarray of int of shape (n,)
-        In range(n_clusters).
-
-    Examples
-    --------
-    >>> labels = clusters(np.array([[0.0], [0.1], [9.0]]), 2, np.random.RandomState(0))
-    >>> bool(labels[0] == labels[1] != labels[2])
-    True
+    There are at most n clusters; of fewer distinct rows, some clusters stay empty.
     """
     _, exponent = np.frexp(max(features.max(), -features.min()))
     if abs(exponent) > _MAX_EXPONENT:  # squares of which may be 0 or infinite
@@ -156,7 +130,7 @@ def clusters(
 
 
 def _n_distinct(rows: NDArray[np.floating], limit: int) -> int:
-    """How many rows differ, counted up to a limit."""
+    """Count distinct rows, up to a limit."""
     seen = rows[:0]
     for start in range(0, len(rows), limit):
         seen = np.unique(np.concatenate([seen, rows[start : start + limit]]), axis=0)
@@ -166,23 +140,10 @@ def _n_distinct(rows: NDArray[np.floating], limit: int) -> int:
 
 
 def typicality(features: NDArray[np.floating], n_neighbors: int) -> NDArray[np.float64]:
-    """Inverse mean distance to the nearest neighbours, ``1 / mean_j |φ_i - φ_j|``.
+    """Return the inverse mean distance to the nearest neighbours, ``1 / mean_j |φ_i - φ_j|``, (n,).
 
-    Parameters
-    ----------
-    features : ndarray of shape (n, D)
-    n_neighbors : int
-        If there are fewer others, all of them.
-
-    Returns
-    -------
-    ndarray of shape (n,), dtype float64
-        Finite: equal instances get the largest that is, a single one 0.
-
-    Examples
-    --------
-    >>> typicality(np.array([[0.0], [1.0], [3.0]]), 1)
-    array([1. , 1. , 0.5])
+    Finite: equal instances get the largest number that is, a single one 0. Takes all others if
+    there are fewer than ``n_neighbors``.
     """
     if len(features) < 2:
         return np.zeros(len(features))

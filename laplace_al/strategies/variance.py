@@ -3,8 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from laplace_al.strategies.base import QueryStrategy
-from laplace_al.strategies.view import PoolView
+from laplace_al._common.typing import Rng
+from laplace_al.strategies._base import QueryStrategy
+from laplace_al.strategies._view import PoolView
 
 
 class VarianceSampling(QueryStrategy):
@@ -37,7 +38,7 @@ class VarianceSampling(QueryStrategy):
     is_pointwise = True
     reads_posterior = False
 
-    def utilities(self, view: PoolView, rng: np.random.RandomState) -> NDArray[np.floating]:
-        """Variance of the logits, (n_pool,)."""
+    def utilities(self, view: PoolView, rng: Rng) -> NDArray[np.floating]:
+        """Return the variance of the logits, (n_pool,)."""
         variance = view.posterior_state(self).variance.numpy(force=True)
         return variance if variance.ndim == 1 else variance.mean(axis=1)

@@ -103,7 +103,7 @@ def test_fits_and_updates_are_those_of_the_cpu(device, params, dtype):
     )
     for clf in (here, there):
         clf.fit(X[:60], y[:60]).partial_fit(X[60:90], y[60:90]).partial_fit(X[90:91], y[90:91])
-    assert there.posterior_.base.device.type == device
+    assert there.posterior_.stored_root.device.type == device
     close = {"rtol": tolerance(dtype, params), "atol": tolerance(dtype, params)}
     np.testing.assert_allclose(there.predict_proba(X), here.predict_proba(X), **close)
     np.testing.assert_allclose(

@@ -43,8 +43,14 @@ def test_it_owns_its_memory():
 
 def test_a_pickle_holds_arrays_and_no_cached_results():
     prior = PerClassPosterior.prior(torch.zeros(3, 2), 1.0)
-    assert prior.mean.shape == prior.base_mean.shape  # cached now
+    assert prior.mean.shape == prior.stored_mean.shape  # cached now
     state = prior.__getstate__()
-    assert state.keys() == {"base_mean", "base", "prior_precision", "prior_mean", "pending"}
-    assert isinstance(state["base"], Stored)
+    assert state.keys() == {
+        "stored_mean",
+        "stored_root",
+        "prior_precision",
+        "prior_mean",
+        "pending",
+    }
+    assert isinstance(state["stored_root"], Stored)
     assert b"torch" not in pickle.dumps(prior).replace(b"laplace_al", b"")

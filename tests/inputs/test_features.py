@@ -1,8 +1,9 @@
+"""What the features of an extractor are, and that it stays as it is."""
+
 import copy
 import pickle
 import sys
 import threading
-from collections import UserDict
 
 import numpy as np
 import pandas as pd
@@ -14,8 +15,6 @@ from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.frozen import FrozenEstimator
-from sklearn.kernel_approximation import RBFSampler
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from skorch import NeuralNetClassifier
@@ -23,12 +22,10 @@ from torch import nn
 from torch.utils import data
 
 from laplace_al import ActiveLearner, LaplaceUpdateClassifier, TorchFeatures
-from laplace_al.inputs.features import Extracted, KeptFeatures, features_of
 from laplace_al.strategies import CoreSet, MarginSampling
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(20, 4))
-TOKENS = rng.integers(10, size=(20, 5))
 IMAGES = rng.normal(size=(10, 1, 8, 8)).astype(np.float32)
 
 
@@ -240,7 +237,7 @@ class TestFrozen:
         assert [module.training for module in network.modules()] == flags
         assert all(torch.equal(before[name], value) for name, value in state(network).items())
         assert all(parameter.requires_grad for parameter in network.parameters())
-        assert not any(module._forward_pre_hooks for module in network.modules())
+        assert not any(m._forward_hooks or m._forward_pre_hooks for m in network.modules())
 
     def test_an_error_inside_the_module_restores_the_flags(self, network):
         network.train()
@@ -249,7 +246,7 @@ class TestFrozen:
         with pytest.raises(RuntimeError):
             features.transform(X)
         assert all(module.training for module in network.modules())
-        assert not any(module._forward_pre_hooks for module in network.modules())
+        assert not any(m._forward_hooks or m._forward_pre_hooks for m in network.modules())
 
     def test_the_data_stays_as_it_is(self, network):
         frozen = X.copy()
@@ -284,6 +281,20 @@ class TestFrozen:
         twin = pickle.loads(pickle.dumps(features))
         np.testing.assert_array_equal(twin.transform(X), features.transform(X))
 
+    def test_others_see_what_fit_finds_at_its_end_and_what_they_set_stays(self):
+        seen = []
+
+        def extract(batch):
+            seen.append(getattr(features, "n_features_in_", None))
+            features.set_params(batch_size=10 + len(seen))
+            return batch
+
+        features = TorchFeatures(extract)
+        features.fit(pd.DataFrame(X, columns=[*"abcd"])).fit(X[:, :3])
+        assert seen == [None, 4]
+        assert (features.n_features_in_, features.batch_size) == (3, 12)
+        assert not hasattr(features, "feature_names_in_")
+
     def test_threads_see_only_their_own_features(self, network):
         features = TorchFeatures(network, batch_size=1).fit(X)
         expected, wrong = features.transform(X), []
@@ -299,305 +310,6 @@ class TestFrozen:
         for thread in threads:
             thread.join()
         assert not wrong
-
-
-def skorch_net(network):
-    net = NeuralNetClassifier(
-        network, criterion=nn.CrossEntropyLoss, verbose=0, module__p=0.5, max_epochs=1
-    )
-    return net.initialize()
-
-
-class Dropping(nn.Sequential):
-    def __init__(self, p=0.5):
-        super().__init__(nn.Linear(4, 6), nn.Dropout(p), nn.Linear(6, 3))
-
-
-class TestParametersOfTheExtractor:
-    LABELS = np.arange(20) % 2
-
-    @pytest.mark.parametrize("make", [LaplaceUpdateClassifier, TorchFeatures])
-    def test_those_of_a_frozen_one_are_refused(self, make):
-        sampler = make_pipeline(RBFSampler(gamma=1.0, random_state=0)).fit(X)
-        net = skorch_net(Dropping)
-        before = state(net.module_)
-        for extractor, name in (
-            (sampler, "feature_extractor__rbfsampler__gamma"),
-            (net, "feature_extractor__module__p"),
-            (nn.Linear(4, 2), "feature_extractor__bias"),
-        ):
-            estimator = make(extractor, batch_size=7)
-            with pytest.raises(
-                ValueError,
-                match=rf"{name} cannot be set: feature_extractor, here {type(extractor).__name__}, "
-                r"is frozen and shared .* search over feature_extractor=\[FrozenEstimator\(a\)",
-            ):
-                estimator.set_params(batch_size=3, **{name: 0.1})
-            assert estimator.batch_size == 7
-        assert sampler[0].gamma == 1.0
-        assert net.get_params()["module__p"] == 0.5
-        assert all(torch.equal(before[key], value) for key, value in state(net.module_).items())
-
-    @pytest.mark.parametrize("make", [LaplaceUpdateClassifier, TorchFeatures])
-    def test_all_that_an_estimator_has_can_be_set_again(self, make):
-        sampler = make_pipeline(RBFSampler(gamma=0.3, random_state=0)).fit(X)
-        estimator = make(sampler, batch_size=7)
-        params = estimator.get_params()
-        assert params["feature_extractor__rbfsampler__gamma"] == 0.3
-        estimator.set_params(**params | {"batch_size": 3})
-        assert estimator.get_params() == params | {"batch_size": 3}
-
-    def test_those_of_torch_features_are_set_but_none_behind_them(self, network):
-        clf = LaplaceUpdateClassifier(TorchFeatures(network), n_samples=7)
-        clf.set_params(feature_extractor__batch_size=3, feature_extractor__layer="0")
-        assert (clf.feature_extractor.batch_size, clf.feature_extractor.layer) == (3, "0")
-        net = skorch_net(Dropping)
-        clf.set_params(feature_extractor__feature_extractor=net)
-        name = "feature_extractor__feature_extractor__module__p"
-        with pytest.raises(ValueError, match=f"{name} cannot be set: .*_feature_extractor, here N"):
-            clf.set_params(n_samples=5, **{name: 0.1})
-        assert clf.n_samples == 7
-        with pytest.raises(ValueError, match=f"{name} cannot be set"):
-            LaplaceUpdateClassifier().set_params(
-                feature_extractor=TorchFeatures(network),
-                feature_extractor__feature_extractor=net,
-                **{name: 0.1},
-            )
-
-    def test_a_pipeline_and_a_grid_search_refuse_them_too(self):
-        net = skorch_net(Dropping)
-        pipeline = make_pipeline(TorchFeatures(net), LaplaceUpdateClassifier())
-        grid = {"torchfeatures__feature_extractor__module__p": [0.1, 0.9]}
-        with pytest.raises(ValueError, match="feature_extractor__module__p cannot be set"):
-            GridSearchCV(pipeline, grid, cv=2).fit(X, self.LABELS)
-
-    def test_a_grid_search_over_fitted_extractors(self):
-        variants = [
-            FrozenEstimator(RBFSampler(gamma=gamma, random_state=0).fit(X)) for gamma in (1e-9, 0.1)
-        ]
-        variants.append(FrozenEstimator(skorch_net(Dropping)))
-        variants.append(TorchFeatures(Dropping()))
-        clf = LaplaceUpdateClassifier(prior_precision=1.0)
-        search = GridSearchCV(clf, {"feature_extractor": variants}, scoring="neg_log_loss", cv=2)
-        search.fit(X, self.LABELS)
-        assert len(set(search.cv_results_["mean_test_score"])) == 4
-        parameters = clf.set_params(feature_extractor=variants[3]).get_params()
-        assert parameters["feature_extractor__feature_extractor"] is variants[3].feature_extractor
-
-
-class TestDtypes:
-    @pytest.mark.parametrize(
-        "dtype", [np.float64, np.float32, np.float16, np.int64, np.uint8, bool]
-    )
-    def test_inputs_are_cast_to_the_module(self, network, dtype):
-        inputs = (np.abs(X) * 3).astype(dtype)
-        features = TorchFeatures(network).fit_transform(inputs)
-        assert features.dtype == np.float32
-        np.testing.assert_allclose(features, by_hand(network, inputs, 4), rtol=1e-5)
-
-    def test_a_double_module(self, network):
-        assert TorchFeatures(network.double()).fit_transform(X).dtype == np.float64
-
-    def test_half_precision_features_are_widened(self, network):
-        assert TorchFeatures(network.bfloat16()).fit_transform(X).dtype == np.float32
-
-    def test_tokens_stay_integers_for_an_embedding(self):
-        module = nn.Sequential(nn.Embedding(10, 3), nn.Flatten(), nn.Linear(6, 2))
-        tokens = rng.integers(10, size=(5, 2))
-        expected = module[0](torch.from_numpy(tokens)).reshape(5, 6).detach()
-        np.testing.assert_array_equal(TorchFeatures(module).fit_transform(tokens), expected)
-
-    def test_tokens_after_another_parameter(self):
-        module = nn.ModuleDict({"norm": nn.LayerNorm(3), "embedding": nn.Embedding(10, 3)})
-        module.forward = lambda tokens: module["norm"](module["embedding"](tokens).mean(dim=1))
-        features = TorchFeatures(module).fit(TOKENS)
-        expected = module(torch.from_numpy(TOKENS)).detach()
-        np.testing.assert_allclose(features.transform(TOKENS), expected, rtol=1e-6)
-        np.testing.assert_allclose(features.transform(TOKENS.tolist()), expected, rtol=1e-6)
-
-    def test_mixed_precision(self):
-        module = nn.ModuleDict({"head": nn.Linear(6, 3), "body": nn.Linear(4, 6).bfloat16()})
-        module.forward = lambda X: module["head"](module["body"](X).float())
-        inputs = torch.from_numpy(X).bfloat16()
-        expected = module["body"](inputs).float().detach()
-        np.testing.assert_array_equal(TorchFeatures(module).fit_transform(X), expected)
-
-    def test_tensors(self, network):
-        expected = TorchFeatures(network).fit_transform(X)
-        inputs = torch.from_numpy(X).requires_grad_()
-        np.testing.assert_allclose(TorchFeatures(network).fit_transform(inputs), expected)
-        assert TorchFeatures(network).fit_transform(inputs.bfloat16()).shape == expected.shape
-
-    def test_a_read_only_memory_map(self, network, tmp_path):
-        np.save(tmp_path / "X.npy", X)
-        mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
-        expected = TorchFeatures(network).fit_transform(X)
-        np.testing.assert_array_equal(TorchFeatures(network).fit_transform(mapped), expected)
-
-    @pytest.mark.parametrize("dtype", [">f8", ">f4", np.longdouble, ">i4", "uint32", bool])
-    def test_numbers_that_torch_does_not_have(self, network, dtype):
-        rows = (3 * X).astype(dtype)[::-1]
-        expected = TorchFeatures(network).fit_transform(rows.astype(np.float64))
-        np.testing.assert_allclose(TorchFeatures(network).fit_transform(rows), expected, rtol=1e-5)
-
-    @pytest.mark.parametrize("frame", [pd.DataFrame, pl.DataFrame])
-    def test_frames(self, network, frame):
-        expected = TorchFeatures(network).fit_transform(X)
-        named = frame(dict(zip("abcd", X.T, strict=True)))
-        features = TorchFeatures(network, batch_size=7).fit(named)
-        assert features.feature_names_in_.tolist() == list("abcd")
-        np.testing.assert_allclose(features.transform(named), expected, rtol=1e-5)
-
-
-class Tokenised(nn.Module):
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.embedding, self.head = nn.Embedding(10, 4), nn.Linear(4, 3)
-
-    def forward(self, input_ids, attention_mask=None, scale=None):
-        hidden = self.embedding(input_ids)
-        if attention_mask is not None:
-            hidden = hidden * attention_mask[..., None]
-        hidden = hidden.mean(dim=1)
-        return {"logits": self.head(hidden if scale is None else hidden * scale)}
-
-
-class TestArraysByName:
-    BATCH = {
-        "input_ids": TOKENS,
-        "attention_mask": (TOKENS > 2).astype(np.int64),
-        "scale": rng.normal(size=(20, 1)),
-    }
-
-    def by_hand(self, module, rows=slice(None)):
-        ids, mask, scale = (torch.from_numpy(array[rows]) for array in self.BATCH.values())
-        hidden = (module.embedding(ids) * mask[..., None]).mean(dim=1) * scale.float()
-        return hidden.detach().numpy()
-
-    @pytest.mark.parametrize(
-        "kind",
-        [
-            dict,
-            UserDict,
-            lambda batch: {name: array.tolist() for name, array in batch.items()},
-            lambda batch: {name: torch.from_numpy(array) for name, array in batch.items()},
-        ],
-    )
-    def test_row_by_row(self, kind):
-        module = Tokenised()
-        features = TorchFeatures(module, batch_size=7).fit(kind(self.BATCH))
-        np.testing.assert_allclose(
-            features.transform(kind(self.BATCH)), self.by_hand(module), rtol=1e-6
-        )
-
-    def test_a_classifier(self):
-        module, labels = Tokenised(), np.arange(20) % 3
-        clf = LaplaceUpdateClassifier(module).fit(self.BATCH, labels)
-        features = self.by_hand(module)
-        twin = LaplaceUpdateClassifier().fit(features, labels)
-        some = {name: array[:4] for name, array in self.BATCH.items()}
-        for each, X_some in ((clf, some), (twin, features[:4])):
-            each.partial_fit(X_some, labels[:4])
-        np.testing.assert_allclose(
-            clf.predict_proba(self.BATCH), twin.predict_proba(features), rtol=1e-5
-        )
-        assert clf.score(self.BATCH, labels) == twin.score(features, labels)
-        np.testing.assert_array_equal(clf.predict(iter([some])), twin.predict(features[:4]))
-        np.testing.assert_allclose(
-            clf.pool_state(some).predict_proba(), twin.predict_proba(features[:4]), rtol=1e-5
-        )
-
-    def test_batches_of_a_loader(self):
-        module = Tokenised()
-        features = TorchFeatures(module).fit(self.BATCH)
-        rows = [{name: array[i] for name, array in self.BATCH.items()} for i in range(20)]
-        answers = features.transform(data.DataLoader(rows, batch_size=6))
-        np.testing.assert_allclose(answers, self.by_hand(module), rtol=1e-6)
-
-    def test_a_function_gets_slices_of_what_there_is(self):
-        texts = {"title": ["a", "bb", "c"], "body": np.array(["x", "y", "zz"])}
-
-        def encode(batch):
-            lengths = [[*map(len, column)] for column in batch.values()]
-            return np.array(lengths).T
-
-        features = TorchFeatures(encode, batch_size=2).fit_transform(texts)
-        np.testing.assert_array_equal(features, [[1, 1], [2, 1], [1, 2]])
-
-    @pytest.mark.parametrize(
-        ("batch", "message"),
-        [
-            ({}, "X must hold arrays of one length"),
-            (BATCH | {"scale": np.ones((3, 1))}, "arrays of one length.*'scale': 3"),
-            (
-                {"input_ids": TOKENS[:0]},
-                r"X\['input_ids'\] must be an array of numbers.*minimum of 1",
-            ),
-            ({"input_ids": [[1, 2], [3]]}, r"X\['input_ids'\] must be .*padding=True"),
-            ({"input_ids": [["a"], ["b"]]}, r"X\['input_ids'\] must be an array of numbers"),
-            (BATCH | {"scale": np.full((20, 1), np.nan)}, r"X\['scale'\] .* contains NaN"),
-            (
-                BATCH | {"token_type_ids": TOKENS},
-                r"\['input_ids', .*does not take by name.*Leave out",
-            ),
-            ({"attention_mask": TOKENS}, "missing a required argument: 'input_ids'"),
-        ],
-    )
-    def test_what_a_module_does_not_take(self, batch, message):
-        with pytest.raises(ValueError, match=message):
-            TorchFeatures(Tokenised()).fit(batch)
-
-    def test_without_an_extractor(self):
-        with pytest.raises(TypeError, match=r"got dict. Only a module .* pandas.DataFrame\(X\)"):
-            LaplaceUpdateClassifier().fit({"a": [1.0, 2.0]}, [0, 1])
-
-    def test_a_pool_of_such(self):
-        with pytest.raises(TypeError, match=r"X_pool must .* got a dict.*fit_transform"):
-            ActiveLearner(LaplaceUpdateClassifier(Tokenised()), MarginSampling(), self.BATCH)
-
-
-class TestTexts:
-    TEXTS = [f"text {'i' * (i % 7)}" for i in range(20)]
-
-    @pytest.mark.parametrize(
-        "kind",
-        [
-            list,
-            tuple,
-            np.array,
-            lambda texts: np.array(texts, dtype=object),
-            lambda texts: pytest.importorskip("pyarrow").array(texts),
-            lambda texts: pytest.importorskip("pyarrow").chunked_array([texts[:5], texts[5:]]),
-            lambda texts: pd.Series(texts, index=range(100, 120)),
-            lambda texts: pd.Series(texts, index=rng.permutation(20)),
-            lambda texts: pd.Series(texts, dtype="category"),
-            lambda texts: pd.DataFrame({"text": texts}, index=rng.permutation(20))["text"],
-            pl.Series,
-        ],
-    )
-    def test_an_encoder_of_lists(self, kind):
-        def encode(texts):
-            assert type(texts) is list
-            assert {*map(type, texts)} <= {str}
-            return np.array([[len(texts[i]), i] for i in range(len(texts))], dtype=float)
-
-        features = TorchFeatures(encode, batch_size=7).fit_transform(kind(self.TEXTS))
-        np.testing.assert_array_equal(features[:, 0], [*map(len, self.TEXTS)])
-
-    def test_a_transformer_gets_slices(self):
-        class Transformer:
-            def transform(self, texts):
-                return texts.str.len().to_numpy()[:, None]
-
-        texts = pd.Series(self.TEXTS, index=rng.permutation(20))
-        features = TorchFeatures(Transformer()).fit_transform(texts)
-        np.testing.assert_array_equal(features[:, 0], [*map(len, self.TEXTS)])
-
-    def test_numbers_stay_what_they_are(self):
-        numbers = pd.Series(np.arange(20.0), index=rng.permutation(20))
-        features = TorchFeatures(lambda s: s.to_frame()).fit_transform(numbers)
-        np.testing.assert_array_equal(features[:, 0], np.arange(20.0))
 
 
 class TestTransformer:
@@ -776,73 +488,3 @@ class TestErrors:
     def test_wrong_parameters(self, network, params):
         with pytest.raises(ValueError, match=f"'{next(iter(params))}' parameter of TorchFeatures"):
             TorchFeatures(network, **params).fit(X)
-
-
-class TestExtracted:
-    @pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor])
-    def test_features_stand_for_their_inputs(self, network, kind):
-        labels = np.arange(20) % 3
-        clf = LaplaceUpdateClassifier(network).fit(X, labels)
-        features = clf.transform(X)
-        known = Extracted(kind(features))
-        pool = clf.pool_state(known)  # which computes in the float32 of the network
-        np.testing.assert_allclose(pool.predict_proba(), clf.predict_proba(X), rtol=1e-5)
-        twin = copy.deepcopy(clf).partial_fit(X[:3], labels[:3])
-        np.testing.assert_array_equal(
-            clf.partial_fit(Extracted(features[:3]), labels[:3]).predict_proba(X),
-            twin.predict_proba(X),
-        )
-        np.testing.assert_array_equal(
-            clf.fit(Extracted(features), labels).predict_proba(X),
-            twin.fit(X, labels).predict_proba(X),
-        )
-        assert clf.n_features_in_ == 4
-        assert len(known) == 20
-
-
-class TestFeaturesOf:
-    @pytest.mark.parametrize("extractor", [None, np.square])
-    def test_masked_values(self, extractor):
-        with pytest.raises(ValueError, match="X has masked values, 1 of 2"):
-            features_of(extractor, np.ma.array([[1.0, 2.0]], mask=[[False, True]]))
-
-    def test_no_extractor(self):
-        assert features_of(None, X) is X
-        assert features_of(None, X.astype(np.float32).tolist()).dtype == np.float64
-        with pytest.raises(ValueError, match="NaN"):
-            features_of(None, [[np.nan]])
-
-    def test_the_same_as_those_of_a_fitted_classifier(self, network):
-        for extractor in (network, TorchFeatures(network, layer="0"), np.square):
-            fitted = LaplaceUpdateClassifier(extractor).fit(X, np.arange(20) % 3)
-            np.testing.assert_array_equal(features_of(extractor, X), fitted.transform(X))
-
-
-class TestKeptFeatures:
-    @pytest.mark.parametrize("kind", [np.array, np.ndarray.tolist, pd.DataFrame])
-    def test_each_object_is_extracted_once(self, kind):
-        rows = np.arange(12.0).reshape(6, 2)
-        first, second, third = (kind(rows[i : i + 2]) for i in (0, 2, 4))
-        passes = []
-
-        def transform(X):
-            passes.append(len(X))
-            return np.asarray(X) ** 2
-
-        kept = KeptFeatures()
-        for inputs in ([first], [second, first, third], [third]):
-            for X, features in zip(inputs, kept.of(inputs, transform), strict=True):
-                np.testing.assert_array_equal(features, np.asarray(X) ** 2)
-        assert passes == [2, 4]
-
-    def test_another_object_is_extracted_though_it_is_equal(self):
-        kept, X, passes = KeptFeatures(), np.ones((2, 1)), []
-        for inputs in (X, X.copy()):
-            kept.of([inputs], lambda X: passes.append(len(X)) or X)
-        assert passes == [2, 2]
-
-    def test_a_copy_knows_nothing(self):
-        kept, X = KeptFeatures(), np.ones((2, 1))
-        kept.of([X], np.square)
-        for twin in (copy.deepcopy(kept), pickle.loads(pickle.dumps(kept))):
-            assert not twin._known

@@ -1,5 +1,3 @@
-import copy
-import pickle
 import signal
 import time
 
@@ -11,15 +9,7 @@ from faults import FailingLine
 from scipy.sparse import csr_matrix
 from torch import nn
 
-from laplace_al.inputs.networks import (
-    Cast,
-    Weights,
-    as_input,
-    check_features,
-    copied,
-    find_cast,
-    held_still,
-)
+from laplace_al.inputs.networks import Cast, as_input, check_features, copied, find_cast, held_still
 
 
 def watched(network, names, X):
@@ -247,111 +237,6 @@ class TestFindCast:
         }
         inputs = as_input(nn.Linear(2, 1).bfloat16(), batch, Cast(True, torch.bfloat16))
         assert [t.dtype for t in inputs.values()] == [torch.int64, torch.bool, torch.bfloat16]
-
-
-def stepped(network, **options):
-    optimizer = torch.optim.Adam(network.parameters(), **options)
-    network.eval()(torch.ones(2, 4)).sum().backward()
-    optimizer.step()
-
-
-def normalised(network):
-    with torch.no_grad():
-        network.train()(torch.randn(8, 4))
-
-
-def reloaded(network):
-    network.load_state_dict({name: value + 1 for name, value in network.state_dict().items()})
-
-
-def with_another_head(network):
-    network[2] = nn.Linear(3, 2)
-
-
-def with_another_activation(network):
-    network[3] = nn.Tanh()
-
-
-def with_other_data(network):
-    network[0].weight.data = network[0].weight.data + 1
-
-
-CHANGES = {
-    "foreach": lambda network: stepped(network, foreach=True),
-    "fused": lambda network: stepped(network, fused=True),
-    "loop": lambda network: stepped(network, foreach=False),
-    "data": lambda network: network[0].weight.data.mul_(2),
-    "other data": with_other_data,
-    "one number": lambda network: network[0].bias.data[1].add_(1),
-    "batch norm": normalised,
-    "load": reloaded,
-    "another head": with_another_head,
-    "another activation": with_another_activation,
-    "another dtype": lambda network: network.double(),
-}
-
-
-class TestWeights:
-    @pytest.fixture
-    def network(self):
-        torch.manual_seed(0)
-        return nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2), nn.ReLU())
-
-    @pytest.mark.parametrize("kind", CHANGES)
-    @pytest.mark.parametrize("copied", [False, True])
-    def test_changes_are_noticed(self, network, kind, copied):
-        weights = Weights(network)
-        if copied:
-            weights = pickle.loads(pickle.dumps(weights))
-        assert weights.are_those_of(network)
-        CHANGES[kind](network)
-        assert not weights.are_those_of(network)
-        assert not weights.are_those_of(network)
-
-    @pytest.mark.parametrize("copied", [False, True])
-    def test_what_changes_nothing_is_no_change(self, network, copied):
-        weights = Weights(network)
-        if copied:
-            weights = pickle.loads(pickle.dumps(weights))
-        for _ in range(2):
-            network.load_state_dict(network.state_dict())
-            network.requires_grad_(False).train()
-            network.eval()(torch.ones(2, 4))
-            assert weights.are_those_of(network)
-        assert weights.are_those_of(copy.deepcopy(network))
-
-    def test_back_again(self, network):
-        weights, before = Weights(network), copy.deepcopy(network.state_dict())
-        reloaded(network)
-        assert not weights.are_those_of(network)
-        network.load_state_dict(before)
-        assert weights.are_those_of(network)
-
-    def test_a_module_that_counts_its_calls(self):
-        class Counting(nn.Linear):
-            def forward(self, X):
-                self.n_calls += 1
-                self.n_rows = self.n_rows + len(X)
-                return super().forward(X)
-
-        network = Counting(2, 1)
-        network.register_buffer("n_calls", torch.tensor(0))
-        network.register_buffer("n_rows", torch.tensor(0))
-        weights = Weights(network)
-        network(torch.ones(3, 2))
-        assert weights.are_those_of(network)
-
-    def test_weights_made_in_inference_mode(self):
-        with torch.inference_mode():
-            network = nn.Linear(2, 1)
-        weights = Weights(network)
-        assert weights.are_those_of(network)
-        with torch.inference_mode():
-            network.weight.add_(1)
-        assert not weights.are_those_of(network)
-
-    def test_a_module_without_weights(self):
-        assert Weights(nn.ReLU()).are_those_of(nn.ReLU())
 
 
 @pytest.mark.parametrize(

@@ -16,15 +16,14 @@ import urllib.request
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from PIL import Image
 
 from laplace_al import LaplaceUpdateClassifier
-from laplace_al.label import open_learner
-from laplace_al.label.__main__ import STRATEGIES, features_for, main, make_parser, printable
-from laplace_al.label.features import EmbeddingError
+from laplace_al.label.__main__ import STRATEGIES, features_for, main, make_parser
+from laplace_al.label.embedding import EmbeddingError
 from laplace_al.label.items import ImageFolder, open_items
-from laplace_al.label.session import Session, pool_of
+from laplace_al.label.learner import pool_of
+from laplace_al.label.session import Session
 from laplace_al.loop.journal import Journal
 
 
@@ -37,7 +36,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def refused(arguments, capsys):
-    """What the command says of arguments that it refuses."""
+    """The message of the command about arguments that it refuses."""
     with pytest.raises(SystemExit) as got:
         main([*arguments.split(), "--no-browser"])
     assert got.value.code == 2
@@ -360,21 +359,6 @@ class TestResults:
         main(["t.csv", "--text", "text", "--journal", "l.sqlite", "--save", "m.safetensors"])
         assert "for others, give --embed or --features." in capsys.readouterr().out
 
-    def test_features_of_other_items(self, session):
-        session.close()
-        with pytest.raises(ValueError, match="open_learner: features must have shape"):
-            open_learner("t.csv", "l.sqlite", [[1.0], [2.0]])
-
-    def test_a_learner_goes_on_where_the_page_stopped(self, session):
-        session.close()
-        features = torch.tensor(np.load("x.npy"), requires_grad=True)
-        with open_learner("t.csv", "l.sqlite", features) as learner:
-            assert learner.labels_.label.tolist() == ["cold", "warm"]
-            learner.teach(4, "warm")
-        again = Session(open_items("t.csv", text="text"), np.eye(6), "l.sqlite")
-        assert again.describe(4)["item"]["label"] == "warm"
-        again.close()
-
     def test_a_model_needs_two_classes(self, session, capsys):
         session.relabel(2, "warm")
         said = refused(f"{self.ARGUMENTS} --predict p.csv", capsys)
@@ -435,7 +419,6 @@ def test_a_name_does_not_speak_to_the_terminal(folder, capsys):
     (folder / "t.csv").write_text("a\x1b[2J\n1\n")
     said = refused("t.csv --journal l --text no", capsys)
     assert "It has a\\x1b[2J." in said
-    assert printable("ok é\t\x9b\u202e\udcff") == "ok é\\t\\x9b\\u202e\\udcff"
 
 
 ENDING = """

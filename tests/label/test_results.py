@@ -6,7 +6,7 @@ import pytest
 from sklearn.datasets import load_iris
 
 from laplace_al.label.items import Table
-from laplace_al.label.results import learnt, predictions, read_labels
+from laplace_al.label.results import fit_classifier, predictions, read_labels
 from laplace_al.label.session import Session
 
 X, target = (array[::3] for array in load_iris(return_X_y=True))
@@ -54,7 +54,7 @@ class TestReadLabels:
 def test_what_is_written_is_what_the_model_says(items):
     labels = pd.DataFrame({"position": LABELLED, "label": y[LABELLED]})
     labels.loc[4, "label"] = "setosa"  # which the model need not agree with
-    classifier = learnt(X, labels)
+    classifier = fit_classifier(X, labels)
     table = predictions(items, X, labels, classifier)
     assert table.position.tolist() == list(range(len(X)))
     assert table.name.tolist() == items.names
@@ -70,11 +70,11 @@ def test_what_is_written_is_what_the_model_says(items):
 
 def test_labels_of_one_class_make_no_model():
     with pytest.raises(ValueError, match=r"labels of two classes at least; .* 2 labels of 1"):
-        learnt(X, pd.DataFrame({"position": [0, 1], "label": ["setosa", "setosa"]}))
+        fit_classifier(X, pd.DataFrame({"position": [0, 1], "label": ["setosa", "setosa"]}))
 
 
 def test_an_image_that_cannot_be_read_is_left_out_unless_somebody_labelled_it(items):
     labels = pd.DataFrame({"position": LABELLED, "label": y[LABELLED]})
     items.unreadable = {0: "broken", 1: "broken"}
-    table = predictions(items, X, labels, learnt(X, labels))
+    table = predictions(items, X, labels, fit_classifier(X, labels))
     assert table.position.tolist() == [0, *range(2, len(X))]

@@ -18,8 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laplace_al import ActiveLearner, LaplaceUpdateClassifier
+from laplace_al.loop.history import Event, History
 from laplace_al.loop.journal import Journal
-from laplace_al.loop.record import Event, Record
+from laplace_al.loop.training_data import TrainingData
 from laplace_al.strategies import RandomSampling
 
 X = np.arange(12.0).reshape(6, 2)
@@ -224,7 +225,7 @@ def test_files_that_are_no_journals(path):
 def test_another_version(path, version):
     Journal(path, X).close()
     changed(path, "UPDATE meta SET value = ? WHERE name = 'version'", [version])
-    with pytest.raises(ValueError, match=f"version {version}; this laplace_al reads version 3"):
+    with pytest.raises(ValueError, match=f"version {version}; this laplace_al reads version 1"):
         Journal(path, X)
 
 
@@ -501,8 +502,8 @@ def test_resuming_takes_a_step_for_each_label(tmp_path, monkeypatch, refit_every
     for event in events:
         journal.append([event])
     journal.close()
-    counted(Record, "add_all")
-    counted(ActiveLearner, "_can_fit")
+    counted(History, "add_all")
+    counted(TrainingData, "labels")
     counted(LaplaceUpdateClassifier, "newton_decrement")
     counted(LaplaceUpdateClassifier, "fit")
     settings = LaplaceUpdateClassifier(prior_precision=1.0), RandomSampling(), pool

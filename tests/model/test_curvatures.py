@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from laplace_al.model.curvatures import (
     full_curvature_root,
+    identity_root,
     mirror_curvature,
     open_stiffening,
     per_class_curvature,
@@ -34,6 +35,16 @@ def test_curvatures():
         )
         for i, row in enumerate(p.numpy()):  # and of one instance, as a vector
             np.testing.assert_allclose(curvature(Mean(row, 1 - row)), curvature(mean)[i])
+
+
+@pytest.mark.parametrize("n_outputs", [1, 3])
+def test_roots_of_one_instance_are_those_of_a_vector(n_outputs):
+    p = np.random.default_rng(0).uniform(0.1, 0.3, size=n_outputs)
+    row = torch.from_numpy(p)[None]
+    for root in (full_curvature_root, identity_root):
+        expected = root(Mean(p, 1 - p))
+        np.testing.assert_allclose(root(Mean(row, 1 - row)), expected)
+    np.testing.assert_array_equal(expected, np.eye(n_outputs))
 
 
 @DTYPES
@@ -143,7 +154,7 @@ def test_a_curvature_that_is_rounded_away_is_not_stiffened():
 
 @DTYPES
 def test_the_mirror_is_the_flattest_quadratic_above_the_loss(dtype):
-    """Of one logit: it touches the loss at z and at -z, and lies above in between and beyond."""
+    """For one logit it touches the loss at z and at -z, and lies above in between and beyond."""
     z = torch.tensor([-30.0, -2.0, -1e-4, 0.0, 0.5, 8.0], dtype=dtype)[:, None]
     mean, wide = Bernoulli().mean(z), torch.linspace(-40, 40, 801, dtype=dtype)
     curvature = mirror_curvature(mean)

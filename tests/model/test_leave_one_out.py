@@ -98,7 +98,7 @@ def test_two_classes_are_refitted_without_the_instance_to_second_order(prior_pre
 
 
 def test_the_error_falls_faster_than_the_move():
-    """Of second order: a third of the move, about a ninth of the error or less."""
+    """The error is of second order: a third of the move, about a ninth of the error or less."""
     X, y = load_iris(return_X_y=True)
     X, y = X[50:] - X.mean(axis=0), y[50:] - 1
     share = []

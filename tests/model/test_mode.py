@@ -6,7 +6,7 @@ from sklearn.datasets import load_digits, load_iris
 from sklearn.linear_model import LogisticRegression
 
 from laplace_al.model.likelihoods import likelihood_of
-from laplace_al.model.mode import InMemory, Labelled, find_mode, solve_hessian
+from laplace_al.model.mode import InMemory, Labelled, find_mode, line_search, solve_hessian
 from laplace_al.model.priors import IsotropicPrior
 
 
@@ -141,3 +141,13 @@ def test_the_distance_is_that_of_the_second_derivative(n_seen, prior_precision):
     hessian += prior_precision * np.eye(90)
     distance = np.sqrt(gradient.ravel() @ np.linalg.solve(hessian, gradient.ravel()))
     assert distance < 2e-8
+
+
+def test_a_step_is_halved_until_the_value_falls_enough():
+    def at(x):
+        return x**2, "there"
+
+    start, step = np.array(1.0), np.array(-6.0)  # to -5, -2 and -0.5: the slope is -12
+    assert line_search(at, start, step, -12.0, 1.0, 3) == (-0.5, (0.25, "there"))
+    assert line_search(at, start, step, -12.0, 1.0, 2) is None
+    assert line_search(at, start, -step, 12.0, np.nan, 9) is None

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from laplace_al import LaplaceUpdateClassifier
-from laplace_al.model.likelihoods import likelihood_of
-from laplace_al.model.structures import STRUCTURES
+from laplace_al.model.fitted_model import FittedModel
+from laplace_al.model.pool_state import PoolState
 
 SETTINGS = [
     {"covariance": covariance, "update": update, "fit_intercept": intercept}
@@ -97,20 +97,7 @@ def test_float32_features_are_not_copied(covariance):
     clf, X, y = problem(3, np.float32, covariance=covariance)
     features = torch.from_numpy(X)
     whole = clf.pool_state(X)
-    likelihood = likelihood_of(3)
-    update = STRUCTURES[covariance].update(
-        likelihood, update="map", curvature="secant", step_size=1.0
-    )
-    single = type(whole)(
-        clf.posterior_,
-        features,
-        likelihood,
-        update,
-        whole.calibration,
-        whole.link,
-        clf.classes_,
-        fit_intercept=True,
-    )
+    single = PoolState(clf.model_, features)
     assert single.features is features
     for index in range(20):
         whole.observe(index, y[index])
@@ -228,7 +215,7 @@ def test_a_weight_that_is_none(weight):
     assert_equal(scores_of(pool), before)
 
 
-def test_a_rule_that_fails_changes_nothing():
+def test_a_rule_that_fails_changes_nothing(monkeypatch):
     clf, X, y = problem(3)
     pool = clf.pool_state(X)
     before, posterior = scores_of(pool), pool.posterior
@@ -236,11 +223,29 @@ def test_a_rule_that_fails_changes_nothing():
     def update(*args):
         raise ArithmeticError("no mode")
 
-    pool.update = update
+    monkeypatch.setattr(FittedModel, "update_rule", property(lambda model: update))
     with pytest.raises(ArithmeticError, match="no mode"):
         pool.observe(0, y[0])
     assert_equal(scores_of(pool), before)
     assert pool.posterior is posterior
+
+
+def test_of_labels_that_are_learnt_at_once_all_or_none_are():
+    clf, X, y = problem(3)
+    pool = clf.pool_state(X)
+    before, model = scores_of(pool), pool.model
+    with pytest.raises(ValueError, match="target must be one of the classes"):
+        pool.learn([0, 1], [y[0], "z"], [1.0, 1.0])
+    assert_equal(scores_of(pool), before)
+    assert pool.model is model
+
+
+def test_its_scores_make_another_state_of_the_same_pool():
+    clf, X, y = problem(3)
+    pool = clf.pool_state(X).observe(0, y[0])
+    twin = PoolState(pool.model, pool.features, pool.scores)
+    np.testing.assert_array_equal(twin.predict_proba(), pool.predict_proba())
+    assert_equal(scores_of(twin.observe(1, y[1])), scores_of(pool.observe(1, y[1])))
 
 
 def test_a_weight_counts_as_often():

@@ -59,3 +59,9 @@ def test_the_shared_root_is_that_of_the_mean_over_the_outputs(prior):
     precision = sum(blocks) / 2 + (features * curvature).T @ features
     root = prior.shared_root(features, curvature)
     torch.testing.assert_close(root @ root.T, torch.linalg.inv(precision))
+
+
+def test_penalties_are_quadratic():
+    one = torch.ones(1, 1)
+    assert IsotropicPrior(0 * one, 3.0).value(one) == 1.5
+    assert GaussianPrior(4 * one[None], 0 * one, one).value(one) == 3.0  # 1 + 4 / 2

@@ -109,5 +109,5 @@ def test_information_is_what_data_adds_to_the_precision(name):
     curvature = structure.curvature("categorical", mean, torch.ones(70).double())
     posterior = structure.posterior.at_mode(torch.zeros(4, 3).double(), features, curvature, 2.0)
     information = structure.posterior.information(features, curvature)
-    precision = posterior.precision.reshape(posterior.base.shape)
+    precision = posterior.precision.reshape(posterior.stored_root.shape)
     torch.testing.assert_close(information + 2 * torch.eye(information.shape[1]), precision)

@@ -17,9 +17,11 @@ from laplace_al.model.likelihoods import Categorical, Mean
 from laplace_al.model.updates import (
     CoupledMapUpdate,
     CoupledNewtonUpdate,
+    ExpectedUpdate,
     MapUpdate,
     NewtonUpdate,
-    Recording,
+    RememberingUpdate,
+    contrast_variance,
 )
 
 LOGITS = np.array([0.0, 4.0, -2.0])
@@ -66,9 +68,8 @@ def test_a_stiffened_label_goes_to_the_same_mode_and_weighs_more(curvature):
 
 
 def coupled(update, covariance, *prior_variance):
-    tensors = (torch.from_numpy(array) for array in (LOGITS[None], covariance, TARGET[None]))
-    a, root = update(*tensors, torch.tensor([WEIGHT]).double(), *prior_variance)
-    return a[0].numpy(), (root @ root.T).numpy()
+    a, root = update(LOGITS, covariance, TARGET, WEIGHT, *prior_variance)
+    return a, root @ root.T
 
 
 def test_coupled_updates_agree_with_the_others_on_equal_independent_logits():
@@ -76,7 +77,7 @@ def test_coupled_updates_agree_with_the_others_on_equal_independent_logits():
     variance = VARIANCES[shared_curvature]
 
     def identity(p):
-        return torch.eye(3).double()
+        return np.eye(3)
 
     def one(p):
         return np.ones(1)
@@ -100,7 +101,7 @@ def test_coupled_curvature_is_that_of_the_softmax():
 def test_a_stiffened_coupled_label_has_the_diagonal_of_the_others():
     """The variances are those of the contrasts: 2/3 of independent ones."""
     update = CoupledMapUpdate(Categorical(3), full_curvature_root, is_stiffened=True)
-    a, curvature = coupled(update, np.eye(3), torch.tensor([4.0]).double())
+    a, curvature = coupled(update, np.eye(3), 4.0)
     p, before = softmax(LOGITS + a), softmax(LOGITS)
     mean, variance = Mean(p, 1 - p), np.full(3, 2 / 3)
     own = WEIGHT * p * (1 - p) * open_stiffening(mean, variance)
@@ -109,28 +110,47 @@ def test_a_stiffened_coupled_label_has_the_diagonal_of_the_others():
     assert np.linalg.eigvalsh(curvature).min() > -1e-12
 
 
-def test_recording_changes_nothing():
+@curvatures
+@pytest.mark.parametrize("target", [TARGET, TARGET[::-1]])
+def test_what_is_expected_of_a_label_moves_no_logit(curvature, target):
+    p = softmax(LOGITS)
+    update = ExpectedUpdate(MapUpdate(Categorical(3), curvature))
+    coefficients, h = update(LOGITS, VARIANCES[curvature], target, WEIGHT)
+    np.testing.assert_array_equal(coefficients, np.zeros(3))
+    np.testing.assert_allclose(h, WEIGHT * curvature(Mean(p, 1 - p)))
+    coefficients, root = ExpectedUpdate(CoupledMapUpdate(Categorical(3), full_curvature_root))(
+        LOGITS, np.eye(3), target, WEIGHT
+    )
+    np.testing.assert_array_equal(coefficients, np.zeros(3))
+    np.testing.assert_allclose(root @ root.T, WEIGHT * (np.diag(p) - np.outer(p, p)), atol=1e-12)
+
+
+def test_a_single_logit_is_a_contrast():
+    assert contrast_variance(np.array([[3.0]])).tolist() == [3.0]
+
+
+def test_remembering_changes_nothing():
     update = MapUpdate(Categorical(3), per_class_curvature)
     variance = VARIANCES[per_class_curvature]
-    recording = Recording(update)
+    remembering = RememberingUpdate(update)
     for _ in range(2):
-        recorded = recording(LOGITS, variance, TARGET, WEIGHT)
+        recorded = remembering(LOGITS, variance, TARGET, WEIGHT)
     for ours, theirs in zip(recorded, update(LOGITS, variance, TARGET, WEIGHT), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    np.testing.assert_array_equal(recording.predicted[0], [LOGITS, LOGITS])
-    np.testing.assert_array_equal(recording.predicted[1], [variance, variance])
-    np.testing.assert_array_equal(recording.learnt[0], LOGITS + variance * recorded[0])
+    np.testing.assert_array_equal(remembering.predicted[0], [LOGITS, LOGITS])
+    np.testing.assert_array_equal(remembering.predicted[1], [variance, variance])
+    np.testing.assert_array_equal(remembering.learnt[0], LOGITS + variance * recorded[0])
 
 
-def test_recording_of_correlated_logits():
-    recording = Recording(CoupledMapUpdate(Categorical(3), full_curvature_root))
+def test_remembering_correlated_logits():
+    remembering = RememberingUpdate(CoupledMapUpdate(Categorical(3), full_curvature_root))
     covariance = np.diag([1.0, 2.0, 3.0]) + 0.1
-    a, _ = coupled(recording, covariance)
-    np.testing.assert_allclose(recording.learnt, [LOGITS + covariance @ a])
-    np.testing.assert_array_equal(recording.predicted[0], [LOGITS])
+    a, _ = coupled(remembering, covariance)
+    np.testing.assert_allclose(remembering.learnt, [LOGITS + covariance @ a])
+    np.testing.assert_array_equal(remembering.predicted[0], [LOGITS])
     projection = np.eye(3) - 1 / 3
     contrasts = projection @ covariance @ projection
-    np.testing.assert_allclose(recording.predicted[1], [np.diag(contrasts)])
+    np.testing.assert_allclose(remembering.predicted[1], [np.diag(contrasts)])
 
 
 @curvatures

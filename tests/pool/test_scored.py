@@ -5,7 +5,7 @@ from sklearn.datasets import load_iris
 from torch import nn
 
 from laplace_al import ActiveLearner, LaplaceUpdateClassifier
-from laplace_al.pool.scored import ScoredPool
+from laplace_al.pool.scored import ScoredPool, is_accurate
 from laplace_al.strategies import MarginSampling
 
 X, y = load_iris(return_X_y=True)
@@ -154,6 +154,15 @@ def test_variances_of_single_precision_do_not_drift(params):
         pool = pool.after_update(clf, [i], labels[[i]])
     state, anew = pool.state_under(clf), clf.pool_state(wide)
     np.testing.assert_allclose(state.variance, anew.variance, rtol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "share", "expected"),
+    [(torch.float32, 1e-4, True), (torch.float32, 1e-6, False), (torch.float64, 1e-6, True)],
+)
+def test_variances_are_accurate_while_they_hold_digits(dtype, share, expected):
+    scored = torch.ones(2)
+    assert is_accurate(dtype, torch.tensor([share, 1.0]), scored) == expected
 
 
 @pytest.mark.parametrize("n", [50, 3001])

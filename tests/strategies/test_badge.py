@@ -5,7 +5,7 @@ import pytest
 
 from laplace_al import LaplaceUpdateClassifier
 from laplace_al.strategies import BADGE
-from laplace_al.strategies.ranking import draw_seed
+from laplace_al.strategies._ranking import draw_seed
 
 
 class Learner:

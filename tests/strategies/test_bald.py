@@ -3,7 +3,7 @@ import pytest
 
 from laplace_al import LaplaceUpdateClassifier
 from laplace_al.strategies import BALD
-from laplace_al.strategies.view import PoolView
+from laplace_al.strategies._view import LearnerView
 
 rng = np.random.default_rng(0)
 X, y = rng.normal(size=(40, 3)), np.arange(40) % 3
@@ -30,7 +30,7 @@ def test_it_seeks_what_is_unknown_rather_than_what_is_ambiguous():
 
 def test_it_sees_what_a_hypothetical_label_told():
     clf = LaplaceUpdateClassifier().fit(X[:20], y[:20])
-    view = PoolView(clf, X)
+    view = LearnerView(clf, X)
     before = BALD().utilities(view, None)
-    after = BALD().utilities(view.after(30, view.state.copy().observe(30, 1)), None)
+    after = BALD().utilities(view.after([30], view.state.copy().observe(30, 1)), None)
     assert after[30] < before[30]

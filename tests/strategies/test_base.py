@@ -7,7 +7,7 @@ from sklearn.svm import LinearSVC
 
 from laplace_al import LaplaceUpdateClassifier, strategies
 from laplace_al.strategies import CoreSet, MarginSampling, QueryStrategy, SequentialBatch
-from laplace_al.strategies.view import PoolView
+from laplace_al.strategies._view import LearnerView
 
 X = np.random.default_rng(0).normal(size=(60, 4))
 y = (X[:, 0] > 0).astype(int) + (X[:, 1] > 0.5)
@@ -254,7 +254,7 @@ def test_utilities_are_those_of_a_single_choice(name):
     learner = LaplaceUpdateClassifier().fit(X[:30], y[:30])
     strategy = make(name, random_state=0)
     _, expected = strategy.query(learner, X, 1, return_utilities=True)
-    found = strategy.utilities(PoolView(learner, X), np.random.RandomState(0))
+    found = strategy.utilities(LearnerView(learner, X), np.random.RandomState(0))
     tried = np.isfinite(expected)  # look-ahead tries some batches only
     assert found.shape == (60,)
     assert tried.any()

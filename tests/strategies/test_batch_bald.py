@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import entropy
 
 from laplace_al import LaplaceUpdateClassifier
-from laplace_al.model.predictive import sampled_probabilities
+from laplace_al.model.pool_state import PoolState
 from laplace_al.strategies import BALD, batch_bald
 from laplace_al.strategies.batch_bald import BatchBALD, Configurations
 
@@ -109,14 +109,14 @@ def test_draws_of_a_large_pool_are_not_kept(monkeypatch, strategy):
     expected = strategy.query(clf, X, 4, return_utilities=True)
     monkeypatch.setattr("laplace_al.strategies.batch_bald._NUMBERS_KEPT", 100)
     monkeypatch.setattr("laplace_al.model.pool_state.NUMBERS_AT_ONCE", 100)
-    largest = []
+    sizes, sample_proba = [0], PoolState.sample_proba
 
-    def drawn(weights, n_samples, project, likelihood):
-        largest.append(sampled_probabilities(weights, n_samples, project, likelihood))
-        return largest[-1]
+    def recorded(state, n_samples):
+        sizes.append(n_samples * len(state) * len(state.classes_))
+        return sample_proba(state, n_samples)
 
-    monkeypatch.setattr("laplace_al.model.pool_state.sampled_probabilities", drawn)
+    monkeypatch.setattr(PoolState, "sample_proba", recorded)
     positions, utilities = strategy.query(clf, X, 4, return_utilities=True)
-    assert max(draws.numel() for draws in largest) <= 100
+    assert max(sizes) <= 100
     np.testing.assert_allclose(utilities, expected[1], atol=1e-12)
     assert positions.tolist() == expected[0].tolist()

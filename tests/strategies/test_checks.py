@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from laplace_al.strategies.checks import candidates_of_block, check_candidates, check_n_instances
+from laplace_al.strategies._checks import candidates_of_block, check_candidates, check_n_instances
 
 
 def test_no_candidates_named_are_all():

@@ -3,8 +3,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from laplace_al.strategies import distances
-from laplace_al.strategies.distances import Neighborhoods, distances_to_nearest, paired_distances
+from laplace_al.strategies import _distances as distances
+from laplace_al.strategies._distances import Neighborhoods, distances_to_nearest, paired_distances
 
 rng = np.random.default_rng(0)
 BLOBS = rng.normal(size=(5, 12))[np.arange(150) % 5] + 0.1 * rng.normal(size=(150, 12))

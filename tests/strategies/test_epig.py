@@ -9,7 +9,7 @@ from sklearn.preprocessing import StandardScaler
 
 from laplace_al import LaplaceUpdateClassifier
 from laplace_al.strategies import EPIG
-from laplace_al.strategies.view import PoolView
+from laplace_al.strategies._view import LearnerView
 
 rng = np.random.default_rng(0)
 X, y = rng.normal(size=(20, 3)), np.arange(20) % 3
@@ -41,8 +41,8 @@ def test_the_utility_is_the_information_about_each_target(n_classes, covariance)
 @pytest.mark.parametrize("covariance", ["shared", "per_class"])
 def test_targets_know_of_hypothetical_labels(covariance):
     clf = LaplaceUpdateClassifier(covariance=covariance).fit(X, y)
-    view = PoolView(clf, POOL)
-    later = view.after(2, view.state.copy().observe(2, 0))
+    view = LearnerView(clf, POOL)
+    later = view.after([2], view.state.copy().observe(2, 0))
     updated = copy.deepcopy(clf).set_params(calibration=None).partial_fit(POOL[2:3], [0])
     target = later.state_of(TARGET)
     np.testing.assert_allclose(target.logits, updated.pool_state(TARGET).logits, atol=1e-10)

@@ -8,7 +8,7 @@ from sklearn.metrics import log_loss, zero_one_loss
 
 from laplace_al import LaplaceUpdateClassifier
 from laplace_al.strategies import LookAhead, MarginSampling, Preselection
-from laplace_al.strategies.view import PoolView
+from laplace_al.strategies._view import LearnerView
 
 
 class Letter(str, enum.Enum):  # noqa: UP042  a StrEnum is not cut to pieces
@@ -45,7 +45,7 @@ def test_losses_are_those_of_really_updated_copies(
     clf, X, y, X_eval, y_eval = problem(n_classes, **params)
     strategy = LookAhead(X_eval, y_eval, y, loss=loss)
     batches = np.random.default_rng(1).permuted(np.tile(np.arange(60), (7, 1)), axis=1)[:, :5]
-    ours = strategy.losses(PoolView(clf, X), batches)
+    ours = strategy.losses(LearnerView(clf, X), batches)
     for batch, value in zip(batches, ours, strict=True):
         twin = updated(clf, X[batch], y[batch])
         if loss == "log_loss":
@@ -57,7 +57,7 @@ def test_losses_are_those_of_really_updated_copies(
 
 def test_many_batches_are_cut_into_parts(monkeypatch):
     clf, X, y, X_eval, y_eval = problem()
-    strategy, view = LookAhead(X_eval, y_eval, y), PoolView(clf, X)
+    strategy, view = LookAhead(X_eval, y_eval, y), LearnerView(clf, X)
     batches = np.arange(60).reshape(20, 3)
     whole = strategy.losses(view, batches)
     monkeypatch.setattr("laplace_al.strategies.look_ahead._NUMBERS_AT_ONCE", 1)
@@ -67,7 +67,7 @@ def test_many_batches_are_cut_into_parts(monkeypatch):
 def test_the_best_of_all_single_instances_is_found():
     clf, X, y, X_eval, y_eval = problem()
     strategy = LookAhead(X_eval, y_eval, y, n_batches=1000, random_state=0)
-    losses = strategy.losses(PoolView(clf, X), np.arange(60)[:, None])
+    losses = strategy.losses(LearnerView(clf, X), np.arange(60)[:, None])
     chosen, utilities = strategy.query(clf, X, return_utilities=True)
     assert losses[chosen[0]] == losses.min()
     np.testing.assert_allclose(utilities, -losses)
@@ -77,7 +77,7 @@ def test_it_is_better_than_chance():
     clf, X, y, X_eval, y_eval = problem()
     ahead = LookAhead(X_eval, y_eval, y, random_state=0).query(clf, X, 6)
     losses = LookAhead(X_eval, y_eval, y).losses(
-        PoolView(clf, X), np.stack([ahead, *np.arange(60).reshape(10, 6)])
+        LearnerView(clf, X), np.stack([ahead, *np.arange(60).reshape(10, 6)])
     )
     assert losses[0] < losses[1:].min()
 
@@ -86,7 +86,7 @@ def test_batches_of_all_kinds_are_distinct_candidates():
     clf, X, y, X_eval, y_eval = problem()
     mask = np.arange(60) % 2 == 0
     strategy = LookAhead(X_eval, y_eval, y, n_batches=31, random_state=0)
-    batches = strategy._batches(PoolView(clf, X), 8, mask, np.random.RandomState(0))
+    batches = strategy._batches(LearnerView(clf, X), 8, mask, np.random.RandomState(0))
     assert batches.shape == (31, 8)
     for batch in batches:
         assert len(set(batch)) == 8
@@ -124,7 +124,7 @@ def test_among_candidates_labels_are_those_of_their_rows():
     ahead = LookAhead(X_eval, y_eval, y, random_state=0)
     chosen = Preselection(ahead, MarginSampling(), n_candidates=15, random_state=0).query(clf, X, 1)
     candidates = np.sort(MarginSampling().query(clf, X, 15))
-    losses = ahead.losses(PoolView(clf, X), candidates[:, None])
+    losses = ahead.losses(LearnerView(clf, X), candidates[:, None])
     assert chosen[0] in candidates
     assert losses[np.flatnonzero(candidates == chosen[0])] == losses.min()
     with pytest.raises(ValueError, match=r"y_pool must have a label for each of the \d+ rows"):

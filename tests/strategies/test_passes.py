@@ -131,6 +131,19 @@ def test_strategies_that_compare_instances_name_the_cure(strategy, learner):
         strategy.query(learner, blocks([0, 9000]), 5)
 
 
+def test_own_choices_that_compare_instances_name_the_cure(learner):
+    class Farthest(MarginSampling):
+        """Scores each instance on its own, and compares them all the same."""
+
+        def choose(self, view, n_instances, candidates, rng):
+            distances = np.linalg.norm(view.features, axis=1)
+            return distances.argsort()[len(view) - n_instances :], distances
+
+    assert len(Farthest().query(learner, X, 5)) == 5
+    with pytest.raises(TypeError, match=r"Farthest compares the instances .*: Preselection"):
+        Farthest().query(learner, blocks([0, 9000]), 5)
+
+
 def test_error_reduction_on_the_pool_itself_needs_the_pool(learner):
     for params in ({}, {"X_eval": X[:5], "max_candidates": 3}):
         with pytest.raises(TypeError, match="Preselection"):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from laplace_al.strategies import prob_cover
-from laplace_al.strategies.distances import Neighborhoods
+from laplace_al.strategies._distances import Neighborhoods
 from laplace_al.strategies.prob_cover import Balls, ProbCover, median_distance
 
 X = np.random.default_rng(0).normal(size=(200, 3))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from laplace_al.strategies.ranking import Leaders, best, draw_seed, leading, tie_breakers
+from laplace_al.strategies._ranking import Leaders, best, draw_seed, leading, tie_breakers
 
 VALUES = st.sampled_from([-np.inf, 0.0, 0.5, 1.0, 2.0])
 

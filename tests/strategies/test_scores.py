@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -72,36 +74,13 @@ def test_information_about_targets_is_that_of_each_pair(monkeypatch, at_once):
         assert gain[i] == pytest.approx(total / 4, abs=1e-12)
 
 
-@pytest.mark.parametrize("limit", [1, 9, 50, 200])
-def test_information_of_predictions_is_computed_in_blocks_of_limited_size(limit, monkeypatch):
-    p, targets = draws(4, 13, 3), draws(4, 7, 3)
-    whole = scores.expected_information_gain_of_predictions(p, targets)
-    sizes, entropies = [], scores.negative_p_log_p
-
-    def recorded(joint):
-        sizes.append(joint.size)
-        return entropies(joint)
-
-    monkeypatch.setattr(scores, "_NUMBERS_AT_ONCE", limit)
-    monkeypatch.setattr(scores, "negative_p_log_p", recorded)
-    blocks = scores.expected_information_gain_of_predictions(p, targets)
-    np.testing.assert_allclose(blocks, whole, atol=1e-12)
-    joint = [size for size in sizes if size % 9 == 0]  # pairs (i, j) of 3 x 3 numbers each
-    assert sum(joint) == 13 * 7 * 9
-    assert limit / 2 < max(joint) <= max(limit, 9)
-
-
-def test_information_of_predictions_takes_one_block_where_it_fits(monkeypatch):
-    p, targets = draws(4, 100, 3), draws(4, 90, 3)
-    joint, entropies = [], scores.negative_p_log_p
-
-    def recorded(probabilities):
-        joint.append(probabilities.shape)
-        return entropies(probabilities)
-
-    monkeypatch.setattr(scores, "negative_p_log_p", recorded)
+def test_information_of_predictions_takes_less_memory_than_all_pairs():
+    p, targets = draws(2, 3000, 4), draws(2, 1000, 4)
+    tracemalloc.start()
     scores.expected_information_gain_of_predictions(p, targets)
-    assert joint.count((300, 270)) == 1
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8 * 3000 * 1000 * 4**2 / 8
 
 
 def test_information_about_oneself_is_what_a_label_tells_if_it_is_certain_given_the_weights():

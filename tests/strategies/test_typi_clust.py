@@ -2,9 +2,8 @@ import numpy as np
 import pytest
 
 from laplace_al import ActiveLearner, LaplaceUpdateClassifier
-from laplace_al.strategies import typi_clust
+from laplace_al.strategies._view import LearnerView
 from laplace_al.strategies.typi_clust import TypiClust, clusters, typicality
-from laplace_al.strategies.view import PoolView
 
 CENTRES = np.array([[0.0, 0.0], [20.0, 0.0], [0.0, 20.0], [20.0, 20.0]])
 BLOB = np.repeat(np.arange(4), [40, 30, 20, 10])
@@ -77,39 +76,38 @@ class TestLabelledInstancesOfThePool:
             LaplaceUpdateClassifier(np.copy), TypiClust(), X, random_state=0, **kwargs
         )
 
-    def clustered(self, view, monkeypatch):
-        """What goes into the clustering."""
-        seen = []
-        clusters = typi_clust.clusters
-        monkeypatch.setattr(typi_clust, "clusters", lambda X, *a: seen.append(X) or clusters(X, *a))
-        found = TypiClust()._clustering(view, 1, np.random.RandomState(0))
-        assert found.n_labels.sum() == len(view.labelled)
-        assert found.size.sum() == len(seen[0])
-        return seen[0]
+    def check_clustered(self, view, rows):
+        """The utilities of a view are the typicalities within clusters of some rows."""
+        cluster = clusters(rows, len(view.labelled) + 1, np.random.RandomState(0))
+        expected = np.empty(len(rows))
+        for k in np.unique(cluster):
+            members = np.flatnonzero(cluster == k)
+            expected[members] = typicality(rows[members], min(20, max(1, len(members) // 2)))
+        found = TypiClust().utilities(view, np.random.RandomState(0))
+        np.testing.assert_allclose(found, expected[: len(X)])
 
-    def test_are_counted_once(self, monkeypatch):
+    def test_are_counted_once(self):
         learner = self.learner().teach([3, 50], [0, 1]).teach([90], [0])
-        np.testing.assert_array_equal(self.clustered(PoolView(learner, X), monkeypatch), X)
+        self.check_clustered(LearnerView(learner, X), X)
 
-    def test_instances_from_outside_are_counted_too(self, monkeypatch):
+    def test_instances_from_outside_are_counted_too(self):
         outside = np.array([[5.0, 5.0], [-7.0, 7.0], [9.0, -9.0]])
         learner = self.learner(X_initial=outside[:2], y_initial=[0, 1])
         learner.teach([3], [0]).teach(X=outside[2:], y=[1]).teach([60], [1]).relabel([3], [1])
-        view = PoolView(learner, X)
+        view = LearnerView(learner, X)
         np.testing.assert_array_equal(view.labelled_positions, [-1, -1, 3, -1, 60])
-        expected = np.concatenate([X, outside])
-        np.testing.assert_array_equal(self.clustered(view, monkeypatch), expected)
+        self.check_clustered(view, np.concatenate([X, outside]))
 
     def test_so_are_those_of_an_equal_pool_that_is_not_the_learners(self):
         learner = self.learner().teach([3, 50], [0, 1])
-        assert list(PoolView(learner, X.copy()).labelled_positions) == [-1, -1]
+        assert list(LearnerView(learner, X.copy()).labelled_positions) == [-1, -1]
 
-    def test_so_is_a_label_that_is_supposed(self, monkeypatch):
+    def test_so_is_a_label_that_is_imagined(self):
         learner = self.learner().teach([3, 50], [0, 1])
-        view = PoolView(learner, X)
-        view = view.after(7, view.state.copy().observe(7, 1))
+        view = LearnerView(learner, X)
+        view = view.after([7], view.state.copy().observe(7, 1))
         np.testing.assert_array_equal(view.labelled_positions, [3, 50, 7])
-        np.testing.assert_array_equal(self.clustered(view, monkeypatch), X)
+        self.check_clustered(view, X)
 
 
 def test_identical_instances_are_in_random_order():

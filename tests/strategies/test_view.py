@@ -8,7 +8,7 @@ from sklearn.preprocessing import StandardScaler
 
 from laplace_al import ActiveLearner, LaplaceUpdateClassifier
 from laplace_al.strategies import BALD, MarginSampling, RandomSampling
-from laplace_al.strategies.view import PoolView
+from laplace_al.strategies._view import LearnerView, StateView
 
 X = np.random.default_rng(0).normal(size=(60, 4))
 y = (X[:, 0] > 0).astype(int) + (X[:, 1] > 0.5)
@@ -42,7 +42,7 @@ def learners():
 @pytest.mark.parametrize("name", ["classifier", "learner", "modAL", "pipeline"])
 def test_the_posterior_is_found(name):
     learner, n_labelled = learners()[name]
-    view = PoolView(learner, X)
+    view = LearnerView(learner, X)
     assert len(view) == 60
     np.testing.assert_allclose(view.predict_proba(), learner.predict_proba(X))
     np.testing.assert_allclose(view.state.predict_proba(), learner.predict_proba(X))
@@ -56,7 +56,7 @@ def test_the_posterior_is_found(name):
 
 def test_monte_carlo_probabilities_are_those_of_the_classifier():
     clf = LaplaceUpdateClassifier(predictive="monte_carlo", n_samples=20).fit(X, y)
-    np.testing.assert_allclose(PoolView(clf, X).predict_proba(), clf.predict_proba(X))
+    np.testing.assert_allclose(LearnerView(clf, X).predict_proba(), clf.predict_proba(X))
 
 
 def test_monte_carlo_extracts_the_pool_once():
@@ -76,7 +76,7 @@ def test_monte_carlo_extracts_the_pool_once():
 
 def test_any_classifier():
     learner = LogisticRegression().fit(X, y)
-    view = PoolView(learner, X.tolist())
+    view = LearnerView(learner, X.tolist())
     np.testing.assert_allclose(view.predict_proba(), learner.predict_proba(X))
     np.testing.assert_array_equal(view.features, X)
     assert view.labelled.shape == (0, 4)
@@ -88,21 +88,21 @@ def test_any_classifier():
 
 def test_a_meta_estimator_predicts_itself():
     calibrated = CalibratedClassifierCV(LaplaceUpdateClassifier(), cv=2).fit(X, y)
-    view = PoolView(calibrated, X)
+    view = LearnerView(calibrated, X)
     np.testing.assert_allclose(view.predict_proba(), calibrated.predict_proba(X))
     assert view.state is None
 
 
 def test_without_probabilities():
     with pytest.raises(TypeError, match="needs a learner with predict_proba; got object"):
-        PoolView(object(), X).predict_proba()
+        LearnerView(object(), X).predict_proba()
 
 
 def test_after_a_label():
     clf = LaplaceUpdateClassifier().fit(X[:20], y[:20])
-    view = PoolView(clf, X)
+    view = LearnerView(clf, X)
     before = view.predict_proba().copy()
-    later = view.after(3, view.state.copy().observe(3, 2))
+    later = view.after([3], view.state.copy().observe(3, 2))
     np.testing.assert_array_equal(view.predict_proba(), before)
     np.testing.assert_array_equal(later.labelled, X[3:4])
     updated = LaplaceUpdateClassifier(calibration=None).fit(X[:20], y[:20])
@@ -111,13 +111,11 @@ def test_after_a_label():
     np.testing.assert_allclose(later.predict_proba(), later.state.predict_proba())
 
 
-def test_after_many_labels():
-    view = PoolView(LaplaceUpdateClassifier().fit(X, y), X)
-    later = view
-    for position in range(3000):  # more than Python lets functions nest
-        later = later.after(position % len(X), view.state)
-    np.testing.assert_array_equal(later.labelled_positions, np.arange(3000) % len(X))
-    np.testing.assert_array_equal(later.labelled, X[later.labelled_positions])
+def test_after_several_labels():
+    view = LearnerView(LaplaceUpdateClassifier().fit(X, y), X)
+    later = view.after([9, 3], view.state).after([7], view.state)
+    np.testing.assert_array_equal(later.labelled_positions, [9, 3, 7])
+    np.testing.assert_array_equal(later.labelled, X[[9, 3, 7]])
     assert later.features is view.features
 
 
@@ -130,7 +128,7 @@ def test_features_are_computed_once():
 
     clf = LaplaceUpdateClassifier(extractor).fit(X, y)
     calls.clear()
-    view = PoolView(clf, X)
+    view = LearnerView(clf, X)
     for _ in range(2):
         view.predict_proba(), view.features, view.state, view.labelled
     assert calls == [60]
@@ -140,7 +138,7 @@ def test_features_are_computed_once():
 def test_a_part_is_the_view_of_some_rows(name):
     learner, n_labelled = learners()[name]
     kept = np.array([3, 50, 8])
-    part, alone = PoolView(learner, X).part(kept), PoolView(learner, X[kept])
+    part, alone = LearnerView(learner, X).part(kept), LearnerView(learner, X[kept])
     assert len(part) == 3
     np.testing.assert_allclose(part.predict_proba(), alone.predict_proba())
     np.testing.assert_allclose(part.features, alone.features)
@@ -150,17 +148,41 @@ def test_a_part_is_the_view_of_some_rows(name):
 
 def test_a_part_after_a_label_knows_it():
     clf = LaplaceUpdateClassifier().fit(X[:20], y[:20])
-    view = PoolView(clf, X)
-    part = view.after(3, view.state.copy().observe(3, 2)).part(np.array([50, 3]))
+    view = LearnerView(clf, X)
+    part = view.after([3], view.state.copy().observe(3, 2)).part(np.array([50, 3]))
     np.testing.assert_array_equal(part.labelled, X[3:4])
     assert part.labelled_positions.tolist() == [1]
     later = view.state.copy().observe(3, 2)
     np.testing.assert_allclose(part.predict_proba(), later.predict_proba([50, 3]))
 
 
+def test_views_of_views():
+    """A part of a part of the pool, in which a label is imagined."""
+    learner = learners()["learner"][0].teach([40, 7], y[[40, 7]])
+    view = LearnerView(learner, X)
+    part = view.part(np.array([3, 40, 50, 8])).part(np.array([2, 1, 3]))
+    np.testing.assert_array_equal(part.places, [50, 40, 8])
+    later = part.after([2], part.state.copy().observe(2, 1))
+    np.testing.assert_array_equal(later.labelled_positions, [-1] * 20 + [1, -1, 2])
+    np.testing.assert_allclose(later.labelled, np.tanh(X[[*range(20), 40, 7, 8]]))
+    expected = view.state.copy().observe(8, 1).predict_proba([50, 40, 8])
+    np.testing.assert_allclose(later.predict_proba(), expected)
+    np.testing.assert_allclose(part.predict_proba(), view.predict_proba()[[50, 40, 8]])
+
+
+def test_a_state_is_enough():
+    clf = LaplaceUpdateClassifier(predictive="monte_carlo", n_samples=20).fit(X[:20], y[:20])
+    state = clf.pool_state(X)
+    alone, known = StateView(state), StateView(state, clf)
+    np.testing.assert_array_equal(alone.features, X)
+    assert alone.labelled.shape == (0, 4)
+    np.testing.assert_array_equal(alone.predict_proba(), state.predict_proba())
+    np.testing.assert_array_equal(known.predict_proba(), clf.predict_proba(X))
+
+
 def test_a_part_for_any_classifier():
     learner = LogisticRegression().fit(X, y)
-    part = PoolView(learner, X.tolist()).part(np.array([5, 2]))
+    part = LearnerView(learner, X.tolist()).part(np.array([5, 2]))
     np.testing.assert_allclose(part.predict_proba(), learner.predict_proba(X[[5, 2]]))
     np.testing.assert_array_equal(part.features, X[[5, 2]])
 
@@ -171,7 +193,7 @@ def test_a_search_is_what_it_has_found(before):
     if before:
         clf, name = make_pipeline(*before, clf), f"laplaceupdateclassifier__{name}"
     search = GridSearchCV(clf, {name: [0.1, 10.0]}, cv=2).fit(X, y)
-    view, best = PoolView(search, X), PoolView(search.best_estimator_, X)
+    view, best = LearnerView(search, X), LearnerView(search.best_estimator_, X)
     assert view.state is not None
     np.testing.assert_array_equal(view.predict_proba(), best.predict_proba())
     np.testing.assert_array_equal(view.features, best.features)
@@ -190,5 +212,5 @@ def test_a_learner_whose_search_changes_the_extractor():
         i = learner.query()[0]
         best = learner.estimator_.best_estimator_
         assert i in np.setdiff1d(np.arange(60), learner.labels_.position)
-        np.testing.assert_allclose(PoolView(learner, X).features, best.transform(X))
+        np.testing.assert_allclose(LearnerView(learner, X).features, best.transform(X))
         learner.teach(i, y[i])

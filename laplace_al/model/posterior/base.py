@@ -1,9 +1,9 @@
-"""What the structures share: a mean and the root of a covariance, conditioned on labels."""
+"""The posterior that all structures share: a mean and the root of a covariance."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 
@@ -16,6 +16,8 @@ from laplace_al.model.posterior.roots import (
     root_of_precision,
 )
 
+_Posterior = TypeVar("_Posterior", bound="Posterior")
+
 
 @dataclass(frozen=True, eq=False)
 class Posterior(StoredState, ABC):
@@ -26,35 +28,53 @@ class Posterior(StoredState, ABC):
 
     Parameters
     ----------
-    base_mean : Tensor of shape (D, C)
-        Posterior mean of W.
-    base : Tensor of shape (G, N, N)
-        R, the roots that represent the covariance; precision and covariance are computed from them.
+    stored_mean : Tensor of shape (D, C)
+        Posterior mean of W, up to what is pending in a :class:`PerClassPosterior`.
+    stored_root : Tensor of shape (G, N, N)
+        R, the roots of the covariance, up to what is pending as well.
     prior_precision : float
         lambda of the Gaussian prior.
     prior_mean : Tensor of shape (D, C)
         Mean of the Gaussian prior.
+
+    Examples
+    --------
+    >>> from laplace_al.model.posterior import FullPosterior, SharedPosterior
+    >>> prior = SharedPosterior.prior(torch.ones(2, 1), prior_precision=4.0)
+    >>> prior.covariance
+    tensor([[0.2500, 0.0000],
+            [0.0000, 0.2500]])
+    >>> one = torch.ones(1, 2)
+    >>> prior.logits(one), prior.variance(one), prior.norm(one.T)  # |(1, 1)| / 2
+    (tensor([[2.]]), tensor([0.5000]), tensor(0.7071))
+    >>> prior.with_mean(2 * prior.mean).logits(one), prior.log_determinant()  # 2 log 4
+    (tensor([[4.]]), tensor(2.7726))
+    >>> prior.sample(5, torch.Generator().manual_seed(0)).shape
+    torch.Size([5, 2, 1])
+    >>> two = FullPosterior.prior(torch.ones(2, 1), 4.0).as_two_outputs()
+    >>> two.mean
+    tensor([[-0.5000,  0.5000],
+            [-0.5000,  0.5000]])
+    >>> two.variance(one), two.predictive_variance(one)
+    (tensor([[0.5000, 0.5000]]), tensor([[0.2500, 0.2500]]))
     """
 
     has_contrasts: ClassVar[bool] = False
     """Whether :meth:`predictive_variance` differs from :meth:`variance`."""
 
-    base_mean: torch.Tensor
-    base: torch.Tensor
+    stored_mean: torch.Tensor
+    stored_root: torch.Tensor
     prior_precision: float
     prior_mean: torch.Tensor
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self  # a value
 
     @staticmethod
     @abstractmethod
     def shape_of_root(n_features: int, n_outputs: int) -> tuple[int, int]:
-        """(G, N) for W of shape (n_features, n_outputs): G N^2 numbers are held."""
+        """Return (G, N) for W of shape (n_features, n_outputs): G N^2 numbers are held."""
 
     @classmethod
     def prior(cls, mean: torch.Tensor, prior_precision: float) -> Self:
-        """Gaussian prior around a mean: covariance I / lambda.
+        """Make the Gaussian prior around a mean: covariance I / lambda.
 
         Parameters
         ----------
@@ -65,12 +85,6 @@ class Posterior(StoredState, ABC):
         Returns
         -------
         Posterior
-
-        Examples
-        --------
-        >>> from laplace_al.model.posterior import SharedPosterior
-        >>> SharedPosterior.prior(torch.zeros(1, 1), 2.0).covariance
-        tensor([[0.5000]])
         """
         root = prior_root(*cls.shape_of_root(*mean.shape), prior_precision, mean)
         return cls(mean, root, prior_precision, mean)
@@ -85,12 +99,41 @@ class Posterior(StoredState, ABC):
         prior_precision: float,
         prior_mean: torch.Tensor | None = None,
     ) -> Self:
-        """Laplace approximation around a mode: precision lambda I + sum h phi phi^T."""
+        """Make the Laplace approximation around a mode: precision lambda I + sum h phi phi^T.
+
+        Parameters
+        ----------
+        mean : Tensor of shape (D, C)
+            The mode.
+        features : Tensor of shape (n, D)
+        curvature : Tensor of shape (n, G)
+            h >= 0 at the mode, sample weights included; a root of each instance's for
+            :class:`FullPosterior`.
+        prior_precision : float
+            lambda > 0.
+        prior_mean : Tensor of shape (D, C), default=None
+            None is zero.
+
+        Returns
+        -------
+        Posterior
+        """
 
     @staticmethod
     @abstractmethod
     def information(features: torch.Tensor, curvature: Any) -> torch.Tensor:
-        """What data adds to the precision, sum h phi phi^T: (G, N, N)."""
+        """Return what data adds to the precision, sum h phi phi^T.
+
+        Parameters
+        ----------
+        features : Tensor of shape (n, D)
+        curvature : Tensor of shape (n, G)
+            See :meth:`at_mode`.
+
+        Returns
+        -------
+        Tensor of shape (G, N, N)
+        """
 
     @classmethod
     def of_sums(
@@ -100,13 +143,13 @@ class Posterior(StoredState, ABC):
         prior_precision: float,
         prior_mean: torch.Tensor,
     ) -> Self:
-        """Laplace approximation around a mode, from the contribution of the data to the precision.
+        """Make the Laplace approximation around a mode from what data adds to the precision.
 
         Parameters
         ----------
         mean : Tensor of shape (D, C)
         information : Tensor of shape (G, N, N)
-            Sum over the data.
+            Sum of :meth:`information` over the data.
         prior_precision : float
         prior_mean : Tensor of shape (D, C)
 
@@ -118,13 +161,6 @@ class Posterior(StoredState, ABC):
         ------
         ValueError
             If the precision is singular to working accuracy.
-
-        Examples
-        --------
-        >>> from laplace_al.model.posterior import SharedPosterior
-        >>> one = torch.ones(1, 1)
-        >>> SharedPosterior.of_sums(0 * one, 4 * one[None], 1.0, 0 * one).precision
-        tensor([[5.]])
         """
         precision = information.clone()
         precision.diagonal(dim1=-2, dim2=-1).add_(prior_precision)
@@ -133,25 +169,25 @@ class Posterior(StoredState, ABC):
     @property
     def mean(self) -> torch.Tensor:
         """Posterior mean of W, (D, C)."""
-        return self.base_mean
+        return self.stored_mean
 
     @property
     def root(self) -> torch.Tensor:
         """R, (G, N, N)."""
-        return self.base
+        return self.stored_root
 
     @property
     def precision(self) -> torch.Tensor:
         """A_g = Sigma_g^-1, (G, N, N); (N, N) if there is only one."""
-        return self._squeezed(precision_of_root(self.root))
+        return _squeezed(precision_of_root(self.root))
 
     @property
     def covariance(self) -> torch.Tensor:
         """Sigma_g = R_g R_g^T, (G, N, N); (N, N) if there is only one."""
-        return self._squeezed(self.root @ self.root.mT)
+        return _squeezed(self.root @ self.root.mT)
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
-        """Mean of the logits, Phi W.
+        """Return the mean of the logits, Phi W.
 
         Parameters
         ----------
@@ -160,21 +196,25 @@ class Posterior(StoredState, ABC):
         Returns
         -------
         Tensor of shape (n, C)
-
-        Examples
-        --------
-        >>> from laplace_al.model.posterior import SharedPosterior
-        >>> SharedPosterior.prior(torch.ones(2, 1), 1.0).logits(torch.ones(1, 2))
-        tensor([[2.]])
         """
         return features @ self.mean
 
     @abstractmethod
     def variance(self, features: torch.Tensor) -> torch.Tensor:
-        """Variance of the logits, diagonal of Phi Sigma Phi^T: (n,) or (n, C)."""
+        """Return the variance of the logits, the diagonal of Phi Sigma Phi^T.
+
+        Parameters
+        ----------
+        features : Tensor of shape (n, D)
+
+        Returns
+        -------
+        Tensor of shape (n,) or (n, C)
+            One for all logits of a row where they share it.
+        """
 
     def predictive_variance(self, features: torch.Tensor) -> torch.Tensor:
-        """Variance of the logits that predictions use.
+        """Return the variance of the logits that predictions use.
 
         Parameters
         ----------
@@ -185,41 +225,11 @@ class Posterior(StoredState, ABC):
         Tensor of shape (n,) or (n, C)
             Equal to :meth:`variance`, except for :class:`FullPosterior`: there the part common to
             all logits, which softmax ignores, is left out.
-
-        Examples
-        --------
-        >>> from laplace_al.model.posterior import FullPosterior, SharedPosterior
-        >>> mean, one = torch.zeros(1, 2), torch.ones(1, 1)
-        >>> SharedPosterior.prior(mean, 1.0).predictive_variance(one)
-        tensor([1.])
-        >>> FullPosterior.prior(mean, 1.0).predictive_variance(one)
-        tensor([[0.5000, 0.5000]])
         """
         return self.variance(features)
 
-    def prior_variance(self, features: torch.Tensor) -> torch.Tensor:
-        """Return the variance of each logit under the prior, phi^T phi / lambda.
-
-        Parameters
-        ----------
-        features : Tensor of shape (n, D)
-
-        Returns
-        -------
-        Tensor of shape (n,)
-            Positive: not below the smallest normal number.
-
-        Examples
-        --------
-        >>> from laplace_al.model.posterior import SharedPosterior
-        >>> SharedPosterior.prior(torch.zeros(2, 1), 4.0).prior_variance(torch.eye(2))
-        tensor([0.2500, 0.2500])
-        """
-        variance = features.square().sum(dim=1) / self.prior_precision
-        return variance.clamp_min(torch.finfo(variance.dtype).tiny)
-
     def norm(self, slope: torch.Tensor) -> torch.Tensor:
-        """sqrt(<G, Sigma G>): standard deviation of <G, W> for a slope G.
+        """Return the standard deviation of <G, W> for a slope G, sqrt(<G, Sigma G>).
 
         Parameters
         ----------
@@ -228,14 +238,8 @@ class Posterior(StoredState, ABC):
         Returns
         -------
         Tensor of shape ()
-
-        Examples
-        --------
-        >>> from laplace_al.model.posterior import SharedPosterior
-        >>> SharedPosterior.prior(torch.zeros(2, 1), 4.0).norm(torch.ones(2, 1))
-        tensor(0.7071)
         """
-        return torch.linalg.vector_norm(self.root.mT @ self._grouped(slope))
+        return torch.linalg.vector_norm(self.root.mT @ _grouped(slope, self.root))
 
     @abstractmethod
     def condition(
@@ -245,7 +249,7 @@ class Posterior(StoredState, ABC):
         weights: torch.Tensor,
         update: UpdateRule,
     ) -> Self:
-        """Posterior after learning labelled instances one after the other.
+        """Return the posterior after learning labelled instances one after the other.
 
         Parameters
         ----------
@@ -262,7 +266,7 @@ class Posterior(StoredState, ABC):
         """
 
     @abstractmethod
-    def observe(
+    def condition_with_effects(
         self,
         features: torch.Tensor,
         targets: torch.Tensor,
@@ -270,20 +274,16 @@ class Posterior(StoredState, ABC):
         update: UpdateRule,
         meanwhile: Callable[[torch.Tensor], object],
     ) -> tuple[Self, Sequence[Effect]]:
-        """:meth:`condition` on one instance, and its effects on the logits and variances of others.
+        """Condition on one instance, and return its effects on others' logits and variances too.
 
         Parameters
         ----------
-        features : Tensor of shape (1, D)
-        targets : Tensor of shape (1, C)
-            Here or on the CPU, as the weights.
-        weights : Tensor of shape (1,)
-        update : callable
-            A rule of :mod:`laplace_al.model.updates`.
+        features, targets, weights, update
+            See :meth:`condition`, n = 1; targets and weights may be on the CPU.
         meanwhile : callable
-            Called with the directions of the first effect, not to be changed, if they do not depend
-            on the label: not by :class:`FullPosterior`. A device can take them through others'
-            features while the host looks for the mode.
+            Called with the directions of the first effect, not to be changed, where they do not
+            depend on the label (they do for :class:`FullPosterior`). A device can take them through
+            others' features while the host looks for the mode.
 
         Returns
         -------
@@ -293,49 +293,36 @@ class Posterior(StoredState, ABC):
         """
 
     def sample(self, n_samples: int, generator: torch.Generator) -> torch.Tensor:
-        """Weights drawn from the posterior, W + R noise.
+        """Draw weights from the posterior, W + R noise.
 
         Parameters
         ----------
         n_samples : int
         generator : torch.Generator
-            Generator on the CPU, so that a seed gives the same weights on every device.
+            On the CPU, so that a seed gives the same weights on every device.
 
         Returns
         -------
         Tensor of shape (n_samples, D, C)
-
-        Examples
-        --------
-        >>> from laplace_al.model.posterior import SharedPosterior
-        >>> posterior = SharedPosterior.prior(torch.zeros(3, 2), 1.0)
-        >>> posterior.sample(5, torch.Generator().manual_seed(0)).shape
-        torch.Size([5, 3, 2])
         """
-        n_groups, size = self.base.shape[:2]
+        n_groups, size = self.stored_root.shape[:2]
         shape = (n_groups, size, n_samples * self.mean.numel() // (n_groups * size))
         noise = torch.randn(shape, generator=generator, dtype=torch.float64).to(self.mean)
         draws = (self.root @ noise).reshape(n_groups, size, n_samples, -1).permute(2, 0, 1, 3)
-        return self.mean + torch.stack([self._ungrouped(draw) for draw in draws])
+        return self.mean + torch.stack([_ungrouped(draw, self.prior_mean) for draw in draws])
 
     def log_determinant(self) -> torch.Tensor:
-        """Logarithm of the determinant of the precision of all weights together.
+        """Return the log determinant of the precision of all weights together.
 
         Returns
         -------
         Tensor of shape ()
-
-        Examples
-        --------
-        >>> from laplace_al.model.posterior import SharedPosterior
-        >>> SharedPosterior.prior(torch.zeros(1, 3), 4.0).log_determinant()  # 3 log 4
-        tensor(4.1589)
         """
-        n_columns = self._grouped(self.mean).shape[2]
+        n_columns = _grouped(self.mean, self.root).shape[2]
         return -2 * n_columns * torch.linalg.slogdet(self.root).logabsdet.sum()
 
     def with_mean(self, mean: torch.Tensor) -> Self:
-        """The same covariance around another mean.
+        """Return the same covariance around another mean.
 
         Parameters
         ----------
@@ -344,17 +331,11 @@ class Posterior(StoredState, ABC):
         Returns
         -------
         Posterior
-
-        Examples
-        --------
-        >>> from laplace_al.model.posterior import SharedPosterior
-        >>> SharedPosterior.prior(torch.zeros(1, 1), 1.0).with_mean(torch.ones(1, 1)).mean
-        tensor([[1.]])
         """
-        return self._moved(mean, self.root)
+        return type(self)(mean, self.root, self.prior_precision, self.prior_mean)
 
     def merge(self, other: Self, since: Self | None = None) -> Self:
-        """Posterior of the data of two posteriors that were learnt separately from the same prior.
+        """Return the posterior of the data of two that learnt apart from the same prior.
 
         The precisions and their products with the means add up; their common part counts once.
 
@@ -363,7 +344,7 @@ class Posterior(StoredState, ABC):
         other : Posterior
             Posterior of the same structure, shape and prior.
         since : Posterior, default=None
-            Posterior from which both started to learn separately. None: the prior.
+            Posterior from which both started to learn apart. None: the prior.
 
         Returns
         -------
@@ -384,27 +365,24 @@ class Posterior(StoredState, ABC):
         (tensor([[4.]]), tensor([[0.5000]]))
         """
         for each in (other, self if since is None else since):
-            if not self._is_like(each):
+            if not (
+                type(self) is type(each)
+                and self.mean.shape == each.mean.shape
+                and self.prior_precision == each.prior_precision
+                and torch.equal(self.prior_mean, each.prior_mean)
+            ):
                 raise ValueError(
                     "merge needs two posteriors of one structure, shape and prior; got "
                     f"{self!r} and {each!r}. Learn both with the same classes, features, "
                     "covariance and prior_precision."
                 )
-        merged = [a + b for a, b in zip(self._data(), other._data(), strict=True)]
+        merged = [a + b for a, b in zip(_data_of(self), _data_of(other), strict=True)]
         if since is not None:
-            merged = [a - b for a, b in zip(merged, since._data(), strict=True)]
-        return self._with_data(*merged)
-
-    def _is_like(self, other: object) -> bool:
-        return (
-            type(self) is type(other)
-            and self.mean.shape == other.mean.shape
-            and self.prior_precision == other.prior_precision
-            and torch.equal(self.prior_mean, other.prior_mean)
-        )
+            merged = [a - b for a, b in zip(merged, _data_of(since), strict=True)]
+        return _with_data(self, *merged)
 
     def forget(self, share: float) -> Self:
-        """Posterior with the weight of all data so far multiplied by a share, but not the prior's.
+        """Multiply the weight of all data so far by a share, but not that of the prior.
 
         Parameters
         ----------
@@ -422,13 +400,13 @@ class Posterior(StoredState, ABC):
         >>> SharedPosterior.at_mode(one, one, 8 * one, prior_precision=1.0).forget(0.5).precision
         tensor([[5.]])
         """
-        return self._with_data(*(share * part for part in self._data()))  # eq-forgetting
+        return _with_data(self, *(share * part for part in _data_of(self)))  # eq-forgetting
 
     def with_outputs(self, positions: torch.Tensor, n_outputs: int) -> Self:
-        """The same posterior among more outputs, which start with mean 0.
+        """Return the same posterior among more outputs, which start with mean 0.
 
-        The covariance of the new outputs is that of the prior. If the covariance is shared, it is
-        that of the other outputs.
+        The covariance of the new outputs is that of the prior, or that of the others if it is
+        shared.
 
         Parameters
         ----------
@@ -448,118 +426,97 @@ class Posterior(StoredState, ABC):
         tensor([[1., 0., 1.]])
         """
         return type(self)(
-            spread(self.mean, positions, n_outputs),
+            _scattered(self.mean, positions, n_outputs),
             self._root_of_more(positions, n_outputs),
             self.prior_precision,
-            spread(self.prior_mean, positions, n_outputs),
+            _scattered(self.prior_mean, positions, n_outputs),
         )
 
     def as_two_outputs(self) -> Self:
-        """The softmax posterior with two outputs that predicts the same as this single logit.
+        """Return the softmax posterior of two outputs that predicts the same as this single logit.
 
         Returns
         -------
         Posterior
-
-        Examples
-        --------
-        >>> from laplace_al.model.posterior import SharedPosterior
-        >>> SharedPosterior.prior(torch.ones(1, 1), 1.0).as_two_outputs().mean
-        tensor([[-0.5000,  0.5000]])
         """
         return type(self)(
-            halves(self.mean), self._root_of_two(), self.prior_precision, halves(self.prior_mean)
+            _halves(self.mean), self._root_of_two(), self.prior_precision, _halves(self.prior_mean)
         )
 
     @abstractmethod
     def _root_of_more(self, positions: torch.Tensor, n_outputs: int) -> torch.Tensor:
-        """Root with the outputs so far at these positions among so many."""
+        """Return the root with the outputs so far at these positions among so many."""
 
     @abstractmethod
     def _root_of_two(self) -> torch.Tensor:
-        """Root of two outputs that stand for this one."""
-
-    def _data(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the data added: to the precision (G, N, N) and to its product with the mean."""
-        precision = precision_of_root(self.root)
-        mean, prior_mean = self._grouped(self.mean), self._grouped(self.prior_mean)
-        information = precision @ mean - self.prior_precision * prior_mean
-        precision.diagonal(dim1=-2, dim2=-1).sub_(self.prior_precision)
-        return precision, information
-
-    def _with_data(self, precision: torch.Tensor, information: torch.Tensor) -> Self:
-        """The prior and such data."""
-        precision = precision.clone()
-        precision.diagonal(dim1=-2, dim2=-1).add_(self.prior_precision)
-        root = root_of_precision(precision)
-        information = information + self.prior_precision * self._grouped(self.prior_mean)
-        mean = self._ungrouped(root @ (root.mT @ information))
-        return self._moved(mean, root)
-
-    def _moved(self, mean: torch.Tensor, root: torch.Tensor) -> Self:
-        """The same prior and structure elsewhere."""
-        return replace(self, base_mean=mean, base=root)
-
-    def _grouped(self, matrix: torch.Tensor) -> torch.Tensor:
-        """(D, C) as (G, N, m)."""
-        n_groups, size = self.base.shape[:2]
-        if size == len(matrix):
-            return matrix.T.reshape(n_groups, -1, size).mT
-        return matrix.reshape(1, -1, 1)
-
-    def _ungrouped(self, groups: torch.Tensor) -> torch.Tensor:
-        """(G, N, m) as (D, C)."""
-        if groups.shape[1] == len(self.base_mean):
-            return groups.mT.reshape(-1, len(self.base_mean)).T
-        return groups.reshape(self.base_mean.shape)
-
-    def _squeezed(self, matrices: torch.Tensor) -> torch.Tensor:
-        return matrices[0] if len(matrices) == 1 else matrices
+        """Return the root of two outputs that stand for this one."""
 
     def __repr__(self) -> str:
         return (
-            f"{type(self).__name__}(n_features={self.base_mean.shape[0]}, "
-            f"n_outputs={self.base_mean.shape[1]}, prior_precision={self.prior_precision:g})"
+            f"{type(self).__name__}(n_features={self.stored_mean.shape[0]}, "
+            f"n_outputs={self.stored_mean.shape[1]}, prior_precision={self.prior_precision:g})"
         )
 
 
-def spread(columns: torch.Tensor, positions: torch.Tensor, n_columns: int) -> torch.Tensor:
-    """Columns (D, C) moved to positions among so many, the others zero.
+def prior_variance(features: torch.Tensor, prior_precision: float) -> torch.Tensor:
+    """Return the variance (n,) of each logit under the prior, phi^T phi / lambda.
 
-    Parameters
-    ----------
-    columns : Tensor of shape (D, C)
-    positions : Tensor of shape (C,)
-    n_columns : int
-
-    Returns
-    -------
-    Tensor of shape (D, n_columns)
-
-    Examples
-    --------
-    >>> spread(torch.ones(1, 1), torch.tensor([1]), 3)
-    tensor([[0., 1., 0.]])
+    Positive: not below the smallest normal number.
     """
+    variance = features.square().sum(dim=1) / prior_precision
+    return variance.clamp_min(torch.finfo(variance.dtype).tiny)
+
+
+def _data_of(posterior: Posterior) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what data added to the precision (G, N, N) and to its product with the mean."""
+    root, prior_precision = posterior.root, posterior.prior_precision
+    precision = precision_of_root(root)
+    information = precision @ _grouped(posterior.mean, root)
+    information = information - prior_precision * _grouped(posterior.prior_mean, root)
+    precision.diagonal(dim1=-2, dim2=-1).sub_(prior_precision)
+    return precision, information
+
+
+def _with_data(
+    posterior: _Posterior, precision: torch.Tensor, information: torch.Tensor
+) -> _Posterior:
+    """Return the posterior of the prior of another one and such data."""
+    prior_mean, prior_precision = posterior.prior_mean, posterior.prior_precision
+    precision = precision.clone()
+    precision.diagonal(dim1=-2, dim2=-1).add_(prior_precision)
+    root = root_of_precision(precision)
+    information = information + prior_precision * _grouped(prior_mean, root)
+    mean = _ungrouped(root @ (root.mT @ information), prior_mean)
+    return type(posterior)(mean, root, prior_precision, prior_mean)
+
+
+def _grouped(matrix: torch.Tensor, root: torch.Tensor) -> torch.Tensor:
+    """Reshape (D, C) to (G, N, m), for roots (G, N, N)."""
+    n_groups, size = root.shape[:2]
+    if size == len(matrix):
+        return matrix.T.reshape(n_groups, -1, size).mT
+    return matrix.reshape(1, -1, 1)
+
+
+def _ungrouped(groups: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Reshape (G, N, m) to (D, C), like another matrix."""
+    if groups.shape[1] == len(like):
+        return groups.mT.reshape(-1, len(like)).T
+    return groups.reshape(like.shape)
+
+
+def _scattered(columns: torch.Tensor, positions: torch.Tensor, n_columns: int) -> torch.Tensor:
+    """Return columns (D, C) at such positions among so many, the others zero."""
     wide = columns.new_zeros(len(columns), n_columns)
     wide[:, positions] = columns
     return wide
 
 
-def halves(column: torch.Tensor) -> torch.Tensor:
-    """One logit w as the two logits -w / 2 and w / 2.
-
-    Parameters
-    ----------
-    column : Tensor of shape (D, 1)
-
-    Returns
-    -------
-    Tensor of shape (D, 2)
-
-    Examples
-    --------
-    >>> halves(torch.ones(1, 1))
-    tensor([[-0.5000,  0.5000]])
-    """
+def _halves(column: torch.Tensor) -> torch.Tensor:
+    """Return one logit w (D, 1) as the two logits -w / 2 and w / 2."""
     return torch.cat([-column, column], dim=1) / 2
+
+
+def _squeezed(matrices: torch.Tensor) -> torch.Tensor:
+    """Return the matrices (G, N, N), or the only one (N, N)."""
+    return matrices[0] if len(matrices) == 1 else matrices

@@ -1,4 +1,4 @@
-"""What a label does to the predictions of other instances: the update of a pool."""
+"""The effect of a label on the predictions of other instances: the update of a pool."""
 
 from typing import NamedTuple
 
@@ -9,30 +9,13 @@ from laplace_al._common.typing import Vector
 
 
 class Effect(NamedTuple):
-    """What learning an instance does to the logits and variances of any others (eq-pool).
+    """The effect of learning an instance on the logits and variances of any others (eq-pool).
 
-    With C = Phi U, Phi the features of the others: Z + C a and v - C^2 s, number by number. It
-    knows nothing of Phi, and its few numbers can go wherever instances are.
-
-    Parameters
-    ----------
-    directions : Tensor of shape (D, 1) or (D, C)
-        U = Sigma_old phi, for all outputs or for each.
-    coefficients : ndarray of shape (C,) or None
-        a; None moves no logit.
-    shrinkage : ndarray of shape (1,) or (C,), or None
-        s = h / (1 + h v) >= 0 of the instance; None leaves the variances.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> effect = Effect(torch.ones(1, 1), coefficients=np.array([3.0]), shrinkage=np.array([0.5]))
-    >>> moved = torch.tensor([[1.0], [2.0]]) @ effect.directions
-    >>> effect.logits_after(moved, torch.zeros(2, 1))
-    tensor([[3.],
-            [6.]])
-    >>> effect.variance_after(moved, torch.tensor([1.0, 4.0]))
-    tensor([0.5000, 2.0000])
+    With C = Phi U (n, 1) or (n, C), Phi the features of the others: Z + C a and v - C^2 s, element
+    by element. U = Sigma_old phi are the directions, (D, 1) for all outputs or (D, C). The
+    coefficients a (C,) may be None, which moves no logit, and the shrinkage s = h / (1 + h v) >= 0
+    of the instance, (1,) or (C,), may be None, which leaves the variances. An effect knows nothing
+    of Phi, and its few numbers can go wherever instances are.
     """
 
     directions: torch.Tensor
@@ -42,20 +25,9 @@ class Effect(NamedTuple):
     def logits_after(
         self, moved: torch.Tensor, logits: torch.Tensor, out: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Logits of others after it.
+        """Return the logits (n, C) of others after it, given ``moved`` = C.
 
-        Parameters
-        ----------
-        moved : Tensor of shape (n, 1) or (n, C)
-            C = Phi U of the others.
-        logits : Tensor of shape (n, C)
-        out : Tensor of shape (n, C), default=None
-            Where to write them; None makes a tensor.
-
-        Returns
-        -------
-        Tensor of shape (n, C)
-            ``logits`` itself if none moves.
+        They are written to ``out`` if given; it is ``logits`` itself if none moves.
         """
         if self.coefficients is None:
             return logits
@@ -64,20 +36,9 @@ class Effect(NamedTuple):
     def variance_after(
         self, moved: torch.Tensor, variance: torch.Tensor, out: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Variances of others after it.
+        """Return the variances (n,) or (n, C) of others after it; ``moved`` = C is used up.
 
-        Parameters
-        ----------
-        moved : Tensor of shape (n, 1) or (n, C)
-            C = Phi U of the others; used up.
-        variance : Tensor of shape (n,) or (n, C)
-        out : Tensor of that shape, default=None
-            Where to write them; None makes a tensor.
-
-        Returns
-        -------
-        Tensor of shape (n,) or (n, C)
-            ``variance`` itself if none shrinks.
+        They are written to ``out`` if given; it is ``variance`` itself if none shrinks.
         """
         if self.shrinkage is None:
             return variance

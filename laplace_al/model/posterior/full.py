@@ -1,6 +1,7 @@
 """One covariance over all weights, the outputs coupled as the softmax couples them."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Self
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 
 from laplace_al._common.devices import on_device, on_host
 from laplace_al._common.typing import UpdateRule
-from laplace_al.model.posterior.base import Posterior
+from laplace_al.model.posterior.base import Posterior, prior_variance
 from laplace_al.model.posterior.effects import Effect
 from laplace_al.model.posterior.roots import (
     precision_of_root,
@@ -43,21 +44,7 @@ class FullPosterior(Posterior):
 
     @staticmethod
     def shape_of_root(n_features: int, n_outputs: int) -> tuple[int, int]:
-        """One root of the size of all weights.
-
-        Parameters
-        ----------
-        n_features, n_outputs : int
-
-        Returns
-        -------
-        (int, int)
-
-        Examples
-        --------
-        >>> FullPosterior.shape_of_root(384, 10)
-        (1, 3840)
-        """
+        """Return the shape of one root of all weights, see :meth:`Posterior.shape_of_root`."""
         return 1, n_features * n_outputs
 
     @classmethod
@@ -69,29 +56,10 @@ class FullPosterior(Posterior):
         prior_precision: float,
         prior_mean: torch.Tensor | None = None,
     ) -> Self:
-        """Laplace approximation: precision lambda I + sum phi phi^T (x) H around a mode.
+        """Make the Laplace approximation around a mode, see :meth:`Posterior.at_mode`.
 
-        Parameters
-        ----------
-        mean : Tensor of shape (D, C)
-            The mode.
-        features : Tensor of shape (n, D)
-        curvature : callable
-            ``curvature(i)`` is a root B (C, C) of H = B B^T of instance i, sample weight included.
-        prior_precision : float
-            lambda > 0.
-        prior_mean : Tensor of shape (D, C), default=None
-            None is zero.
-
-        Returns
-        -------
-        FullPosterior
-
-        Examples
-        --------
-        >>> one = torch.ones(1, 1)
-        >>> FullPosterior.at_mode(0 * one, 2 * one, lambda i: one, 1.0).precision
-        tensor([[5.]])
+        Its precision is lambda I + sum phi phi^T (x) H, where ``curvature(i)`` is a root B (C, C)
+        of H = B B^T of instance i, sample weight included.
         """
         prior_mean = torch.zeros_like(mean) if prior_mean is None else prior_mean
         # eq-full
@@ -102,67 +70,24 @@ class FullPosterior(Posterior):
     def information(
         features: torch.Tensor, curvature: Callable[[int], torch.Tensor]
     ) -> torch.Tensor:
-        """What data adds to the precision, sum phi phi^T (x) H: (1, D C, D C).
-
-        Parameters
-        ----------
-        features : Tensor of shape (n, D)
-        curvature : callable
-            ``curvature(i)`` is a root B (C, C) of H = B B^T of instance i.
-
-        Returns
-        -------
-        Tensor of shape (1, D C, D C)
-
-        Examples
-        --------
-        >>> FullPosterior.information(2 * torch.ones(1, 1), lambda i: torch.ones(1, 1))
-        tensor([[[4.]]])
-        """
+        """Return sum phi phi^T (x) H, (1, D C, D C), see :meth:`Posterior.information`."""
         blocks = (block.T @ block for block in _rows(features, curvature))
         return sum(blocks, start=features.new_zeros(()))[None]
 
     def variance(self, features: torch.Tensor) -> torch.Tensor:
-        """Variance of each logit, the diagonal of its covariance.
-
-        Parameters
-        ----------
-        features : Tensor of shape (n, D)
-
-        Returns
-        -------
-        Tensor of shape (n, C)
-
-        Examples
-        --------
-        >>> FullPosterior.prior(torch.ones(2, 1), 4.0).variance(torch.eye(2))
-        tensor([[0.2500],
-                [0.2500]])
-        """
-        return _square_norms(features, self.base.reshape(*self.mean.shape, -1))
+        """Return the variance of each logit, (n, C), see :meth:`Posterior.variance`."""
+        return _square_norms(features, self.stored_root.reshape(*self.mean.shape, -1))
 
     def predictive_variance(self, features: torch.Tensor) -> torch.Tensor:
-        """Variance of each logit minus their mean, see :meth:`Posterior.predictive_variance`.
+        """Return the variance of each logit less their mean, which softmax ignores, (n, C).
 
-        Parameters
-        ----------
-        features : Tensor of shape (n, D)
-
-        Returns
-        -------
-        Tensor of shape (n, C)
-
-        Examples
-        --------
-        >>> FullPosterior.prior(torch.ones(2, 4), 4.0).predictive_variance(torch.eye(2))
-        tensor([[0.1875, 0.1875, 0.1875, 0.1875],
-                [0.1875, 0.1875, 0.1875, 0.1875]])
+        See :meth:`Posterior.predictive_variance`.
         """
-        roots = self.base.reshape(*self.mean.shape, -1)
+        roots = self.stored_root.reshape(*self.mean.shape, -1)
         return _square_norms(features, roots - common_shift(roots))  # eq-contrast
 
     def covariance_product(self, features: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
-        """Covariance of the logits of each input, times a direction.
+        """Return the covariance of the logits of each input, times a direction.
 
         Parameters
         ----------
@@ -179,7 +104,7 @@ class FullPosterior(Posterior):
         >>> prior.covariance_product(torch.ones(1, 1), torch.tensor([[1.0, 2.0]]))
         tensor([[0.2500, 0.5000]])
         """
-        root = self.base[0]
+        root = self.stored_root[0]
         products = []
         chunks = (part.split(_INSTANCES_AT_ONCE) for part in (features, directions))
         for phi, direction in zip(*chunks, strict=True):
@@ -195,7 +120,7 @@ class FullPosterior(Posterior):
         weights: torch.Tensor,
         update: UpdateRule,
     ) -> Self:
-        """See :meth:`Posterior.condition`; an instance is itself a block of C rows."""
+        """Learn instances one by one, a block of C rows each, see :meth:`Posterior.condition`."""
         posterior = self
         for row in range(len(features)):
             one = slice(row, row + 1)
@@ -203,7 +128,7 @@ class FullPosterior(Posterior):
             posterior = posterior._absorb(*learnt)
         return posterior
 
-    def observe(
+    def condition_with_effects(
         self,
         features: torch.Tensor,
         targets: torch.Tensor,
@@ -211,7 +136,10 @@ class FullPosterior(Posterior):
         update: UpdateRule,
         meanwhile: Callable[[torch.Tensor], object],
     ) -> tuple[Self, list[Effect]]:
-        """See :meth:`Posterior.observe`: the directions depend on the label."""
+        """Return the effects as well, see :meth:`Posterior.condition_with_effects`.
+
+        Their directions depend on the label.
+        """
         learnt = self._learnt(features, targets, weights, update)
         return self._absorb(*learnt), self._effects(*learnt)
 
@@ -222,40 +150,46 @@ class FullPosterior(Posterior):
         weights: torch.Tensor,
         update: UpdateRule,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Of an instance: whitened rows F (C, N), and a (1, C) and B (C, C) of the rule."""
+        """Return the whitened rows F (C, N) of an instance, and a (C,) and B (C, C) of the rule."""
         size, n_outputs = self.mean.shape
-        root = self.base[0]
+        root = self.stored_root[0]
         whitened = (features @ root.reshape(size, -1)).reshape(n_outputs, -1)
         logits = features @ self.mean
         # Newton's steps on C x C numbers, each of which decides whether there is another
-        parts = logits, whitened @ whitened.T, targets, weights, self.prior_variance(features)
+        parts = (
+            logits,
+            (whitened @ whitened.T)[None],
+            targets,
+            weights,
+            prior_variance(features, self.prior_precision),
+        )
         block = on_host(*parts)
-        coefficients, curvature = update(*(part.double() for part in block))
+        coefficients, curvature = update(*(part.double().numpy()[0] for part in block))
         return whitened, on_device(coefficients, root), on_device(curvature, root)
 
     def _absorb(
         self, whitened: torch.Tensor, coefficients: torch.Tensor, curvature: torch.Tensor
     ) -> Self:
-        """R <- R T with T T^T = (I + E E^T)^-1, E = F^T B."""
-        root = self.base[0]
-        mean = self.mean + (root @ (whitened.T @ coefficients[0])).reshape(self.mean.shape)
+        """Return the posterior with R T, T T^T = (I + E E^T)^-1, E = F^T B."""
+        root = self.stored_root[0]
+        mean = self.mean + (root @ (whitened.T @ coefficients)).reshape(self.mean.shape)
         basis, coordinates = torch.linalg.qr(whitened.T @ curvature)  # E = Q X
         identity = torch.eye(coordinates.shape[0], dtype=root.dtype, device=root.device)
         upper = triangle_of_rows(torch.cat([identity, coordinates.T]))
         factor = torch.linalg.solve_triangular(upper, identity, upper=True)  # T in the span of Q
         span = root @ basis
         root = torch.addmm(root, span @ (identity - factor), basis.T, alpha=-1)
-        return self._moved(mean, root[None])
+        return replace(self, stored_mean=mean, stored_root=root[None])
 
     def _effects(
         self, whitened: torch.Tensor, coefficients: torch.Tensor, curvature: torch.Tensor
     ) -> list[Effect]:
-        """Moves along Sigma phi^T a; S = B (I + B^T V B)^-1 B^T.
+        """Return moves along Sigma phi^T a, and shrinking by S = B (I + B^T V B)^-1 B^T.
 
         The variances shrink once for each row e_j of a root of S: v - (Phi Sigma (phi (x) e_j))^2.
         """
         size, n_outputs = self.mean.shape
-        root = self.base[0]
+        root = self.stored_root[0]
         span = (root @ whitened.T).reshape(size, n_outputs, n_outputs)  # Sigma (phi (x) I)
         scaled = whitened.T @ curvature  # (N, C), F^T B
         precision = scaled.T @ scaled
@@ -264,7 +198,7 @@ class FullPosterior(Posterior):
         shrinking = torch.linalg.solve_triangular(factor, curvature.T, upper=False)  # rows e_j
         one = np.ones(1)
         shrunk = [Effect(span @ row, None, one) for row in shrinking]
-        return [Effect(span @ coefficients[0], one, None), *shrunk]
+        return [Effect(span @ coefficients, one, None), *shrunk]
 
     def _root_of_more(self, positions: torch.Tensor, n_outputs: int) -> torch.Tensor:
         wide = prior_root(1, len(self.mean) * n_outputs, self.prior_precision, self.mean)
@@ -283,27 +217,16 @@ class FullPosterior(Posterior):
 
 
 def common_shift(columns: torch.Tensor) -> torch.Tensor:
-    """What all outputs have in common, which softmax ignores: their mean, none of a single one.
+    """Return the mean over the outputs of columns (n, C[, m]), which softmax ignores, (n, 1[, m]).
 
-    Parameters
-    ----------
-    columns : Tensor of shape (n, C) or (n, C, m)
-
-    Returns
-    -------
-    Tensor of shape (n, 1) or (n, 1, m)
-
-    Examples
-    --------
-    >>> common_shift(torch.tensor([[1.0, 3.0]])), common_shift(torch.ones(1, 1))
-    (tensor([[2.]]), tensor([[0.]]))
+    A single output has nothing in common with others: 0.
     """
     mean = columns.mean(dim=1, keepdim=True)
     return mean if columns.shape[1] > 1 else 0 * mean
 
 
 def _square_norms(features: torch.Tensor, roots: torch.Tensor) -> torch.Tensor:
-    """|phi^T R_k|^2 of each row phi and rows R_k of a root, (n, C), for roots (D, C, D C)."""
+    """Return |phi^T R_k|^2 (n, C) of each row phi and the rows R_k of a root (D, C, D C)."""
     return torch.cat(
         [
             torch.stack([(some @ root).square().sum(dim=1) for root in roots.unbind(dim=1)], dim=1)
@@ -315,7 +238,7 @@ def _square_norms(features: torch.Tensor, roots: torch.Tensor) -> torch.Tensor:
 def _rows(
     features: torch.Tensor, curvature: Callable[[int], torch.Tensor]
 ) -> Iterator[torch.Tensor]:
-    """Chunks of phi^T (x) B^T, as many rows as outputs for each instance, no larger than a root."""
+    """Yield chunks of phi^T (x) B^T, C rows for each instance, no larger than a root."""
     at_once = min(_INSTANCES_AT_ONCE, features.shape[1])
     for start, some in zip(range(0, len(features), at_once), features.split(at_once), strict=True):
         roots = torch.stack([curvature(i).T for i in range(start, start + len(some))])

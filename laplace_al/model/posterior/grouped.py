@@ -9,7 +9,7 @@ import torch
 
 from laplace_al._common.devices import on_device, on_host
 from laplace_al._common.typing import UpdateRule, Vector
-from laplace_al.model.posterior.base import Posterior
+from laplace_al.model.posterior.base import Posterior, prior_variance
 from laplace_al.model.posterior.effects import Effect
 from laplace_al.model.posterior.roots import root_of_sum
 
@@ -39,30 +39,9 @@ class GroupedPosterior(Posterior):
         prior_precision: float,
         prior_mean: torch.Tensor | None = None,
     ) -> Self:
-        """Laplace approximation: precisions lambda I + Phi^T diag(h_g) Phi around a mode.
+        """Make the Laplace approximation around a mode, see :meth:`Posterior.at_mode`.
 
-        Parameters
-        ----------
-        mean : Tensor of shape (D, C)
-            The mode.
-        features : Tensor of shape (n, D)
-        curvature : Tensor of shape (n, G)
-            h at the mode, sample weights included, >= 0.
-        prior_precision : float
-            lambda > 0.
-        prior_mean : Tensor of shape (D, C), default=None
-            None is zero.
-
-        Returns
-        -------
-        GroupedPosterior
-
-        Examples
-        --------
-        >>> from laplace_al.model.posterior import PerClassPosterior
-        >>> one = torch.ones(1, 1)
-        >>> PerClassPosterior.at_mode(0 * one, 2 * one, one, prior_precision=1.0).precision
-        tensor([[5.]])
+        Its precisions are lambda I + Phi^T diag(h_g) Phi.
         """
         prior_mean = torch.zeros_like(mean) if prior_mean is None else prior_mean
         return cls(
@@ -71,23 +50,7 @@ class GroupedPosterior(Posterior):
 
     @staticmethod
     def information(features: torch.Tensor, curvature: torch.Tensor) -> torch.Tensor:
-        """What data adds to the precisions, Phi^T diag(h_g) Phi: (G, D, D).
-
-        Parameters
-        ----------
-        features : Tensor of shape (n, D)
-        curvature : Tensor of shape (n, G)
-
-        Returns
-        -------
-        Tensor of shape (G, D, D)
-
-        Examples
-        --------
-        >>> from laplace_al.model.posterior import SharedPosterior
-        >>> SharedPosterior.information(2 * torch.ones(1, 1), torch.ones(1, 1))
-        tensor([[[4.]]])
-        """
+        """Return Phi^T diag(h_g) Phi, (G, D, D), see :meth:`Posterior.information`."""
         return torch.stack([(features * h[:, None]).T @ features for h in curvature.T])
 
     def condition(
@@ -97,14 +60,14 @@ class GroupedPosterior(Posterior):
         weights: torch.Tensor,
         update: UpdateRule,
     ) -> Self:
-        """See :meth:`Posterior.condition`: equal to learning the rows one at a time."""
+        """Learn instances in blocks, as if one by one, see :meth:`Posterior.condition`."""
         posterior = self
         for start in range(0, len(features), _BLOCK_SIZE):
             rows = slice(start, start + _BLOCK_SIZE)
             posterior = posterior._learn(features[rows], targets[rows], weights[rows], update)
         return posterior
 
-    def observe(
+    def condition_with_effects(
         self,
         features: torch.Tensor,
         targets: torch.Tensor,
@@ -112,18 +75,23 @@ class GroupedPosterior(Posterior):
         update: UpdateRule,
         meanwhile: Callable[[torch.Tensor], object],
     ) -> tuple[Self, tuple[Effect]]:
-        """See :meth:`Posterior.observe`: a direction for each group."""
+        """Return an effect as well, see :meth:`Posterior.condition_with_effects`.
+
+        It has a direction for each group.
+        """
         whitened, logits = self._whitened_and_logits(features)
         basis, length = _orthonormal(whitened.mT)  # (G, D, 1), (G, 1, 1)
         span = self._span(basis)
         directions = (span * length)[:, :, 0].T  # (D, G), Sigma phi
-        block = on_host(length, logits, targets, weights, self.prior_variance(features))
+        block = on_host(
+            length, logits, targets, weights, prior_variance(features, self.prior_precision)
+        )
         meanwhile(directions)
         one = _one_row(update, *(part.double().numpy() for part in block))
-        learnt = self._absorb(
-            basis, on_device(one.removed, basis), on_device(one.shift, basis), span
+        changes = on_device(one.removed, basis), on_device(one.shift, basis)
+        return self._absorb(basis, *changes, span), (
+            Effect(directions, one.coefficients, one.shrinkage),
         )
-        return learnt, (Effect(directions, one.coefficients, one.shrinkage),)
 
     def _learn(
         self,
@@ -134,7 +102,9 @@ class GroupedPosterior(Posterior):
     ) -> Self:
         whitened, logits = self._whitened_and_logits(features)
         basis, coordinates = _orthonormal(whitened.mT)  # (G, D, k), (G, k, b)
-        block = on_host(coordinates, logits, targets, weights, self.prior_variance(features))
+        block = on_host(
+            coordinates, logits, targets, weights, prior_variance(features, self.prior_precision)
+        )
         numbers = (part.double().numpy() for part in block)
         if len(features) == 1:
             removed, shift, *_ = _one_row(update, *numbers)
@@ -144,12 +114,12 @@ class GroupedPosterior(Posterior):
         return self._absorb(basis, on_device(removed, basis), on_device(shift, basis))
 
     def _whitened_and_logits(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rows R^T phi, (G, b, D), and W^T phi, (b, C)."""
-        return features @ self.base, features @ self.base_mean
+        """Return the rows R^T phi, (G, b, D), and W^T phi, (b, C)."""
+        return features @ self.stored_root, features @ self.stored_mean
 
     @abstractmethod
     def _span(self, basis: torch.Tensor) -> torch.Tensor:
-        """R Q, (G, D, k)."""
+        """Return R Q, (G, D, k)."""
 
     @abstractmethod
     def _absorb(
@@ -161,12 +131,12 @@ class GroupedPosterior(Posterior):
     ) -> Self:
         """Move the mean by R Q c and multiply the root by I - Q (I - T) Q^T.
 
-        ``span`` is R Q, where it is known: who multiplies the root now need not compute it again.
+        ``span`` is R Q where it is known, for who multiplies at once.
         """
 
 
 def _orthonormal(columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Q (G, D, k) and coordinates (G, k, b) of columns (G, D, b) = Q coordinates."""
+    """Return Q (G, D, k) and coordinates (G, k, b) of columns (G, D, b) = Q coordinates."""
     if columns.shape[2] > 1:
         return torch.linalg.qr(columns)
     length = torch.linalg.vector_norm(columns, dim=1, keepdim=True)
@@ -174,7 +144,7 @@ def _orthonormal(columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 class _OneRow(NamedTuple):
-    """What a row changes along its direction: I - T (G, 1, 1) and c (G, 1, m); a, h / (1 + h v)."""
+    """Changes along the direction of a row: I - T (G, 1, 1), c (G, 1, m), a and h / (1 + h v)."""
 
     removed: Vector
     shift: Vector
@@ -190,7 +160,7 @@ def _one_row(
     weights: Vector,
     prior_variance: Vector,
 ) -> _OneRow:
-    """:func:`_recursion` over a single row, of whitened length (G, 1, 1)."""
+    """Return :func:`_recursion` over a single row, of whitened length (G, 1, 1)."""
     variance = length[:, 0, 0] ** 2
     a, h = update(logits[0], variance, targets[0], weights[0], prior_variance[0])
     growth = h * variance
@@ -209,10 +179,9 @@ def _recursion(
     weights: Vector,
     prior_variance: Vector,
 ) -> tuple[Vector, Vector]:
-    """T (G, k, k) and c (G, k, m) after the rows of a block, on the host.
+    """Return T (G, k, k) and c (G, k, m) after the rows of a block, on the host.
 
-    Takes l_i as the columns of coordinates (G, k, b), logits (b, C), targets (b, C), weights (b,)
-    and prior variances (b,).
+    l_i are the columns of the coordinates (G, k, b).
     """
     n_groups, size, _ = coordinates.shape
     rows = np.ascontiguousarray(np.moveaxis(coordinates, 2, 0))[:, :, None, :]  # (b, G, 1, k)

@@ -14,22 +14,15 @@ _MAX_PENDING = 64
 
 
 class Pending(NamedTuple):
-    """What was learnt but not yet worked into the roots and the mean: R (I - V Y V^T), W + R c.
+    """Labels not yet worked into the roots and the mean, which are R (I - V Y V^T) and W + R c.
 
-    Products with few columns are taken as those of their rows, several times as fast in a batch.
+    The directions V are (C, D, r), the coupling Y (C, r, r) is upper triangular by blocks, and the
+    shift c is (C, D, 1). Products with few columns are taken as those of their rows, several times
+    as fast in a batch.
 
     A compact WY product: Schreiber and Van Loan, *A storage-efficient WY representation for
     products of Householder transformations*, SIAM Journal on Scientific and Statistical Computing
     10(1), 1989.
-
-    Parameters
-    ----------
-    directions : Tensor of shape (C, D, r)
-        V.
-    coupling : Tensor of shape (C, r, r)
-        Y, upper triangular by blocks.
-    shift : Tensor of shape (C, D, 1)
-        c.
     """
 
     directions: torch.Tensor
@@ -37,18 +30,18 @@ class Pending(NamedTuple):
     shift: torch.Tensor
 
     def of_rows(self, rows: torch.Tensor) -> torch.Tensor:
-        """Rows (C, b, D) times I - V Y V^T."""
+        """Multiply rows (C, b, D) by I - V Y V^T from the right."""
         inner = rows @ self.directions @ self.coupling
         return torch.baddbmm(rows, inner, self.directions.mT, alpha=-1)
 
     def of_columns(self, columns: torch.Tensor) -> torch.Tensor:
-        """I - V Y V^T times columns (C, D, b)."""
+        """Multiply columns (C, D, b) by I - V Y V^T from the left."""
         return self._replace(coupling=self.coupling.mT).of_rows(columns.mT).mT
 
     def times(self, basis: torch.Tensor, removed: torch.Tensor, step: torch.Tensor) -> "Pending":
-        """With a further factor I - Q (I - T) Q^T, and a shift Q c under the factors so far.
+        """Append a factor I - Q (I - T) Q^T, and a step Q c (C, D, 1) under the factors so far.
 
-        Q is (C, D, k), I - T (C, k, k) and Q c (C, D, 1).
+        Q is (C, D, k), and what is removed is I - T (C, k, k).
         """
         shift = self.shift + self.of_columns(step)
         cross = -(self.coupling @ (basis.mT @ self.directions).mT) @ removed
@@ -83,52 +76,27 @@ class PerClassPosterior(GroupedPosterior):
 
     @functools.cached_property
     def mean(self) -> torch.Tensor:
-        """W, (D, C), with what is pending."""
+        """Posterior mean of W, (D, C)."""
         if self.pending is None:
-            return self.base_mean
-        return self.base_mean + (self.pending.shift.mT @ self.base.mT)[:, 0].T
+            return self.stored_mean
+        return self.stored_mean + (self.pending.shift.mT @ self.stored_root.mT)[:, 0].T
 
     @functools.cached_property
     def root(self) -> torch.Tensor:
-        """R_k, (C, D, D), multiplied out."""
-        return self.base if self.pending is None else _multiplied_out(self.base, self.pending)
+        """R_k, (C, D, D)."""
+        if self.pending is None:
+            return self.stored_root
+        directions, coupling, _ = self.pending
+        shrunk = (self.stored_root @ directions) @ coupling
+        return torch.baddbmm(self.stored_root, shrunk, directions.mT, alpha=-1)
 
     @staticmethod
     def shape_of_root(n_features: int, n_outputs: int) -> tuple[int, int]:
-        """One root of the size of the features for each output.
-
-        Parameters
-        ----------
-        n_features, n_outputs : int
-
-        Returns
-        -------
-        (int, int)
-
-        Examples
-        --------
-        >>> PerClassPosterior.shape_of_root(384, 10)
-        (10, 384)
-        """
+        """Return the shape of a root for each output, see :meth:`Posterior.shape_of_root`."""
         return n_outputs, n_features
 
     def variance(self, features: torch.Tensor) -> torch.Tensor:
-        """Variance of each logit, phi^T Sigma_k phi.
-
-        Parameters
-        ----------
-        features : Tensor of shape (n, D)
-
-        Returns
-        -------
-        Tensor of shape (n, C)
-
-        Examples
-        --------
-        >>> PerClassPosterior.prior(torch.ones(2, 1), 4.0).variance(torch.eye(2))
-        tensor([[0.2500],
-                [0.2500]])
-        """
+        """Return the variance of each logit, (n, C), see :meth:`Posterior.variance`."""
         if self.pending is not None and len(features) <= _MAX_PENDING:
             whitened, _ = self._whitened_and_logits(features)  # cheaper than to multiply out
             return whitened.square().sum(dim=2).T
@@ -141,7 +109,7 @@ class PerClassPosterior(GroupedPosterior):
         return variance
 
     def sample(self, n_samples: int, generator: torch.Generator) -> torch.Tensor:
-        """Weights drawn from the posterior, given that their deviations add up to 0 over classes.
+        """Draw weights from the posterior, given that their deviations add up to 0 over classes.
 
         Softmax ignores the part common to all logits, but separate precisions of the classes treat
         it as unknown: a class without data would shift all others. Conditioned on a sum of 0, the
@@ -172,14 +140,14 @@ class PerClassPosterior(GroupedPosterior):
         return self.mean + deviations - excess.permute(2, 1, 0)
 
     def with_mean(self, mean: torch.Tensor) -> Self:
-        """See :meth:`Posterior.with_mean`; what is pending of the root stays so."""
+        """Return the same covariance around another mean, see :meth:`Posterior.with_mean`."""
         pending = self.pending
         if pending is not None:
             pending = pending._replace(shift=torch.zeros_like(pending.shift))
-        return replace(self, base_mean=mean, pending=pending)
+        return replace(self, stored_mean=mean, pending=pending)
 
     def _whitened_and_logits(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        whitened, logits = features @ self.base, features @ self.base_mean
+        whitened, logits = features @ self.stored_root, features @ self.stored_mean
         if self.pending is None:
             return whitened, logits
         moved = (whitened @ self.pending.shift)[:, :, 0].T
@@ -187,7 +155,7 @@ class PerClassPosterior(GroupedPosterior):
 
     def _span(self, basis: torch.Tensor) -> torch.Tensor:
         columns = basis if self.pending is None else self.pending.of_columns(basis)
-        return (columns.mT @ self.base.mT).mT
+        return (columns.mT @ self.stored_root.mT).mT
 
     def _absorb(
         self,
@@ -204,10 +172,7 @@ class PerClassPosterior(GroupedPosterior):
         learnt = replace(self, pending=pending)
         if pending.directions.shape[2] <= _MAX_PENDING:
             return learnt
-        return learnt._moved(learnt.mean, learnt.root)
-
-    def _moved(self, mean: torch.Tensor, root: torch.Tensor) -> Self:
-        return replace(self, base_mean=mean, base=root, pending=None)
+        return replace(self, stored_mean=learnt.mean, stored_root=learnt.root, pending=None)
 
     def _root_of_more(self, positions: torch.Tensor, n_outputs: int) -> torch.Tensor:
         root = prior_root(n_outputs, len(self.mean), self.prior_precision, self.mean)
@@ -216,9 +181,3 @@ class PerClassPosterior(GroupedPosterior):
 
     def _root_of_two(self) -> torch.Tensor:
         return self.root.repeat(2, 1, 1)
-
-
-def _multiplied_out(base: torch.Tensor, pending: Pending) -> torch.Tensor:
-    """R (I - V Y V^T), (C, D, D)."""
-    shrunk = (base @ pending.directions) @ pending.coupling
-    return torch.baddbmm(base, shrunk, pending.directions.mT, alpha=-1)

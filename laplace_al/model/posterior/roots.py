@@ -9,11 +9,12 @@ after 1000 and of 1.4e-5 after 100,000. Roots come in batches (G, N, N): G Gauss
 the same instances.
 """
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from scipy.linalg import LinAlgWarning
+
+from laplace_al._common.warn import warn_user
 
 _CHUNK = 4096
 
@@ -21,28 +22,7 @@ _CHUNK = 4096
 def prior_root(
     n_roots: int, n_dimensions: int, prior_precision: float, like: torch.Tensor
 ) -> torch.Tensor:
-    """Root of the covariance I / lambda.
-
-    Parameters
-    ----------
-    n_roots : int
-        G.
-    n_dimensions : int
-        N.
-    prior_precision : float
-        lambda > 0.
-    like : Tensor
-        Gives dtype and device.
-
-    Returns
-    -------
-    Tensor of shape (G, N, N)
-
-    Examples
-    --------
-    >>> prior_root(1, 1, 4.0, torch.zeros(1))
-    tensor([[[0.5000]]])
-    """
+    """Return roots (G, N, N) of the covariance I / lambda, of a tensor's dtype and device."""
     identity = torch.eye(n_dimensions, dtype=like.dtype, device=like.device)
     return (identity / prior_precision**0.5).repeat(n_roots, 1, 1)
 
@@ -50,29 +30,9 @@ def prior_root(
 def root_of_sum(
     features: torch.Tensor, curvature: torch.Tensor, prior_precision: float
 ) -> torch.Tensor:
-    """Roots of the inverses of lambda I + Phi^T diag(h_g) Phi, for each column h_g.
+    """Return roots (G, N, N) of the inverses of lambda I + Phi^T diag(h_g) Phi.
 
-    Parameters
-    ----------
-    features : Tensor of shape (n, N)
-    curvature : Tensor of shape (n, G)
-        h >= 0, sample weights included.
-    prior_precision : float
-        lambda > 0.
-
-    Returns
-    -------
-    Tensor of shape (G, N, N)
-
-    Raises
-    ------
-    ValueError
-        If the sum overflows.
-
-    Examples
-    --------
-    >>> root_of_sum(torch.ones(1, 1), torch.full((1, 1), 3.0), 1.0)
-    tensor([[[0.5000]]])
+    The features are (n, N), the curvature h >= 0 (n, G). Raises ValueError if a sum overflows.
     """
     # made first: results between what is freed would keep the heap from giving it out again
     roots = features.new_empty(curvature.shape[1], features.shape[1], features.shape[1])
@@ -84,30 +44,9 @@ def root_of_sum(
 def factor_of_sum(
     features: torch.Tensor, curvature: torch.Tensor, prior_precision: float
 ) -> torch.Tensor:
-    """Triangular factor L of lambda I + Phi^T diag(h) Phi = L L^T.
+    """Return the lower triangular L (N, N) in lambda I + Phi^T diag(h) Phi = L L^T, h (n,) >= 0.
 
-    Parameters
-    ----------
-    features : Tensor of shape (n, N)
-    curvature : Tensor of shape (n,)
-        h >= 0, sample weights included.
-    prior_precision : float
-        lambda > 0.
-
-    Returns
-    -------
-    Tensor of shape (N, N)
-        Lower triangular, its diagonal positive.
-
-    Raises
-    ------
-    ValueError
-        If the sum overflows.
-
-    Examples
-    --------
-    >>> factor_of_sum(torch.ones(1, 1), torch.full((1,), 3.0), 1.0)
-    tensor([[2.]])
+    Its diagonal is positive. Raises ValueError if the sum overflows.
     """
 
     def rows() -> Iterator[torch.Tensor]:
@@ -123,35 +62,11 @@ def root_of_rows(
     n_dimensions: int,
     like: torch.Tensor,
 ) -> torch.Tensor:
-    """Root of the inverse of lambda I + sum E^T E, over chunks E of rows.
+    """Return a root (N, N) of the inverse of lambda I + sum E^T E, over chunks E (., N) of rows.
 
     By Cholesky, and where the prior is nearly lost in the sum by orthogonal triangularisation of
-    the rows themselves, which keeps twice as many digits.
-
-    Parameters
-    ----------
-    rows : callable
-        ``rows()`` iterates over tensors E of shape (., N); called twice at most.
-    prior_precision : float
-        lambda > 0.
-    n_dimensions : int
-        N.
-    like : Tensor
-        Gives dtype and device.
-
-    Returns
-    -------
-    Tensor of shape (N, N)
-
-    Raises
-    ------
-    ValueError
-        If the sum overflows.
-
-    Examples
-    --------
-    >>> root_of_rows(lambda: [torch.ones(3, 1)], 1.0, 1, torch.zeros(1))
-    tensor([[0.5000]])
+    the rows themselves, which keeps twice as many digits: ``rows()`` is iterated over twice at
+    most. Raises ValueError if the sum overflows.
     """
     return _inverse_transpose(_factor_of_rows(rows, prior_precision, n_dimensions, like))
 
@@ -176,33 +91,10 @@ def _factor_of_rows(
 def accurate_factor(
     total: torch.Tensor, rows: Callable[[], Iterable[torch.Tensor]], prior_precision: float
 ) -> torch.Tensor:
-    """Triangular factor L of lambda I + sum E^T E = L L^T, which is known already.
+    """Return the lower triangular L in lambda I + sum E^T E = L L^T, given this total (N, N).
 
-    By Cholesky, and by orthogonal triangularisation of the rows where that has few digits left.
-
-    Parameters
-    ----------
-    total : Tensor of shape (N, N)
-    rows : callable
-        ``rows()`` iterates over tensors E of shape (., N).
-    prior_precision : float
-        lambda > 0.
-
-    Returns
-    -------
-    Tensor of shape (N, N)
-        Lower triangular, its diagonal positive.
-
-    Warns
-    -----
-    LinAlgWarning
-        If the rows have too few digits, too.
-
-    Examples
-    --------
-    >>> one = torch.ones(1, 1)
-    >>> accurate_factor(4 * one, lambda: [3**0.5 * one], 1.0)
-    tensor([[2.]])
+    By Cholesky, and by orthogonal triangularisation of the rows E (., N) where that has few digits
+    left. The diagonal of L is positive. Warns (LinAlgWarning) if the rows have too few digits, too.
     """
     factor, failed = torch.linalg.cholesky_ex(total)
     pivots = factor.diagonal()
@@ -220,53 +112,20 @@ def accurate_factor(
 
 
 def triangle_of_rows(rows: torch.Tensor) -> torch.Tensor:
-    """Triangular U with U^T U = E^T E, by orthogonal triangularisation of E.
+    """Return the upper triangular U (N, N) with U^T U = E^T E, by orthogonal triangularisation.
 
-    Parameters
-    ----------
-    rows : Tensor of shape (n, N)
-        E, n >= N.
-
-    Returns
-    -------
-    Tensor of shape (N, N)
-        Upper triangular. No diagonal is negative, which makes it unique: it does not depend on the
-        machine.
-
-    Examples
-    --------
-    >>> triangle_of_rows(torch.tensor([[3.0], [4.0]]))
-    tensor([[5.]])
+    E is (n, N), n >= N. No diagonal is negative, which makes U unique: it does not depend on the
+    machine.
     """
     upper = torch.linalg.qr(rows, mode="r").R
     return torch.where(upper.diagonal() < 0, -1.0, 1.0).to(upper)[:, None] * upper
 
 
 def root_of_precision(precision: torch.Tensor) -> torch.Tensor:
-    """Roots of the inverses of precision matrices.
+    """Return roots (G, N, N) of the inverses of precision matrices (G, N, N).
 
-    Parameters
-    ----------
-    precision : Tensor of shape (G, N, N)
-
-    Returns
-    -------
-    Tensor of shape (G, N, N)
-
-    Raises
-    ------
-    ValueError
-        If one is not positive definite in its dtype.
-
-    Warns
-    -----
-    LinAlgWarning
-        If fewer than two digits are left of its smallest eigenvalue.
-
-    Examples
-    --------
-    >>> root_of_precision(torch.tensor([[[4.0]]]))
-    tensor([[[0.5000]]])
+    Raises ValueError if one is not positive definite in its dtype; warns (LinAlgWarning) if fewer
+    than two digits are left of its smallest eigenvalue.
     """
     factor, failed = torch.linalg.cholesky_ex(precision)
     if failed.any():
@@ -282,35 +141,20 @@ def root_of_precision(precision: torch.Tensor) -> torch.Tensor:
 
 
 def _warn_of_a_lost_prior(where: str) -> None:
-    warnings.warn(
+    warn_user(
         f"prior_precision is lost beside the features {where}: the uncertainty where there are no "
         "data is wrong. Scale the features, e.g. with StandardScaler, or raise prior_precision.",
         LinAlgWarning,
-        stacklevel=3,
     )
 
 
 def precision_of_root(root: torch.Tensor) -> torch.Tensor:
-    """Precisions R^-T R^-1.
-
-    Parameters
-    ----------
-    root : Tensor of shape (G, N, N)
-
-    Returns
-    -------
-    Tensor of shape (G, N, N)
-
-    Examples
-    --------
-    >>> precision_of_root(torch.tensor([[[0.5]]]))
-    tensor([[[4.]]])
-    """
+    """Return the precisions R^-T R^-1 (G, N, N)."""
     inverse = torch.linalg.inv(root)
     return inverse.mT @ inverse
 
 
 def _inverse_transpose(factor: torch.Tensor) -> torch.Tensor:
-    """L^-T, a root of (L L^T)^-1."""
+    """Return L^-T, a root of (L L^T)^-1."""
     identity = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)
     return torch.linalg.solve_triangular(factor, identity.expand_as(factor), upper=False).mT

@@ -1,5 +1,6 @@
 """One covariance for the weights of every output."""
 
+from dataclasses import replace
 from typing import Self
 
 import torch
@@ -29,44 +30,15 @@ class SharedPosterior(GroupedPosterior):
 
     @staticmethod
     def shape_of_root(n_features: int, n_outputs: int) -> tuple[int, int]:
-        """One root of the size of the features.
-
-        Parameters
-        ----------
-        n_features, n_outputs : int
-
-        Returns
-        -------
-        (int, int)
-
-        Examples
-        --------
-        >>> SharedPosterior.shape_of_root(384, 10)
-        (1, 384)
-        """
+        """Return the shape of one root for all outputs, see :meth:`Posterior.shape_of_root`."""
         return 1, n_features
 
     def variance(self, features: torch.Tensor) -> torch.Tensor:
-        """Variance of every logit of a row, phi^T Sigma phi.
-
-        Parameters
-        ----------
-        features : Tensor of shape (n, D)
-
-        Returns
-        -------
-        Tensor of shape (n,)
-
-        Examples
-        --------
-        >>> import torch
-        >>> SharedPosterior.prior(torch.ones(2, 1), 4.0).variance(torch.eye(2))
-        tensor([0.2500, 0.2500])
-        """
-        return (features @ self.base[0]).square_().sum(dim=1)  # eq-latent
+        """Return one variance for all logits of a row, (n,), see :meth:`Posterior.variance`."""
+        return (features @ self.stored_root[0]).square_().sum(dim=1)  # eq-latent
 
     def _span(self, basis: torch.Tensor) -> torch.Tensor:
-        return self.base @ basis
+        return self.stored_root @ basis
 
     def _absorb(
         self,
@@ -78,13 +50,14 @@ class SharedPosterior(GroupedPosterior):
         span = (self._span(basis) if span is None else span)[0]  # (D, k)
         basis, shrunk = basis[0], span @ removed[0]
         if shrunk.shape[1] == 1:  # twice as fast as the product of a column and a row
-            root = torch.addr(self.base[0], shrunk[:, 0], basis[:, 0], alpha=-1)
+            root = torch.addr(self.stored_root[0], shrunk[:, 0], basis[:, 0], alpha=-1)
         else:
-            root = torch.addmm(self.base[0], shrunk, basis.T, alpha=-1)
-        return self._moved(torch.addmm(self.base_mean, span, shift[0]), root[None])
+            root = torch.addmm(self.stored_root[0], shrunk, basis.T, alpha=-1)
+        mean = torch.addmm(self.stored_mean, span, shift[0])
+        return replace(self, stored_mean=mean, stored_root=root[None])
 
     def _root_of_more(self, positions: torch.Tensor, n_outputs: int) -> torch.Tensor:
-        return self.base  # which new outputs share, too
+        return self.stored_root  # which new outputs share, too
 
     def _root_of_two(self) -> torch.Tensor:
-        return self.base
+        return self.stored_root

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from laplace_al.model.likelihoods import likelihood_of
 from laplace_al.model.mode import Labelled
 from laplace_al.model.posterior import PerClassPosterior, SharedPosterior
-from laplace_al.model.posterior.base import halves, spread
+from laplace_al.model.posterior.base import prior_variance
 from laplace_al.model.priors import IsotropicPrior
 from laplace_al.model.structures import STRUCTURES
 
@@ -146,7 +146,7 @@ def test_to_observe_is_to_learn_and_to_tell_others(structure, curve, update, n_c
     for i in range(6):
         row = slice(i, i + 1)
         told, covariance = [], dense_of(posterior, "covariance")
-        posterior, effects = posterior.observe(
+        posterior, effects = posterior.condition_with_effects(
             problem.features[row],
             problem.targets[row],
             problem.weights[row],
@@ -226,6 +226,24 @@ def test_variance_is_the_quadratic_form(structure, n_classes):
     variance = posterior.variance(problem.features)
     assert variance.shape == ((20,) if structure == "shared" else (20, n_outputs))
     np.testing.assert_allclose(variance.reshape(20, -1).expand(20, n_outputs), direct, rtol=1e-9)
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_prior_variance_is_that_before_any_label_and_positive(structure):
+    problem = Problem(structure, "categorical", "map")
+    prior = type(problem.posterior).prior(torch.zeros(4, 3).double(), 2.0)
+    expected = prior.variance(problem.features).reshape(20, -1)[:, 0]
+    torch.testing.assert_close(
+        prior_variance(problem.features, problem.posterior.prior_precision), expected
+    )
+    assert (prior_variance(0 * problem.features, 1.0) == torch.finfo(torch.float64).tiny).all()
+
+
+@pytest.mark.parametrize("structure", ["shared", "per_class"])
+def test_predictions_use_the_variance_of_logits_that_are_not_coupled(structure):
+    problem = Problem(structure, "categorical", "map")
+    posterior, features = problem.posterior, problem.features
+    assert torch.equal(posterior.predictive_variance(features), posterior.variance(features))
 
 
 @pytest.mark.parametrize("structure", STRUCTURES)
@@ -377,6 +395,7 @@ def test_one_logit_as_two_predicts_the_same(structure):
     one = with_prior_mean(problem.posterior)
     two = one.as_two_outputs()
     assert two.prior_precision == one.prior_precision
+    assert torch.equal(two.mean, torch.cat([-one.mean, one.mean], dim=1) / 2)
     torch.testing.assert_close(two.prior_mean[:, 1:] - two.prior_mean[:, :1], one.prior_mean)
     logits = two.logits(problem.features)
     torch.testing.assert_close(
@@ -391,12 +410,6 @@ def test_one_logit_as_two_predicts_the_same(structure):
         2.0,
     )
     np.testing.assert_allclose(dense_of(two, "precision"), dense.precision, rtol=1e-9, atol=1e-12)
-
-
-def test_spread_and_halves():
-    columns = torch.tensor([[1.0, 2.0]])
-    assert spread(columns, torch.tensor([2, 0]), 3).tolist() == [[2.0, 0.0, 1.0]]
-    assert halves(columns[:, :1]).tolist() == [[-0.5, 0.5]]
 
 
 @pytest.mark.parametrize("structure", STRUCTURES)

@@ -39,7 +39,9 @@ def test_others_are_told_before_the_mode_is_looked_for(structure):
     prior = choice.posterior.prior(torch.zeros(2, 3).double(), 0.5)
     one = torch.ones(1, 2).double()
     targets = torch.eye(3).double()[:1]
-    prior.observe(one, targets, one[:, 0], update, lambda directions: events.append("others"))
+    prior.condition_with_effects(
+        one, targets, one[:, 0], update, lambda directions: events.append("others")
+    )
     assert events == ["others", "mode"]
 
 

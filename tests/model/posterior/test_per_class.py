@@ -40,8 +40,8 @@ def learnt(n_labels, seed=0):
 
 def test_roots_are_multiplied_out_once_in_so_many_labels():
     prior = PerClassPosterior.prior(torch.zeros(5, 3).double(), 1.0)
-    assert torch.equal(learnt(64)[0].base, prior.base)
-    assert not torch.equal(learnt(65)[0].base, prior.base)
+    assert torch.equal(learnt(64)[0].stored_root, prior.stored_root)
+    assert not torch.equal(learnt(65)[0].stored_root, prior.stored_root)
     assert learnt(65)[0].pending is None
 
 

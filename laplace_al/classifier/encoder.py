@@ -1,0 +1,147 @@
+"""Labels and inputs as the model sees them: indices of classes, and features with a constant."""
+
+from types import SimpleNamespace
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from laplace_al._common.devices import available_device
+from laplace_al._common.typing import Features
+from laplace_al.classifier.fitted import rules_of
+from laplace_al.classifier.pretrained import pretrained_mean, warn_of_another_order
+from laplace_al.inputs.classes import class_indices, distinct_classes
+from laplace_al.inputs.input_format import InputFormat
+from laplace_al.inputs.weighted_labels import (
+    ClassWeight,
+    check_declared,
+    check_labels,
+    weighted_by_class,
+)
+from laplace_al.model.fit import Fit, FitSettings, fit, model_before_labels
+from laplace_al.model.fitted_model import completed, labelled
+from laplace_al.model.likelihoods import Likelihood, likelihood_of
+from laplace_al.model.mode import Labelled
+from laplace_al.model.rows import Rows
+from laplace_al.model.structures import choose_structure
+
+
+class Encoder(NamedTuple):
+    """Makes labelled instances of the inputs of a first fit, also where its rows are elsewhere."""
+
+    name: str  # of the estimator
+    inputs: InputFormat
+    classes: NDArray[Any]
+    dtype: torch.dtype
+    device: torch.device
+    has_intercept: bool
+
+    @classmethod
+    def of(
+        cls, name: str, params: SimpleNamespace, inputs: InputFormat, classes: NDArray[Any]
+    ) -> Self:
+        """Return the encoder of the parameters of an estimator."""
+        dtype, device = getattr(torch, params.dtype), available_device(params.device)
+        return cls(name, inputs, classes, dtype, device, params.fit_intercept)
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """Likelihood of a label given its logits."""
+        return likelihood_of(len(self.classes))
+
+    def phi(self, features: Features) -> torch.Tensor:
+        """Return phi (n, D) of features."""
+        return completed(features, self.dtype, self.device, has_intercept=self.has_intercept)
+
+    def labelled(
+        self, features: Features, indices: NDArray[np.int64], weights: NDArray[np.float64]
+    ) -> Labelled:
+        """Return labelled instances from their features."""
+        return labelled(self.phi(features), indices, weights, self.likelihood)
+
+    def labelled_inputs(
+        self, X: Any, indices: NDArray[np.int64], weights: NDArray[np.float64]
+    ) -> Labelled:
+        """Return labelled instances from further inputs."""
+        return self.labelled(self.inputs.features(X, name=self.name), indices, weights)
+
+    def prior_mean(
+        self, params: SimpleNamespace, phi: torch.Tensor, given: ArrayLike | None
+    ) -> torch.Tensor:
+        """Return where W (D, C) starts: zero, or the trained last layer of the network.
+
+        ``given`` are the classes in the order of the outputs, if the user has told them.
+        """
+        n_outputs = self.likelihood.n_outputs
+        if params.head == "fit":
+            return phi.new_zeros((phi.shape[1], n_outputs))
+        return pretrained_mean(
+            self.inputs.extractor,
+            self.classes,
+            given,
+            n_outputs,
+            like=phi,
+            has_intercept=self.has_intercept,
+        )
+
+    def fit(
+        self,
+        params: SimpleNamespace,
+        rows: Rows,
+        centre: torch.Tensor,
+        mean: torch.Tensor,
+        start: torch.Tensor,
+    ) -> Fit:
+        """Fit a model to rows, see :func:`laplace_al.model.fit.fit`."""
+        settings, rules = self._settings(params, mean), rules_of(params, self.classes)
+        return fit(rows, centre, mean, start, settings, rules, **self._known())
+
+    def before_labels(
+        self, params: SimpleNamespace, data: Labelled, given: ArrayLike | None
+    ) -> Fit:
+        """Return the model before its first labels, which may determine the prior precision."""
+        mean = self.prior_mean(params, data.features, given)
+        if params.head == "pretrained":
+            warn_of_another_order(data, mean, self.classes)
+        settings, rules = self._settings(params, mean), rules_of(params, self.classes)
+        return model_before_labels(data, mean, settings, rules, **self._known())
+
+    def _settings(self, params: SimpleNamespace, mean: torch.Tensor) -> FitSettings:
+        structure = choose_structure(
+            params.covariance, *mean.shape, dtype=mean.dtype, device=mean.device
+        )
+        return FitSettings(params.prior_precision, structure, params.head, params.tol)
+
+    def _known(self) -> dict[str, Any]:
+        return {"classes": self.classes, "has_intercept": self.has_intercept}
+
+
+def labels_of_fit(
+    params: SimpleNamespace, y: ArrayLike, sample_weight: ArrayLike | None, n_samples: int
+) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.float64]]:
+    """Return the classes, which the labels of a fit fix, and indices and weights of the labels."""
+    y, sample_weight = check_labels(y, sample_weight, n_samples)
+    seen = np.unique(y[sample_weight > 0])
+    if params.classes is None and len(seen) < 2:
+        raise ValueError(
+            "y must have at least 2 classes to fit; got 1 class among the instances of "
+            f"positive weight: {seen.tolist()}. Pass classes= with all labels that may occur."
+        )
+    classes = distinct_classes(y if params.classes is None else params.classes)
+    indices = class_indices(y, classes)
+    if params.classes is not None:
+        check_declared(params.class_weight, classes)
+    weights = weighted_by_class(sample_weight, params.class_weight, indices, classes)
+    check_any(weights, params.class_weight)
+    return classes, indices, weights
+
+
+def check_any(weights: NDArray[np.float64], class_weight: ClassWeight) -> None:
+    """Refuse weights that are all 0."""
+    if not weights.any():
+        raise ValueError(
+            "class_weight must leave some instance a positive weight; got "
+            f"{class_weight!r}, which leaves nothing to learn. Give a positive weight to "
+            "a class that occurs in y."
+        )

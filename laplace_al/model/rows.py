@@ -1,0 +1,265 @@
+"""The labelled instances of a fit: in memory, or in blocks of which only sums are seen.
+
+Functions of a :class:`Block` run where its rows are. They return a tensor, or a tuple of tensors,
+that are added up over the blocks.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, Self, TypeAlias
+
+import torch
+
+from laplace_al.model.curvatures import per_class_curvature, secant_stiffening
+from laplace_al.model.leave_one_out import LeftOut, leave_one_out, per_class_laplace
+from laplace_al.model.mode import InMemory, Labelled, Objective
+from laplace_al.model.posterior import Posterior
+from laplace_al.model.posterior.roots import root_of_precision
+from laplace_al.model.priors import IsotropicPrior
+from laplace_al.model.structures import STRUCTURES, CurvatureName, Structure
+
+# Of the precisions of some classes; who adds up holds those of several blocks.
+_BYTES_AT_ONCE = 2**25
+
+Combine: TypeAlias = Callable[[Any, Any], Any]
+
+
+class Block(NamedTuple):
+    """Labelled instances, and the variances (n, C) of their logits once these are known."""
+
+    data: Labelled
+    variance: torch.Tensor | None = None
+
+
+class Rows(Protocol):
+    """Labelled instances, wherever they are."""
+
+    def total(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Return the sum of ``function(block, *args)`` over the blocks."""
+
+    def objective(self, prior: IsotropicPrior) -> Objective:
+        """Return the objective whose minimum is the MAP."""
+
+    def with_variances(
+        self, mean: torch.Tensor, prior: IsotropicPrior
+    ) -> tuple[Self, torch.Tensor]:
+        """Return the rows with their variances at a mode (D, C), and the log determinant.
+
+        Each class has a precision of its own, whatever the structure of the posterior, see
+        :class:`laplace_al.model.leave_one_out.Laplace`.
+        """
+
+    def posterior(
+        self,
+        structure: Structure,
+        mean: torch.Tensor,
+        prior: IsotropicPrior,
+        curvature: CurvatureName,
+    ) -> Posterior:
+        """Return the posterior at a mode (D, C); ``"secant"`` needs the variances."""
+
+
+class RowsInMemory(NamedTuple):
+    """:class:`Rows` that are at hand."""
+
+    data: Labelled
+    variance: torch.Tensor | None = None
+
+    def total(self, function: Callable[..., Any], *args: Any) -> Any:
+        """See :meth:`Rows.total`."""
+        return function(Block(*self), *args)
+
+    def objective(self, prior: IsotropicPrior) -> Objective:
+        """See :meth:`Rows.objective`."""
+        return InMemory(self.data, prior)
+
+    def with_variances(
+        self, mean: torch.Tensor, prior: IsotropicPrior
+    ) -> tuple["RowsInMemory", torch.Tensor]:
+        """See :meth:`Rows.with_variances`."""
+        features, _, weights, likelihood = self.data
+        curvature = per_class_curvature(likelihood.mean(features @ mean))
+        laplace = per_class_laplace(features, weights[:, None] * curvature, prior.precision)
+        return self._replace(variance=laplace.variance), laplace.log_determinant
+
+    def posterior(
+        self,
+        structure: Structure,
+        mean: torch.Tensor,
+        prior: IsotropicPrior,
+        curvature: CurvatureName,
+    ) -> Posterior:
+        """See :meth:`Rows.posterior`."""
+        stiffening = stiffening_at_mode(Block(*self), mean, curvature)
+        return structure.at_mode(self.data, mean, curvature, prior, stiffening=stiffening)
+
+
+class Sums(Protocol):
+    """How rows elsewhere are reached."""
+
+    def total(self, function: Callable[..., Any], *args: Any, combine: Combine) -> Any:
+        """Return ``function(block, *args)`` of all blocks, combined two by two."""
+
+    def with_variances(self, function: Callable[..., Any], *args: Any) -> Self:
+        """Return the same blocks with ``function(block, *args)``, kept beside, as variances."""
+
+
+class RowsInBlocks(NamedTuple):
+    """:class:`Rows` that are elsewhere."""
+
+    sums: Sums
+
+    def total(self, function: Callable[..., Any], *args: Any) -> Any:
+        """See :meth:`Rows.total`."""
+        return self.sums.total(function, *args, combine=added)
+
+    def objective(self, prior: IsotropicPrior) -> Objective:
+        """See :meth:`Rows.objective`."""
+        return _ObjectiveInBlocks(self, prior)
+
+    def with_variances(
+        self, mean: torch.Tensor, prior: IsotropicPrior
+    ) -> tuple["RowsInBlocks", torch.Tensor]:
+        """See :meth:`Rows.with_variances`: two passes for as many classes as fit into 32 MiB."""
+        n_features, n_outputs = mean.shape
+        at_once = max(1, _BYTES_AT_ONCE // (mean.element_size() * n_features**2))
+        sums, log_determinant = self.sums, mean.new_zeros(())
+        for start in range(0, n_outputs, at_once):
+            some = slice(start, start + at_once)
+            roots = _root_of(self.total(per_class_information, mean, some), prior)
+            log_determinant = log_determinant - 2 * torch.linalg.slogdet(roots).logabsdet.sum()
+            sums = sums.with_variances(variances, roots)
+        return RowsInBlocks(sums), log_determinant
+
+    def posterior(
+        self,
+        structure: Structure,
+        mean: torch.Tensor,
+        prior: IsotropicPrior,
+        curvature: CurvatureName,
+    ) -> Posterior:
+        """See :meth:`Rows.posterior`."""
+        information = self.total(information_at_mode, mean, structure.name, curvature)
+        return structure.posterior.of_sums(mean, information, prior.precision, prior.mean)
+
+
+def added(one: Any, other: Any) -> Any:
+    """Return the sum of two tensors, or of two tuples of tensors one by one."""
+    if isinstance(one, tuple):
+        return tuple(a + b for a, b in zip(one, other, strict=True))
+    return one + other
+
+
+class _ObjectiveInBlocks(NamedTuple):
+    """An :class:`~laplace_al.model.mode.Objective` whose point is W: blocks find logits again."""
+
+    rows: RowsInBlocks
+    prior: IsotropicPrior
+
+    def at(self, mean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        loss, slope = self.rows.total(loss_and_slope, mean)
+        return loss + self.prior.value(mean), slope + self.prior.gradient(mean), mean
+
+    def product(self, point: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
+        curved: torch.Tensor = self.rows.total(hessian_product, point, direction)
+        return curved + self.prior.product(direction)
+
+    def root(self, point: torch.Tensor) -> torch.Tensor:
+        return _root_of(self.rows.total(mean_information, point), self.prior)[0]
+
+    def moved(self, point: torch.Tensor, other: torch.Tensor) -> float:
+        return float(self.rows.sums.total(largest_logit, other - point, combine=max))
+
+
+def _root_of(information: torch.Tensor, prior: IsotropicPrior) -> torch.Tensor:
+    """Return roots (G, D, D) of the inverses of information (G, D, D) and prior."""
+    information.diagonal(dim1=-2, dim2=-1).add_(prior.precision)
+    return root_of_precision(information)
+
+
+def sum_from(block: Block, centre: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the sum of the weights, and of the features less a centre (D,)."""
+    features, _, weights, _ = block.data
+    return weights.sum(), weights @ (features - centre)
+
+
+def squares_around(
+    block: Block, centre: torch.Tensor, mean: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return sums of squares (D,) of the features less centre and mean, and of the features."""
+    features, _, weights, _ = block.data
+    return weights @ (features - centre - mean).square_(), weights @ features.square()
+
+
+def loss_and_slope(block: Block, mean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the negative log-likelihood, and its derivative (D, C)."""
+    features, targets, weights, likelihood = block.data
+    loss, residual, _ = likelihood.loss_and_derivatives(features @ mean, targets)
+    return weights @ loss, -features.T @ (weights[:, None] * residual)
+
+
+def largest_logit(block: Block, mean: torch.Tensor) -> torch.Tensor:
+    """Return the largest absolute value of a logit Phi W."""
+    return (block.data.features @ mean).abs().max()
+
+
+def hessian_product(block: Block, mean: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
+    """Return the second derivative of the negative log-likelihood times a direction, (D, C)."""
+    features, _, weights, likelihood = block.data
+    probabilities = likelihood.mean(features @ mean)
+    curved = likelihood.hessian_product(probabilities, features @ direction)
+    return features.T @ (weights[:, None] * curved)
+
+
+def mean_information(block: Block, mean: torch.Tensor) -> torch.Tensor:
+    """Return Phi^T diag(h) Phi with the mean curvature of the outputs, (1, D, D)."""
+    features, _, weights, likelihood = block.data
+    curvature = per_class_curvature(likelihood.mean(features @ mean)).mean(dim=1, keepdim=True)
+    return STRUCTURES["shared"].information(features, weights[:, None] * curvature)
+
+
+def per_class_information(block: Block, mean: torch.Tensor, some: slice) -> torch.Tensor:
+    """Return Phi^T diag(h_k) Phi with the curvature p_k (1 - p_k) of some outputs, (K, D, D)."""
+    features, _, weights, likelihood = block.data
+    curvature = per_class_curvature(likelihood.mean(features @ mean))[:, some]
+    return STRUCTURES["per_class"].information(features, weights[:, None] * curvature)
+
+
+def variances(block: Block, roots: torch.Tensor) -> torch.Tensor:
+    """Return the variances known so far, and phi^T Sigma_k phi of the classes of some roots."""
+    more = [(block.data.features @ root).square().sum(dim=1, keepdim=True) for root in roots]
+    return torch.cat([*([] if block.variance is None else [block.variance]), *more], dim=1)
+
+
+def information_at_mode(
+    block: Block, mean: torch.Tensor, structure: str, curvature: CurvatureName
+) -> torch.Tensor:
+    """Return what the data adds to the precision of a posterior, (G, N, N)."""
+    features, _, weights, likelihood = block.data
+    weighted = STRUCTURES[structure].curvature(
+        curvature,
+        likelihood.mean(features @ mean),
+        weights,
+        stiffening_at_mode(block, mean, curvature),
+    )
+    return STRUCTURES[structure].posterior.information(features, weighted)
+
+
+def left_out(block: Block, mean: torch.Tensor) -> LeftOut:
+    """Return the leave-one-out logits and variances (n, C) at a mode."""
+    features, targets, weights, likelihood = block.data
+    assert block.variance is not None
+    logits = features @ mean
+    curvature = per_class_curvature(likelihood.mean(logits))
+    residual = likelihood.residual(logits, targets)
+    return leave_one_out(logits, residual, block.variance, curvature, weights)
+
+
+def stiffening_at_mode(
+    block: Block, mean: torch.Tensor, curvature: CurvatureName
+) -> torch.Tensor | None:
+    """Return the factor (n, C) of the curvature of each instance at a mode, or None for 1."""
+    if curvature != "secant":
+        return None
+    without = left_out(block, mean).logits
+    logits, average = block.data.features @ mean, block.data.likelihood.mean
+    return secant_stiffening(average(logits), average(without), logits - without)

@@ -18,19 +18,7 @@ from laplace_al.classifier.classifier import fit_in_blocks
 from laplace_al.classifier.encoder import Encoder
 from laplace_al.classifier.fitted import publish
 from laplace_al.inputs.features import TorchFeatures, share
-from laplace_al.integrations.dask import tasks
-from laplace_al.integrations.dask.graphs import (
-    SumsOverBlocks,
-    blocks_of,
-    combined,
-    computed,
-    first_rows,
-    in_rows,
-    labels_of,
-    mapped,
-    persisted,
-    shipped,
-)
+from laplace_al.integrations.dask import graphs, tasks
 from laplace_al.model.rows import RowsInBlocks
 from laplace_al.strategies import QueryStrategy
 from laplace_al.strategies._checks import check_candidates, check_n_instances
@@ -62,13 +50,13 @@ def features(X: da.Array, feature_extractor: Any, *, batch_size: int = 256) -> d
     >>> features(da.ones((4, 1), chunks=2), np.square).compute().shape
     (4, 1)
     """
-    X = in_rows(X)
+    X = graphs.in_rows(X)
     if isinstance(feature_extractor, TorchFeatures):
         extractor = share(feature_extractor)
     else:
         extractor = TorchFeatures(feature_extractor, batch_size=batch_size)
-    example = extractor.fit_transform(first_rows(X))
-    return mapped(X, shipped(extractor).transform, example)
+    example = extractor.fit_transform(graphs.first_rows(X))
+    return graphs.mapped(X, graphs.shipped(extractor).transform, example)
 
 
 def predict_proba(classifier: Any, X: da.Array) -> da.Array:
@@ -92,9 +80,9 @@ def predict_proba(classifier: Any, X: da.Array) -> da.Array:
     array([[0.5, 0.5],
            [0.5, 0.5]])
     """
-    X = in_rows(X)
-    example = classifier.predict_proba(first_rows(X))
-    return mapped(X, shipped(classifier).predict_proba, example)
+    X = graphs.in_rows(X)
+    example = classifier.predict_proba(graphs.first_rows(X))
+    return graphs.mapped(X, graphs.shipped(classifier).predict_proba, example)
 
 
 def fit(
@@ -105,10 +93,9 @@ def fit(
 ) -> LaplaceUpdateClassifier:
     """Fit a classifier on the rows of an array, which stay on the workers.
 
-    The MAP is found by Newton steps. Their losses, gradients and products with the Hessian are
-    sums over the blocks, which Dask computes in one pass each. So are the precision of the
-    posterior and the sums for leave-one-out and calibration. The result equals that of
-    ``classifier.fit`` up to rounding.
+    Newton steps find the MAP. Losses, gradients, products with the Hessian, the precision of the
+    posterior and the sums for leave-one-out and calibration are sums over the blocks, one pass
+    each. The result equals that of ``classifier.fit`` up to rounding.
 
     Parameters
     ----------
@@ -140,19 +127,19 @@ def fit(
     >>> clf.predict([[3.0]])
     array(['yes'], dtype='<U3')
     """
-    X = in_rows(X)
-    y, sample_weight = labels_of(X, y, sample_weight)
+    X = graphs.in_rows(X)
+    y, sample_weight = graphs.labels_of(X, y, sample_weight)
 
     def distribute(
         encoder: Encoder, indices: NDArray[np.int64], weights: NDArray[np.float64]
     ) -> RowsInBlocks:
-        label = shipped(encoder).labelled_inputs
-        labelled = persisted(
-            [label(block, indices[rows], weights[rows]) for block, rows in blocks_of(X)]
+        label = graphs.shipped(encoder).labelled_inputs
+        labelled = graphs.persisted(
+            [label(block, indices[rows], weights[rows]) for block, rows in graphs.blocks_of(X)]
         )
-        return RowsInBlocks(SumsOverBlocks([(block,) for block in labelled]))
+        return RowsInBlocks(graphs.SumsOverBlocks([(block,) for block in labelled]))
 
-    return fit_in_blocks(classifier, first_rows(X), y, sample_weight, distribute)
+    return fit_in_blocks(classifier, graphs.first_rows(X), y, sample_weight, distribute)
 
 
 def partial_fit(
@@ -198,8 +185,7 @@ def partial_fit(
     --------
     >>> import dask.array as da
     >>> X = da.from_array(np.array([[-1.0], [-2.0], [1.0], [2.0]]), chunks=(2, 1))
-    >>> clf = LaplaceUpdateClassifier()
-    >>> clf = partial_fit(clf, X, [0, 0, 1, 1], classes=[0, 1])
+    >>> clf = partial_fit(LaplaceUpdateClassifier(), X, [0, 0, 1, 1], classes=[0, 1])
     >>> clf.predict([[3.0]])
     array([1])
     """
@@ -213,18 +199,18 @@ def partial_fit(
             f"forgetting={classifier.forgetting!r}, memory_size={classifier.memory_size!r}, "
             f"prior_precision={classifier.prior_precision!r}."
         )
-    X = in_rows(X)
-    y, weights = labels_of(X, y, sample_weight)
-    blocks = blocks_of(X)
+    X = graphs.in_rows(X)
+    y, weights = graphs.labels_of(X, y, sample_weight)
+    blocks = graphs.blocks_of(X)
     start = copy.copy(classifier)
     if start.prior_precision == "scale" and before is None:
         block, rows = blocks[0]
-        scale = dask.delayed(tasks.scale_of_block)(shipped(start), block, weights[rows])
-        start.set_params(prior_precision=computed(scale))
-    node, learn = shipped(start), dask.delayed(tasks.learnt)
+        scale = dask.delayed(tasks.scale_of_block)(graphs.shipped(start), block, weights[rows])
+        start.set_params(prior_precision=graphs.computed(scale))
+    node, learn = graphs.shipped(start), dask.delayed(tasks.learnt)
     learnt = [learn(node, block, y[rows], classes, weights[rows]) for block, rows in blocks]
     merge = functools.partial(tasks.merged, None if before is None else before.model)
-    after = combined(learnt, merge)
+    after = graphs.combined(learnt, merge)
     if before is not None:  # its extractor, not the copy of a worker
         after = after._replace(inputs=before.inputs)
     return publish(classifier, before, after, "partial_fit")
@@ -274,17 +260,17 @@ def query(
     array([1])
     """
     check_strategy(strategy, n_instances)
-    X_pool = in_rows(X_pool, "X_pool")
+    X_pool = graphs.in_rows(X_pool, "X_pool")
     is_open = None if candidates is None else check_candidates(candidates, len(X_pool))
     n_instances = check_n_instances(n_instances, len(X_pool) if is_open is None else is_open.sum())
-    node = shipped(learner.estimator_ if hasattr(learner, "teach") else learner)
+    node = graphs.shipped(learner.estimator_ if hasattr(learner, "teach") else learner)
 
     def leaders(ranking: Ranking) -> list[Delayed]:
         return [
             dask.delayed(tasks.leaders_of_block)(
                 ranking, node, block, None if is_open is None else is_open[rows], rows.start
             )
-            for block, rows in blocks_of(X_pool)
+            for block, rows in graphs.blocks_of(X_pool)
         ]
 
     return choose(strategy, n_instances, leaders, functools.partial(LearnerView, learner))
@@ -311,6 +297,6 @@ def choose(
     """Let a strategy choose among the leaders of each block, see :func:`choose_in_pass`."""
 
     def run(ranking: Ranking) -> tuple[Leaders, NDArray[np.float64]]:
-        return combined(leaders(ranking), operator.add), np.empty(0)
+        return graphs.combined(leaders(ranking), operator.add), np.empty(0)
 
     return choose_in_pass(strategy, n_instances, run, view_of)[0]

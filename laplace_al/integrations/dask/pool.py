@@ -17,9 +17,8 @@ from laplace_al.classifier.fitted import fitted_of
 from laplace_al.inputs.known import Extracted
 from laplace_al.inputs.labels import as_labels
 from laplace_al.inputs.weighted_labels import check_labels
-from laplace_al.integrations.dask import tasks
+from laplace_al.integrations.dask import graphs, tasks
 from laplace_al.integrations.dask.functions import check_strategy, choose
-from laplace_al.integrations.dask.graphs import blocks_of, in_rows, persisted, shipped, stacked
 from laplace_al.model.fitted_model import FittedModel
 from laplace_al.model.posterior.effects import Effect
 from laplace_al.pool.scored import is_followed, is_same
@@ -35,7 +34,7 @@ _MAX_FOLLOWED = 100
 
 @contextlib.contextmanager
 def _naming_lost_blocks() -> Iterator[None]:
-    """Say what to do if the workers do not hold what they held."""
+    """Say what to do if the workers do not hold the features any more."""
     try:
         yield
     except (CancelledError, ValueError) as error:
@@ -53,7 +52,7 @@ class _Scored(NamedTuple):
 
     blocks: list[Delayed]
     model: FittedModel
-    n_followed: int
+    n_followed: int = 0
 
 
 class _Known(NamedTuple):
@@ -135,18 +134,19 @@ class Pool:
                 f"labels; got {type(classifier).__name__}. For other classifiers use the function "
                 "query, which scores the pool anew."
             )
-        inputs, name = shipped(fitted_of(classifier).inputs), type(classifier).__name__
-        blocks = blocks_of(in_rows(X_pool, "X_pool"))
+        inputs, name = graphs.shipped(fitted_of(classifier).inputs), type(classifier).__name__
+        blocks = graphs.blocks_of(graphs.in_rows(X_pool, "X_pool"))
         classifier = copy.copy(classifier)
         self._sizes = [rows.stop - rows.start for _, rows in blocks]
         self._starts = np.array([rows.start for _, rows in blocks])
         like, extract = classifier.posterior_.prior_mean, dask.delayed(tasks.kept_features)
-        self._features: Sequence[Delayed] = persisted(
+        self._features: Sequence[Delayed] = graphs.persisted(
             [extract(inputs, block, name, like.dtype, like.device) for block, _ in blocks]
         )
         self._first_row = self._rows(np.zeros(1, dtype=np.int64))
+        scored = _Scored(_scored_blocks(classifier.model_, self._features), classifier.model_)
         positions, labels = np.empty(0, dtype=np.int64), classifier.classes_[:0]
-        self._known = _Known(classifier, positions, labels, self._scored_anew(classifier.model_))
+        self._known = _Known(classifier, positions, labels, scored)
 
     @property
     def classifier_(self) -> LaplaceUpdateClassifier:  # noqa: D102  # see Attributes
@@ -204,18 +204,13 @@ class Pool:
 
         def leaders(ranking: Ranking) -> list[Delayed]:
             predictor = _shipped_predictor(known.classifier, ranking.strategy.reads_posterior)
-            blocks = zip(
-                self._features,
-                known.scored.blocks,
-                self._taught(known.positions),
-                self._starts.tolist(),
-                strict=True,
-            )
+            taught, starts = self._by_block(known.positions), self._starts.tolist()
+            blocks = zip(self._features, known.scored.blocks, taught, starts, strict=True)
             return [predictor.leaders(ranking, *block) for block in blocks]
 
         def view_of(rows: NDArray[np.floating], places: NDArray[np.int64]) -> StateView:
-            classifier = known.classifier
-            return StateView(classifier.pool_state(Extracted(rows)), classifier, places)
+            state = known.classifier.pool_state(Extracted(rows))
+            return StateView(state, known.classifier, places)
 
         return choose(strategy, n_instances, leaders, view_of)
 
@@ -298,22 +293,17 @@ class Pool:
         pairs = zip(self._features, known.scored.blocks, strict=True)
         parts = [predictor.probabilities(*pair) for pair in pairs]
         example = known.classifier.predict_proba(Extracted(self._first_row))
-        return stacked(parts, self._sizes, example)
+        return graphs.stacked(parts, self._sizes, example)
 
     def _up_to_date(self) -> _Known:
         """Return what is known, with scores under the classifier as it now is."""
         known, model = self._known, self._known.classifier.model_
         if is_same(known.scored.model, model):
             return known
-        later = known._replace(scored=self._scored_anew(model))
+        later = known._replace(scored=_Scored(_scored_blocks(model, self._features), model))
         if self._known is known:  # else another thread has taught
             self._known = later
         return later
-
-    def _scored_anew(self, model: FittedModel) -> _Scored:
-        """Return scores under a model, in D^2 operations per row."""
-        blocks, _ = _scored_blocks(model, self._features)
-        return _Scored(blocks, model, 0)
 
     def _scored_after(
         self, known: _Known, later: FittedModel, features: Extracted, y: NDArray[Any]
@@ -327,47 +317,38 @@ class Pool:
         ):
             effects = known.classifier.pool_state(features).learn(range(len(y)), y, np.ones(len(y)))
             return self._following(scored, effects, later)
-        return self._scored_anew(later)
+        return _Scored(_scored_blocks(later, self._features), later)
 
     def _following(self, scored: _Scored, effects: Sequence[Effect], later: FittedModel) -> _Scored:
         """Return the scores when labels had effects; where too few digits are left, anew."""
         follow = dask.delayed(tasks.followed)
-        model, what = shipped(later.without_posterior()), shipped(effects)
+        model, what = graphs.shipped(later.without_posterior()), graphs.shipped(effects)
         pairs = zip(self._features, scored.blocks, strict=True)
         blocks, have_digits = _kept(self._features, [follow(model, what, *pair) for pair in pairs])
         lost = [i for i, has_digits in enumerate(have_digits) if not has_digits]
         if lost:
-            anew, _ = _scored_blocks(later, [self._features[i] for i in lost])
+            anew = _scored_blocks(later, [self._features[i] for i in lost])
             for i, block in zip(lost, anew, strict=True):
                 blocks[i] = block
         return _Scored(blocks, later, scored.n_followed + 1)
 
     def _rows(self, positions: NDArray[np.int64]) -> NDArray[np.floating]:
         """Return features (n, n_features) of instances, fetched from the workers."""
-        where = np.searchsorted(self._starts, positions, side="right") - 1
-        places = positions - self._starts[where]
-        parts = [
-            dask.delayed(tasks.rows_of)(self._features[i], places[where == i])
-            for i in np.unique(where)
-        ]
-        sorted_by_block = np.concatenate(dask.compute(*parts))
-        rows = np.empty_like(sorted_by_block)
-        rows[np.argsort(where, kind="stable")] = sorted_by_block
-        return rows
+        pairs = zip(self._features, self._by_block(positions), strict=True)
+        parts = [dask.delayed(tasks.rows_of)(*pair) for pair in pairs if len(pair[1])]
+        return np.concatenate(dask.compute(*parts))[np.argsort(np.argsort(positions))]
 
-    def _taught(self, taught: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-        """Return the rows of each block that have a label: fewer to send than a mask."""
-        positions = np.sort(taught)
+    def _by_block(self, positions: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """Return the rows of each block that are at some positions, sorted."""
+        positions = np.sort(positions)
         parts = np.split(positions, np.searchsorted(positions, self._starts[1:]))
         return [part - start for part, start in zip(parts, self._starts, strict=True)]
 
 
-def _scored_blocks(
-    model: FittedModel, features: Sequence[Delayed]
-) -> tuple[list[Delayed], tuple[bool, ...]]:
-    """Return scores of blocks under a model, see :func:`_kept`."""
-    node, score = shipped(model), dask.delayed(tasks.scored)
-    return _kept(features, [score(node, block) for block in features])
+def _scored_blocks(model: FittedModel, features: Sequence[Delayed]) -> list[Delayed]:
+    """Return scores of blocks under a model, in D^2 operations per row."""
+    node, score = graphs.shipped(model), dask.delayed(tasks.scored)
+    return _kept(features, [score(node, block) for block in features])[0]
 
 
 def _kept(
@@ -376,7 +357,7 @@ def _kept(
     """Return scores that the workers keep, once all are there, and which have enough digits."""
     check = dask.delayed(tasks.has_digits)
     checks = [check(*pair) for pair in zip(features, scores, strict=True)]
-    kept = persisted([*scores, *checks])
+    kept = graphs.persisted([*scores, *checks])
     return list(kept[: len(scores)]), dask.compute(*kept[len(scores) :])
 
 
@@ -384,5 +365,5 @@ def _shipped_predictor(classifier: LaplaceUpdateClassifier, reads_posterior: boo
     """Return a node that predicts, without the posterior where nobody reads it."""
     model = classifier.model_
     if reads_posterior or classifier.predictive == "monte_carlo":
-        return shipped(tasks.Predictor(model, classifier))
-    return shipped(tasks.Predictor(model.without_posterior(), None))
+        return graphs.shipped(tasks.Predictor(model, classifier))
+    return graphs.shipped(tasks.Predictor(model.without_posterior(), None))

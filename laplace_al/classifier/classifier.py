@@ -1,4 +1,4 @@
-"""The estimator: validates labels, encodes classes and publishes what the model learns."""
+"""The estimator: validates inputs and labels, asks the model, publishes what it has learnt."""
 
 import numbers
 from collections.abc import Callable
@@ -14,18 +14,17 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from laplace_al._common.typing import Features, RandomState
 from laplace_al._common.warn import warn_user
-from laplace_al.classifier.encoder import Encoder, check_any, labels_of_fit
+from laplace_al.classifier.encoder import Encoder, check_some_weight, labels_of_fit
 from laplace_al.classifier.fitted import (
     Fitted,
     drawn_seed,
     fitted_of,
     publish,
     rules_of,
-    valid_values,
+    validated_values,
     warn_unless_converged,
 )
 from laplace_al.classifier.predictor import KnownInputs, Predictor
-from laplace_al.classifier.pretrained import warn_of_another_order
 from laplace_al.inputs.classes import class_indices, distinct_classes, widened_classes
 from laplace_al.inputs.input_format import InputFormat
 from laplace_al.inputs.known import Extracted
@@ -363,13 +362,10 @@ class LaplaceUpdateClassifier(Predictor):
         classes, indices, weights = labels_of_fit(params, y, sample_weight, len(features))
         encoder = Encoder.of(type(self).__name__, params, inputs, classes)
         data = encoder.labelled(features, indices, weights)
-        mean = encoder.prior_mean(params, data.features, params.classes)
-        if params.head == "pretrained":
-            warn_of_another_order(data, mean, classes)
-        start = mean
+        mean = start = encoder.checked_prior_mean(params, data, params.classes)
         if params.warm_start and before is not None:
-            known = before.model.posterior.mean
-            start = known.to(mean) if known.shape == mean.shape else mean
+            current = before.model.posterior.mean
+            start = current.to(mean) if current.shape == mean.shape else mean
         centre = data.features[data.weights.argmax()]
         found = encoder.fit(params, RowsInMemory(data), centre, mean, start)
         return self._publish_fit(before, params, inputs, found)
@@ -418,7 +414,7 @@ class LaplaceUpdateClassifier(Predictor):
         array(['yes'], dtype='<U3')
         """
         before, params = self.fitted_, self._checked_params()
-        known = _known_classes(params, None if before is None else before.model.classes, classes)
+        fixed = _fixed_classes(params, None if before is None else before.model.classes, classes)
         inputs, features = self._next_features(before, params, X)
         y, sample_weight = check_labels(y, sample_weight, len(features))
         if params.class_weight == "balanced":
@@ -426,28 +422,29 @@ class LaplaceUpdateClassifier(Predictor):
                 "class_weight='balanced' needs all labels at once, so partial_fit cannot use it. "
                 "Pass a dict, e.g. from sklearn.utils.compute_class_weight."
             )
-        indices = class_indices(y, known)
-        weights = weighted_by_class(sample_weight, params.class_weight, indices, known)
+        indices = class_indices(y, fixed)
+        weights = weighted_by_class(sample_weight, params.class_weight, indices, fixed)
         counting = np.flatnonzero(weights)
         if before is None:
-            check_any(weights, params.class_weight)
+            check_some_weight(weights, params.class_weight)
             given = classes if params.classes is None else params.classes
-            encoder = Encoder.of(type(self).__name__, params, inputs, known)
+            encoder = Encoder.of(type(self).__name__, params, inputs, fixed)
             data = encoder.labelled(features[counting], indices[counting], weights[counting])
-            begun = encoder.before_labels(params, data, given)
-            warn_of_bound(params.prior_precision, begun.prior_precision)
-            model = begun.model
+            mean = encoder.checked_prior_mean(params, data, given)
+            found = encoder.before_labels(params, data, mean)
+            _warn_of_bound(params.prior_precision, found.prior_precision)
+            model = found.model
         elif not len(counting):  # of classes without weight
             return self
         else:  # instances without weight neither fade nor replace what was learnt
-            model = before.model.under(rules_of(params, known))
+            model = before.model.under(rules_of(params, fixed))
             data = model.labelled(features[counting], indices[counting], weights[counting])
         model, mode = model.updated(data)
         if mode is not None:
             warn_unless_converged("partial_fit", mode, params.max_iter, MEMORY_TOLERANCE)
         if before is None:  # last: a generator of the caller's is not drawn from in vain
             model = replace(model, seed=_seed_of(params))
-        return publish(self, before, Fitted(inputs, model, valid_values(params)), "partial_fit")
+        return publish(self, before, Fitted(inputs, model, validated_values(params)), "partial_fit")
 
     def add_classes(self, labels: ArrayLike) -> Self:
         """Open new classes from the prior, without refitting.
@@ -509,12 +506,12 @@ class LaplaceUpdateClassifier(Predictor):
     def _publish_fit(
         self, before: Fitted | None, params: SimpleNamespace, inputs: InputFormat, found: Fit
     ) -> Self:
-        """Tell how the searches of a fit ended, and publish its model."""
-        warn_of_bound(params.prior_precision, found.prior_precision)
+        """Warn of searches that did not end well, and publish the model of a fit."""
+        _warn_of_bound(params.prior_precision, found.prior_precision)
         if found.mode is not None:
             warn_unless_converged("fit", found.mode, params.max_iter, params.tol)
         model = replace(found.model, seed=_seed_of(params))
-        return publish(self, before, Fitted(inputs, model, valid_values(params)), "fit")
+        return publish(self, before, Fitted(inputs, model, validated_values(params)), "fit")
 
 
 def fit_in_blocks(
@@ -524,7 +521,7 @@ def fit_in_blocks(
     sample_weight: NDArray[Any] | None,
     distribute: Callable[[Encoder, NDArray[np.int64], NDArray[np.float64]], Rows],
 ) -> LaplaceUpdateClassifier:
-    """:meth:`LaplaceUpdateClassifier.fit` on rows that are elsewhere.
+    """Do what :meth:`LaplaceUpdateClassifier.fit` does, on rows that are elsewhere.
 
     ``first`` are some rows of X, and ``distribute(encoder, indices, weights)`` gives the rows of
     which ``encoder`` has made labelled instances.
@@ -546,33 +543,33 @@ def fit_in_blocks(
     return classifier._publish_fit(before, params, inputs, found)
 
 
-def _known_classes(
-    params: SimpleNamespace, known: NDArray[Any] | None, classes: ArrayLike | None
+def _fixed_classes(
+    params: SimpleNamespace, learnt: NDArray[Any] | None, classes: ArrayLike | None
 ) -> NDArray[Any]:
-    """Return the classes of a call of partial_fit, which are fixed by the first."""
-    if known is not None and classes is None:
-        return known
-    fixed: Any = params.classes if known is None else known
-    fixed = classes if fixed is None else fixed
-    if fixed is None:
+    """Return the classes of a call of partial_fit, checked against those learnt so far, if any."""
+    if learnt is not None and classes is None:
+        return learnt
+    declared: Any = params.classes if learnt is None else learnt
+    declared = classes if declared is None else declared
+    if declared is None:
         raise ValueError(
             "classes must be passed on the first call to partial_fit: all labels that may "
             "ever occur. Pass partial_fit(X, y, classes=...), set the parameter classes, "
             "or call fit first."
         )
-    known = distinct_classes(fixed)
-    given = known if classes is None else distinct_classes(classes)
-    if not np.array_equal(given, known):
+    fixed = distinct_classes(declared)
+    given = fixed if classes is None else distinct_classes(classes)
+    if not np.array_equal(given, fixed):
         raise ValueError(
             f"`classes={given.tolist()}` is not the same as on last call to "
-            f"partial_fit or as the parameter classes, was: {known.tolist()}. Leave it out, or "
+            f"partial_fit or as the parameter classes, was: {fixed.tolist()}. Leave it out, or "
             "fit anew."
         )
-    check_declared(params.class_weight, known)
-    return known
+    check_declared(params.class_weight, fixed)
+    return fixed
 
 
-def warn_of_bound(wanted: Any, chosen: Chosen | None) -> None:
+def _warn_of_bound(wanted: Any, chosen: Chosen | None) -> None:
     """Warn of a prior precision at an end of the range that was searched."""
     if chosen is not None and chosen.bound is not None:
         warn_user(

@@ -1,4 +1,4 @@
-"""Labels and inputs as the model sees them: indices of classes, and features with a constant."""
+"""The first fit of a classifier: its labels and inputs as tensors, and the model made of them."""
 
 from types import SimpleNamespace
 from typing import Any, NamedTuple, Self
@@ -28,7 +28,10 @@ from laplace_al.model.structures import choose_structure
 
 
 class Encoder(NamedTuple):
-    """Makes labelled instances of the inputs of a first fit, also where its rows are elsewhere."""
+    """Turns inputs and indices of classes into the tensors of a model, and these into a model.
+
+    It holds neither data nor parameters, and so can be sent to where the rows of a fit are.
+    """
 
     name: str  # of the estimator
     inputs: InputFormat
@@ -66,12 +69,22 @@ class Encoder(NamedTuple):
         """Return labelled instances from further inputs."""
         return self.labelled(self.inputs.features(X, name=self.name), indices, weights)
 
+    def checked_prior_mean(
+        self, params: SimpleNamespace, data: Labelled, given: ArrayLike | None
+    ) -> torch.Tensor:
+        """Return :meth:`prior_mean`; warn if labels fit it with its outputs in another order."""
+        mean = self.prior_mean(params, data.features, given)
+        if params.head == "pretrained":
+            warn_of_another_order(data, mean, self.classes)
+        return mean
+
     def prior_mean(
         self, params: SimpleNamespace, phi: torch.Tensor, given: ArrayLike | None
     ) -> torch.Tensor:
-        """Return where W (D, C) starts: zero, or the trained last layer of the network.
+        """Return the prior mean (D, C) of W: zero, or the trained last layer of the network.
 
-        ``given`` are the classes in the order of the outputs, if the user has told them.
+        ``phi`` (n, D) are some rows. ``given`` are the classes in the order of the outputs, if the
+        user has told them.
         """
         n_outputs = self.likelihood.n_outputs
         if params.head == "fit":
@@ -95,17 +108,12 @@ class Encoder(NamedTuple):
     ) -> Fit:
         """Fit a model to rows, see :func:`laplace_al.model.fit.fit`."""
         settings, rules = self._settings(params, mean), rules_of(params, self.classes)
-        return fit(rows, centre, mean, start, settings, rules, **self._known())
+        return fit(rows, centre, mean, start, settings, rules, **self._model_fields())
 
-    def before_labels(
-        self, params: SimpleNamespace, data: Labelled, given: ArrayLike | None
-    ) -> Fit:
+    def before_labels(self, params: SimpleNamespace, data: Labelled, mean: torch.Tensor) -> Fit:
         """Return the model before its first labels, which may determine the prior precision."""
-        mean = self.prior_mean(params, data.features, given)
-        if params.head == "pretrained":
-            warn_of_another_order(data, mean, self.classes)
         settings, rules = self._settings(params, mean), rules_of(params, self.classes)
-        return model_before_labels(data, mean, settings, rules, **self._known())
+        return model_before_labels(data, mean, settings, rules, **self._model_fields())
 
     def _settings(self, params: SimpleNamespace, mean: torch.Tensor) -> FitSettings:
         structure = choose_structure(
@@ -113,14 +121,15 @@ class Encoder(NamedTuple):
         )
         return FitSettings(params.prior_precision, structure, params.head, params.tol)
 
-    def _known(self) -> dict[str, Any]:
+    def _model_fields(self) -> dict[str, Any]:
+        """Return the fields of a :class:`FittedModel` that no label changes."""
         return {"classes": self.classes, "has_intercept": self.has_intercept}
 
 
 def labels_of_fit(
     params: SimpleNamespace, y: ArrayLike, sample_weight: ArrayLike | None, n_samples: int
 ) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.float64]]:
-    """Return the classes, which the labels of a fit fix, and indices and weights of the labels."""
+    """Return the classes of a fit, and the indices and weights of its labels."""
     y, sample_weight = check_labels(y, sample_weight, n_samples)
     seen = np.unique(y[sample_weight > 0])
     if params.classes is None and len(seen) < 2:
@@ -133,12 +142,12 @@ def labels_of_fit(
     if params.classes is not None:
         check_declared(params.class_weight, classes)
     weights = weighted_by_class(sample_weight, params.class_weight, indices, classes)
-    check_any(weights, params.class_weight)
+    check_some_weight(weights, params.class_weight)
     return classes, indices, weights
 
 
-def check_any(weights: NDArray[np.float64], class_weight: ClassWeight) -> None:
-    """Refuse weights that are all 0."""
+def check_some_weight(weights: NDArray[np.float64], class_weight: ClassWeight) -> None:
+    """Refuse class weights that leave no instance any weight."""
     if not weights.any():
         raise ValueError(
             "class_weight must leave some instance a positive weight; got "

@@ -37,12 +37,13 @@ from laplace_al.storage import persistence
 class Fitted(NamedTuple):
     """The fitted state of a classifier, published as one: the format of its inputs, and the model.
 
-    ``valid`` holds the values of the parameters that passed validation, which need no second one.
+    ``validated`` holds the values of the parameters when they were last validated: while they are
+    the same objects, no call validates them again.
     """
 
     inputs: InputFormat
     model: FittedModel
-    valid: tuple[Any, ...] = ()
+    validated: tuple[Any, ...] = ()
 
 
 class _FittedAttribute:
@@ -323,13 +324,13 @@ class FittedEstimator(
         place = available_device(params.device)
         model = saved.model(place, lambda classes: rules_of(params, classes))
         inputs = saved.inputs(classifier._make_extractor(params), model)
-        return publish(classifier, None, Fitted(inputs, model, valid_values(params)), "load")
+        return publish(classifier, None, Fitted(inputs, model, validated_values(params)), "load")
 
     def _checked_params(self) -> SimpleNamespace:
         """Return the parameters as they are now, validated unless they last were."""
         params = SimpleNamespace(**{name: vars(self)[name] for name in self._parameter_constraints})
         fitted = self.fitted_
-        if fitted is None or not _are_same(valid_values(params), fitted.valid):
+        if fitted is None or not _are_identical(validated_values(params), fitted.validated):
             self._validate_params()
         return params
 
@@ -382,12 +383,12 @@ def warn_unless_converged(method: str, mode: Mode, max_iter: int, tol: float) ->
         )
 
 
-def valid_values(params: SimpleNamespace) -> tuple[Any, ...]:
-    """Return the values of parameters that are validated: all but the extractor, which is first."""
+def validated_values(params: SimpleNamespace) -> tuple[Any, ...]:
+    """Return the values of all parameters but the first, the extractor, which is not validated."""
     return tuple(vars(params).values())[1:]
 
 
-def _are_same(values: tuple[Any, ...], others: tuple[Any, ...]) -> bool:
+def _are_identical(values: tuple[Any, ...], others: tuple[Any, ...]) -> bool:
     return len(values) == len(others) and all(map(operator.is_, values, others))
 
 

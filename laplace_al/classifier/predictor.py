@@ -1,4 +1,4 @@
-"""The predictions of a fitted last layer."""
+"""The predictions of a fitted classifier."""
 
 import numbers
 from collections.abc import Callable
@@ -21,6 +21,7 @@ from laplace_al.model.fitted_model import FittedModel, check_size
 from laplace_al.model.pool_state import PoolState
 from laplace_al.model.predictive import sampled_probabilities
 
+# inputs in memory, or in blocks as well; the features of either may be extracted already
 KnownInputs: TypeAlias = Instances | Extracted
 AnyInputs: TypeAlias = Inputs | Extracted
 

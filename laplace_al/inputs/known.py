@@ -27,7 +27,7 @@ class Extracted:
         return len(self.features)
 
 
-class KeptFeatures:
+class FeatureCache:
     """Features of inputs that are asked for again and again: each object is extracted once.
 
     The objects must stay as they are. A copy knows none.

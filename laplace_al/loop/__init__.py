@@ -1,1 +1,1 @@
-"""The active-learning loop: the learner, its record, its journal, when to stop."""
+"""The active-learning loop: the learner, its history, its journal, when to stop."""

@@ -100,17 +100,17 @@ class History:
 
     @property
     def is_open(self) -> NDArray[np.bool_]:
-        """Whether each instance of the pool has neither a label nor been skipped, (n_pool,)."""
+        """Mask of the pool (n_pool,): neither labelled nor skipped."""
         return self.status == _OPEN
 
     @property
     def is_skipped(self) -> NDArray[np.bool_]:
-        """Whether each instance of the pool is skipped and has no label, (n_pool,)."""
+        """Mask of the pool (n_pool,): skipped and not labelled."""
         return self.status == _SKIPPED
 
     @property
     def is_labelled(self) -> NDArray[np.bool_]:
-        """Whether each instance of the pool has a label, (n_pool,)."""
+        """Mask of the pool (n_pool,): labelled."""
         return self.status == _LABELLED
 
     @property

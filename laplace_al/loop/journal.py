@@ -124,8 +124,26 @@ class Journal:
     def check(self) -> sqlite3.Connection:
         """Return the connection by which events can be written.
 
-        Raises ValueError if the journal is closed, RuntimeError if this process was forked from the
-        one that opened it, or the file was replaced or deleted.
+        Returns
+        -------
+        sqlite3.Connection
+
+        Raises
+        ------
+        ValueError
+            If the journal is closed.
+        RuntimeError
+            If this process was forked from the one that opened it, or the file was replaced or
+            deleted.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     journal = Journal(folder + "/labels.sqlite", [[0.0], [1.0]])
+        ...     print(journal.check().execute("SELECT * FROM labels").fetchall())
+        ...     journal.close()
+        []
         """
         connection = self._opened_connection()
         self._lock.check()
@@ -134,9 +152,20 @@ class Journal:
     def append(self, events: Events) -> None:
         """Write the events of one call durably: all of them or none.
 
-        A label must be text, a boolean, a float or an integer of 64 bits, of the type of the first
-        one. Raises ValueError if a label or instance would not come back as it is, OSError if the
-        events cannot be written, for example because the disk is full; see also :meth:`check`.
+        Parameters
+        ----------
+        events : sequence of Event
+            With their times. Labels are text, booleans, floats or integers of 64 bits, all of the
+            type of the first one ever.
+
+        Raises
+        ------
+        ValueError
+            If a label or instance would not come back as it is, or the journal is closed.
+        OSError
+            If the events cannot be written, for example because the disk is full.
+        RuntimeError
+            See :meth:`check`.
         """
         connection = self.check()
         numbered = enumerate(events, start=self._n_events + 1)
@@ -158,7 +187,25 @@ class Journal:
         self._n_events += len(rows)
 
     def holds(self, n_batches: int) -> bool:
-        """Return whether the file is still ours and has at least this number of batches."""
+        """Return whether the file is still ours and has at least this number of batches.
+
+        Parameters
+        ----------
+        n_batches : int
+
+        Returns
+        -------
+        bool
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     journal = Journal(folder + "/labels.sqlite", [[0.0], [1.0]])
+        ...     print(journal.holds(0), journal.holds(1))
+        ...     journal.close()
+        True False
+        """
         if self._connection is None or not self._lock.is_held:
             return False
         with self._errors_named():
@@ -168,7 +215,14 @@ class Journal:
     def batches(self) -> list[list[Event]]:
         """Return all events, in one list for each call that wrote them.
 
-        Raises ValueError if an event is damaged or missing.
+        Returns
+        -------
+        list of list of Event
+
+        Raises
+        ------
+        ValueError
+            If an event is damaged or missing, or the journal is closed.
         """
         batches: list[list[Event]] = []
         with self._errors_named():

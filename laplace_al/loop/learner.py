@@ -4,7 +4,6 @@ import copy
 from typing import Any, Self
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import NotFittedError
@@ -14,8 +13,6 @@ from sklearn.utils.validation import _num_samples
 from laplace_al._common.synchronized import ObjectLock, synchronized
 from laplace_al._common.typing import Instances, Path, RandomState
 from laplace_al.inputs.blocks import check_unmasked, rows_at
-from laplace_al.inputs.known import Extracted
-from laplace_al.inputs.labels import as_labels
 from laplace_al.loop.history import (
     Event,
     Events,
@@ -24,17 +21,17 @@ from laplace_al.loop.history import (
     checked_positions,
     stamped,
 )
+from laplace_al.loop.readable import ReadableLearner
 from laplace_al.loop.state import DurableState
 from laplace_al.loop.trainer import RefitEvery, copy_with_classes, trainer_of
 from laplace_al.loop.training_data import TrainingData
 from laplace_al.pool.checks import check_container, check_numbers
-from laplace_al.pool.scored import ScoredPool
 from laplace_al.strategies import QueryStrategy, RandomSampling
 from laplace_al.strategies._checks import check_n_instances
 from laplace_al.strategies._view import check_predicts_probabilities
 
 
-class ActiveLearner:
+class ActiveLearner(ReadableLearner):
     """A classifier, a query strategy and a pool of unlabelled instances.
 
     Positions refer to ``X_pool`` as it was given, also when some instances have been labelled. The
@@ -89,12 +86,9 @@ class ActiveLearner:
     estimator_ : classifier
         The copy of ``estimator`` that has learnt the labels so far.
     labels_ : DataFrame with columns position, label, time, annotator
-        The valid label of each instance, in the order of teaching. The position is missing for
-        instances from outside the pool, and the time is UTC. The index numbers all labels that were
-        ever taught, so that a label keeps its row when others are withdrawn.
+        The valid label of each instance, in the order of teaching.
     history_ : DataFrame with columns action, position, label, time, annotator, row
-        All events: "label", "skip", "relabel", "unlabel", "unskip", "refit". The column row is the
-        row of the label in ``labels_``.
+        All events in the order of time.
     instances_ : array-like of shape (n_labelled, ...) or None
         Instances that have a label, initial ones first.
     is_fitted : bool
@@ -187,36 +181,6 @@ class ActiveLearner:
         self._copied_strategy = clone(strategy)
         self._given_strategy = strategy
 
-    @property
-    def estimator_(self) -> Any:
-        """The copy of ``estimator`` that has learnt the labels so far."""
-        return self._state.now.trained.estimator
-
-    @property
-    def is_fitted(self) -> bool:
-        """Return whether there is a model yet."""
-        return self._state.now.trained.is_fitted
-
-    @property
-    def pool_(self) -> ScoredPool:
-        """The pool with its features and predictions."""
-        return self._state.now.trained.pool
-
-    @property
-    def labels_(self) -> pd.DataFrame:
-        """A row for each instance that was taught, with its valid label."""
-        return self._state.now.history.labels_frame()
-
-    @property
-    def history_(self) -> pd.DataFrame:
-        """A row for each event."""
-        return self._state.now.history.events_frame()
-
-    @property
-    def instances_(self) -> Instances | None:
-        """Instances that have a label, initial ones first; None if there is none."""
-        return self._training_data.instances(self._state.now.history)
-
     @synchronized
     def query(self, n_instances: int = 1) -> NDArray[np.int64]:
         """Choose instances to be labelled.
@@ -283,12 +247,17 @@ class ActiveLearner:
         annotator : str, default=None
             Name of the annotator. None: that of the learner.
 
+        Returns
+        -------
+        ActiveLearner
+            This learner.
+
         Raises
         ------
         ValueError
             If a position is not in the pool, is given twice or already has a label, a label is
             missing or of another kind, the estimator refuses the labels, or the journal is closed.
-            Nothing is then learnt or recorded. An estimator that needs more labels only warns.
+            Nothing is then learnt or written down. An estimator that needs more labels only warns.
 
         Examples
         --------
@@ -335,6 +304,11 @@ class ActiveLearner:
         annotator : str, default=None
             Name of the annotator. None: that of the learner.
 
+        Returns
+        -------
+        ActiveLearner
+            This learner.
+
         Raises
         ------
         ValueError
@@ -363,6 +337,11 @@ class ActiveLearner:
             Positions in ``X_pool`` that were skipped, and not taught since.
         annotator : str, default=None
             Name of the annotator. None: that of the learner.
+
+        Returns
+        -------
+        ActiveLearner
+            This learner.
 
         Raises
         ------
@@ -398,6 +377,11 @@ class ActiveLearner:
             Index of ``labels_``, in place of ``indices``, for instances from outside the pool.
         annotator : str, default=None
             Name of the annotator. None: that of the learner.
+
+        Returns
+        -------
+        ActiveLearner
+            This learner.
 
         Raises
         ------
@@ -446,6 +430,11 @@ class ActiveLearner:
         annotator : str, default=None
             Name of the annotator. None: that of the learner.
 
+        Returns
+        -------
+        ActiveLearner
+            This learner.
+
         Raises
         ------
         ValueError
@@ -473,6 +462,11 @@ class ActiveLearner:
 
         An estimator that was passed fitted, on data that the learner does not know, learns all
         labels again with ``partial_fit`` from that fitted state.
+
+        Returns
+        -------
+        ActiveLearner
+            This learner.
 
         Raises
         ------
@@ -508,7 +502,17 @@ class ActiveLearner:
 
     @synchronized
     def close(self) -> None:
-        """Release the journal; the learner can still predict, but no longer be taught."""
+        """Release the journal; the learner can still predict, but no longer be taught.
+
+        ``with ActiveLearner(...) as learner:`` does so at the end of the block.
+
+        Examples
+        --------
+        >>> from laplace_al import ActiveLearner, LaplaceUpdateClassifier
+        >>> from laplace_al.strategies import RandomSampling
+        >>> with ActiveLearner(LaplaceUpdateClassifier(), RandomSampling(), [[2.0]]) as learner:
+        ...     position = learner.query()
+        """
         self._state.close()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -525,49 +529,3 @@ class ActiveLearner:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def predict(self, X: Instances | Extracted) -> NDArray[Any]:
-        """Predict the labels of instances, (n_samples,), by the estimator.
-
-        Examples
-        --------
-        >>> from laplace_al import ActiveLearner, LaplaceUpdateClassifier
-        >>> from laplace_al.strategies import RandomSampling
-        >>> learner = ActiveLearner(LaplaceUpdateClassifier(), RandomSampling(), [[0.5]],
-        ...                         X_initial=[[-1.0], [1.0]], y_initial=[0, 1])
-        >>> learner.predict([[3.0]]), learner.predict_proba([[0.0]]), learner.score([[3.0]], [1])
-        (array([1]), array([[0.5, 0.5]]), 1.0)
-        """
-        return self._state.now.trained.fitted_estimator.predict(X)
-
-    def predict_proba(self, X: Instances | Extracted) -> NDArray[np.floating]:
-        """Predict the class probabilities of instances, (n_samples, n_classes), like predict."""
-        return self._state.now.trained.fitted_estimator.predict_proba(X)
-
-    def score(self, X: Instances | Extracted, y: ArrayLike) -> float:
-        """Return the accuracy on instances with labels y, (n_samples,), like predict."""
-        return self._state.now.trained.fitted_estimator.score(X, as_labels(y))
-
-    def kept_inputs(self, X: Instances) -> Instances | Extracted:
-        """Return inputs for repeated predictions: their features, if the estimator extracts some.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, ...)
-            Must not change.
-
-        Returns
-        -------
-        array-like or Extracted
-            Pass it to the methods of the estimator in place of X.
-
-        Examples
-        --------
-        >>> from laplace_al import ActiveLearner, LaplaceUpdateClassifier
-        >>> from laplace_al.strategies import RandomSampling
-        >>> learner = ActiveLearner(LaplaceUpdateClassifier(np.square), RandomSampling(), [[0.5]],
-        ...                         X_initial=[[0.0], [2.0]], y_initial=[0, 1])
-        >>> learner.kept_inputs([[3.0]]).features
-        array([[9.]])
-        """
-        return self._trainer.kept_inputs(self._state.now.trained, X)

@@ -92,11 +92,27 @@ class StoppingRule(ABC, BaseEstimator):
         return not is_open(learner).any() or bool(self.is_enough(learner))
 
     def on_new_model(self, learner: ActiveLearner) -> None:
-        """Update the statistics of the rule with a learner that is fitted. The base has none."""
+        """Update the statistics of the rule with a new model; the base has none.
+
+        Parameters
+        ----------
+        learner : ActiveLearner
+            It is fitted, and not changed.
+        """
 
     @abstractmethod
     def is_enough(self, learner: ActiveLearner) -> bool:
-        """Return whether to stop, by the statistics so far."""
+        """Return whether to stop, by the statistics so far.
+
+        Parameters
+        ----------
+        learner : ActiveLearner
+            It need not be fitted, and is not changed.
+
+        Returns
+        -------
+        bool
+        """
 
 
 class Budget(StoppingRule):

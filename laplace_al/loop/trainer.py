@@ -17,7 +17,7 @@ from laplace_al._common.typing import Instances, Path
 from laplace_al._common.warn import warn_user
 from laplace_al.classifier import LaplaceUpdateClassifier
 from laplace_al.inputs.blocks import comes_in_blocks, rows_at
-from laplace_al.inputs.known import Extracted, KeptFeatures
+from laplace_al.inputs.known import Extracted, FeatureCache
 from laplace_al.inputs.weighted_labels import check_declared
 from laplace_al.loop.history import Events, History
 from laplace_al.loop.training_data import TrainingData, in_order, inside_and_outside
@@ -341,7 +341,7 @@ class LaplaceTrainer(Trainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._kept_features = KeptFeatures()
+        self._feature_cache = FeatureCache()
 
     def check_pool(self, trained: Trained) -> None:
         """Refuse a pool whose features cannot be learnt from, before there is a model."""
@@ -352,7 +352,7 @@ class LaplaceTrainer(Trainer):
         is_extracted = trained.estimator.feature_extractor is not None
         if not is_extracted or not trained.is_fitted or comes_in_blocks(X):
             return X
-        return Extracted(self._kept_features.of([X], trained.estimator.transform)[0])
+        return Extracted(self._feature_cache.of([X], trained.estimator.transform)[0])
 
     def _after_update(self, trained: Trained, events: Events) -> Trained:
         """Return the value after a ``partial_fit``; predictions of the pool follow its labels."""
@@ -396,7 +396,7 @@ class LaplaceTrainer(Trainer):
         rows = self._rows(trained, history.labelled)
         if X_initial is None:
             return rows
-        initial = self._kept_features.of([X_initial], trained.estimator.transform)
+        initial = self._feature_cache.of([X_initial], trained.estimator.transform)
         return Extracted(np.concatenate([*initial, rows.features]))
 
     def _rows(self, trained: Trained, events: Events) -> Any:
@@ -405,7 +405,7 @@ class LaplaceTrainer(Trainer):
             return self._data.rows(events)
         inside, outside = inside_and_outside(events)
         features = trained.pool.rows_under(trained.estimator, inside)
-        others = self._kept_features.of(outside, trained.estimator.transform)
+        others = self._feature_cache.of(outside, trained.estimator.transform)
         return Extracted(in_order(events, features, others))
 
     def _check_instances(self, X: Any, name: str, trained: Trained, is_fitted_next: bool) -> None:

@@ -34,7 +34,7 @@ class FitSettings(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """A fitted model, the mode that was searched for, and the prior precision that was."""
+    """A fitted model, and the results of the searches for its mode and prior precision, if any."""
 
     model: FittedModel
     mode: Mode | None
@@ -42,7 +42,7 @@ class Fit(NamedTuple):
 
 
 class _Search(NamedTuple):
-    """A search for the mode and the prior precision on rows."""
+    """The searches of one fit: for the mode, and for the prior precision."""
 
     rows: Rows
     prior_mean: torch.Tensor
@@ -77,8 +77,9 @@ class _Search(NamedTuple):
             nonlocal start
             mode = self.mode(prior_precision, start)
             start = start if mode is None else mode.mean
-            rows, evidence = examine(self.rows, start, self.prior(prior_precision), self.structure)
-            calibration = calibrated(rows, start, link) if wanted == "loo" else None
+            prior = self.prior(prior_precision)
+            rows, evidence = with_evidence(self.rows, start, prior, self.structure)
+            calibration = calibration_of(rows, start, link) if wanted == "loo" else None
             if calibration is not None and calibration.is_informed:
                 return calibration.objective
             return evidence.value
@@ -108,12 +109,12 @@ def fit(
     prior, mode = search.prior(prior_precision), search.mode(prior_precision, start)
     mean = prior_mean if mode is None else mode.mean
     report = FitReport(None if mode is None else max(mode.n_iter, 1))
-    if _is_worth_examining(settings, rules, structure, mean):
-        rows, evidence = examine(rows, mean, prior, structure)
+    if _needs_evidence(settings, rules, structure, mean):
+        rows, evidence = with_evidence(rows, mean, prior, structure)
         report = report._replace(log_evidence=evidence.value, evidence_slope=evidence.slope)
     calibration = Calibration()
     if rules.calibration == "loo":
-        calibration = calibrated(rows, mean, link)
+        calibration = calibration_of(rows, mean, link)
         score, proba = _leave_one_out(rows, mean, calibration, link)
         report = report._replace(loo_score=score, loo_proba=proba)
     model = FittedModel(
@@ -141,19 +142,19 @@ def model_before_labels(
     return Fit(FittedModel(posterior, rules=rules, memory=memory, **fields), None, chosen)
 
 
-def _is_worth_examining(
+def _needs_evidence(
     settings: FitSettings, rules: Rules, structure: Structure, mean: torch.Tensor
 ) -> bool:
-    """Return whether leave-one-out or evidence is asked for, or costs little."""
+    """Return whether variances and evidence at the mode are needed, or cost little."""
     is_cheap = structure.name != "shared" or mean.shape[1] == 1
     is_asked = rules.calibration == "loo" or rules.curvature == "secant"
     return is_cheap or is_asked or settings.prior_precision in ("loo", "evidence")
 
 
-def examine(
+def with_evidence(
     rows: Rows, mean: torch.Tensor, prior: IsotropicPrior, structure: Structure
 ) -> tuple[Rows, Evidence]:
-    """Return the rows with the variances of their logits at a mode, and the evidence."""
+    """Return the rows with the variances of their logits at a mode, and the evidence there."""
     known, log_determinant = rows.with_variances(mean, prior)
     return known, log_evidence(known, mean, prior, structure, log_determinant)
 
@@ -163,10 +164,10 @@ def evidence_of(
 ) -> tuple[Evidence, Mode]:
     """Return the evidence of labels under another prior, and the mode that was found for it."""
     mode = find_mode(data, prior, known.posterior.mean, max_iter=known.rules.max_iter, tol=tol)
-    return examine(RowsInMemory(data), mode.mean, prior, known.structure)[1], mode
+    return with_evidence(RowsInMemory(data), mode.mean, prior, known.structure)[1], mode
 
 
-def calibrated(rows: Rows, mean: torch.Tensor, link: Link) -> Calibration:
+def calibration_of(rows: Rows, mean: torch.Tensor, link: Link) -> Calibration:
     """Return the calibration to leave-one-out predictions; the rows know their variances."""
 
     def total(scales: Sequence[float], places: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -184,7 +185,7 @@ def _leave_one_out(
     score = LooScore(float(right / weight), float(log_likelihood / weight))
     if not isinstance(rows, RowsInMemory):
         return score, None
-    logits = calibration.apply(link, *left_out(Block(*rows), mean))
+    logits = calibration.apply(link, *left_out(rows, mean))
     return score, rows.data.likelihood.log_probabilities(logits).exp().numpy(force=True)
 
 
@@ -197,7 +198,7 @@ def _memory_of(
     assert isinstance(rows, RowsInMemory)  # those in blocks are not to be remembered
     features, targets, weights, likelihood = rows.data
     counting = weights > 0
-    stiffening = stiffening_at_mode(Block(*rows), mean, rules.curvature)
+    stiffening = stiffening_at_mode(rows, mean, rules.curvature)
     return (
         Memory.empty(prior, features)
         .add(

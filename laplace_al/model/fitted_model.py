@@ -207,33 +207,21 @@ class FittedModel(StoredState):
 
         With it comes the mode of all that is remembered, or None if nothing is.
         """
-        memory = self._memory_before(data)
-        known, weights = self, data.weights
+        before, memory = self, self._memory_to_extend()
         if self.rules.forgetting < 1:
-            # each label fades what came before it, the earlier ones of this call included
-            n_later = torch.arange(len(weights) - 1, -1, -1).to(weights)
-            faded = self.rules.forgetting ** len(weights)
-            data = data._replace(weights=weights * self.rules.forgetting**n_later)
-            memory = None if memory is None else memory.forget(faded)
-            known = replace(
-                self,
-                posterior=self.posterior.forget(faded),
-                calibration=self.calibration.forget(faded),
-            )
-        recording = RememberingUpdate(known.update_rule)
-        posterior = known._conditioned(known.posterior, data, recording)
+            before, memory, data = self._faded(memory, data)
+        update = RememberingUpdate(before.update_rule)
+        posterior = before._conditioned(before.posterior, data, update)
         for _ in range(self.rules.n_passes - 1):
-            posterior = known._conditioned(posterior, data, known.update_rule)
-        predicted = LeftOut(
-            *(on_device(np.array(part), data.weights) for part in recording.predicted)
-        )
-        calibration = known.calibration
+            posterior = before._conditioned(posterior, data, before.update_rule)
+        predicted = LeftOut(*(on_device(np.array(part), data.weights) for part in update.predicted))
+        calibration = before.calibration
         if self.rules.calibration == "loo":
             calibration = calibration.with_labels(
                 Observation(self.link, data.likelihood, predicted, data.targets, data.weights)
             )
         later = replace(
-            known,
+            before,
             posterior=posterior,
             calibration=calibration,
             memory=None,
@@ -242,8 +230,8 @@ class FittedModel(StoredState):
         if memory is None:
             return later, None
         if self.rules.curvature == "secant":
-            learnt = on_device(np.array(recording.learnt), data.weights)
-            memory = known._steepened(memory, data, predicted, learnt, posterior)
+            learnt = on_device(np.array(update.learnt), data.weights)
+            memory = before._steepened(memory, data, predicted, learnt, posterior)
         indices = data.likelihood.labels(data.targets).to(data.weights)
         memory = memory.add(data.features, indices, self.rules.n_passes * data.weights)
         return later._refit_on(memory)
@@ -282,7 +270,23 @@ class FittedModel(StoredState):
             calibration=self.calibration.merge(other.calibration, calibration),
         )
 
-    def _memory_before(self, data: Labelled) -> Memory | None:
+    def _faded(self, memory: Memory | None, data: Labelled) -> tuple[Self, Memory | None, Labelled]:
+        """Return model, memory and labels with the weights that they have once all are learnt.
+
+        Each label fades what came before it, the earlier ones of the same call included.
+        """
+        forgetting, weights = self.rules.forgetting, data.weights
+        n_later = torch.arange(len(weights) - 1, -1, -1).to(weights)
+        share = forgetting ** len(weights)
+        model = replace(
+            self,
+            posterior=self.posterior.forget(share),
+            calibration=self.calibration.forget(share),
+        )
+        memory = None if memory is None else memory.forget(share)
+        return model, memory, data._replace(weights=weights * forgetting**n_later)
+
+    def _memory_to_extend(self) -> Memory | None:
         """Return the memory before an update; None if labels are not to be remembered."""
         size, forgetting = self.rules.memory_size, self.rules.forgetting
         if size == 0:

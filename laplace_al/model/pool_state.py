@@ -104,8 +104,9 @@ class PoolState:
     predictive_variance : Tensor of shape (n_pool,) or (n_pool, n_outputs)
         Variance used for predictions; equal to ``variance`` except for ``covariance="full"``.
     model : FittedModel
-        Model with the posterior that has learnt all labels observed so far.
+        Model that has learnt all labels observed so far.
     posterior : Posterior
+        That of ``model``.
     classes_ : ndarray of shape (n_classes,)
 
     See Also
@@ -367,6 +368,13 @@ class PoolState:
         Returns
         -------
         Tensor of shape (n, D)
+
+        Examples
+        --------
+        >>> from laplace_al import LaplaceUpdateClassifier
+        >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1])
+        >>> clf.pool_state([[2.0], [3.0]]).rows([1])
+        tensor([[3., 1.]], dtype=torch.float64)
         """
         return _completed(self.model, self.features[positions])
 
@@ -381,6 +389,13 @@ class PoolState:
         -------
         Tensor of shape (n_pool, m)
             Product in the dtype of the matrix.
+
+        Examples
+        --------
+        >>> from laplace_al import LaplaceUpdateClassifier
+        >>> pool = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], [0, 1]).pool_state([[2.0]])
+        >>> bool(pool.project(pool.posterior.mean) == pool.logits)
+        True
         """
         return _product(self.features, matrix, has_constant=self.model.has_intercept)
 

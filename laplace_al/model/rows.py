@@ -58,15 +58,12 @@ class Rows(Protocol):
         """Return the posterior at a mode (D, C); ``"secant"`` needs the variances."""
 
 
-class RowsInMemory(NamedTuple):
-    """:class:`Rows` that are at hand."""
-
-    data: Labelled
-    variance: torch.Tensor | None = None
+class RowsInMemory(Block):
+    """:class:`Rows` that are a single block."""
 
     def total(self, function: Callable[..., Any], *args: Any) -> Any:
         """See :meth:`Rows.total`."""
-        return function(Block(*self), *args)
+        return function(self, *args)
 
     def objective(self, prior: IsotropicPrior) -> Objective:
         """See :meth:`Rows.objective`."""
@@ -89,28 +86,28 @@ class RowsInMemory(NamedTuple):
         curvature: CurvatureName,
     ) -> Posterior:
         """See :meth:`Rows.posterior`."""
-        stiffening = stiffening_at_mode(Block(*self), mean, curvature)
+        stiffening = stiffening_at_mode(self, mean, curvature)
         return structure.at_mode(self.data, mean, curvature, prior, stiffening=stiffening)
 
 
-class Sums(Protocol):
-    """How rows elsewhere are reached."""
+class RemoteBlocks(Protocol):
+    """Blocks of rows that are elsewhere, of which only results of functions come back."""
 
     def total(self, function: Callable[..., Any], *args: Any, combine: Combine) -> Any:
         """Return ``function(block, *args)`` of all blocks, combined two by two."""
 
     def with_variances(self, function: Callable[..., Any], *args: Any) -> Self:
-        """Return the same blocks with ``function(block, *args)``, kept beside, as variances."""
+        """Return the same blocks with ``function(block, *args)`` as the variances of each."""
 
 
 class RowsInBlocks(NamedTuple):
     """:class:`Rows` that are elsewhere."""
 
-    sums: Sums
+    blocks: RemoteBlocks
 
     def total(self, function: Callable[..., Any], *args: Any) -> Any:
         """See :meth:`Rows.total`."""
-        return self.sums.total(function, *args, combine=added)
+        return self.blocks.total(function, *args, combine=added)
 
     def objective(self, prior: IsotropicPrior) -> Objective:
         """See :meth:`Rows.objective`."""
@@ -122,13 +119,13 @@ class RowsInBlocks(NamedTuple):
         """See :meth:`Rows.with_variances`: two passes for as many classes as fit into 32 MiB."""
         n_features, n_outputs = mean.shape
         at_once = max(1, _BYTES_AT_ONCE // (mean.element_size() * n_features**2))
-        sums, log_determinant = self.sums, mean.new_zeros(())
+        blocks, log_determinant = self.blocks, mean.new_zeros(())
         for start in range(0, n_outputs, at_once):
             some = slice(start, start + at_once)
             roots = _root_of(self.total(per_class_information, mean, some), prior)
             log_determinant = log_determinant - 2 * torch.linalg.slogdet(roots).logabsdet.sum()
-            sums = sums.with_variances(variances, roots)
-        return RowsInBlocks(sums), log_determinant
+            blocks = blocks.with_variances(variances, roots)
+        return RowsInBlocks(blocks), log_determinant
 
     def posterior(
         self,
@@ -167,7 +164,7 @@ class _ObjectiveInBlocks(NamedTuple):
         return _root_of(self.rows.total(mean_information, point), self.prior)[0]
 
     def moved(self, point: torch.Tensor, other: torch.Tensor) -> float:
-        return float(self.rows.sums.total(largest_logit, other - point, combine=max))
+        return float(self.rows.blocks.total(largest_logit, other - point, combine=max))
 
 
 def _root_of(information: torch.Tensor, prior: IsotropicPrior) -> torch.Tensor:

@@ -144,10 +144,7 @@ STRUCTURES = {
         Structure(
             "full",
             FullPosterior,
-            {
-                "categorical": full_curvature_root,
-                "gaussian": identity_root,
-            },
+            {"categorical": full_curvature_root, "gaussian": identity_root},
             CoupledNewtonUpdate,
             CoupledMapUpdate,
             is_coupled=True,

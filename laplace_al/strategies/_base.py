@@ -261,7 +261,19 @@ class QueryStrategy(ABC, BaseEstimator):
 
     @abstractmethod
     def utilities(self, view: PoolView, rng: Rng) -> NDArray[np.floating]:
-        """Return the utility of each instance on its own, (n_pool,): larger is better."""
+        """Return the utility of each instance on its own: larger is better.
+
+        Parameters
+        ----------
+        view : PoolView
+            Has ``predict_proba()``, ``features``, ``labelled`` and ``state``.
+        rng : RandomState
+            The source of all random choices.
+
+        Returns
+        -------
+        ndarray of shape (n_pool,)
+        """
 
 
 class ProbabilityStrategy(QueryStrategy):

@@ -85,7 +85,7 @@ class ExpectedErrorReduction(QueryStrategy):
 
     @property
     def is_pointwise(self) -> bool:  # type: ignore[override]  # the others' is a constant
-        """Whether the points are not the pool and no candidates are drawn from it."""
+        """True if the points are not the pool and no candidates are drawn from it."""
         return self.X_eval is not None and self.max_candidates is None
 
     def utilities(self, view: PoolView, rng: Rng) -> NDArray[np.float64]:

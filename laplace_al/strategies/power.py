@@ -62,12 +62,12 @@ class PowerSampling(QueryStrategy):
 
     @property
     def is_pointwise(self) -> bool:  # type: ignore[override]  # the others' is a constant
-        """Whether the strategy scores each instance on its own."""
+        """True if the strategy scores each instance on its own."""
         return self.strategy.is_pointwise
 
     @property
     def reads_probabilities(self) -> bool:  # type: ignore[override]  # the others' is a constant
-        """Whether the strategy needs probabilities."""
+        """True if the strategy needs probabilities."""
         return self.strategy.reads_probabilities
 
     def utilities(self, view: PoolView, rng: Rng) -> NDArray[np.floating]:

@@ -74,7 +74,7 @@ class Preselection(QueryStrategy):
 
     @property
     def reads_probabilities(self) -> bool:  # type: ignore[override]  # the others' is a constant
-        """Whether one of the two strategies needs probabilities."""
+        """True if one of the two strategies needs probabilities."""
         return any(part.reads_probabilities for part in (self.strategy, self.by) if part)
 
     def utilities(self, view: PoolView, rng: Rng) -> NDArray[np.floating]:

@@ -65,7 +65,7 @@ def test_the_first_labels_determine_a_prior_by_scale(prior_precision):
     changed = params(prior_precision=prior_precision)
     made = encoder()
     data = made.labelled(X, np.array([0, 0, 1, 1]), np.ones(4))
-    begun = made.before_labels(changed, data, None)
+    begun = made.before_labels(changed, data, made.checked_prior_mean(changed, data, None))
     fitted = LaplaceUpdateClassifier(prior_precision=prior_precision).fit(X, y)
     assert begun.model.posterior.prior_precision == fitted.prior_precision_
     assert not begun.model.posterior.mean.any()

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from laplace_al import LaplaceUpdateClassifier, TorchFeatures
-from laplace_al.inputs.known import Extracted, KeptFeatures, features_of
+from laplace_al.inputs.known import Extracted, FeatureCache, features_of
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(20, 4))
@@ -75,20 +75,20 @@ class TestKeptFeatures:
             passes.append(len(X))
             return np.asarray(X) ** 2
 
-        kept = KeptFeatures()
+        kept = FeatureCache()
         for inputs in ([first], [second, first, third], [third]):
             for X, features in zip(inputs, kept.of(inputs, transform), strict=True):
                 np.testing.assert_array_equal(features, np.asarray(X) ** 2)
         assert passes == [2, 4]
 
     def test_another_object_is_extracted_though_it_is_equal(self):
-        kept, X, passes = KeptFeatures(), np.ones((2, 1)), []
+        kept, X, passes = FeatureCache(), np.ones((2, 1)), []
         for inputs in (X, X.copy()):
             kept.of([inputs], lambda X: passes.append(len(X)) or X)
         assert passes == [2, 2]
 
     def test_a_copy_knows_nothing(self):
-        kept, X = KeptFeatures(), np.ones((2, 1))
+        kept, X = FeatureCache(), np.ones((2, 1))
         kept.of([X], np.square)
         for twin in (copy.deepcopy(kept), pickle.loads(pickle.dumps(kept))):
             np.testing.assert_array_equal(twin.of([X], np.negative)[0], -X)

@@ -298,16 +298,6 @@ def test_a_copy_learns_by_itself(copied):
     assert_unchanged(learner, before)
 
 
-def test_kept_inputs():
-    learner = make(LaplaceUpdateClassifier(np.square))
-    np.testing.assert_array_equal(learner.kept_inputs(X).features, X**2)
-    assert make().kept_inputs(X) is X  # there is nothing to extract
-    stream = iter([X])
-    assert learner.kept_inputs(stream) is stream
-    waiting = ActiveLearner(LaplaceUpdateClassifier(np.square), MarginSampling(), X)
-    assert waiting.kept_inputs(X) is X
-
-
 class TestErrors:
     @pytest.mark.parametrize(
         ("indices", "labels", "match"),

@@ -4,11 +4,11 @@ import torch
 
 from laplace_al.model.fit import (
     FitSettings,
-    calibrated,
+    calibration_of,
     evidence_of,
-    examine,
     fit,
     model_before_labels,
+    with_evidence,
 )
 from laplace_al.model.fitted_model import Rules
 from laplace_al.model.likelihoods import likelihood_of
@@ -16,7 +16,7 @@ from laplace_al.model.links import mean_field
 from laplace_al.model.mode import Labelled, find_mode
 from laplace_al.model.prior_precision import prior_precision_of_features
 from laplace_al.model.priors import IsotropicPrior
-from laplace_al.model.rows import Block, RowsInMemory, left_out, stiffening_at_mode
+from laplace_al.model.rows import RowsInMemory, left_out, stiffening_at_mode
 from laplace_al.model.structures import STRUCTURES
 
 
@@ -67,14 +67,14 @@ def test_the_posterior_is_the_laplace_approximation_around_the_mode(structure, n
 def test_what_is_left_out_is_less_sure():
     data = labelled(3)
     mean, prior = mode_of(data, 0.1)
-    rows, _ = examine(RowsInMemory(data), mean, prior, STRUCTURES["per_class"])
-    without = left_out(Block(*rows), mean).logits
+    rows, _ = with_evidence(RowsInMemory(data), mean, prior, STRUCTURES["per_class"])
+    without = left_out(rows, mean).logits
     loss = data.likelihood.negative_log_likelihood
     assert (loss(without, data.targets) >= loss(data.features @ mean, data.targets)).all()
-    stiffening = stiffening_at_mode(Block(*rows), mean, "secant")
+    stiffening = stiffening_at_mode(rows, mean, "secant")
     assert (stiffening > 0).all()
     assert (stiffening[data.targets.bool()] > 1).double().mean() > 0.9
-    assert stiffening_at_mode(Block(*rows), mean, "categorical") is None
+    assert stiffening_at_mode(rows, mean, "categorical") is None
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
@@ -96,11 +96,11 @@ def test_the_prior_precision_is_the_best_by_its_criterion(criterion):
 
     def score(prior_precision):
         mean, prior = mode_of(data, prior_precision)
-        rows, evidence = examine(RowsInMemory(data), mean, prior, STRUCTURES["per_class"])
+        rows, evidence = with_evidence(RowsInMemory(data), mean, prior, STRUCTURES["per_class"])
         return (
             evidence.value
             if criterion == "evidence"
-            else calibrated(rows, mean, mean_field).objective
+            else calibration_of(rows, mean, mean_field).objective
         )
 
     best = found.prior_precision.value

@@ -16,7 +16,7 @@ from laplace_al.model.rows import Block, RowsInBlocks, RowsInMemory, added
 from laplace_al.model.structures import STRUCTURES
 
 
-class SumsInProcess:
+class BlocksInProcess:
     """Blocks that are summed here, one after another."""
 
     def __init__(self, blocks):
@@ -26,7 +26,7 @@ class SumsInProcess:
         return functools.reduce(combine, (function(block, *args) for block in self.blocks))
 
     def with_variances(self, function, *args):
-        return SumsInProcess([Block(block.data, function(block, *args)) for block in self.blocks])
+        return BlocksInProcess([Block(block.data, function(block, *args)) for block in self.blocks])
 
 
 class LargestTensor(TorchDispatchMode):
@@ -56,7 +56,7 @@ def problem(n_classes, bounds=(0, 7, 40, 90), n_features=5, dtype=torch.float64)
         Block(Labelled(*(part[a:b] for part in data[:3]), likelihood))
         for a, b in itertools.pairwise(bounds)
     ]
-    return data, RowsInBlocks(SumsInProcess(blocks))
+    return data, RowsInBlocks(BlocksInProcess(blocks))
 
 
 def zero_of(data):

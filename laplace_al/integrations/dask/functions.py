@@ -137,7 +137,7 @@ def fit(
         labelled = graphs.persisted(
             [label(block, indices[rows], weights[rows]) for block, rows in graphs.blocks_of(X)]
         )
-        return RowsInBlocks(graphs.SumsOverBlocks([(block,) for block in labelled]))
+        return RowsInBlocks(graphs.BlocksOnWorkers([(block,) for block in labelled]))
 
     return fit_in_blocks(classifier, graphs.first_rows(X), y, sample_weight, distribute)
 

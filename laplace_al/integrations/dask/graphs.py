@@ -101,20 +101,20 @@ def combined(parts: Sequence[Delayed], combine: Combine) -> Any:
     return computed(parts[0])
 
 
-class SumsOverBlocks(NamedTuple):
-    """:class:`~laplace_al.model.rows.Sums` of labelled blocks and their variances, once known."""
+class BlocksOnWorkers(NamedTuple):
+    """:class:`~laplace_al.model.rows.RemoteBlocks` of labelled rows, with variances once known."""
 
     blocks: Sequence[tuple[Delayed, ...]]
 
     def total(self, function: Callable[..., Any], *args: Any, combine: Combine) -> Any:
-        """See :meth:`~laplace_al.model.rows.Sums.total`."""
+        """See :meth:`~laplace_al.model.rows.RemoteBlocks.total`."""
         return combined(self._mapped(function, args), combine)
 
-    def with_variances(self, function: Callable[..., Any], *args: Any) -> "SumsOverBlocks":
-        """See :meth:`~laplace_al.model.rows.Sums.with_variances`."""
+    def with_variances(self, function: Callable[..., Any], *args: Any) -> "BlocksOnWorkers":
+        """See :meth:`~laplace_al.model.rows.RemoteBlocks.with_variances`."""
         kept = persisted(self._mapped(function, args))
         pairs = zip(self.blocks, kept, strict=True)
-        return SumsOverBlocks([(block[0], variances) for block, variances in pairs])
+        return BlocksOnWorkers([(block[0], variances) for block, variances in pairs])
 
     def _mapped(self, function: Callable[..., Any], args: tuple[Any, ...]) -> list[Delayed]:
         node, apply = shipped(args), dask.delayed(applied)

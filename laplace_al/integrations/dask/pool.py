@@ -56,7 +56,7 @@ class _Scored(NamedTuple):
 
 
 class _Known(NamedTuple):
-    """What a pool knows, replaced as one."""
+    """The classifier, the labels and the scores of a pool, replaced as one."""
 
     classifier: LaplaceUpdateClassifier
     positions: NDArray[np.int64]
@@ -365,5 +365,5 @@ def _shipped_predictor(classifier: LaplaceUpdateClassifier, reads_posterior: boo
     """Return a node that predicts, without the posterior where nobody reads it."""
     model = classifier.model_
     if reads_posterior or classifier.predictive == "monte_carlo":
-        return graphs.shipped(tasks.Predictor(model, classifier))
-    return graphs.shipped(tasks.Predictor(model.without_posterior(), None))
+        return graphs.shipped(tasks.BlockPredictor(model, classifier))
+    return graphs.shipped(tasks.BlockPredictor(model.without_posterior(), None))

@@ -127,8 +127,8 @@ def has_digits(features: KeptFeatures, kept: KeptScores) -> bool:
     return is_accurate(features.tensor.dtype, kept.scores.predictive_variance, kept.when_scored)
 
 
-class Predictor(NamedTuple):
-    """What predicts from kept scores: a model, and its classifier if the model is not enough."""
+class BlockPredictor(NamedTuple):
+    """Predicts from kept scores: by a model, and its classifier if the model is not enough."""
 
     model: FittedModel
     classifier: LaplaceUpdateClassifier | None

@@ -60,7 +60,7 @@ class Posterior(StoredState, ABC):
     """
 
     has_contrasts: ClassVar[bool] = False
-    """Whether :meth:`predictive_variance` differs from :meth:`variance`."""
+    """True where :meth:`predictive_variance` differs from :meth:`variance`."""
 
     stored_mean: torch.Tensor
     stored_root: torch.Tensor
@@ -117,6 +117,13 @@ class Posterior(StoredState, ABC):
         Returns
         -------
         Posterior
+
+        Examples
+        --------
+        >>> from laplace_al.model.posterior import SharedPosterior
+        >>> one = torch.ones(1, 1)
+        >>> SharedPosterior.at_mode(one, 3 * one, one / 2, prior_precision=1.0).precision
+        tensor([[5.5000]])
         """
 
     @staticmethod
@@ -133,6 +140,13 @@ class Posterior(StoredState, ABC):
         Returns
         -------
         Tensor of shape (G, N, N)
+
+        Examples
+        --------
+        >>> from laplace_al.model.posterior import SharedPosterior
+        >>> SharedPosterior.information(torch.tensor([[1.0, 2.0]]), torch.ones(1, 1))
+        tensor([[[1., 2.],
+                 [2., 4.]]])
         """
 
     @classmethod
@@ -161,6 +175,13 @@ class Posterior(StoredState, ABC):
         ------
         ValueError
             If the precision is singular to working accuracy.
+
+        Examples
+        --------
+        >>> from laplace_al.model.posterior import SharedPosterior
+        >>> zero = torch.zeros(1, 1)
+        >>> SharedPosterior.of_sums(zero, torch.tensor([[[4.5]]]), 1.0, zero).precision
+        tensor([[5.5000]])
         """
         precision = information.clone()
         precision.diagonal(dim1=-2, dim2=-1).add_(prior_precision)
@@ -263,6 +284,17 @@ class Posterior(StoredState, ABC):
         Returns
         -------
         Posterior
+
+        Examples
+        --------
+        >>> from laplace_al.model.likelihoods import Bernoulli
+        >>> from laplace_al.model.posterior import SharedPosterior
+        >>> from laplace_al.model.structures import STRUCTURES
+        >>> rule = STRUCTURES["shared"].update(
+        ...     Bernoulli(), update="map", curvature="categorical", step_size=1.0)
+        >>> prior, one = SharedPosterior.prior(torch.zeros(1, 1), 1.0), torch.ones(1, 1)
+        >>> prior.condition(one, one, torch.ones(1), rule).mean  # w = 1 / (1 + e^w)
+        tensor([[0.4011]])
         """
 
     @abstractmethod

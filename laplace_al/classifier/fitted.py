@@ -306,7 +306,8 @@ class FittedEstimator(
         -----
         UserWarning
             If the weights of the network differ from those at the time of saving, or, for another
-            extractor, its content: what a transformer has learnt, or the code of a function.
+            extractor, its content: what a transformer has learnt, or the name of a function and the
+            values that it holds. The body of a function is not compared.
 
         See Also
         --------

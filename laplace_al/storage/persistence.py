@@ -420,9 +420,9 @@ def _attach(extractor: TorchFeatures, described: "_Description", cast: Cast | No
         warn_user(
             f"feature_extractor {type(extractor.feature_extractor).__name__} is not what it was "
             "when the classifier was saved: it was fitted on other data, has other settings or "
-            "code, or comes from another module or version of its library or of Python. If the "
-            "features differ, what was learnt on the old ones may mean nothing on these; if they "
-            "are the same, save the classifier again.",
+            "another name, or comes from another module or version of its library or of Python. "
+            "If the features differ, what was learnt on the old ones may mean nothing on these; "
+            "if they are the same, save the classifier again.",
         )
     extractor.source_ = FeatureSource(
         described.layer_in_use, cast, weights_of(extractor), described.n_features

@@ -112,10 +112,10 @@ class FittedEstimator(
         """The feature extractor in use."""
         return fitted_of(self).inputs.extractor
 
-    @property
-    def model_(self) -> FittedModel:
-        """The fitted model, with the rules that the parameters now give."""
-        return self._under(fitted_of(self).model, self._checked_params())
+    def current_model(self) -> FittedModel:
+        """Return the fitted model, with the rules that the parameters now give."""
+        model, params = fitted_of(self).model, self._checked_params()
+        return model.under(rules_of(params, model.classes))
 
     def log_marginal_likelihood(
         self, prior_precision: float | torch.Tensor | None = None
@@ -158,7 +158,7 @@ class FittedEstimator(
         >>> round(clf.log_marginal_likelihood(1e6), 3)  # no weight but 0: 2 log 1/2
         -1.386
         """
-        model, params = self.model_, self._checked_params()
+        model, params = fitted_of(self).model, self._checked_params()
         known, slope = model.report.log_evidence, model.report.evidence_slope
         if prior_precision is None and known is not None:
             return known
@@ -170,7 +170,7 @@ class FittedEstimator(
             (known, slope), mode = evidence_of(
                 memory.labelled(model.likelihood),
                 memory.prior._replace(precision=place),
-                model,
+                model.under(model.rules._replace(max_iter=params.max_iter)),
                 params.tol,
             )
             warn_unless_converged("log_marginal_likelihood", mode, params.max_iter, params.tol)
@@ -307,7 +307,8 @@ class FittedEstimator(
         -----
         UserWarning
             If the weights of the network differ from those at the time of saving, or, for another
-            extractor, its content: what a transformer has learnt, or the code of a function.
+            extractor, its content: what a transformer has learnt, or the name of a function and the
+            values that it holds. The body of a function is not compared.
 
         See Also
         --------
@@ -322,7 +323,7 @@ class FittedEstimator(
             classifier = cls(feature_extractor, **saved.params)
             params = classifier._checked_params()
         place = available_device(params.device)
-        model = saved.model(place, lambda classes: rules_of(params, classes))
+        model = saved.model(place)
         inputs = saved.inputs(classifier._make_extractor(params), model)
         return publish(classifier, None, Fitted(inputs, model, validated_values(params)), "load")
 
@@ -333,10 +334,6 @@ class FittedEstimator(
         if fitted is None or not _are_identical(validated_values(params), fitted.validated):
             self._validate_params()
         return params
-
-    def _under(self, model: FittedModel, params: SimpleNamespace) -> FittedModel:
-        """Return a model with the rules that parameters give."""
-        return model.under(rules_of(params, model.classes))
 
     def _make_extractor(self, params: SimpleNamespace) -> TorchFeatures | None:
         extractor = params.feature_extractor

@@ -302,7 +302,7 @@ class Predictor(FittedEstimator):
         >>> clf.pool_state([[0.5], [2.0]]).observe(0, 1).predict_proba().shape
         (2, 2)
         """
-        return PoolState(self.model_, self.pool_features(X))
+        return PoolState(self.current_model(), self.pool_features(X))
 
     def pool_features(self, X: KnownInputs) -> torch.Tensor:
         """Return the features (n_pool, n_features) of a pool, in a dtype no wider than needed."""
@@ -353,7 +353,7 @@ class Predictor(FittedEstimator):
         """Return the answers of a model to inputs, from the logits of its predictions."""
         inputs, known, _ = fitted_of(self)
         params = self._checked_params()
-        model = self._under(known, params)
+        model = known.under(known.rules._replace(predictive=params.predictive))
 
         def predict(X: Any) -> NDArray[Any]:
             rows = self._rows(inputs, model, X)

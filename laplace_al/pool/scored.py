@@ -56,7 +56,7 @@ class ScoredPool:
 
     def is_under(self, classifier: LaplaceUpdateClassifier) -> bool:
         """Return whether the predictions are those of a classifier, as it is now."""
-        return self._state is not None and is_same(self._state.model, classifier.model_)
+        return self._state is not None and is_same(self._state.model, classifier.current_model())
 
     def features_under(self, classifier: LaplaceUpdateClassifier) -> Features:
         """Return the features (n_pool, n_features), for which a classifier need not be fitted."""
@@ -101,7 +101,7 @@ class ScoredPool:
         labels: Sequence[Any] | NDArray[Any],
     ) -> "ScoredPool":
         """Return the pool when a classifier has learnt labels at such positions of it."""
-        known, n_labels, model = self._state, len(positions), classifier.model_
+        known, n_labels, model = self._state, len(positions), classifier.current_model()
         if known is None or not is_followed(known.model, model, n_labels, len(known)):
             return self.after_fit()
         labelled = known.part(np.asarray(positions, dtype=np.int64))

@@ -5,7 +5,7 @@ import dataclasses
 import hashlib
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -119,10 +119,8 @@ class Saved:
                 f"read: {error!r}. Upgrade laplace_al, or save it again."
             ) from error
 
-    def model(
-        self, device: torch.device, rules_for: Callable[[NDArray[Any]], Rules]
-    ) -> FittedModel:
-        """Return the model on a device, with the rules of its classes."""
+    def model(self, device: torch.device) -> FittedModel:
+        """Return the model on a device; those who learn or predict give it their rules."""
         with self.checked():
             fitted = self._document["fitted"]
             classes = _labels(fitted["classes"])
@@ -147,7 +145,7 @@ class Saved:
             return FittedModel(
                 posterior,
                 classes,
-                rules_for(classes),
+                Rules(),
                 _calibration(_part(self._tensors, "calibration"), fitted),
                 fitted["has_intercept"],
                 seed,
@@ -422,9 +420,9 @@ def _attach(extractor: TorchFeatures, described: "_Description", cast: Cast | No
         warn_user(
             f"feature_extractor {type(extractor.feature_extractor).__name__} is not what it was "
             "when the classifier was saved: it was fitted on other data, has other settings or "
-            "code, or comes from another module or version of its library or of Python. If the "
-            "features differ, what was learnt on the old ones may mean nothing on these; if they "
-            "are the same, save the classifier again.",
+            "another name, or comes from another module or version of its library or of Python. "
+            "If the features differ, what was learnt on the old ones may mean nothing on these; "
+            "if they are the same, save the classifier again.",
         )
     extractor.source_ = FeatureSource(
         described.layer_in_use, cast, weights_of(extractor), described.n_features

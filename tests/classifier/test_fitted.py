@@ -1,6 +1,7 @@
 """What a classifier has learnt is one value, which is published by one assignment."""
 
 import copy
+import inspect
 import pickle
 import threading
 
@@ -23,7 +24,6 @@ ATTRIBUTES = {
     "log_marginal_likelihood_value_",
     "loo_proba_",
     "loo_score_",
-    "model_",
     "n_features_in_",
     "n_iter_",
     "posterior_",
@@ -120,8 +120,29 @@ def test_copies_go_their_own_way(twin_of):
 
 def test_the_model_follows_the_parameters():
     clf = LaplaceUpdateClassifier().fit(X, y)
-    assert clf.model_ is clf.fitted_.model
+    assert clf.current_model() is clf.fitted_.model
     clf.set_params(predictive="plug_in", class_weight={1: 3.0})
-    assert clf.model_.rules.predictive == "plug_in"
-    assert clf.model_.class_weights.tolist() == [1.0, 3.0]
-    assert clf.model_.posterior is clf.posterior_
+    assert clf.current_model().rules.predictive == "plug_in"
+    assert clf.current_model().class_weights.tolist() == [1.0, 3.0]
+    assert clf.current_model().posterior is clf.posterior_
+
+
+def test_an_invalid_parameter_leaves_the_representations():
+    clf = LaplaceUpdateClassifier().fit(X, y).set_params(predictive="none")
+    assert "coef_" in clf._repr_html_()
+    assert "coef_" in dict(inspect.getmembers(clf))
+    with pytest.raises(ValueError, match="predictive"):
+        clf.predict(X)
+
+
+def test_class_weights_of_no_class_do_not_concern_predictions(tmp_path):
+    clf = LaplaceUpdateClassifier(memory_size=None).fit(X, y)
+    expected, evidence = clf.predict_proba(X), clf.log_marginal_likelihood(2.0)
+    clf.set_params(class_weight={"a text": 2.0})
+    np.testing.assert_array_equal(clf.predict_proba(X), expected)
+    assert clf.log_marginal_likelihood(2.0) == evidence
+    clf.save(tmp_path / "clf", with_memory=True)
+    twin = LaplaceUpdateClassifier.load(tmp_path / "clf")
+    np.testing.assert_array_equal(twin.predict_proba(X), expected)
+    with pytest.raises(ValueError, match="class_weight must have numbers as its keys"):
+        twin.partial_fit(X, y)

@@ -97,7 +97,7 @@ def test_float32_features_are_not_copied(covariance):
     clf, X, y = problem(3, np.float32, covariance=covariance)
     features = torch.from_numpy(X)
     whole = clf.pool_state(X)
-    single = PoolState(clf.model_, features)
+    single = PoolState(clf.current_model(), features)
     assert single.features is features
     for index in range(20):
         whole.observe(index, y[index])

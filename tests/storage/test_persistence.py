@@ -171,7 +171,7 @@ def test_fitted_attributes(tmp_path):
     twin = saved(clf, tmp_path)
     attributes = {name for name in dir(clf) if name.endswith("_") and name[0] != "_"}
     assert attributes - {name for name in attributes if hasattr(twin, name)} == {"loo_proba_"}
-    for name in attributes - {"loo_proba_", "fitted_", "model_", "posterior_", "calibration_"}:
+    for name in attributes - {"loo_proba_", "fitted_", "posterior_", "calibration_"}:
         np.testing.assert_equal(getattr(twin, name), getattr(clf, name))
     assert twin.loo_score_.accuracy == clf.loo_score_.accuracy
     assert twin.log_marginal_likelihood() == clf.log_marginal_likelihood()

@@ -144,7 +144,8 @@ class Pool:
             [extract(inputs, block, name, like.dtype, like.device) for block, _ in blocks]
         )
         self._first_row = self._rows(np.zeros(1, dtype=np.int64))
-        scored = _Scored(_scored_blocks(classifier.model_, self._features), classifier.model_)
+        model = classifier.current_model()
+        scored = _Scored(_scored_blocks(model, self._features), model)
         positions, labels = np.empty(0, dtype=np.int64), classifier.classes_[:0]
         self._known = _Known(classifier, positions, labels, scored)
 
@@ -262,7 +263,7 @@ class Pool:
             classifier,
             np.concatenate([known.positions, indices]),
             np.concatenate([known.labels, y]),
-            self._scored_after(known, classifier.model_, features, y),
+            self._scored_after(known, classifier.current_model(), features, y),
         )
         if self._known is not known:
             raise RuntimeError(
@@ -297,7 +298,7 @@ class Pool:
 
     def _up_to_date(self) -> _Known:
         """Return what is known, with scores under the classifier as it now is."""
-        known, model = self._known, self._known.classifier.model_
+        known, model = self._known, self._known.classifier.current_model()
         if is_same(known.scored.model, model):
             return known
         later = known._replace(scored=_Scored(_scored_blocks(model, self._features), model))
@@ -309,7 +310,7 @@ class Pool:
         self, known: _Known, later: FittedModel, features: Extracted, y: NDArray[Any]
     ) -> _Scored:
         """Return scores under a model that has learnt labels: by their effects if possible."""
-        before, scored = known.classifier.model_, known.scored
+        before, scored = known.classifier.current_model(), known.scored
         if (
             is_same(scored.model, before)
             and scored.n_followed < _MAX_FOLLOWED
@@ -363,7 +364,7 @@ def _kept(
 
 def _shipped_predictor(classifier: LaplaceUpdateClassifier, reads_posterior: bool) -> Delayed:
     """Return a node that predicts, without the posterior where nobody reads it."""
-    model = classifier.model_
+    model = classifier.current_model()
     if reads_posterior or classifier.predictive == "monte_carlo":
         return graphs.shipped(tasks.BlockPredictor(model, classifier))
     return graphs.shipped(tasks.BlockPredictor(model.without_posterior(), None))

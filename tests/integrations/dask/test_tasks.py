@@ -20,20 +20,20 @@ def test_features_keep_their_dtype_and_dask_knows_their_size(dtype, fitted):
 
 def test_dask_knows_the_size_of_scores(fitted):
     features = tasks.KeptFeatures(torch.from_numpy(X[:700]))
-    kept = tasks.scored(fitted.model_, features)
+    kept = tasks.scored(fitted.current_model(), features)
     assert 0 <= dask.sizeof.sizeof(kept) - 700 * (3 + 3) * 8 < 100
     effects = fitted.pool_state(X[5:6]).learn([0], ["a"], [1.0])
-    later = tasks.followed(fitted.model_.without_posterior(), effects, features, kept)
+    later = tasks.followed(fitted.current_model().without_posterior(), effects, features, kept)
     assert 0 <= dask.sizeof.sizeof(later) - 700 * (3 + 2 * 3) * 8 < 100
 
 
 def test_scores_that_follow_are_those_of_the_updated_model(fitted):
     features = tasks.KeptFeatures(torch.from_numpy(X[:700]))
-    kept = tasks.scored(fitted.model_, features)
+    kept = tasks.scored(fitted.current_model(), features)
     effects = fitted.pool_state(X[5:6]).learn([0], ["a"], [1.0])
-    later = tasks.followed(fitted.model_.without_posterior(), effects, features, kept)
+    later = tasks.followed(fitted.current_model().without_posterior(), effects, features, kept)
     clf = LaplaceUpdateClassifier(calibration=None).fit(X[:60], y[:60]).partial_fit(X[5:6], ["a"])
-    expected = tasks.scored(clf.model_, features).scores
+    expected = tasks.scored(clf.current_model(), features).scores
     for found, known in zip(later.scores, expected, strict=True):
         torch.testing.assert_close(found, known)
     assert later.when_scored is kept.when_scored

@@ -19,6 +19,7 @@ import torch
 from update_speed import interleaved, report
 
 from laplace_al import LaplaceUpdateClassifier
+from laplace_al.model.pool_state import PoolState
 from laplace_al.strategies import BADGE, ExpectedErrorReduction, LookAhead
 
 N_POOL, N_FEATURES, N_CLASSES = 50_000, 384, 10
@@ -49,8 +50,7 @@ def rescoring(repeats):
             return pool.features @ vector
 
         def anew(pool=pool):
-            logits = pool.project(pool.posterior.mean)
-            return logits, pool._fresh_variances()
+            return PoolState(pool.model, pool.features)
 
         seconds = interleaved(observe, one_pass, repeats=repeats)
         report(

@@ -248,6 +248,15 @@ def test_its_scores_make_another_state_of_the_same_pool():
     assert_equal(scores_of(twin.observe(1, y[1])), scores_of(pool.observe(1, y[1])))
 
 
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_a_weight_below_one_counts_less(weight):
+    clf, X, y = problem(3)
+    pool = clf.pool_state(X).observe(0, y[0], weight=weight)
+    if weight:
+        clf.partial_fit(X[:1], y[:1], sample_weight=[weight])
+    np.testing.assert_allclose(pool.logits, clf.latent_mean_and_variance(X)[0], atol=1e-12)
+
+
 def test_a_weight_counts_as_often():
     clf, X, y = problem(3, update="newton", curvature="gaussian")
     pool = clf.pool_state(X).observe(0, y[0], weight=2.0)

@@ -207,10 +207,10 @@ def fits(repeats):
         cold = LaplaceUpdateClassifier(tol=our_tol, **params)
         warm = LaplaceUpdateClassifier(tol=our_tol, warm_start=True, classes=np.unique(y), **params)
         warm.fit(X[:800], y[:800]).partial_fit(X[800:], y[800:])
-        updated = warm.posterior_
+        updated = warm.fitted_
 
         def refit(warm=warm, updated=updated):
-            warm.posterior_ = updated
+            warm.fitted_ = updated
             warm.fit(X, y)
 
         for name, fit, budget in (

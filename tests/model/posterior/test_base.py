@@ -343,7 +343,11 @@ def test_a_prior_mean_counts_once_and_is_never_forgotten(structure):
 def test_merging_needs_a_common_prior():
     one, other = (Problem("shared", "gaussian", "map", prior=p).posterior for p in (1.0, 2.0))
     for wrong in (other, Problem("per_class", "gaussian", "map", prior=1.0).posterior):
-        with pytest.raises(ValueError, match=r"merge needs two posteriors of one structure"):
+        with pytest.raises(
+            ValueError,
+            match=r"^merge needs two posteriors of one structure, shape and prior; got .* and .*"
+            r"\. Learn both with the same classes, features, covariance and prior_precision\.$",
+        ):
             one.merge(wrong)
 
 

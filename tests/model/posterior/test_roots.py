@@ -6,9 +6,11 @@ import torch
 from scipy.linalg import LinAlgWarning
 
 from laplace_al.model.posterior.roots import (
+    accurate_factor,
     precision_of_root,
     prior_root,
     root_of_precision,
+    root_of_rows,
     root_of_sum,
     triangle_of_rows,
 )
@@ -77,15 +79,43 @@ def test_a_matrix_without_a_root_names_the_cure(wrong):
 
 
 def test_features_that_overflow_name_the_cure():
-    with pytest.raises(ValueError, match=r"X is too large: .* Scale the features"):
+    message = (
+        "^X is too large: products of the features overflow. Scale the features, e.g. with "
+        "StandardScaler.$"
+    )
+    with pytest.raises(ValueError, match=message):
         root_of_sum(torch.full((1, 2), np.inf), torch.ones(1, 1), 1.0)
+    with pytest.raises(ValueError, match=message):
+        root_of_rows(lambda: [torch.full((1, 2), np.inf)], 1.0, 2, torch.ones(1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_roots_have_the_dtype_of_what_they_are_of(dtype):
+    rows = torch.tensor([[3.0, 0.0], [0.0, 1e-7]], dtype=dtype)
+    precision = rows.T @ rows + 0.5 * torch.eye(2, dtype=dtype)
+    found = [
+        prior_root(1, 2, 4.0, rows)[0],
+        root_of_precision(precision[None])[0],
+        root_of_rows(lambda: [rows], 0.5, 2, rows),
+        accurate_factor(precision, lambda: [rows], 0.5),
+        accurate_factor(rows.T @ rows, lambda: [rows], 1e-10),  # by the rows themselves
+    ]
+    assert [each.dtype for each in found] == [dtype] * 5
+    for root in found[1:3]:
+        torch.testing.assert_close(root @ root.T, torch.linalg.inv(precision))
+    assert (found[4].diagonal() > 0).all()
 
 
 def test_a_prior_that_is_lost_is_reported():
     """The root of the data to that of the prior is 1e17: float64 holds 16 digits."""
     features = torch.tensor([[1e12, 1e12, 0.0]]).double()
-    with pytest.warns(LinAlgWarning, match="prior_precision is lost beside the features"):
+    match = "^prior_precision is lost beside the features even among their square roots: "
+    with pytest.warns(LinAlgWarning, match=match) as caught:
         root_of_sum(features, torch.ones(1, 1).double(), 1e-10)
+    assert str(caught[0].message).endswith(
+        "the uncertainty where there are no data is wrong. Scale the features, e.g. with "
+        "StandardScaler, or raise prior_precision."
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])

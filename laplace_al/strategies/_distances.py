@@ -77,7 +77,7 @@ def covering_radius(features: NDArray[np.floating], n_balls: int) -> float:
         median = float(np.median(squared))
         if median >= bounds.resolution:
             return bounds.scale * median**0.5
-    return 0.0
+    return float(np.median(Neighborhoods(features).nearest_distances(k, rows)[:, -1]))
 
 
 class Neighborhoods:
@@ -168,8 +168,8 @@ class LowerBounds:
     """Lower bounds of squared distances, ``(1 - e) (|x|² + |y|²) - 2 x·y``, in some precision.
 
     Rounding changes ``|x|² + |y|² - 2 x·y`` by at most ``e (|x|² + |y|²)``: each x·y is a sum of D
-    rounded products. The rows are centred, for small norms, and scaled, against overflow. Squared
-    distances, over the square of ``scale``, are within 2 % from ``resolution`` on.
+    rounded products. The rows are centred, for small norms, and scaled, against overflow. A squared
+    distance of ``resolution`` times the squared ``scale`` is known to 2 %.
     """
 
     def __init__(self, features: NDArray[np.floating], dtype: type[np.floating]) -> None:
@@ -184,13 +184,18 @@ class LowerBounds:
         self.norms = np.einsum("nd,nd->n", self.rows, self.rows) * dtype(1 - self.slack)
 
     def squared(self, rows: NDArray[np.int64]) -> NDArray[np.floating]:
-        """Bounds (m, n) of the squared distances of some rows to all, over the squared scale.
+        """Squared distances (m, n) of some rows to all, over the squared scale.
 
-        They are 0 for equal rows, whatever the rounding.
+        They are 0 if they may be, so that equal rows are no distance apart.
         """
         squared = self._squared(rows, 0)
         squared += self.norms[rows][:, None]
-        return np.maximum(squared, 0, out=squared)
+        may_be_equal = squared <= 0
+        rounding = self.norms * np.float32(self.slack / (1 - self.slack))
+        squared += rounding
+        squared += rounding[rows][:, None]
+        squared[may_be_equal] = 0
+        return squared
 
     def lowest(
         self, rows: NDArray[np.int64], n_lowest: int

@@ -72,7 +72,7 @@ class MaxHerding(QueryStrategy):
     def choose(self, view: PoolView, n_instances: int, candidates: Mask, rng: Rng) -> Choice:
         """Herd greedily; where nothing is gained, the largest weights come first."""
         is_labelled, features = view.is_labelled, view.features
-        weights = np.where(is_labelled, 0.0, self._without_nan(self.weights(view)))
+        weights = self._without_nan(np.where(is_labelled, 0.0, self.weights(view)))
         n_competing = max(10 * n_instances, _FEW_PAIRS // len(view))
         competing = leaders_among(weights, candidates, n_competing, draw_seed(rng)).positions
         n_labels = len(view.labelled_positions) + n_instances

@@ -20,9 +20,9 @@ class UncertaintyHerding(MaxHerding):
 
     ``u_x = 1 - (p_(1) - p_(2))`` of the calibrated probabilities of a
     :class:`~laplace_al.LaplaceUpdateClassifier`. Those of other classifiers, or without
-    ``calibration``, may be far too sure of themselves, so only their ranks count, ``u_x = (rank /
-    n)⁴`` with the rank of the most uncertain of n instances n. ``u_x = 1`` while there is no model
-    or it knows a single class, as in :class:`MaxHerding`.
+    ``calibration``, may be far too sure of themselves, so only their ranks count: ``u_x = (rank /
+    n)⁴``, where the most uncertain of n instances without a label has rank n. ``u_x = 1`` while
+    there is no model or it knows a single class, as in :class:`MaxHerding`.
 
     Needs a learner with ``predict_proba``, fitted or not. Labelled instances are taken from an
     ActiveLearner (ours or modAL's); for any other learner there are none.

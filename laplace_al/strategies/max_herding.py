@@ -20,7 +20,8 @@ class MaxHerding(QueryStrategy):
     least 1 - 1/e of what the best batch would.
 
     Predictions do not matter, so it works before there is a model. Where some classes are rare, few
-    labels go to them: use :class:`UncertaintyHerding` there. Labelled instances are taken from an
+    labels go to them, and it ends below :class:`MarginSampling`: use :class:`UncertaintyHerding`
+    there. Labelled instances are taken from an
     ActiveLearner (ours or modAL's); for any other learner there are none.
 
     Parameters

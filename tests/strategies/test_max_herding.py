@@ -118,9 +118,9 @@ def test_a_pool_of_one():
 
 
 def test_memory_is_that_of_the_competing_candidates():
-    pool = np.random.default_rng(0).normal(size=(20_000, 32)).astype(np.float32)
+    pool = np.random.default_rng(0).standard_normal((50_000, 384), dtype=np.float32)
     tracemalloc.start()
-    MaxHerding(random_state=0).query(Learner(), pool, 20)
+    MaxHerding(random_state=0).query(Learner(), pool, 50)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 4 * max_herding._FEW_PAIRS + 150e6  # similarities, blocks of them
+    assert peak < 400e6  # 135 MB of similarities, 77 MB of features, and blocks

@@ -21,8 +21,8 @@ class MaxHerding(QueryStrategy):
 
     Predictions do not matter, so it works before there is a model. Where some classes are rare, few
     labels go to them, and it ends below :class:`MarginSampling`: use :class:`UncertaintyHerding`
-    there. Labelled instances are taken from an
-    ActiveLearner (ours or modAL's); for any other learner there are none.
+    there. Labelled instances are taken from an ActiveLearner (ours or modAL's); for any other
+    learner there are none.
 
     Parameters
     ----------
@@ -78,12 +78,8 @@ class MaxHerding(QueryStrategy):
         competing = leaders_among(weights, candidates, n_competing, draw_seed(rng)).positions
         n_labels = len(view.labelled_positions) + n_instances
         kernel = Kernel(features, covering_radius(features[~is_labelled], n_labels))
-        places, gains = herd(
-            kernel.between(competing),
-            weights.astype(np.float32),
-            kernel.to_nearest(view.labelled),
-            n_instances,
-        )
+        covered, weights = kernel.to_nearest(view.labelled), weights.astype(np.float32)
+        places, gains = herd(kernel.between(competing), weights, covered, n_instances)
         utilities = np.full(len(view), -np.inf)
         utilities[competing] = gains
         return competing[places], utilities

@@ -56,8 +56,7 @@ def covering_radius(features: NDArray[np.floating], n_balls: int) -> float:
     """Return the radius of balls around the rows (n, D) of which so many may hold them all.
 
     It is the median distance to the k-th nearest other row, with ``k = clip(round(n / n_balls), 1,
-    n - 1)``, over 500 evenly spread rows, or all if there are fewer. It is 0 if it cannot be told
-    from 0 in float64, as among equal rows, or there is a single row.
+    n - 1)``, over 500 evenly spread rows, or all if there are fewer; 0 for a single row.
 
     Examples
     --------

@@ -59,6 +59,8 @@ STRATEGIES = {
     "CoreSet": strategies.CoreSet(),
     "TypiClust": strategies.TypiClust(),
     "ProbCover": strategies.ProbCover(),
+    "MaxHerding": strategies.MaxHerding(),
+    "UncertaintyHerding": strategies.UncertaintyHerding(),
     "ExpectedErrorReduction": strategies.ExpectedErrorReduction(),
     "PowerSampling": strategies.PowerSampling(margin),
     "SequentialBatch": strategies.SequentialBatch(margin),
@@ -95,6 +97,7 @@ def draw(name, strategy):
 
 
 # sphinx_gallery_thumbnail_number = 7
+plt.rcParams["figure.max_open_warning"] = len(STRATEGIES)
 for name, strategy in STRATEGIES.items():
     draw(name, strategy)
 plt.show()

@@ -87,3 +87,22 @@ class DensePosterior:
             step = covariance @ lifted @ a
             self.add(phi, s * curvature(structure, curve, probabilities(z + v @ a)))
         self.mean = self.mean + step.reshape(self.mean.shape)
+
+
+def herding(pool, labelled, weights, candidates, positions):
+    """Gains (n,) before the first of some choices, and how much more others would have gained."""
+    n = len(pool)
+    squared = ((pool[:, None] - pool[None]) ** 2).sum(axis=2)
+    k = min(max(1, round(n / (len(labelled) + len(positions)))), n - 1)
+    bandwidth = np.median(np.sort(squared, axis=1)[:, k])
+    similarity = np.exp(-squared / bandwidth)
+    to_labelled = ((pool[:, None] - labelled[None]) ** 2).sum(axis=2)
+    covered = np.exp(-to_labelled / bandwidth).max(axis=1, initial=0)
+    gains, lost, is_open = [], [], candidates.copy()
+    for chosen in positions:
+        gain = weights @ np.maximum(similarity - covered[:, None], 0)
+        gains.append(np.where(is_open, gain, -np.inf))
+        lost.append(gains[-1].max() - gains[-1][chosen])
+        covered = np.maximum(covered, similarity[:, chosen])
+        is_open[chosen] = False
+    return gains[0], np.array(lost)

@@ -12,6 +12,7 @@ from laplace_al.strategies.expected_error_reduction import ExpectedErrorReductio
 from laplace_al.strategies.least_confident import LeastConfidentSampling
 from laplace_al.strategies.look_ahead import LookAhead
 from laplace_al.strategies.margin import MarginSampling
+from laplace_al.strategies.max_herding import MaxHerding
 from laplace_al.strategies.power import PowerSampling
 from laplace_al.strategies.preselection import Preselection
 from laplace_al.strategies.prob_cover import ProbCover
@@ -19,6 +20,7 @@ from laplace_al.strategies.query_by_committee import QueryByCommittee
 from laplace_al.strategies.random import RandomSampling
 from laplace_al.strategies.sequential_batch import SequentialBatch
 from laplace_al.strategies.typi_clust import TypiClust
+from laplace_al.strategies.uncertainty_herding import UncertaintyHerding
 from laplace_al.strategies.variance import VarianceSampling
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "LeastConfidentSampling",
     "LookAhead",
     "MarginSampling",
+    "MaxHerding",
     "PowerSampling",
     "Preselection",
     "ProbCover",
@@ -41,5 +44,6 @@ __all__ = [
     "RandomSampling",
     "SequentialBatch",
     "TypiClust",
+    "UncertaintyHerding",
     "VarianceSampling",
 ]

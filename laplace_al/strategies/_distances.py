@@ -52,6 +52,33 @@ def _nearest_of_others(
     return nearest
 
 
+def covering_radius(features: NDArray[np.floating], n_balls: int) -> float:
+    """Return the radius of balls around the rows (n, D) of which so many may hold them all.
+
+    It is the median distance to the k-th nearest other row, with ``k = clip(round(n / n_balls), 1,
+    n - 1)``, over 500 evenly spread rows, or all if there are fewer; 0 for a single row.
+
+    Examples
+    --------
+    >>> round(covering_radius(np.array([[0.0], [1.0], [2.0], [3.0]]), n_balls=4), 3)
+    1.0
+    """
+    n = len(features)
+    if n < 2:
+        return 0.0
+    k = min(max(1, round(n / n_balls)), n - 1)
+    rows = np.linspace(0, n - 1, min(n, _MAX_ROWS)).astype(np.int64)
+    for dtype in (np.float32, np.float64):
+        bounds = LowerBounds(features, dtype)
+        squared = np.empty(len(rows))
+        for block in blocks(len(rows), n):  # a row is nearest to itself
+            squared[block] = np.partition(bounds.squared(rows[block]), k, axis=1)[:, k]
+        median = float(np.median(squared))
+        if median >= bounds.resolution:
+            return bounds.scale * median**0.5
+    return float(np.median(Neighborhoods(features).nearest_distances(k, rows)[:, -1]))
+
+
 class Neighborhoods:
     """Distances within a matrix of features (n, D), in the memory of a copy or two of it.
 
@@ -68,11 +95,11 @@ class Neighborhoods:
 
     def __init__(self, features: NDArray[np.floating]) -> None:
         self.features = features
-        self._single = _LowerBounds(features, np.float32)
+        self._single = LowerBounds(features, np.float32)
 
     @functools.cached_property
-    def _double(self) -> "_LowerBounds":
-        return _LowerBounds(self.features, np.float64)
+    def _double(self) -> "LowerBounds":
+        return LowerBounds(self.features, np.float64)
 
     def nearest_distances(
         self, n_neighbors: int, rows: NDArray[np.int64] | None = None
@@ -84,7 +111,7 @@ class Neighborhoods:
         n_neighbors = min(n_neighbors, len(self.features) - 1)
         rows = np.arange(len(self.features)) if rows is None else rows
         nearest = np.empty((len(rows), n_neighbors))
-        for block in self._blocks(len(rows)):
+        for block in blocks(len(rows), len(self.features)):
             nearest[block], is_sure = self._nearest(rows[block], n_neighbors, self._single)
             unsure = block.start + np.flatnonzero(~is_sure)
             if len(unsure):
@@ -105,7 +132,7 @@ class Neighborhoods:
         """
         is_each_once = rows is None
         rows = np.arange(len(self.features)) if rows is None else rows
-        for block in self._blocks(len(rows)):
+        for block in blocks(len(rows), len(self.features)):
             start = block.start if is_each_once else 0
             first, second, is_sure = self._single.within(rows[block], radius, start)
             is_pair = second > first if is_each_once else second != first
@@ -114,7 +141,7 @@ class Neighborhoods:
             yield first[is_pair], second[is_pair]
 
     def _nearest(
-        self, rows: NDArray[np.int64], n_neighbors: int, bounds: "_LowerBounds"
+        self, rows: NDArray[np.int64], n_neighbors: int, bounds: "LowerBounds"
     ) -> tuple[NDArray[np.float64], Mask]:
         """Distances, ascending, and for which rows no other can be among these neighbours."""
         n_found = min(n_neighbors + _SPARE, len(self.features) - 1)
@@ -135,16 +162,13 @@ class Neighborhoods:
             )
         return distances
 
-    def _blocks(self, n_rows: int) -> list[slice]:
-        step = max(1, _NUMBERS_AT_ONCE // len(self.features))
-        return [slice(start, start + step) for start in range(0, n_rows, step)]
 
-
-class _LowerBounds:
+class LowerBounds:
     """Lower bounds of squared distances, ``(1 - e) (|x|² + |y|²) - 2 x·y``, in some precision.
 
     Rounding changes ``|x|² + |y|² - 2 x·y`` by at most ``e (|x|² + |y|²)``: each x·y is a sum of D
-    rounded products. The rows are centred, for small norms, and scaled, against overflow.
+    rounded products. The rows are centred, for small norms, and scaled, against overflow. A squared
+    distance of ``resolution`` times the squared ``scale`` is known to 2 %.
     """
 
     def __init__(self, features: NDArray[np.floating], dtype: type[np.floating]) -> None:
@@ -155,7 +179,22 @@ class _LowerBounds:
         centred /= self.scale
         self.rows = centred.astype(dtype, copy=False)  # |x| <= 1
         self.slack = (features.shape[1] + 8) * float(np.finfo(dtype).eps)  # e
+        self.resolution = 100 * self.slack
         self.norms = np.einsum("nd,nd->n", self.rows, self.rows) * dtype(1 - self.slack)
+
+    def squared(self, rows: NDArray[np.int64]) -> NDArray[np.floating]:
+        """Squared distances (m, n) of some rows to all, over the squared scale.
+
+        They are 0 if they may be, so that equal rows are no distance apart.
+        """
+        squared = self._squared(rows, 0)
+        squared += self.norms[rows][:, None]
+        may_be_equal = squared <= 0
+        rounding = self.norms * np.float32(self.slack / (1 - self.slack))
+        squared += rounding
+        squared += rounding[rows][:, None]
+        squared[may_be_equal] = 0
+        return squared
 
     def lowest(
         self, rows: NDArray[np.int64], n_lowest: int
@@ -187,6 +226,13 @@ class _LowerBounds:
         return squared
 
 
+def blocks(n_rows: int, n: int) -> list[slice]:
+    """Return slices of rows that are few enough for a matrix of each with n columns."""
+    step = max(1, _NUMBERS_AT_ONCE // n)
+    return [slice(start, start + step) for start in range(0, n_rows, step)]
+
+
 _ROWS_AT_ONCE = 256  # a block of differences stays in the cache
 _NUMBERS_AT_ONCE = 2**23
 _SPARE = 8  # rounding seldom moves a neighbour by more ranks
+_MAX_ROWS = 500  # half of them are within 2.3 % of the ranks of half of the pool

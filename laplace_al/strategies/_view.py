@@ -62,6 +62,11 @@ class PoolView(ABC):
     def labelled_positions(self) -> _Positions:
         """Positions of the labelled instances in this view, (n_labelled,); -1 outside it."""
 
+    @property
+    def is_labelled(self) -> Mask:
+        """Which instances of this view are labelled, (n,)."""
+        return np.isin(np.arange(len(self)), self.labelled_positions)
+
     @abstractmethod
     def _predict(self, positions: _Positions | None) -> NDArray[np.floating]:
         """Probabilities of some instances, or of all if None."""

@@ -10,7 +10,11 @@ from sklearn.utils._param_validation import Interval
 
 from laplace_al._common.typing import Choice, Mask, RandomState, Rng
 from laplace_al.strategies._base import QueryStrategy
-from laplace_al.strategies._distances import Neighborhoods, distances_to_nearest
+from laplace_al.strategies._distances import (
+    Neighborhoods,
+    covering_radius,
+    distances_to_nearest,
+)
 from laplace_al.strategies._ranking import best
 from laplace_al.strategies._view import PoolView
 
@@ -31,9 +35,10 @@ class ProbCover(QueryStrategy):
     Parameters
     ----------
     radius : float, default=None
-        Radius of the balls. None: the median distance to the k-th nearest neighbour in the pool,
-        with ``k = max(1, min(5, n // 20))``, so that half of the balls contain at least k others.
-        In a pool of more than 1000 instances, the median is over 1000, evenly spread.
+        Radius of the balls. None: as many balls as there will be labels with the batch, L, may just
+        hold all n instances without a label. It is the median distance to the k-th nearest
+        neighbour among these, ``k = round(n / L)``, at least 1 and at most n - 1. Of more than 500
+        instances, the median is over 500, evenly spread.
     random_state : int, RandomState instance or None, default=None
         Breaks ties.
 
@@ -71,11 +76,11 @@ class ProbCover(QueryStrategy):
 
     def utilities(self, view: PoolView, rng: Rng) -> NDArray[np.float64]:
         """Return the number of instances that each would newly cover, (n_pool,)."""
-        return self._balls(view).gains
+        return self._balls(view, 1).gains
 
     def choose(self, view: PoolView, n_instances: int, candidates: Mask, rng: Rng) -> Choice:
         """Cover greedily."""
-        balls = self._balls(view)
+        balls = self._balls(view, n_instances)
         utilities = np.where(candidates, balls.gains, -np.inf)
         free, positions = candidates.copy(), np.empty(n_instances, dtype=np.int64)
         for i in range(n_instances):
@@ -84,11 +89,13 @@ class ProbCover(QueryStrategy):
             balls.cover(chosen)
         return positions, utilities
 
-    def _balls(self, view: PoolView) -> "Balls":
-        neighborhoods = Neighborhoods(view.features)
-        radius = median_distance(neighborhoods) if self.radius is None else self.radius
+    def _balls(self, view: PoolView, n_instances: int) -> "Balls":
+        radius = self.radius
+        if radius is None:
+            n_labels = len(view.labelled_positions) + n_instances
+            radius = covering_radius(view.features[~view.is_labelled], n_labels)
         is_covered = distances_to_nearest(view.features, view.labelled) <= radius
-        return Balls(neighborhoods, radius, is_covered)
+        return Balls(Neighborhoods(view.features), radius, is_covered)
 
 
 class Balls:
@@ -144,19 +151,3 @@ def _symmetric(pairs: list[tuple[NDArray[np.int64], NDArray[np.int64]]], n: int)
     second = np.concatenate([nodes, *(pair[1] for pair in pairs)]).astype(np.int32)
     first, second = np.concatenate([first, second[n:]]), np.concatenate([second, first[n:]])
     return csr_array((np.ones(len(first), dtype=np.int32), (first, second)), shape=(n, n))
-
-
-def median_distance(neighborhoods: Neighborhoods) -> float:
-    """Return the median distance to the k-th nearest neighbour, ``k = max(1, min(5, n // 20))``.
-
-    It is over 1000 evenly spread rows, or all if they are fewer; 0 for a single instance.
-    """
-    n = len(neighborhoods.features)
-    if n < 2:
-        return 0.0
-    rows = np.linspace(0, n - 1, min(n, _MAX_ROWS)).astype(np.int64)
-    k = max(1, min(5, n // 20))
-    return float(np.median(neighborhoods.nearest_distances(k, rows)[:, -1]))
-
-
-_MAX_ROWS = 1000  # half of them are within 1.6 % of the ranks of half of the pool

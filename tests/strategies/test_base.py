@@ -27,13 +27,15 @@ OF_ANY_CLASSIFIER = [
     *OF_PROBABILITIES,
     "BADGE",
     "CoreSet",
+    "MaxHerding",
     "PowerSampling",
     "Preselection",
     "ProbCover",
     "RandomSampling",
     "TypiClust",
+    "UncertaintyHerding",
 ]
-OF_ANYTHING = ["CoreSet", "ProbCover", "RandomSampling", "TypiClust"]
+OF_ANYTHING = ["CoreSet", "MaxHerding", "ProbCover", "RandomSampling", "TypiClust"]
 RANKED = [*OF_PROBABILITIES, "BALD", "EPIG", "ExpectedErrorReduction", "QueryByCommittee"]
 RANKED += ["RandomSampling", "VarianceSampling"]
 

@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 from laplace_al.strategies import _distances as distances
-from laplace_al.strategies._distances import Neighborhoods, distances_to_nearest, paired_distances
+from laplace_al.strategies._distances import (
+    Neighborhoods,
+    covering_radius,
+    distances_to_nearest,
+    paired_distances,
+)
 
 rng = np.random.default_rng(0)
 BLOBS = rng.normal(size=(5, 12))[np.arange(150) % 5] + 0.1 * rng.normal(size=(150, 12))
@@ -69,6 +74,27 @@ def test_nearest_distances(pool, n_neighbors, some):
     expected = np.sort(expected, axis=1)[:, 1 : n_neighbors + 1]
     rtol = 1e-5 if pool.dtype == np.float32 else 1e-12
     np.testing.assert_allclose(nearest, expected if some is None else expected[some], rtol=rtol)
+
+
+@pytest.mark.parametrize(("n_balls", "k"), [(1, 149), (10, 15), (40, 4), (100, 2), (1000, 1)])
+def test_the_covering_radius_is_the_median_distance_to_the_kth_other(pool, n_balls, k):
+    kth = np.sort(all_distances(pool), axis=1)[:, : k + 1][:, -1]
+    if len(pool) == 150:
+        assert covering_radius(pool, n_balls) == pytest.approx(np.median(kth), rel=0.02)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_covering_radius_of_equal_rows_is_0(dtype):
+    twins = np.repeat(BLOBS[:20], 20, axis=0).astype(dtype)
+    assert covering_radius(twins, 40) == 0  # k = 10 of 19 twins
+    assert covering_radius(twins, 15) > 0.1  # k = 27
+    assert covering_radius(twins[:1], 1) == covering_radius(twins[:0], 1) == 0
+
+
+def test_the_covering_radius_is_over_evenly_spread_rows_of_many(monkeypatch):
+    monkeypatch.setattr(distances, "_MAX_ROWS", 3)
+    expected = np.median(np.sort(all_distances(BLOBS)[[0, 74, 149]], axis=1)[:, 15])
+    assert covering_radius(BLOBS, 10) == pytest.approx(expected, rel=1e-3)
 
 
 def test_pairs_within(pool):

@@ -17,6 +17,7 @@ from laplace_al.strategies import (
     RandomSampling,
     SequentialBatch,
     TypiClust,
+    UncertaintyHerding,
 )
 
 X = np.random.default_rng(0).normal(size=(600, 4))
@@ -30,6 +31,7 @@ WRAPPED = [
     SequentialBatch(MarginSampling()),
     SequentialBatch(EntropySampling(), labels="predicted"),
     TypiClust(),
+    UncertaintyHerding(),
 ]
 CLASSIFIER = LaplaceUpdateClassifier().fit(X[:20], y[:20])
 

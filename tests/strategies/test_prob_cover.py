@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from laplace_al.strategies import prob_cover
+from laplace_al import ActiveLearner, LaplaceUpdateClassifier
 from laplace_al.strategies._distances import Neighborhoods
-from laplace_al.strategies.prob_cover import Balls, ProbCover, median_distance
+from laplace_al.strategies.prob_cover import Balls, ProbCover
 
 X = np.random.default_rng(0).normal(size=(200, 3))
 
@@ -55,22 +55,27 @@ def test_ties_are_broken_at_random():
     assert chosen == {0, 1, 2}
 
 
-def test_the_radius_is_the_median_distance_to_the_fifth_neighbour():
+@pytest.mark.parametrize(("n_labelled", "n_instances", "k"), [(0, 50, 4), (15, 5, 10), (9, 1, 20)])
+def test_as_many_balls_as_labels_may_just_hold_all(n_labelled, n_instances, k):
+    labelled = X[:n_labelled] + 0.01
     distances = np.sort(np.linalg.norm(X[:, None] - X[None], axis=2), axis=1)
-    radius = median_distance(Neighborhoods(X))
-    assert radius == pytest.approx(np.median(distances[:, 5]), rel=1e-12)
     chosen, auto = (
-        ProbCover(radius=r, random_state=0).query(Learner(), X, 50)
-        for r in (radius * (1 + 1e-12), None)
+        ProbCover(radius=radius, random_state=0).query(Learner(labelled), X, n_instances)
+        for radius in (np.median(distances[:, k]), None)
     )
     np.testing.assert_array_equal(chosen, auto)
 
 
-def test_the_median_is_over_evenly_spread_instances_of_a_large_pool(monkeypatch):
-    monkeypatch.setattr(prob_cover, "_MAX_ROWS", 3)
-    distances = np.sort(np.linalg.norm(X[:, None] - X[None], axis=2), axis=1)
-    expected = np.median(distances[[0, 99, 199], 5])
-    assert median_distance(Neighborhoods(X)) == pytest.approx(expected, rel=1e-12)
+def test_labelled_instances_of_the_pool_are_none_to_be_held():
+    learner = ActiveLearner(LaplaceUpdateClassifier(), ProbCover(), X, random_state=0)
+    learner.teach(range(20), [0] * 20)
+    left = X[20:]
+    distances = np.sort(np.linalg.norm(left[:, None] - left[None], axis=2), axis=1)
+    utilities, expected = (
+        ProbCover(radius=radius).query(learner, X, return_utilities=True)[1]
+        for radius in (None, np.median(distances[:, 9]))
+    )
+    np.testing.assert_array_equal(utilities, expected)
 
 
 def test_balls_that_are_too_many_to_keep_are_found_again():

@@ -257,6 +257,22 @@ def test_a_weight_below_one_counts_less(weight):
     np.testing.assert_allclose(pool.logits, clf.latent_mean_and_variance(X)[0], atol=1e-12)
 
 
+def test_labels_without_a_partner_are_not_lost():
+    clf, X, y = problem(3)
+    pool = clf.pool_state(X)
+    before = pool.logits
+    with pytest.raises(ValueError, match=r"shorter|longer"):
+        pool.learn([0, 1], y[:2], [1.0])
+    assert pool.logits is before
+
+
+def test_positions_may_count_from_the_end():
+    clf, X, y = problem(3)
+    pool = clf.pool_state(X)
+    first = pool.copy().observe(-len(X), y[0])
+    torch.testing.assert_close(first.logits, pool.copy().observe(0, y[0]).logits)
+
+
 def test_a_weight_counts_as_often():
     clf, X, y = problem(3, update="newton", curvature="gaussian")
     pool = clf.pool_state(X).observe(0, y[0], weight=2.0)

@@ -526,3 +526,29 @@ def test_a_posterior_says_what_it_is(structure):
     posterior = Problem(structure, "categorical", "map").posterior
     shape = "n_features=4, n_outputs=3, prior_precision=2"
     assert repr(posterior) == f"{type(posterior).__name__}({shape})"
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_the_prior_stays_with_whatever_follows(structure):
+    problem = Problem(structure, "categorical", "map", prior=0.7)
+    mean, kind = problem.posterior.mean, STRUCTURES[structure].posterior
+    centre = torch.ones_like(mean)
+    posterior = kind.prior(centre, 0.7)
+    learnt = problem.learn(posterior)
+    for later in (learnt, learnt.with_mean(mean), learnt.forget(0.5), learnt.merge(learnt)):
+        assert later.prior_precision == 0.7
+        assert torch.equal(later.prior_mean, centre)
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_a_mode_has_a_prior_around_zero_unless_it_is_told(structure):
+    problem = Problem(structure, "categorical", "map")
+    mean, probabilities = (
+        problem.posterior.mean,
+        problem.likelihood.mean(problem.seen * 0 @ problem.posterior.mean),
+    )
+    weighted = problem.structure.curvature("categorical", probabilities, problem.seen_weights)
+    kind = problem.structure.posterior
+    assert not kind.at_mode(mean, problem.seen, weighted, 2.0).prior_mean.any()
+    centre = torch.ones_like(mean)
+    assert torch.equal(kind.at_mode(mean, problem.seen, weighted, 2.0, centre).prior_mean, centre)

@@ -30,7 +30,7 @@ class Kernel:
         self._squared = max(squared, self._bounds.resolution / 100)
 
     def between(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Similarities (m, n) of the instances at m positions to all."""
+        """Return the similarities (m, n) of the instances at m positions to all."""
         n = len(self.features)
         similarities = np.empty((len(rows), n), dtype=np.float32)
         for block in blocks(len(rows), n):
@@ -38,7 +38,7 @@ class Kernel:
         return similarities
 
     def to_nearest(self, others: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Similarity (n,) of each to the nearest of others (m, D); 0 if there are none."""
+        """Return the similarity (n,) of each to the nearest of others (m, D); 0 without others."""
         distances = distances_to_nearest(self.features, others) / self._bounds.scale
         return self._of_squared(distances**2).astype(np.float32)
 

@@ -142,7 +142,7 @@ def test_the_core_knows_no_scikit_learn():
         if room == "model"
         for name in imports(path)
         if name.split(".")[0]
-        not in {"torch", "numpy", "scipy", "laplace_al", *sys.stdlib_module_names}
+        not in {"torch", "numpy", "numba", "scipy", "laplace_al", *sys.stdlib_module_names}
     ]
     assert not foreign
 
@@ -162,6 +162,7 @@ def test_importing_the_package_takes_no_optional_dependency():
         "matplotlib",
         "polars",
         "hypothesis",
+        "numba",
         "pytest",
     }
     assert not optional & set(done.stdout.split())

@@ -34,8 +34,9 @@ def test_extras():
     config = configparser.ConfigParser()
     config.read_string(read("setup.cfg"))
     extras = config["options.extras_require"]
-    assert set(extras) == {"modal", "dask", "examples", "docs", "test"}
+    assert set(extras) == {"fast", "modal", "dask", "examples", "docs", "test"}
     assert extras["modal"].strip() == "modAL-python<0.4.2"
+    assert extras["fast"].strip() in extras["test"].split()
 
 
 def test_the_open_section_of_the_changes_is_this_version():

@@ -19,7 +19,7 @@ from laplace_al._common.typing import Numbers
 from laplace_al.model.likelihoods import Mean
 
 _SHARE_OF_SECANT = 0.2
-_STEEPEST = 1e3
+STEEPEST = 1e3
 
 
 def per_class_curvature(mean: Mean[Numbers]) -> Numbers:
@@ -34,6 +34,16 @@ def shared_curvature(mean: Mean[Numbers]) -> Numbers:
     if isinstance(curvature, np.ndarray):
         return curvature.max(keepdims=True)
     return curvature.amax(dim=1, keepdim=True)
+
+
+def shared_unit_curvature(mean: Mean[Numbers]) -> Numbers:
+    """Return 1 for each instance, (n, 1)."""
+    return mean.p[..., :1] * 0 + 1
+
+
+def per_class_unit_curvature(mean: Mean[Numbers]) -> Numbers:
+    """Return 1 for each instance and output."""
+    return mean.p * 0 + 1
 
 
 def full_curvature_root(mean: Mean[Numbers]) -> Numbers:
@@ -128,7 +138,7 @@ def steepening(
     """
     xp, tiny = _numerics(variance)
     ratio = per_class_curvature(after) / (per_class_curvature(before) + tiny)
-    grown = xp.sqrt(ratio).clip(1.0, _STEEPEST)
+    grown = xp.sqrt(ratio).clip(1.0, STEEPEST)
     if variance.shape[-1] < grown.shape[-1]:
         grown = xp.amin(grown, -1, keepdims=True)
     # eq-steepening

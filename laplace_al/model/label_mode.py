@@ -14,10 +14,10 @@ from laplace_al._common.typing import Vector
 from laplace_al.model.likelihoods import Likelihood, Mean
 from laplace_al.model.mode import line_search
 
-_MAX_STEPS = 200
-_MAX_HALVINGS = 200
-_STEP_TOLERANCE = 1e-7  # of a logit: the error after a Newton step is the square of its length
-_ROUNDING = 1e-12  # of the largest logit, which is all that the last digits can tell
+MAX_STEPS = 200
+MAX_HALVINGS = 200
+STEP_TOLERANCE = 1e-7  # of a logit: the error after a Newton step is the square of its length
+ROUNDING = 1e-12  # of the largest logit, which is all that the last digits can tell
 
 _Point: TypeAlias = tuple[Any, Vector, Mean[Vector]]  # value of the objective, y - p and p
 _Step: TypeAlias = tuple[Any, Any, Any, Any]
@@ -97,16 +97,16 @@ def _damped_newton(
     """
     x = np.zeros_like(logits)
     value, residual, mean = at(x)
-    max_steps = _MAX_STEPS + 2 * len(x)  # far apart, logits meet one at a time
+    max_steps = MAX_STEPS + 2 * len(x)  # far apart, logits meet one at a time
     for _ in range(max_steps):
         step, slope, moved, size = newton(x, residual, mean)
         bound = value + 1e-14 * (1.0 + abs(value) + size)
-        found = line_search(at, x, step, slope, bound, _MAX_HALVINGS)
+        found = line_search(at, x, step, slope, bound, MAX_HALVINGS)
         if found is None:  # no number
             break
         x, (value, residual, mean) = found
         # the whole step: a short piece of it is no sign of a mode nearby
-        if moved <= _STEP_TOLERANCE + _ROUNDING * (size + moved):
+        if moved <= STEP_TOLERANCE + ROUNDING * (size + moved):
             return x, residual, mean
     raise ArithmeticError(
         f"the mode equation was not solved in {max_steps} steps: logits up to "
@@ -134,14 +134,14 @@ def mode_coefficients_at_once(
     value, residual, mean = at(shift)
     size = logits.abs().amax(dim=1)
     solved = torch.zeros_like(value, dtype=torch.bool)
-    max_steps = _MAX_STEPS + 2 * logits.shape[1]
+    max_steps = MAX_STEPS + 2 * logits.shape[1]
     for _ in range(max_steps):
         descent = variance * residual - shift
         step = likelihood.solve_damped_hessians(mean, variance, descent)
         slope = -(descent * stiffness * step).sum(dim=1)
         bound = value + 50 * precision * (1 + value.abs() + size)
         length = (~solved).to(value)
-        for _ in range(_MAX_HALVINGS):
+        for _ in range(MAX_HALVINGS):
             candidate = shift + length[:, None] * step
             value, residual, mean = at(candidate)
             too_far = value > bound + 1e-4 * length * slope

@@ -10,7 +10,9 @@ from laplace_al.model.curvatures import (
     full_curvature_root,
     identity_root,
     per_class_curvature,
+    per_class_unit_curvature,
     shared_curvature,
+    shared_unit_curvature,
 )
 from laplace_al.model.likelihoods import Likelihood, Mean
 from laplace_al.model.mode import Labelled
@@ -130,14 +132,14 @@ STRUCTURES = {
         Structure(
             "shared",
             SharedPosterior,
-            {"categorical": shared_curvature, "gaussian": lambda mean: mean.p[..., :1] * 0 + 1},
+            {"categorical": shared_curvature, "gaussian": shared_unit_curvature},
             NewtonUpdate,
             MapUpdate,
         ),
         Structure(
             "per_class",
             PerClassPosterior,
-            {"categorical": per_class_curvature, "gaussian": lambda mean: mean.p * 0 + 1},
+            {"categorical": per_class_curvature, "gaussian": per_class_unit_curvature},
             NewtonUpdate,
             MapUpdate,
         ),

@@ -12,20 +12,56 @@ All are NumPy vectors and matrices of one instance; posteriors and pools share t
 numbers. Its variance under the prior, phi^T phi / lambda, only a stiffened update asks for.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+import functools
+import importlib.util
+from collections.abc import Callable, Iterable
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 
 from laplace_al._common.typing import Numbers, UpdateRule, Vector
-from laplace_al.model.curvatures import open_stiffening, per_class_curvature, steepening
+from laplace_al._common.warn import warn_user
+from laplace_al.model.curvatures import (
+    open_stiffening,
+    per_class_curvature,
+    per_class_unit_curvature,
+    shared_curvature,
+    shared_unit_curvature,
+    steepening,
+)
 from laplace_al.model.label_mode import (
     coupled_mode_coefficients,
     mode_coefficients,
     mode_coefficients_at_once,
 )
 from laplace_al.model.likelihoods import Likelihood, Mean
+
+if TYPE_CHECKING:
+    from laplace_al.model.compiled import Learnt
+
+
+_IS_GAUSSIAN = {
+    shared_curvature: False,
+    per_class_curvature: False,
+    shared_unit_curvature: True,
+    per_class_unit_curvature: True,
+}
+
+
+class Block(NamedTuple):
+    """What is known of b instances before they are learnt: arrays of float64.
+
+    The rows l_i (b, G, k) of eq-block, logits and targets (b, C), weights (b,) and variances under
+    the prior (b,).
+    """
+
+    rows: Vector
+    logits: Vector
+    targets: Vector
+    weights: Vector
+    prior_variance: Vector
 
 
 class NewtonUpdate(NamedTuple):
@@ -244,9 +280,59 @@ class RememberingUpdate:
     ) -> tuple[Vector, Vector]:
         """Return what the rule says of it."""
         coefficients, curvature = self.update(logits, variance, target, weight, prior_variance)
-        is_coupled = variance.ndim == 2
-        moved = coefficients @ variance if is_coupled else variance * coefficients
-        self.learnt.append(logits + moved)
-        self.predicted[0].append(logits)
-        self.predicted[1].append(contrast_variance(variance) if is_coupled else variance)
+        if variance.ndim == 2:
+            learnt, variance = logits + coefficients @ variance, contrast_variance(variance)
+        else:
+            learnt = logits + variance * coefficients
+        self._remember([logits], [variance], [learnt])
         return coefficients, curvature
+
+    def in_block(self, block: Block) -> "Learnt | None":
+        """Do what :func:`learn_in_block` does, and remember it."""
+        found = learn_in_block(self.update, block)
+        if found is not None:
+            learnt = found.logits + found.variance * found.coefficients
+            self._remember(found.logits, found.variance, learnt)
+        return found
+
+    def _remember(
+        self, logits: Iterable[Vector], variance: Iterable[Vector], learnt: Iterable[Vector]
+    ) -> None:
+        self.predicted[0].extend(logits)
+        self.predicted[1].extend(variance)
+        self.learnt.extend(learnt)
+
+
+def learn_in_block(update: UpdateRule, block: Block) -> "Learnt | None":
+    """Learn the rows of a block in compiled code, see :mod:`laplace_al.model.compiled`.
+
+    None where numba is not installed, the rule is not among those compiled, or some mode was not
+    found: the rule itself then says more.
+    """
+    if isinstance(update, RememberingUpdate):
+        return update.in_block(block)
+    if not isinstance(update, NewtonUpdate | MapUpdate) or update.curvature not in _IS_GAUSSIAN:
+        return None
+    compiled = _compiled()
+    if compiled is None:
+        return None
+    is_map, is_gaussian = isinstance(update, MapUpdate), _IS_GAUSSIAN[update.curvature]
+    if isinstance(update, MapUpdate):
+        rest = update.is_stiffened, 1.0
+    else:
+        rest = False, float(update.step_size)
+    rule = compiled.RuleNumbers(is_map, is_gaussian, *rest)
+    found: Learnt = compiled.learn_block(rule, *map(np.ascontiguousarray, block))
+    return found if found.found else None
+
+
+@functools.cache
+def _compiled() -> ModuleType | None:
+    """Return :mod:`laplace_al.model.compiled` where numba is installed."""
+    if importlib.util.find_spec("numba") is None:
+        return None
+    try:
+        return importlib.import_module("laplace_al.model.compiled")
+    except ImportError as error:  # of a version that does not support this one of NumPy
+        warn_user(f"numba cannot be imported, and labels are learnt without it: {error}")
+        return None

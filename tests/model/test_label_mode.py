@@ -182,7 +182,7 @@ def test_a_coupled_mode_takes_few_evaluations_at_any_scale(n_classes):
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_a_mode_that_is_not_reached_is_an_error(n_classes, monkeypatch):
     """Never met with finite input; all the same it must not pass for a solution."""
-    monkeypatch.setattr(label_mode, "_MAX_STEPS", 0)
+    monkeypatch.setattr(label_mode, "MAX_STEPS", 0)
     likelihood = likelihood_of(n_classes)
     n_steps = 2 * likelihood.n_outputs
     targets = likelihood.encode(torch.ones(1).double())

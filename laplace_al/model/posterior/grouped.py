@@ -1,7 +1,7 @@
 """Structures whose covariances learn apart from each other, in blocks of labels."""
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -12,6 +12,7 @@ from laplace_al._common.typing import UpdateRule, Vector
 from laplace_al.model.posterior.base import Posterior, prior_variance
 from laplace_al.model.posterior.effects import Effect
 from laplace_al.model.posterior.roots import root_of_sum
+from laplace_al.model.updates import Block, learn_in_block
 
 # Rows learnt at once: bounds the (b, b) numbers of the recursion, whatever the input.
 _BLOCK_SIZE = 64
@@ -28,6 +29,7 @@ class GroupedPosterior(Posterior):
         c  <- c + T w_i a_i^T,  T <- T (I - beta_i w_i w_i^T)
 
     and at the end W + R Q c and R - R Q (I - T) Q^T. All that has the size D is a matrix product.
+    A single row f needs no Q: W + R f a^T and R - R f beta f^T.
     """
 
     @classmethod
@@ -80,16 +82,14 @@ class GroupedPosterior(Posterior):
         It has a direction for each group.
         """
         whitened, logits = self._whitened_and_logits(features)
-        basis, length = _orthonormal(whitened.mT)  # (G, D, 1), (G, 1, 1)
-        span = self._span(basis)
-        directions = (span * length)[:, :, 0].T  # (D, G), Sigma phi
-        block = on_host(
-            length, logits, targets, weights, prior_variance(features, self.prior_precision)
-        )
+        column = whitened.mT  # (G, D, 1)
+        span = self._span(column)
+        directions = span[:, :, 0].T  # (D, G), Sigma phi
+        block = self._on_host(_variance(whitened), logits, features, targets, weights)
         meanwhile(directions)
-        one = _one_row(update, *(part.double().numpy() for part in block))
-        changes = on_device(one.removed, basis), on_device(one.shift, basis)
-        return self._absorb(basis, *changes, span), (
+        one = _one_row(update, *block)
+        changes = on_device(one.removed, column), on_device(one.shift, column)
+        return self._absorb(column, *changes, span), (
             Effect(directions, one.coefficients, one.shrinkage),
         )
 
@@ -101,17 +101,29 @@ class GroupedPosterior(Posterior):
         update: UpdateRule,
     ) -> Self:
         whitened, logits = self._whitened_and_logits(features)
-        basis, coordinates = _orthonormal(whitened.mT)  # (G, D, k), (G, k, b)
-        block = on_host(
-            coordinates, logits, targets, weights, prior_variance(features, self.prior_precision)
-        )
-        numbers = (part.double().numpy() for part in block)
         if len(features) == 1:
-            removed, shift, *_ = _one_row(update, *numbers)
+            basis = whitened.mT
+            block = self._on_host(_variance(whitened), logits, features, targets, weights)
+            removed, shift, *_ = _one_row(update, *block)
         else:
-            factor, shift = _recursion(update, *numbers)
+            basis, coordinates = _orthonormal(whitened)  # (G, D, k), (G, k, b)
+            block = self._on_host(coordinates, logits, features, targets, weights)
+            factor, shift = _recursion(update, *block)
             removed = np.eye(factor.shape[1]) - factor  # I - T
         return self._absorb(basis, on_device(removed, basis), on_device(shift, basis))
+
+    def _on_host(
+        self,
+        whitened: torch.Tensor,
+        logits: torch.Tensor,
+        features: torch.Tensor,
+        targets: torch.Tensor,
+        weights: torch.Tensor,
+    ) -> Iterator[Vector]:
+        """Return what the recursion needs to know: the last is the variance under the prior."""
+        at_prior = prior_variance(features, self.prior_precision)
+        block = on_host(whitened, logits, targets, weights, at_prior)
+        return (part.double().numpy() for part in block)
 
     def _whitened_and_logits(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the rows R^T phi, (G, b, D), and W^T phi, (b, C)."""
@@ -131,20 +143,23 @@ class GroupedPosterior(Posterior):
     ) -> Self:
         """Move the mean by R Q c and multiply the root by I - Q (I - T) Q^T.
 
-        ``span`` is R Q where it is known, for who multiplies at once.
+        Here Q may be any matrix, and so may what is removed. ``span`` is R Q where it is known,
+        for who multiplies at once.
         """
 
 
-def _orthonormal(columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return Q (G, D, k) and coordinates (G, k, b) of columns (G, D, b) = Q coordinates."""
-    if columns.shape[2] > 1:
-        return torch.linalg.qr(columns)
-    length = torch.linalg.vector_norm(columns, dim=1, keepdim=True)
-    return columns / length.clamp_min(torch.finfo(length.dtype).tiny), length
+def _orthonormal(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return Q (G, D, k) and coordinates (G, k, b) of rows (G, b, D): Q coordinates = rows^T."""
+    return torch.linalg.qr(rows.mT)
+
+
+def _variance(whitened: torch.Tensor) -> torch.Tensor:
+    """Return v (1, G) of a whitened row (G, 1, D)."""
+    return torch.linalg.vecdot(whitened, whitened).T
 
 
 class _OneRow(NamedTuple):
-    """Changes along the direction of a row: I - T (G, 1, 1), c (G, 1, m), a and h / (1 + h v)."""
+    """Changes by a row f: beta (G, 1, 1) and a (G, 1, m) of eq-root, a (C,), h / (1 + h v) (G,)."""
 
     removed: Vector
     shift: Vector
@@ -154,21 +169,24 @@ class _OneRow(NamedTuple):
 
 def _one_row(
     update: UpdateRule,
-    length: Vector,
+    variance: Vector,
     logits: Vector,
     targets: Vector,
     weights: Vector,
     prior_variance: Vector,
 ) -> _OneRow:
-    """Return :func:`_recursion` over a single row, of whitened length (G, 1, 1)."""
-    variance = length[:, 0, 0] ** 2
-    a, h = update(logits[0], variance, targets[0], weights[0], prior_variance[0])
-    growth = h * variance
-    scale = np.sqrt(1.0 + growth)
-    removed = growth / (scale * (1.0 + scale))  # 1 - 1 / scale
-    return _OneRow(
-        removed[:, None, None], length * a.reshape(len(length), 1, -1), a, h / (1.0 + growth)
-    )
+    """Return what a single row of variance (1, G) changes."""
+    rows = np.sqrt(variance)[:, :, None]  # along f / |f|
+    learnt = learn_in_block(update, Block(rows, logits, targets, weights, prior_variance))
+    v = variance[0]
+    if learnt is None:
+        a, h = update(logits[0], v, targets[0], weights[0], prior_variance[0])
+    else:
+        a, h = learnt.coefficients[0], learnt.curvature[0]
+    growth = 1.0 + h * v
+    scale = np.sqrt(growth)
+    beta = h / (scale * (1.0 + scale))
+    return _OneRow(beta[:, None, None], a.reshape(len(v), 1, -1), a, h / growth)
 
 
 def _recursion(
@@ -184,10 +202,15 @@ def _recursion(
     l_i are the columns of the coordinates (G, k, b).
     """
     n_groups, size, _ = coordinates.shape
-    rows = np.ascontiguousarray(np.moveaxis(coordinates, 2, 0))[:, :, None, :]  # (b, G, 1, k)
+    rows = np.ascontiguousarray(np.moveaxis(coordinates, 2, 0))  # (b, G, k)
+    learnt = learn_in_block(update, Block(rows, logits, targets, weights, prior_variance))
+    if learnt is not None:
+        return learnt.factor, learnt.shift
     factor = np.tile(np.eye(size), (n_groups, 1, 1))
     shift = np.zeros((n_groups, size, logits.shape[1] // n_groups))
-    for row, z, y, s, v_0 in zip(rows, logits, targets, weights, prior_variance, strict=True):
+    for row, z, y, s, v_0 in zip(
+        rows[:, :, None], logits, targets, weights, prior_variance, strict=True
+    ):
         whitened = row @ factor  # (G, 1, k), w_i
         variance = np.einsum("gok,gok->g", whitened, whitened)
         a, h = update(z + (row @ shift).ravel(), variance, y, s, v_0)

@@ -16,6 +16,8 @@ from laplace_al.model.updates import Block, learn_in_block
 
 # Rows learnt at once: bounds the (b, b) numbers of the recursion, whatever the input.
 _BLOCK_SIZE = 64
+# Squared distance of a row from the span of those before, as a share of the longest row's.
+_WELL_AWAY = 1e-2
 
 
 class GroupedPosterior(Posterior):
@@ -149,7 +151,17 @@ class GroupedPosterior(Posterior):
 
 
 def _orthonormal(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return Q (G, D, k) and coordinates (G, k, b) of rows (G, b, D): Q coordinates = rows^T."""
+    """Return Q (G, D, k) and coordinates (G, k, b) of rows (G, b, D): Q coordinates = rows^T.
+
+    By the Cholesky factor of the Gram matrix, in half the time of QR, where all rows lead well away
+    from those before: the columns of Q are then orthonormal to a few roundings, as those of QR are.
+    """
+    gram = rows @ rows.mT
+    factor, info = torch.linalg.cholesky_ex(gram)
+    away = factor.diagonal(dim1=-2, dim2=-1).square().amin(dim=-1)
+    longest = gram.diagonal(dim1=-2, dim2=-1).amax(dim=-1)
+    if bool(((info == 0) & (away > _WELL_AWAY * longest)).all()):
+        return torch.linalg.solve_triangular(factor, rows, upper=False).mT, factor.mT
     return torch.linalg.qr(rows.mT)
 
 

@@ -322,7 +322,10 @@ def learn_in_block(update: UpdateRule, block: Block) -> "Learnt | None":
     else:
         rest = False, float(update.step_size)
     rule = compiled.RuleNumbers(is_map, is_gaussian, *rest)
-    found: Learnt = compiled.learn_block(rule, *map(np.ascontiguousarray, block))
+    try:
+        found: Learnt = compiled.learn_block(rule, *map(np.ascontiguousarray, block))
+    except OSError:  # no room to keep what is compiled now, and is there for the next block
+        return None
     return found if found.found else None
 
 

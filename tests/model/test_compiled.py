@@ -225,6 +225,39 @@ def abs_of_one(x):
     return abs(x)
 
 
+def test_a_full_disk_stops_nothing(monkeypatch):
+    def full(*args):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(compiled, "learn_block", full)
+    rule = MapUpdate(likelihood_of(3), shared_curvature)
+    assert learn_in_block(rule, block("shared", 3)) is None
+
+
+def test_first_labels_of_many_threads_and_of_forked_processes():
+    program = """
+import concurrent.futures
+import multiprocessing
+import numpy as np
+import torch
+from laplace_al import LaplaceUpdateClassifier
+
+torch.set_num_threads(1)  # those of OpenMP do not survive a fork
+X, y = np.random.default_rng(0).normal(size=(40, 5)), np.arange(40) % 3
+
+def learnt(_):
+    return LaplaceUpdateClassifier(prior_precision=1.0).fit(X[:20], y[:20]).partial_fit(X, y).coef_
+
+with concurrent.futures.ThreadPoolExecutor(4) as pool:
+    found = list(pool.map(learnt, range(4)))
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    found += pool.map(learnt, range(2))
+for one in found:
+    np.testing.assert_array_equal(one, learnt(0))
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
 def test_numba_is_not_imported_before_a_label_is_learnt():
     program = """
 import sys

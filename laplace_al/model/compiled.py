@@ -103,21 +103,22 @@ def _find_mode(
     variance: Vector,
     weight: float,
     target: Vector,
+    value: float,
     a: Vector,
     p: Vector,
     complement: Vector,
+    residual: Vector,
 ) -> bool:
-    """Write :func:`laplace_al.model.label_mode.mode_coefficients` (C,), and whether it was found.
+    """Write the a (C,) of a label of such weight, and p and 1 - p at the mode, if it is found.
 
-    The variance (1,) or (C,) is multiplied by the weight.
+    As :func:`laplace_al.model.label_mode.mode_coefficients` does. What is written to begins as
+    :func:`_derivatives` at the logits, which returned the value.
     """
     n, each = len(logits), min(1, len(variance) - 1)
-    residual, step, moved = np.empty(n), np.empty(n), logits.copy()
-    shift = np.zeros(n)
+    step, moved, shift = np.empty(n), np.empty(n), np.zeros(n)
     size = 0.0
     for k in range(n):
         size = max(size, abs(logits[k]))
-    value = _derivatives(moved, target, p, complement, residual)
     for _ in range(MAX_STEPS + 2 * n):
         # (I + diag(v) (diag p - p p^T)) step = v (y - p) - shift, eq-shift times v
         total, share = 0.0, 0.0
@@ -200,11 +201,11 @@ def _learn(
     """Write the a (C,) and h (1,) or (C,) of a label, and whether they were found."""
     n = len(logits)
     p, complement, residual, before = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
-    _derivatives(logits, target, p, complement, residual)
+    value = _derivatives(logits, target, p, complement, residual)
     if rule.is_map:
         for k in range(n):
             before[k] = p[k] * complement[k]
-        if not _find_mode(logits, variance, weight, target, a, p, complement):
+        if not _find_mode(logits, variance, weight, target, value, a, p, complement, residual):
             return False
     h[:] = 1.0 if rule.is_gaussian else 0.0
     if not rule.is_gaussian:

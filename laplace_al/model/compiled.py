@@ -54,7 +54,7 @@ class Learnt(NamedTuple):
 
     ``factor`` is T (G, k, k) and ``shift`` c (G, k, m) of eq-block. Of each label there are the
     logits (b, C) and variances (b, G) before it is learnt, a (b, C) and h (b, G). They mean nothing
-    if not all modes were ``found``.
+    if not all was ``found``.
     """
 
     found: bool
@@ -249,7 +249,8 @@ def learn_block(
 ) -> Learnt:
     """Learn the rows of a block one after another, by :class:`GroupedPosterior`'s recursion.
 
-    l_i are the rows (b, G, k); all arrays are contiguous and of float64.
+    l_i are the rows (b, G, k); all arrays are contiguous and of float64. Targets other than 0 and 1
+    are not for it.
     """
     n_rows, n_groups, size = rows.shape
     n_columns = logits.shape[1] // n_groups
@@ -261,6 +262,9 @@ def learn_block(
     a, h = np.zeros(logits.shape), np.zeros((n_rows, n_groups))
     whitened = np.zeros((n_groups, size))
     reach = np.zeros(n_groups, np.int64)  # beyond it, no row so far has coordinates
+    for y in targets.flat:
+        if y != 0.0 and y != 1.0:
+            return Learnt(False, factor, shift, met, variance, a, h)
     for i in range(n_rows):
         for g in range(n_groups):
             row, w = rows[i, g], whitened[g]

@@ -306,8 +306,8 @@ class RememberingUpdate:
 def learn_in_block(update: UpdateRule, block: Block) -> "Learnt | None":
     """Learn the rows of a block in compiled code, see :mod:`laplace_al.model.compiled`.
 
-    None where numba is not installed, the rule is not among those compiled, or some mode was not
-    found: the rule itself then says more.
+    None where numba is not installed, the rule is not among those compiled, a target is neither 0
+    nor 1, or some mode was not found: the rule itself then says more.
     """
     if isinstance(update, RememberingUpdate):
         return update.in_block(block)

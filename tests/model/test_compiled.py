@@ -149,6 +149,15 @@ def test_rules_of_other_kinds_are_left_to_the_interpreter():
         assert learn_in_block(RememberingUpdate(other), known) is None
 
 
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_so_are_targets_between_0_and_1(n_classes):
+    rule = MapUpdate(likelihood_of(n_classes), shared_curvature)
+    known = block("shared", n_classes)
+    assert learn_in_block(rule, known) is not None
+    known.targets[-1] = 0.5
+    assert learn_in_block(rule, known) is None
+
+
 @pytest.mark.parametrize("posterior", [SharedPosterior, PerClassPosterior])
 @pytest.mark.parametrize("n", [1, 2])
 def test_a_mode_that_is_not_found_is_an_error_all_the_same(posterior, n):

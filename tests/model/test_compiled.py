@@ -57,7 +57,8 @@ def block(structure, n_classes, *, n=5, size=5, logit=1.0, length=1.0, seed=0):
     logits = logit * rng.normal(size=(n, likelihood.n_outputs))
     labels = torch.from_numpy(rng.integers(n_classes, size=n)).double()
     weights = rng.choice([0.0, 0.3, 1.0, 20.0], size=n)
-    prior = 2 * (rows**2).sum(axis=2).max(axis=1).clip(1e-300)
+    longest = (rows**2).sum(axis=2).max(axis=1).clip(1e-300)
+    prior = rng.choice([0.3, 2.0], size=n) * longest
     return Block(
         np.ascontiguousarray(rows), logits, likelihood.encode(labels).numpy(), weights, prior
     )
@@ -122,6 +123,16 @@ def test_what_each_label_met_is_remembered(structure, n_classes):
             (*ours.predicted, ours.learnt), (*theirs.predicted, theirs.learnt), strict=True
         ):
             np.testing.assert_allclose(some, others, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("length", [1e-5, 1e5])
+def test_coefficients_have_all_their_digits_beside_large_logits(length):
+    rule = MapUpdate(likelihood_of(4), per_class_curvature)
+    z, y, v = 1e6 * np.array([0.3, 1.0, -0.7, 0.9]), np.eye(4)[0], np.full(4, length**2)
+    known = Block(np.full((1, 4, 1), length), z[None], y[None], np.ones(1), np.full(1, 1e12))
+    found = learn_in_block(rule, known)
+    expected, _ = rule(z, v, y, 1.0)
+    np.testing.assert_allclose(found.coefficients[0], expected, rtol=1e-13, atol=1e-16)
 
 
 @pytest.mark.parametrize("structure", CURVATURES)

@@ -16,7 +16,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from active_learning import N_BATCHES, N_INITIAL
+from active_learning import N_BATCHES, SETTINGS
 from protocol import equivalence, holm, standard_error, wilcoxon_p
 
 PAPER = ("paper 10", "paper tuned")
@@ -24,7 +24,7 @@ ARMS = (
     *("base", "default", "refit when due", *PAPER, "paper hindsight", "first order"),
     *("reweighting", "SGD on new", "SGD on all", "warm refit", "retrained"),
 )
-MODES = ("sampled", "predicted", "updates", "refits")
+MODES = ("sampled", "predicted", "expected", "updates", "refits")
 MIN_SEEDS = 5  # of an arm that is shown
 BOUND = 0.5  # points of accuracy that count as the same
 
@@ -215,7 +215,7 @@ def strategies_against_random(table):
                 continue
             curve = np.mean([np.fromstring(c, sep=" ") for c in curves.accuracies], axis=0)
             enough = np.flatnonzero(curve >= 0.9 * full)
-            needed = N_INITIAL[data] + batch * enough[0] if len(enough) else np.nan
+            needed = SETTINGS[data].n_initial + batch * enough[0] if len(enough) else np.nan
             rows.append(
                 {"data": data, "batch": batch, "strategy": strategy, "seeds": len(difference)}
                 | {"area": 100 * areas[strategy, "top-b"].mean(), "less random": difference.mean()}
@@ -241,14 +241,14 @@ def draw_modes(modes, path):
             for mode, mean, error in zip(arms["mode"], arms["less top-b"], arms.se, strict=True):
                 colour = MODES.index(mode)
                 ax.errorbar(
-                    mean, place + 0.15 * (colour - 1.5), xerr=2 * error, fmt="o", ms=3,
+                    mean, place + 0.12 * (colour - 2), xerr=2 * error, fmt="o", ms=3,
                     color=f"C{colour}",
                 )  # fmt: skip
         ax.axvline(0, color="black", lw=0.8)
         ax.set_yticks(range(len(names)), [f"{s}, {b}" for s, b in names])
         ax.set(title=data, xlabel="points over top-b")
-    handles = [plt.Line2D([], [], color=f"C{i}", marker="o", ls="", ms=4) for i in range(4)]
-    figure.legend(handles, MODES, loc="outside lower center", ncols=4)
+    handles = [plt.Line2D([], [], color=f"C{i}", marker="o", ls="", ms=4) for i in range(5)]
+    figure.legend(handles, MODES, loc="outside lower center", ncols=5)
     save(figure, path)
 
 

@@ -10,6 +10,7 @@ from sklearn.utils._param_validation import Interval
 from laplace_al._common.typing import RandomState, Rng
 from laplace_al.strategies import scores
 from laplace_al.strategies._base import QueryStrategy
+from laplace_al.strategies._draws import scores_of_draws
 from laplace_al.strategies._view import PoolView
 
 
@@ -28,6 +29,8 @@ class BALD(QueryStrategy):
         Number of drawn weights.
     random_state : int, RandomState instance or None, default=None
         Breaks ties.
+    verbose : int, default=0
+        If positive, show a progress bar where a query takes more than a second.
 
     See Also
     --------
@@ -51,15 +54,20 @@ class BALD(QueryStrategy):
     _parameter_constraints: dict[str, Any] = {
         **QueryStrategy._parameter_constraints,
         "n_samples": [Interval(Integral, 1, None, closed="left")],
+        "verbose": ["verbose"],
     }
 
     is_pointwise = True
 
-    def __init__(self, *, n_samples: int = 100, random_state: RandomState = None) -> None:
+    def __init__(
+        self, *, n_samples: int = 100, random_state: RandomState = None, verbose: int = 0
+    ) -> None:
+        super().__init__(random_state=random_state)
         self.n_samples = n_samples
-        self.random_state = random_state
+        self.verbose = verbose
 
     def utilities(self, view: PoolView, rng: Rng) -> NDArray[np.float64]:
         """Return the mutual information of label and weights, (n_pool,)."""
         state = view.posterior_state(self)
-        return state.scores_of_draws(self.n_samples, scores.mutual_information)
+        score = scores.mutual_information
+        return scores_of_draws(state, self.n_samples, score, "BALD", self.verbose)

@@ -1,6 +1,5 @@
 """Mutual information of the labels of a batch and the weights."""
 
-from collections.abc import Callable
 from numbers import Integral
 from typing import Any
 
@@ -12,6 +11,7 @@ from laplace_al._common.typing import Choice, Mask, RandomState, Rng
 from laplace_al.model.pool_state import PoolState
 from laplace_al.strategies import scores
 from laplace_al.strategies._base import QueryStrategy
+from laplace_al.strategies._draws import Score, progress, scores_of_draws
 from laplace_al.strategies._ranking import best
 from laplace_al.strategies._view import PoolView
 
@@ -41,6 +41,8 @@ class BatchBALD(QueryStrategy):
         drawn. Each further instance then costs M S n_pool n_classes multiplications.
     random_state : int, RandomState instance or None, default=None
         Draws configurations and breaks ties.
+    verbose : int, default=0
+        If positive, show a progress bar where a query takes more than a second.
 
     References
     ----------
@@ -62,6 +64,7 @@ class BatchBALD(QueryStrategy):
         **QueryStrategy._parameter_constraints,
         "n_samples": [Interval(Integral, 1, None, closed="left")],
         "max_configurations": [Interval(Integral, 1, None, closed="left")],
+        "verbose": ["verbose"],
     }
 
     def __init__(
@@ -70,15 +73,18 @@ class BatchBALD(QueryStrategy):
         n_samples: int = 100,
         max_configurations: int = 10_000,
         random_state: RandomState = None,
+        verbose: int = 0,
     ) -> None:
+        super().__init__(random_state=random_state)
         self.n_samples = n_samples
         self.max_configurations = max_configurations
-        self.random_state = random_state
+        self.verbose = verbose
 
     def utilities(self, view: PoolView, rng: Rng) -> NDArray[np.float64]:
         """Return the mutual information of a label alone and the weights, (n_pool,)."""
         state = view.posterior_state(self)
-        return state.scores_of_draws(self.n_samples, scores.mutual_information)
+        score = scores.mutual_information
+        return scores_of_draws(state, self.n_samples, score, "BatchBALD, first", self.verbose)
 
     def choose(self, view: PoolView, n_instances: int, candidates: Mask, rng: Rng) -> Choice:
         """Choose each instance given those before it."""
@@ -90,11 +96,13 @@ class BatchBALD(QueryStrategy):
         left = draws.scores(scores.expected_entropy)
         batch = Configurations(self.n_samples, self.max_configurations)
         remaining = np.flatnonzero(candidates)
-        while len(positions) < n_instances:
-            batch.add(draws.of(positions[-1]), rng)
-            remaining = remaining[remaining != positions[-1]]
-            gain = draws.scores(batch.expected_entropy, remaining) - left[remaining]
-            positions = np.append(positions, remaining[best(np.maximum(gain, 0.0), 1, rng)])
+        with progress("BatchBALD, others", n_instances - 1, self.verbose) as done:
+            while len(positions) < n_instances:
+                batch.add(draws.of(positions[-1]), rng)
+                remaining = remaining[remaining != positions[-1]]
+                gain = draws.scores(batch.expected_entropy, remaining) - left[remaining]
+                positions = np.append(positions, remaining[best(np.maximum(gain, 0.0), 1, rng)])
+                done(1)
         return positions, utilities
 
 
@@ -113,9 +121,7 @@ class Draws:
         return self._kept[:, position]
 
     def scores(
-        self,
-        score: Callable[[NDArray[np.floating]], NDArray[np.float64]],
-        positions: NDArray[np.int64] | None = None,
+        self, score: Score, positions: NDArray[np.int64] | None = None
     ) -> NDArray[np.float64]:
         """Score the draws of some instances, or of all, see :meth:`PoolState.scores_of_draws`."""
         if self._kept is None:

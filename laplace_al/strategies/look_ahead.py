@@ -1,6 +1,7 @@
 """The batch that would help most, if its labels were known: an upper baseline."""
 
 import numbers
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -10,6 +11,7 @@ from sklearn.cluster import MiniBatchKMeans
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_consistent_length
 
+from laplace_al._common.devices import on_device
 from laplace_al._common.typing import Choice, Instances, Mask, RandomState, Rng
 from laplace_al.inputs.classes import class_indices
 from laplace_al.inputs.labels import as_labels
@@ -18,6 +20,7 @@ from laplace_al.model.posterior.base import prior_variance
 from laplace_al.model.updates import MapUpdate, NewtonUpdate
 from laplace_al.strategies import scores
 from laplace_al.strategies._base import QueryStrategy
+from laplace_al.strategies._ranking import best
 from laplace_al.strategies._view import PoolView
 
 _NUMBERS_AT_ONCE = 2**23
@@ -27,13 +30,18 @@ class LookAhead(QueryStrategy):
     """Try many batches with their true labels, and choose the one that leaves the lowest loss.
 
     It cheats by design: it knows the labels of the pool and of an evaluation set. It is therefore
-    of no use with an annotator; the paper uses it as an upper baseline for strategies that are. One
-    third of the batches is drawn at random, one third takes an instance from each of as many
-    clusters of the features as a batch has instances, and one third is drawn from the least certain
-    instances. The updates of all batches run together. With the kernel K = Phi Sigma Phi^T of a
+    of no use with an annotator; the paper uses it as an upper baseline for strategies that are.
+
+    ``search="batches"`` tries whole batches, as the paper does. One third of ``n_batches`` is drawn
+    at random, one third takes an instance from each of as many clusters of the features as a batch
+    has instances, and one third is drawn from the least certain instances; ``candidates`` add a
+    batch each. The updates of all batches run together. With the kernel K = Phi Sigma Phi^T of a
     batch, alpha (b, C) and G (b, b) determine the new mean W + Sigma Phi^T alpha and covariance
     Sigma - Sigma Phi^T G Phi Sigma. With g = e_t - G K e_t, label t changes them by
     alpha <- alpha + g a^T and G <- G + h / (1 + h v) g g^T.
+
+    ``search="greedy"`` builds one batch: each next label is that of all instances which lowers the
+    loss most, given the true labels before it. It finds what no hundred batches contain.
 
     Needs a LaplaceUpdateClassifier with ``covariance="shared"`` or ``"per_class"``.
 
@@ -45,12 +53,26 @@ class LookAhead(QueryStrategy):
         Their labels.
     y_pool : array-like of shape (n_pool,)
         The labels of the pool.
+    search : {"batches", "greedy"}, default="batches"
+        Whether to try whole batches, or every instance as the next of a batch.
     n_batches : int, default=100
-        Number of batches to try.
+        Number of random, diverse and uncertain batches to try.
+    candidates : sequence of QueryStrategy, default=()
+        Strategies that propose a further batch each, such as ``[BAIT(), MarginSampling()]``: the
+        loss after the chosen batch is then at most that after any of theirs. Their own
+        ``random_state`` is not used. Only for ``search="batches"``.
     loss : {"log_loss", "zero_one"}, default="log_loss"
         Loss to average over the evaluation set after the update.
     random_state : int, RandomState instance or None, default=None
         Draws the batches and breaks ties.
+
+    Notes
+    -----
+    The loss on the evaluation set is that after updates, and not after a refit.
+
+    ``search="greedy"`` keeps the covariance of each candidate and each evaluation point: as many
+    numbers as the product of both, times the number of classes unless ``covariance="shared"``. For
+    a large pool, use ``Preselection(LookAhead(..., search="greedy"), n_candidates=1000)``.
 
     References
     ----------
@@ -73,7 +95,9 @@ class LookAhead(QueryStrategy):
         "X_eval": "no_validation",
         "y_eval": ["array-like"],
         "y_pool": ["array-like"],
+        "search": [StrOptions({"batches", "greedy"})],
         "n_batches": [Interval(numbers.Integral, 1, None, closed="left")],
+        "candidates": ["array-like"],
         "loss": [StrOptions({"log_loss", "zero_one"})],
     }
 
@@ -83,7 +107,9 @@ class LookAhead(QueryStrategy):
         y_eval: ArrayLike,
         y_pool: ArrayLike,
         *,
+        search: Literal["batches", "greedy"] = "batches",
         n_batches: int = 100,
+        candidates: Sequence[QueryStrategy] = (),
         loss: Literal["log_loss", "zero_one"] = "log_loss",
         random_state: RandomState = None,
     ) -> None:
@@ -91,7 +117,9 @@ class LookAhead(QueryStrategy):
         self.X_eval = X_eval
         self.y_eval = y_eval
         self.y_pool = y_pool
+        self.search = search
         self.n_batches = n_batches
+        self.candidates = candidates
         self.loss = loss
 
     def utilities(self, view: PoolView, rng: Rng) -> NDArray[np.float64]:
@@ -102,8 +130,10 @@ class LookAhead(QueryStrategy):
         """Choose the batch after which the loss is lowest.
 
         The utility of an instance is minus the lowest loss of the batches that contain it, and
-        -inf if none does.
+        -inf if none does; in a greedy search it is minus the loss after its label alone.
         """
+        if self.search == "greedy":
+            return self._choose_greedily(view, n_instances, candidates, rng)
         view.posterior_state(self)
         batches = self._batches(view, n_instances, candidates, rng)
         losses = self.losses(view, batches)
@@ -128,6 +158,20 @@ class LookAhead(QueryStrategy):
         >>> LookAhead([[3.0]], [1], [0, 1]).losses(view, np.array([[0], [1]])).argmin()
         np.int64(1)
         """
+        state, evaluation, targets, eval_targets = self._known(view)
+        n_points, n_outputs = evaluation.logits.shape
+        n_groups, size = len(state.posterior.stored_root), batches.shape[1]
+        numbers_each = n_groups * size * (n_points + size) + n_points * n_outputs
+        at_once = max(1, _NUMBERS_AT_ONCE // numbers_each)
+        return np.concatenate(
+            [
+                self._losses(state, evaluation, some, targets, eval_targets)
+                for some in np.split(batches, range(at_once, len(batches), at_once))
+            ]
+        )
+
+    def _known(self, view: PoolView) -> tuple[PoolState, PoolState, torch.Tensor, torch.Tensor]:
+        """States of the pool and of the evaluation points, and the targets (n, C) of both."""
         state = view.posterior_state(self)
         if not hasattr(state.model.update_rule, "at_once"):
             raise TypeError(
@@ -144,16 +188,7 @@ class LookAhead(QueryStrategy):
         check_consistent_length(self.X_eval, self.y_eval)
         evaluation = view.state_of(self.X_eval)
         targets = _encoded(state, y_pool if places is None else y_pool[places], "y_pool")
-        eval_targets = _encoded(state, self.y_eval, "y_eval")
-        n_groups = len(state.posterior.stored_root)
-        numbers_each = n_groups * batches.shape[1] * (len(evaluation) + batches.shape[1])
-        at_once = max(1, _NUMBERS_AT_ONCE // numbers_each)
-        return np.concatenate(
-            [
-                self._losses(state, evaluation, some, targets, eval_targets)
-                for some in np.split(batches, range(at_once, len(batches), at_once))
-            ]
-        )
+        return state, evaluation, targets, _encoded(state, self.y_eval, "y_eval")
 
     def _losses(
         self,
@@ -187,24 +222,50 @@ class LookAhead(QueryStrategy):
         after = eval_rows @ state.posterior.mean + moved.flatten(start_dim=2)  # (M, E, C)
         variance = state.posterior.variance(eval_rows).reshape(len(eval_rows), -1)  # (E, G)
         less = torch.einsum("gmeb,gmbc,gmec->meg", cross, shrunk, cross)
-        return np.array(
-            [
-                self._loss(state, logits, (variance - removed).clamp_min(0), eval_targets)
-                for logits, removed in zip(after, less, strict=True)
-            ]
-        )
+        return self._mean_losses(state, after, variance - less, eval_targets)
 
-    def _loss(
+    def _mean_losses(
         self, state: PoolState, logits: torch.Tensor, variance: torch.Tensor, targets: torch.Tensor
-    ) -> float:
-        logits = state.model.calibrated(logits, variance)
+    ) -> NDArray[np.float64]:
+        """Mean losses (M,) of E points with logits (M, E, C) and variances (M, E, G)."""
+        variance = variance.clamp_min(0)  # below which rounding may carry it
+        calibrated = state.model.calibrated(logits.flatten(0, 1), variance.flatten(0, 1))
+        targets = targets.repeat(len(logits), 1)
         if self.loss == "log_loss":
-            return float(state.likelihood.negative_log_likelihood(logits, targets).mean())
-        predicted = state.likelihood.log_probabilities(logits).argmax(dim=1)
-        return float((predicted != state.likelihood.labels(targets)).double().mean())
+            losses = state.likelihood.negative_log_likelihood(calibrated, targets)
+        else:
+            predicted = state.likelihood.log_probabilities(calibrated).argmax(dim=1)
+            losses = (predicted != state.likelihood.labels(targets)).double()
+        return losses.reshape(len(logits), -1).mean(dim=1).numpy(force=True)
+
+    def _choose_greedily(
+        self, view: PoolView, n_instances: int, candidates: Mask, rng: Rng
+    ) -> Choice:
+        state, evaluation, targets, eval_targets = self._known(view)
+        places = np.flatnonzero(candidates)
+        y = state.classes_[state.likelihood.labels(targets[places]).numpy(force=True).astype(int)]
+        ahead = _Ahead(state.part(places), evaluation, targets[places])
+        is_open, chosen = np.ones(len(places), dtype=bool), np.empty(0, dtype=np.int64)
+        utilities = np.full(len(view), -np.inf)
+        while len(chosen) < n_instances:
+            left = np.flatnonzero(is_open)
+            losses = np.concatenate(
+                [
+                    self._mean_losses(state, logits, variance, eval_targets)
+                    for logits, variance in ahead.after_each(left)
+                ]
+            )
+            if not len(chosen):
+                utilities[places] = -losses
+            best_place = left[best(-losses, 1, rng)[0]]
+            is_open[best_place] = False
+            chosen = np.append(chosen, best_place)
+            if len(chosen) < n_instances:
+                ahead.learn(best_place, y[best_place])
+        return places[chosen], utilities
 
     def _batches(self, view: PoolView, size: int, candidates: Mask, rng: Rng) -> NDArray[np.int64]:
-        """Positions (n_batches, size) of random, diverse and uncertain batches."""
+        """Positions (n, size) of random, diverse and uncertain batches, and of the candidates'."""
         places = np.flatnonzero(candidates)
         n_random, n_diverse = -(-self.n_batches // 3), self.n_batches // 3
         batches = [rng.permutation(places)[:size] for _ in range(n_random)]
@@ -218,7 +279,60 @@ class LookAhead(QueryStrategy):
             n_least = min(len(places), size + 4 * size * number // max(n_uncertain - 1, 1))
             least = places[np.argsort(-margins, kind="stable")[:n_least]]
             batches.append(rng.permutation(least)[:size])
+        for strategy in self.candidates:
+            strategy._validate_params()
+            batches.append(strategy.choose(view, size, candidates, rng)[0])
         return np.stack(batches)
+
+
+class _Ahead:
+    """A pool and evaluation points that learn labels of the pool, and what each would change.
+
+    ``targets`` (n, C) are those of the pool. Covariances c_im = phi_i^T Sigma_g phi_m of instances
+    and points, (G, n, E), are kept, and follow each label as the scores of a pool do.
+    """
+
+    def __init__(self, state: PoolState, evaluation: PoolState, targets: torch.Tensor) -> None:
+        self.state, self.evaluation, self.targets = state, evaluation, targets
+        rows = evaluation.rows(slice(None))
+        directions = (root @ (rows @ root).T for root in state.posterior.root)  # G times (D, E)
+        self.covariances = torch.stack([state.project(direction) for direction in directions])
+
+    def after_each(self, places: NDArray[np.int64]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield logits (M, E, C) and variances (M, E, G) of the points after single labels."""
+        state, (n_points, n_outputs) = self.state, self.evaluation.logits.shape
+        rule = state.model.update_rule
+        assert isinstance(rule, NewtonUpdate | MapUpdate)  # logits that do not covary
+        before = self.evaluation.variance.reshape(n_points, -1)
+        for some in torch.from_numpy(places).split(max(1, 2**20 // (n_points * n_outputs))):
+            targets, variance = self.targets[some], state.variance[some].reshape(len(some), -1)
+            weights = targets.new_tensor(state.model.class_weights)
+            coefficients, curvature = rule.at_once(
+                state.logits[some],
+                variance,
+                targets,
+                weights[state.likelihood.labels(targets)][:, None],
+                prior_variance(state.rows(some), state.posterior.prior_precision)[:, None],
+            )
+            shrinkage = curvature / (1 + curvature * variance)
+            c = self.covariances[:, some].permute(1, 2, 0)  # (M, E, G), eq-look-ahead
+            yield (
+                self.evaluation.logits + c * coefficients[:, None],
+                before - c.square() * shrinkage[:, None],
+            )
+
+    def learn(self, place: int, label: Any) -> None:
+        """Learn the label of an instance."""
+        effects = self.state.learn([place], [label], [1.0])
+        for effect in effects:
+            if effect.shrinkage is not None:
+                shrinkage = on_device(effect.shrinkage, self.covariances)
+                pool, points = (
+                    each.project(effect.directions).T for each in (self.state, self.evaluation)
+                )  # (G, n) and (G, E)
+                scaled = pool * shrinkage.reshape(-1, 1)
+                self.covariances.baddbmm_(scaled[:, :, None], points[:, None, :], alpha=-1)
+        self.evaluation = self.evaluation.affected(effects)
 
 
 def _learn_together(

@@ -10,6 +10,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from laplace_al._common.typing import RandomState, Rng
 from laplace_al.strategies import scores
 from laplace_al.strategies._base import QueryStrategy
+from laplace_al.strategies._draws import scores_of_draws
 from laplace_al.strategies._view import PoolView
 
 
@@ -30,6 +31,8 @@ class QueryByCommittee(QueryStrategy):
     disagreement : {"vote_entropy", "kl_divergence"}, default="vote_entropy"
     random_state : int, RandomState instance or None, default=None
         Breaks ties, which are frequent with vote entropy.
+    verbose : int, default=0
+        If positive, show a progress bar where a query takes more than a second.
 
     References
     ----------
@@ -51,6 +54,7 @@ class QueryByCommittee(QueryStrategy):
         **QueryStrategy._parameter_constraints,
         "n_members": [Interval(Integral, 2, None, closed="left")],
         "disagreement": [StrOptions({"vote_entropy", "kl_divergence"})],
+        "verbose": ["verbose"],
     }
 
     is_pointwise = True
@@ -61,17 +65,20 @@ class QueryByCommittee(QueryStrategy):
         n_members: int = 10,
         disagreement: Literal["vote_entropy", "kl_divergence"] = "vote_entropy",
         random_state: RandomState = None,
+        verbose: int = 0,
     ) -> None:
+        super().__init__(random_state=random_state)
         self.n_members = n_members
         self.disagreement = disagreement
-        self.random_state = random_state
+        self.verbose = verbose
 
     def utilities(self, view: PoolView, rng: Rng) -> NDArray[np.float64]:
         """Return the disagreement of the members in nats, (n_pool,)."""
         score = scores.mutual_information
         if self.disagreement == "vote_entropy":
             score = _vote_entropy
-        return view.posterior_state(self).scores_of_draws(self.n_members, score)
+        state = view.posterior_state(self)
+        return scores_of_draws(state, self.n_members, score, "QueryByCommittee", self.verbose)
 
 
 def _vote_entropy(draws: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -135,6 +135,10 @@ def expected_information_gain_of_predictions(
     ``mean_s p_s(y) p_s(y_j)``: Bickford Smith et al., *Prediction-oriented Bayesian active
     learning*, AISTATS 2023.
 
+    Few draws agree by chance, which counts as information. With many classes that is most of it: at
+    77 classes the mean over a pool fell from .31 nats with 30 draws to .05 with 2500, and the
+    ranking was that of the entropy. :class:`~laplace_al.strategies.EPIG` draws nothing.
+
     Parameters
     ----------
     draws : array-like of shape (S, n, K)

@@ -46,7 +46,7 @@ STRATEGIES = [
     VarianceSampling(random_state=0),
     BALD(n_samples=20, random_state=0),
     BatchBALD(n_samples=20, random_state=0),
-    EPIG(X[:9], n_samples=20, random_state=0),
+    EPIG(X[:9], random_state=0),
     BADGE(random_state=0),
     BAIT(random_state=0),
     ExpectedErrorReduction(random_state=0),

@@ -3,11 +3,22 @@ import enum
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, zero_one_loss
 
-from laplace_al import LaplaceUpdateClassifier
-from laplace_al.strategies import LookAhead, MarginSampling, Preselection
+from laplace_al import ActiveLearner, LaplaceUpdateClassifier
+from laplace_al.strategies import (
+    BADGE,
+    BAIT,
+    LookAhead,
+    MarginSampling,
+    MaxHerding,
+    Preselection,
+    QueryStrategy,
+    TypiClust,
+    UncertaintyHerding,
+)
 from laplace_al.strategies._view import LearnerView
 
 
@@ -129,3 +140,139 @@ def test_among_candidates_labels_are_those_of_their_rows():
     assert losses[np.flatnonzero(candidates == chosen[0])] == losses.min()
     with pytest.raises(ValueError, match=r"y_pool must have a label for each of the \d+ rows"):
         Preselection(LookAhead(X_eval, y_eval, y[:5]), n_candidates=15).query(clf, X, 1)
+
+
+class Fixed(QueryStrategy):
+    """Proposes a batch that is known."""
+
+    def __init__(self, batch, *, random_state=None):
+        super().__init__(random_state=random_state)
+        self.batch = batch
+
+    def utilities(self, view, rng):
+        return np.zeros(len(view))
+
+    def choose(self, view, n_instances, candidates, rng):
+        return np.array(self.batch), np.zeros(len(view))
+
+
+def test_the_batches_of_other_strategies_are_tried():
+    clf, X, y, X_eval, y_eval = problem()
+    view = LearnerView(clf, X)
+    tried = LookAhead(X_eval, y_eval, y, n_batches=1)
+    greedy = LookAhead(X_eval, y_eval, y, search="greedy").query(clf, X, 4)
+    batches = np.stack([greedy, MarginSampling(random_state=0).query(clf, X, 4)])
+    losses = tried.losses(view, batches)
+    for worse in range(2):
+        both = [Fixed(batches[worse].tolist()), Fixed(batches[1 - worse].tolist())]
+        mixed = LookAhead(X_eval, y_eval, y, n_batches=1, candidates=both, random_state=0)
+        chosen, utilities = mixed.query(clf, X, 4, return_utilities=True)
+        assert tried.losses(view, chosen[None]) == losses.min()
+        assert (utilities[batches].min(axis=1) >= -losses - 1e-12).all()
+    wrong = [Preselection(MarginSampling(), n_candidates=0)]
+    with pytest.raises(ValueError, match="'n_candidates' parameter"):
+        LookAhead(X_eval, y_eval, y, candidates=wrong).query(clf, X, 4)
+
+
+@pytest.mark.parametrize("covariance", ["shared", "per_class"])
+@pytest.mark.parametrize("update", ["map", "newton"])
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("class_weight", [None, {"a": 3.0, "b": 0.0, "c": 1.0}])
+def test_greedy_is_the_best_next_label_of_really_updated_copies(
+    covariance, update, n_classes, class_weight
+):
+    params = {"covariance": covariance, "update": update, "class_weight": class_weight}
+    clf, X, y, X_eval, y_eval = problem(n_classes, prior_precision=0.1, **params)
+    X, y, mask = X[:24], y[:24], np.arange(24) % 4 > 0
+    truth = np.arange(len(y_eval)), np.searchsorted(clf.classes_, y_eval)
+    greedy = LookAhead(X_eval, y_eval, y, search="greedy", random_state=0)
+    found, utilities = greedy.query(clf, X, 4, candidates=mask, return_utilities=True)
+    chosen, places = [], np.flatnonzero(mask)
+    for t in range(4):
+        losses = []
+        for place in places:
+            batch = [*chosen, place]
+            twin = updated(clf, X[batch], y[batch])
+            losses.append(-twin.predict_log_proba(X_eval)[truth].mean())
+        if t == 0:
+            np.testing.assert_allclose(-utilities[mask], losses, atol=1e-9)
+            assert np.isneginf(utilities[~mask]).all()
+        assert losses[np.flatnonzero(places == found[t])[0]] <= min(losses) + 1e-9
+        chosen.append(found[t])
+        places = places[places != found[t]]
+
+
+def test_greedy_counts_errors_if_asked_to():
+    clf, X, y, X_eval, y_eval = problem()
+    strategy = LookAhead(X_eval, y_eval, y, search="greedy", loss="zero_one", random_state=0)
+    view = LearnerView(clf, X)
+    chosen = strategy.query(clf, X, 2)
+    alone = strategy.losses(view, np.arange(60)[:, None])
+    assert alone[chosen[0]] == alone.min()
+    then = strategy.losses(view, np.stack([np.full(60, chosen[0]), np.arange(60)], axis=1))
+    assert then[chosen[1]] == np.delete(then, chosen[0]).min()
+
+
+@pytest.mark.parametrize("n_instances", [5, 60])
+def test_greedy_is_ahead_of_a_hundred_batches(n_instances):
+    clf, X, y, X_eval, y_eval = problem()
+    greedy = LookAhead(X_eval, y_eval, y, search="greedy").query(clf, X, n_instances)
+    assert len(set(greedy)) == n_instances
+    batches = LookAhead(X_eval, y_eval, y, random_state=0).query(clf, X, n_instances)
+    losses = LookAhead(X_eval, y_eval, y).losses(LearnerView(clf, X), np.stack([greedy, batches]))
+    if n_instances < 60:
+        assert losses[0] < losses[1]
+
+
+def test_greedy_goes_on_after_imagined_labels_and_among_candidates():
+    clf, X, y, X_eval, y_eval = problem()
+    greedy = LookAhead(X_eval, y_eval, y, search="greedy", random_state=0)
+    view = LearnerView(clf, X)
+    later = view.after([7], view.state.copy().observe(7, y[7]))
+    mask = np.arange(60) != 7
+    chosen, _ = greedy.choose(later, 1, mask, np.random.RandomState(0))
+    pairs = np.stack([np.full(60, 7), np.arange(60)], axis=1)
+    losses = greedy.losses(view, pairs)
+    assert losses[chosen[0]] == pytest.approx(losses[mask].min(), abs=1e-9)
+    among = Preselection(greedy, MarginSampling(), n_candidates=15, random_state=0)
+    candidates = np.sort(MarginSampling().query(clf, X, 15))
+    alone = greedy.losses(view, candidates[:, None])
+    assert among.query(clf, X, 1)[0] == candidates[alone.argmin()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [1, 10])
+def test_greedy_is_above_every_strategy_in_batches(batch):
+    """Its mean accuracy over a run, in points, on digits that no strategy has seen."""
+    X, y = load_digits(return_X_y=True)
+    X = X / 16
+    n_batches, areas = 60 // batch, {}
+    others = [MaxHerding(), UncertaintyHerding(), MarginSampling(), BAIT(), BADGE(), TypiClust()]
+    for seed in range(3):
+        rows = np.random.default_rng(seed).permutation(len(y))
+        pool, evaluation, test = rows[:500], rows[500:1000], rows[1000:]
+        data = (X[evaluation], y[evaluation], y[pool])
+        oracles = {
+            "greedy": LookAhead(*data, search="greedy"),
+            "mixed": LookAhead(*data, n_batches=30, candidates=others),
+        }
+        for name, strategy in {repr(other): other for other in others}.items() | oracles.items():
+            learner = ActiveLearner(
+                LaplaceUpdateClassifier(prior_precision=1.0, covariance="shared"),
+                strategy,
+                X[pool],
+                X_initial=X[rows[:20]],
+                y_initial=y[rows[:20]],
+                classes=range(10),
+                random_state=seed,
+            )
+            scores = []
+            for _ in range(n_batches):
+                chosen = learner.query(batch)
+                learner.teach(chosen, y[pool][chosen]).refit()
+                scores.append(learner.score(X[test], y[test]))
+            areas.setdefault(name, []).append(np.mean(scores))
+    means = {name: np.mean(scores) for name, scores in areas.items()}
+    greedy, mixed = means.pop("greedy"), means.pop("mixed")
+    assert greedy > max(means.values())
+    assert mixed > np.mean(list(means.values()))

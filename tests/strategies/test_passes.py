@@ -39,7 +39,7 @@ POINTWISE = [
     VarianceSampling(random_state=0),
     BALD(n_samples=8, random_state=0),
     QueryByCommittee(n_members=4, random_state=0),
-    EPIG(X[:10], n_samples=8, random_state=0),
+    EPIG(X[:10], random_state=0),
     PowerSampling(MarginSampling(), random_state=0),
     ExpectedErrorReduction(X[:10], random_state=0),
 ]

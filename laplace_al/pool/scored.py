@@ -8,13 +8,15 @@ import torch
 from numpy.typing import NDArray
 from sklearn.utils.validation import _num_samples
 
-from laplace_al._common.devices import as_array
+from laplace_al._common.devices import as_array, on_device
 from laplace_al._common.typing import Features, Instances
 from laplace_al.classifier import LaplaceUpdateClassifier
 from laplace_al.inputs.blocks import rows_at
 from laplace_al.inputs.known import Extracted, check_weights, features_of, weights_of
 from laplace_al.inputs.network_weights import Weights
 from laplace_al.model.fitted_model import FittedModel, check_size
+from laplace_al.model.label_span import LabelSpan
+from laplace_al.model.pool_features import variance_at_prior
 from laplace_al.model.pool_state import PoolState
 from laplace_al.model.prior_precision import prior_precision_of_features
 
@@ -37,8 +39,10 @@ class ScoredPool:
         self.features = features
         self._rows: dict[int, NDArray[np.floating]] = {}  # some features, by position
         self._weights = weights
+        self._labelled: Features | None = None
+        self._span: LabelSpan | None = None
         self._state: PoolState | None = None
-        self._scored = torch.empty(0)  # variances when it was scored
+        self._scored = torch.empty(0)  # of each row, what its variances were subtracted from
 
     def state_under(self, classifier: LaplaceUpdateClassifier) -> PoolState:
         """Return the predictions of a classifier that has learnt all labels.
@@ -49,10 +53,28 @@ class ScoredPool:
         check_weights(self._weights, classifier.feature_extractor)
         if self._state is None or not self.is_under(classifier):
             known = self.X if self.features is None else Extracted(self.features)
-            self._state = classifier.pool_state(known)
-            self._keep(self._state.features, classifier)
-            self._scored = self._state.predictive_variance
+            features = classifier.pool_features(known)
+            self._keep(features, classifier)
+            self._score(classifier.current_model(), features)
+        assert self._state is not None
         return self._state
+
+    def _score(self, model: FittedModel, features: torch.Tensor) -> None:
+        """Score the pool anew, in the span of the labels where it is known."""
+        self._state = None
+        if self._labelled is not None:
+            known = self._span
+            if known is None or not known.is_of(model):
+                known = LabelSpan.empty(model, features)
+            labelled = on_device(as_array(self._labelled), features)
+            self._span = known.with_labelled(model, features, labelled)
+            scores = self._span.scores(model, features)
+            self._scored = variance_at_prior(model, features)
+            if scores is not None and is_accurate(features.dtype, scores.variance, self._scored):
+                self._state = PoolState(model, features, scores)
+        if self._state is None:
+            self._state = PoolState(model, features)
+            self._scored = largest_variance(self._state)
 
     def is_under(self, classifier: LaplaceUpdateClassifier) -> bool:
         """Return whether the predictions are those of a classifier, as it is now."""
@@ -100,23 +122,42 @@ class ScoredPool:
         positions: Sequence[int],
         labels: Sequence[Any] | NDArray[Any],
     ) -> "ScoredPool":
-        """Return the pool when a classifier has learnt labels at such positions of it."""
+        """Return the pool when a classifier has learnt labels at such positions of it.
+
+        They may have opened classes.
+        """
         known, n_labels, model = self._state, len(positions), classifier.current_model()
         if known is None or not is_followed(known.model, model, n_labels, len(known)):
-            return self.after_fit()
+            return self._unscored()
+        scored = self._scored
+        if len(known.classes_) < len(model.classes):
+            known = known.with_classes(model.classes)
+            scored = torch.maximum(scored, largest_variance(known))
         labelled = known.part(np.asarray(positions, dtype=np.int64))
         effects = labelled.learn(range(n_labels), labels, np.ones(n_labels))
         state = PoolState(model, known.features, known.affected(effects).scores)
-        if not is_accurate(state.features.dtype, state.predictive_variance, self._scored):
-            return self.after_fit()
-        later = self.after_fit()
-        later._state, later._scored = state, self._scored
+        if not is_accurate(state.features.dtype, state.predictive_variance, scored):
+            return self._unscored()
+        later = self._unscored()
+        later._state, later._scored = state, scored
         return later
 
-    def after_fit(self) -> "ScoredPool":
-        """Return the pool with its predictions to be computed anew."""
+    def after_fit(self, labelled: Features | None = None) -> "ScoredPool":
+        """Return the pool with its predictions to be computed anew.
+
+        ``labelled`` (n, n_features) are the features of all labels that a classifier was fitted on,
+        if they are few: this then takes less time, see :class:`LabelSpan`.
+        """
+        later = self._unscored()
+        later._labelled = labelled
+        if labelled is None:
+            later._span = None
+        return later
+
+    def _unscored(self) -> "ScoredPool":
+        """Return the pool with what does not depend on a model."""
         later = ScoredPool(self.X, self.features, self._weights)
-        later._rows = self._rows
+        later._rows, later._span = self._rows, self._span
         return later
 
     def rows_under(
@@ -180,8 +221,15 @@ def is_followed(known: FittedModel, later: FittedModel, n_labels: int, n_pool: i
 def is_accurate(dtype: torch.dtype, variance: torch.Tensor, scored: torch.Tensor) -> bool:
     """Return whether the variances of a pool that follows labels still hold digits enough.
 
-    ``scored`` are those when the pool was scored, ``dtype`` is that of the features.
+    ``scored`` (n,) are the largest when the pool was scored, ``dtype`` is that of the features.
     """
     # what was subtracted from the variances has the rounding of the features
     error = torch.finfo(dtype).eps * scored
-    return not bool((error > _MAX_ERROR * variance).any())
+    smallest = variance if variance.ndim == 1 else variance.amin(dim=1)
+    return not bool((error > _MAX_ERROR * smallest).any())
+
+
+def largest_variance(state: PoolState) -> torch.Tensor:
+    """Return the largest variance for predictions among the logits of each instance, (n,)."""
+    variance = state.predictive_variance
+    return variance if variance.ndim == 1 else variance.amax(dim=1)

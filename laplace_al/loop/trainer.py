@@ -21,7 +21,7 @@ from laplace_al.inputs.known import Extracted, FeatureCache
 from laplace_al.inputs.weighted_labels import check_declared
 from laplace_al.loop.history import Events, History
 from laplace_al.loop.training_data import TrainingData, in_order, inside_and_outside
-from laplace_al.pool.scored import ScoredPool, extracted
+from laplace_al.pool.scored import ScoredPool, are_few, extracted
 
 RefitEvery: TypeAlias = int | Literal["auto"] | None
 
@@ -358,8 +358,8 @@ class LaplaceTrainer(Trainer):
     def refitted(self, trained: Trained, history: History) -> Trained:
         """Return the value after a fit on all labels, in whose span the pool is if they are few."""
         later = super().refitted(trained, history)
-        n_labels = len(self._data.labels(history))
-        if self._goes_on or 2 * n_labels > len(later.estimator.posterior_.prior_mean):
+        n_labels, n_features = len(self._data.labels(history)), later.estimator.coef_.shape[1]
+        if self._goes_on or not are_few(n_labels, n_features):
             return later
         labelled = self._instances(later, history).features
         return later._replace(pool=later.pool.after_fit(labelled))

@@ -14,7 +14,7 @@ from laplace_al._common.typing import Projection
 from laplace_al.model.fitted_model import FittedModel
 from laplace_al.model.likelihoods import Likelihood
 from laplace_al.model.pool_features import in_chunks, phi_of, product, variance_at_prior
-from laplace_al.model.posterior import Posterior
+from laplace_al.model.posterior import PerClassPosterior, Posterior, SharedPosterior
 from laplace_al.model.posterior.effects import Effect
 from laplace_al.model.posterior.full import common_shift
 from laplace_al.model.predictive import NUMBERS_AT_ONCE, sampled_probabilities
@@ -395,7 +395,7 @@ class PoolState:
         """
         model, scores = self._known
         later = model.with_classes(classes)
-        if model.posterior.has_contrasts:  # which change with the number of classes
+        if not takes_new_classes(model):
             return type(self)(later, self.features)
         positions = np.searchsorted(classes, model.classes)
         at_prior = variance_at_prior(model, self.features)
@@ -533,6 +533,11 @@ class PoolState:
     ) -> NDArray[np.floating]:
         draws = sampled_probabilities(weights, n_samples, self.project, self.likelihood)
         return draws.numpy(force=True)
+
+
+def takes_new_classes(model: FittedModel) -> bool:
+    """Return whether new classes leave all scores of the present ones as they are."""
+    return isinstance(model.posterior, SharedPosterior | PerClassPosterior)
 
 
 def _position(index: Any, n_pool: int) -> int:

@@ -65,11 +65,12 @@ class ActiveLearner(ReadableLearner):
     refit_every : int, "auto" or None, default="auto"
         Number of new labels after which the estimator is refitted on all labels. None: never;
         ``partial_fit`` learns every label. ``"auto"``: a LaplaceUpdateClassifier is refitted when
-        updates have drifted more than one posterior standard deviation from the result of a fit,
-        see :meth:`LaplaceUpdateClassifier.newton_decrement`, or never if ``forgetting < 1``. Other
-        estimators with ``partial_fit`` are refitted when an update leaves probabilities of NaN, as
-        it may in Gaussian naive Bayes; those without it, or with ``class_weight="balanced"`` or
-        ``early_stopping=True``, after each label.
+        ``n_updates / n_fitted`` times its drift from the result of a fit exceeds half a posterior
+        standard deviation, where ``n_fitted`` labels were learnt by the last fit and ``n_updates``
+        since, see :meth:`LaplaceUpdateClassifier.newton_decrement`; or never if ``forgetting < 1``.
+        Other estimators with ``partial_fit`` are refitted when an update leaves probabilities of
+        NaN, as it may in Gaussian naive Bayes; those without it, or with
+        ``class_weight="balanced"`` or ``early_stopping=True``, after each label.
     journal : str or path-like, default=None
         SQLite file to which each label is written before it counts as taught, see
         :class:`laplace_al.loop.journal.Journal`. If it exists, the learner resumes where it ends,

@@ -21,12 +21,13 @@ from laplace_al.inputs.known import Extracted, FeatureCache
 from laplace_al.inputs.weighted_labels import check_declared
 from laplace_al.loop.history import Events, History
 from laplace_al.loop.training_data import TrainingData, in_order, inside_and_outside
-from laplace_al.pool.scored import ScoredPool, extracted
+from laplace_al.pool.scored import ScoredPool, are_few, extracted
 
 RefitEvery: TypeAlias = int | Literal["auto"] | None
 
-# Distance to the MAP of all labels, in posterior standard deviations, at which "auto" refits.
-_MAX_DRIFT = 1.0
+# Distance to the MAP of all labels, in posterior standard deviations, at which "auto" refits when
+# as many labels have been learnt by updates as by the last fit.
+_MAX_DRIFT = 0.5
 # A refused fit is tried again on labels repeated up to so many, and each so many times at least.
 _MANY, _MIN_TIMES = 200, 20
 # Settings that need all labels at once.
@@ -354,13 +355,21 @@ class LaplaceTrainer(Trainer):
             return X
         return Extracted(self._feature_cache.of([X], trained.estimator.transform)[0])
 
+    def refitted(self, trained: Trained, history: History) -> Trained:
+        """Return the value after a fit on all labels, in whose span the pool is if they are few."""
+        later = super().refitted(trained, history)
+        n_labels, n_features = len(self._data.labels(history)), later.estimator.coef_.shape[1]
+        if self._goes_on or not are_few(n_labels, n_features):
+            return later
+        labelled = self._instances(later, history).features
+        return later._replace(pool=later.pool.after_fit(labelled))
+
     def _after_update(self, trained: Trained, events: Events) -> Trained:
         """Return the value after a ``partial_fit``; predictions of the pool follow its labels."""
         later = super()._after_update(trained, events)
         positions, outside = inside_and_outside(events)
         y = np.array([event.label for event in events])
-        is_known = np.isin(y, trained.estimator.classes_).all()
-        if outside or not is_known or not trained.pool.is_under(trained.estimator):
+        if outside or not trained.pool.is_under(trained.estimator):
             return later
         return later._replace(pool=trained.pool.after_update(later.estimator, positions, y))
 
@@ -369,11 +378,15 @@ class LaplaceTrainer(Trainer):
         return copy.copy(estimator)
 
     def _is_far_off(self, trained: Trained, history: History) -> bool:
-        """Return whether the updates are too many standard deviations from the result of a fit."""
+        """Return whether the drift by updates is worth a fit, which costs more the more labels.
+
+        The smaller the share of labels that a fit would be new to, the larger it may be.
+        """
         if trained.estimator.forgetting != 1:  # there is no fit to compare with
             return False
         X, y = self._training_set(trained, history)
-        return bool(trained.estimator.newton_decrement(X, y) > _MAX_DRIFT)
+        growth = trained.n_updates / (len(y) - trained.n_updates)
+        return bool(growth * trained.estimator.newton_decrement(X, y) > _MAX_DRIFT)
 
     def _fitted_if_accepted(self, trained: Trained, history: History) -> Trained:
         """Return the value after a fit, which takes any number of labels."""
@@ -391,13 +404,14 @@ class LaplaceTrainer(Trainer):
     def _instances(self, trained: Trained, history: History) -> Any:
         """Return the features of all instances with labels, or the instances before a fit."""
         X_initial = self._data.X_initial
-        if not history.labelled or not hasattr(trained.estimator, "posterior_"):
+        if not hasattr(trained.estimator, "posterior_"):
             return self._data.instances(history)
-        rows = self._rows(trained, history.labelled)
-        if X_initial is None:
-            return rows
-        initial = self._feature_cache.of([X_initial], trained.estimator.transform)
-        return Extracted(np.concatenate([*initial, rows.features]))
+        parts = []
+        if X_initial is not None:
+            parts += self._feature_cache.of([X_initial], trained.estimator.transform)
+        if history.labelled:
+            parts.append(self._rows(trained, history.labelled).features)
+        return Extracted(np.concatenate(parts))
 
     def _rows(self, trained: Trained, events: Events) -> Any:
         """Return the features of the instances of events, or the instances before a fit."""

@@ -11,15 +11,15 @@ import torch
 from numpy.typing import NDArray
 
 from laplace_al._common.typing import Projection
-from laplace_al.model.fitted_model import FittedModel, with_constant
+from laplace_al.model.fitted_model import FittedModel
 from laplace_al.model.likelihoods import Likelihood
-from laplace_al.model.posterior import Posterior
+from laplace_al.model.pool_features import in_chunks, phi_of, product, variance_at_prior
+from laplace_al.model.posterior import PerClassPosterior, Posterior, SharedPosterior
 from laplace_al.model.posterior.effects import Effect
 from laplace_al.model.posterior.full import common_shift
 from laplace_al.model.predictive import NUMBERS_AT_ONCE, sampled_probabilities
 from laplace_al.model.updates import ExpectedUpdate
 
-_ROWS_AT_ONCE = 4096
 _COLUMNS_AT_ONCE = 16  # a pass over the features serves so many
 
 _Rows: TypeAlias = slice | Sequence[int] | NDArray[np.integer] | torch.Tensor
@@ -61,6 +61,24 @@ class PoolScores(NamedTuple):
                 contrasts = effect.variance_after(contrast, contrasts, out=ours(contrasts))
             variance = effect.variance_after(c, variance, out=ours(variance))
         return PoolScores(logits, variance, contrasts if has_contrasts else variance)
+
+    def with_outputs(
+        self, positions: NDArray[np.integer], n_outputs: int, at_prior: torch.Tensor
+    ) -> "PoolScores":
+        """Return the scores of :meth:`Posterior.with_outputs`, without contrasts.
+
+        A single logit stands for two, as in :meth:`Posterior.as_two_outputs`. ``at_prior`` (n,) are
+        the variances under the prior, which new outputs have unless all share one.
+        """
+        logits, variance, _ = self
+        if logits.shape[1] == 1:
+            logits = torch.cat([-logits, logits], dim=1) / 2
+        wide = logits.new_zeros(len(logits), n_outputs)
+        wide[:, positions] = logits
+        if variance.ndim == 2:
+            present, variance = variance, at_prior[:, None].repeat(1, n_outputs)
+            variance[:, positions] = present
+        return PoolScores(wide, variance, variance)
 
 
 def _projected(effects: Sequence[Effect], project: Projection) -> Iterator[torch.Tensor]:
@@ -257,7 +275,8 @@ class PoolState:
         True
         """
         known, _ = self._after_label(self._known, index, target, weight)
-        return self._publish(known)
+        self._known = known
+        return self
 
     def learn(
         self,
@@ -298,7 +317,7 @@ class PoolState:
         for index, target, weight in zip(indices, targets, weights, strict=True):
             known, more = self._after_label(known, index, target, weight)
             effects += more
-        self._publish(known)
+        self._known = known
         return effects
 
     def affected(self, effects: Sequence[Effect]) -> Self:
@@ -325,10 +344,6 @@ class PoolState:
         model, scores = self._known
         return type(self)(model, self.features, scores.after(effects, self.project))
 
-    def _publish(self, known: _Known) -> Self:
-        self._known = known
-        return self
-
     def _after_label(
         self, known: _Known, index: int, target: Any, weight: float
     ) -> tuple[_Known, Sequence[Effect]]:
@@ -344,7 +359,7 @@ class PoolState:
             count = model.class_weights[place]
             if target is None:
                 count = self._probabilities(known, [index])[0] @ model.class_weights
-        features = _completed(model, self.features[index][None])
+        features = phi_of(model, self.features[index][None])
         targets = model.likelihood.encode(torch.tensor([place], dtype=features.dtype))
         weights = torch.tensor([weight * count], dtype=features.dtype)
         columns: list[torch.Tensor] = []
@@ -357,6 +372,35 @@ class PoolState:
             else scores.after(effects, self.project)
         )
         return _Known(replace(model, posterior=posterior), later), effects
+
+    def with_classes(self, classes: NDArray[Any]) -> Self:
+        """Return the state of the model with more classes, which start from the prior.
+
+        Parameters
+        ----------
+        classes : ndarray of shape (n_classes,)
+            The present classes and further ones, sorted.
+
+        Returns
+        -------
+        PoolState
+
+        Examples
+        --------
+        >>> from laplace_al import LaplaceUpdateClassifier
+        >>> clf = LaplaceUpdateClassifier().fit([[-1.0], [1.0]], ["ant", "cat"])
+        >>> wider = clf.pool_state([[2.0]]).with_classes(np.array(["ant", "bee", "cat"]))
+        >>> wider.predict_proba().argmax()
+        np.int64(2)
+        """
+        model, scores = self._known
+        later = model.with_classes(classes)
+        if not takes_new_classes(model):
+            return type(self)(later, self.features)
+        positions = np.searchsorted(classes, model.classes)
+        at_prior = variance_at_prior(model, self.features)
+        scores = scores.with_outputs(positions, len(classes), at_prior)
+        return type(self)(later, self.features, scores)
 
     def rows(self, positions: _Rows) -> torch.Tensor:
         """Return features with the constant 1, in the dtype of the posterior.
@@ -376,7 +420,7 @@ class PoolState:
         >>> clf.pool_state([[2.0], [3.0]]).rows([1])
         tensor([[3., 1.]], dtype=torch.float64)
         """
-        return _completed(self.model, self.features[positions])
+        return phi_of(self.model, self.features[positions])
 
     def project(self, matrix: torch.Tensor) -> torch.Tensor:
         """Multiply Phi (n_pool, D) by a matrix, computed in the dtype of the features.
@@ -397,7 +441,7 @@ class PoolState:
         >>> bool(pool.project(pool.posterior.mean) == pool.logits)
         True
         """
-        return _product(self.features, matrix, has_constant=self.model.has_intercept)
+        return product(self.features, matrix, has_constant=self.model.has_intercept)
 
     def predict_proba(self, rows: _Rows = slice(None)) -> NDArray[np.floating]:
         """Predict calibrated probabilities of the pool.
@@ -491,6 +535,11 @@ class PoolState:
         return draws.numpy(force=True)
 
 
+def takes_new_classes(model: FittedModel) -> bool:
+    """Return whether new classes leave all scores of the present ones as they are."""
+    return isinstance(model.posterior, SharedPosterior | PerClassPosterior)
+
+
 def _position(index: Any, n_pool: int) -> int:
     """Return the position of an instance, told by an integer or an array of one."""
     try:
@@ -518,28 +567,11 @@ def _scores_under(model: FittedModel, features: torch.Tensor) -> PoolScores:
     """Return the scores of a pool under a model."""
     posterior = model.posterior
 
-    def of_chunks(variance: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        """Take features in the posterior's dtype in chunks: a large pool is never copied whole."""
-        parts = features.split(_ROWS_AT_ONCE)
-        return torch.cat([variance(_completed(model, rows)) for rows in parts])
-
-    logits = _product(features, posterior.mean, has_constant=model.has_intercept)
-    variance = of_chunks(posterior.variance)
+    logits = product(features, posterior.mean, has_constant=model.has_intercept)
+    variance = in_chunks(lambda rows: posterior.variance(phi_of(model, rows)), features)
     if not posterior.has_contrasts:
         return PoolScores(logits, variance, variance)
-    return PoolScores(logits, variance, of_chunks(posterior.predictive_variance))
-
-
-def _completed(model: FittedModel, features: torch.Tensor) -> torch.Tensor:
-    """Return phi of features (n, n_features), in the dtype of the posterior."""
-    features = features.to(model.posterior.prior_mean)
-    return with_constant(features, has_intercept=model.has_intercept)
-
-
-def _product(features: torch.Tensor, matrix: torch.Tensor, *, has_constant: bool) -> torch.Tensor:
-    """Return Phi times a matrix (D, m), computed in the dtype of the features."""
-    weights, constant = (matrix[:-1], matrix[-1]) if has_constant else (matrix, None)
-    # columns that are contiguous: up to five times as fast where they are few
-    columns = weights.T.to(features).contiguous().T
-    product = (features @ columns).to(matrix)
-    return product if constant is None else product.add_(constant)
+    predictive = in_chunks(
+        lambda rows: posterior.predictive_variance(phi_of(model, rows)), features
+    )
+    return PoolScores(logits, variance, predictive)

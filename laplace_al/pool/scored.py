@@ -8,14 +8,16 @@ import torch
 from numpy.typing import NDArray
 from sklearn.utils.validation import _num_samples
 
-from laplace_al._common.devices import as_array
+from laplace_al._common.devices import as_array, on_device
 from laplace_al._common.typing import Features, Instances
 from laplace_al.classifier import LaplaceUpdateClassifier
 from laplace_al.inputs.blocks import rows_at
 from laplace_al.inputs.known import Extracted, check_weights, features_of, weights_of
 from laplace_al.inputs.network_weights import Weights
 from laplace_al.model.fitted_model import FittedModel, check_size
-from laplace_al.model.pool_state import PoolState
+from laplace_al.model.label_span import LabelSpan
+from laplace_al.model.pool_features import variance_at_prior
+from laplace_al.model.pool_state import PoolState, takes_new_classes
 from laplace_al.model.prior_precision import prior_precision_of_features
 
 # Of a variance, as a share of it: where a pool is scored anew.
@@ -37,8 +39,10 @@ class ScoredPool:
         self.features = features
         self._rows: dict[int, NDArray[np.floating]] = {}  # some features, by position
         self._weights = weights
+        self._labelled: Features | None = None
+        self._span: LabelSpan | None = None
         self._state: PoolState | None = None
-        self._scored = torch.empty(0)  # variances when it was scored
+        self._scored = torch.empty(0)  # of each row, what its variances were subtracted from
 
     def state_under(self, classifier: LaplaceUpdateClassifier) -> PoolState:
         """Return the predictions of a classifier that has learnt all labels.
@@ -49,10 +53,30 @@ class ScoredPool:
         check_weights(self._weights, classifier.feature_extractor)
         if self._state is None or not self.is_under(classifier):
             known = self.X if self.features is None else Extracted(self.features)
-            self._state = classifier.pool_state(known)
-            self._keep(self._state.features, classifier)
-            self._scored = self._state.predictive_variance
+            features = classifier.pool_features(known)
+            self._keep(features, classifier)
+            self._score(classifier.current_model(), features)
+        assert self._state is not None
         return self._state
+
+    def _score(self, model: FittedModel, features: torch.Tensor) -> None:
+        """Score the pool anew, in the span of the labels where it is known."""
+        self._state = None
+        if self._labelled is not None:
+            labelled = on_device(as_array(self._labelled), features)
+            span = empty = LabelSpan.empty(model, features)
+            if self._span is not None and self._span.is_of(model):
+                span = self._span
+            span = span.with_labelled(model, features, labelled)
+            if not are_few(span.basis.shape[1], features.shape[1]):  # of labels since withdrawn
+                span = empty.with_labelled(model, features, labelled)
+            scores, self._span = span.scores(model, features), span
+            self._scored = variance_at_prior(model, features)
+            if scores is not None and is_accurate(features.dtype, scores.variance, self._scored):
+                self._state = PoolState(model, features, scores)
+        if self._state is None:
+            self._state = PoolState(model, features)
+            self._scored = largest_variance(self._state)
 
     def is_under(self, classifier: LaplaceUpdateClassifier) -> bool:
         """Return whether the predictions are those of a classifier, as it is now."""
@@ -100,24 +124,46 @@ class ScoredPool:
         positions: Sequence[int],
         labels: Sequence[Any] | NDArray[Any],
     ) -> "ScoredPool":
-        """Return the pool when a classifier has learnt labels at such positions of it."""
+        """Return the pool when a classifier has learnt labels at such positions of it.
+
+        They may have opened classes.
+        """
         known, n_labels, model = self._state, len(positions), classifier.current_model()
         if known is None or not is_followed(known.model, model, n_labels, len(known)):
-            return self.after_fit()
+            return self._with_labelled(positions)
+        scored = self._scored
+        if len(known.classes_) < len(model.classes):
+            if not takes_new_classes(known.model):
+                return self._with_labelled(positions)
+            known = known.with_classes(model.classes)
+            scored = torch.maximum(scored, largest_variance(known))
         labelled = known.part(np.asarray(positions, dtype=np.int64))
         effects = labelled.learn(range(n_labels), labels, np.ones(n_labels))
         state = PoolState(model, known.features, known.affected(effects).scores)
-        if not is_accurate(state.features.dtype, state.predictive_variance, self._scored):
-            return self.after_fit()
-        later = self.after_fit()
-        later._state, later._scored = state, self._scored
+        if not is_accurate(state.features.dtype, state.predictive_variance, scored):
+            return self._with_labelled(positions)
+        later = self._with_labelled(positions)
+        later._state, later._scored = state, scored
         return later
 
-    def after_fit(self) -> "ScoredPool":
-        """Return the pool with its predictions to be computed anew."""
+    def after_fit(self, labelled: Features | None = None) -> "ScoredPool":
+        """Return the pool with its predictions to be computed anew.
+
+        ``labelled`` (n, n_features) are the features of all labels that a classifier was fitted on,
+        if they are few: this then takes less time, see :class:`LabelSpan`.
+        """
         later = ScoredPool(self.X, self.features, self._weights)
-        later._rows = self._rows
+        later._rows, later._labelled = self._rows, labelled
+        later._span = None if labelled is None else self._span
         return later
+
+    def _with_labelled(self, positions: Sequence[int]) -> "ScoredPool":
+        """Return the pool to be scored anew when more positions of it are labelled."""
+        labelled = self._labelled
+        if labelled is None or self.features is None:
+            return self.after_fit()
+        labelled = np.concatenate([as_array(labelled), as_array(self.features[list(positions)])])
+        return self.after_fit(labelled if are_few(len(labelled), labelled.shape[1]) else None)
 
     def rows_under(
         self, classifier: LaplaceUpdateClassifier, positions: Sequence[int]
@@ -177,11 +223,23 @@ def is_followed(known: FittedModel, later: FittedModel, n_labels: int, n_pool: i
     return n_labels * (50 / n_pool + 2 / len(later.posterior.prior_mean)) <= 1
 
 
+def are_few(n_labels: int, n_features: int) -> bool:
+    """Return whether a pool is scored at less cost in the span of so many labels."""
+    return 2 * n_labels <= n_features
+
+
 def is_accurate(dtype: torch.dtype, variance: torch.Tensor, scored: torch.Tensor) -> bool:
     """Return whether the variances of a pool that follows labels still hold digits enough.
 
-    ``scored`` are those when the pool was scored, ``dtype`` is that of the features.
+    ``scored`` (n,) are the largest when the pool was scored, ``dtype`` is that of the features.
     """
     # what was subtracted from the variances has the rounding of the features
     error = torch.finfo(dtype).eps * scored
-    return not bool((error > _MAX_ERROR * variance).any())
+    smallest = variance if variance.ndim == 1 else variance.amin(dim=1)
+    return not bool((error > _MAX_ERROR * smallest).any())
+
+
+def largest_variance(state: PoolState) -> torch.Tensor:
+    """Return the largest variance for predictions among the logits of each instance, (n,)."""
+    variance = state.predictive_variance
+    return variance if variance.ndim == 1 else variance.amax(dim=1)

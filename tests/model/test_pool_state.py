@@ -107,6 +107,27 @@ def test_float32_features_are_not_copied(covariance):
     torch.testing.assert_close(single.variance, whole.variance, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("params", SETTINGS)
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_new_classes_open_as_if_the_pool_were_scored_anew(params, n_classes, dtype):
+    """Wherever they come among those so far, and the next labels are learnt alike."""
+    clf, X, y = problem(n_classes, **params)
+    pool = PoolState(clf.current_model(), torch.from_numpy(X).to(dtype)).observe(0, y[0])
+    before, classes = scores_of(pool), np.array(sorted([*clf.classes_, "A", "aa", "z"]))
+    wider = pool.with_classes(classes)
+    assert_equal(scores_of(pool), before)
+    assert wider.classes_.tolist() == classes.tolist()
+    for index, label in ((5, "aa"), (6, y[6]), (7, "z")):
+        wider.observe(index, label)
+    clf.partial_fit(X[:1], y[:1]).add_classes(["A", "aa", "z"])
+    clf.partial_fit(X[5:8], ["aa", y[6], "z"])
+    anew = clf.pool_state(X)
+    close = {} if dtype == torch.float64 else {"atol": 1e-4, "rtol": 1e-4}
+    for found, expected in zip(scores_of(wider), scores_of(anew), strict=True):
+        torch.testing.assert_close(found, expected, **close)
+
+
 def test_the_classifier_and_the_data_stay_as_they_are():
     clf, X, y = problem(3)
     before, mean = dict(vars(clf)), clf.posterior_.mean.clone()

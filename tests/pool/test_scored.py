@@ -64,6 +64,73 @@ def test_many_labels_are_followed_while_that_is_cheaper(covariance, size, is_fol
     assert_up_to_date(pool, clf, wide)
 
 
+@pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
+def test_labels_that_open_classes_are_followed(covariance):
+    rng = np.random.default_rng(0)
+    wide = rng.normal(size=(500, 16))
+    labels = np.arange(500) % 6
+    clf = LaplaceUpdateClassifier(covariance=covariance).fit(wide[:6], labels[:6] % 2)
+    pool = ScoredPool(wide)
+    pool.state_under(clf)
+    for rows in ([8], [9, 10, 11], [12]):
+        new = np.setdiff1d(labels[rows], clf.classes_)
+        if len(new):
+            clf.add_classes(new)
+        clf.partial_fit(wide[rows], labels[rows])
+        pool = pool.after_update(clf, rows, labels[rows])
+        assert (pool._state is not None) == (covariance != "full" or not len(new))
+        assert_up_to_date(pool, clf, wide)
+
+
+@pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_few_labels_are_scored_in_their_span(covariance, dtype, fit_intercept):
+    """One fit after another, with labels in between, of which some are withdrawn."""
+    rng = np.random.default_rng(0)
+    wide = rng.normal(size=(300, 24)).astype(dtype)
+    labels = (wide[:, 0] > 0).astype(int) + (wide[:, 1] > 0)
+    params = {"fit_intercept": fit_intercept, "classes": [0, 1, 2]}
+    clf = LaplaceUpdateClassifier(covariance=covariance, **params)
+    pool = ScoredPool(wide)
+    for rows in (range(5), range(8), range(8), range(2, 6), range(11)):
+        rows = np.array(rows)
+        clf.fit(wide[rows], labels[rows])
+        pool = pool.after_fit(wide[rows])
+        state = pool.state_under(clf)
+        assert pool._span.basis.shape[1] <= 12
+        anew = clf.pool_state(wide.astype(np.float64))
+        close = dict.fromkeys(("rtol", "atol"), 1e-9 if dtype == np.float64 else 1e-3)
+        torch.testing.assert_close(state.logits, anew.logits, **close)
+        torch.testing.assert_close(state.variance, anew.variance, **close)
+        for some in (np.array([20, 21]), np.arange(30, 35)):  # followed, and too many for it
+            clf.partial_fit(wide[some], labels[some])
+            pool = pool.after_update(clf, some.tolist(), labels[some])
+            state, anew = pool.state_under(clf), clf.pool_state(wide.astype(np.float64))
+            torch.testing.assert_close(state.logits, anew.logits, **close)
+            torch.testing.assert_close(state.variance, anew.variance, **close)
+
+
+def test_labels_that_the_pool_does_not_know_are_counted():
+    clf = LaplaceUpdateClassifier().fit(X[START], y[START])
+    pool = ScoredPool(X).after_fit(X[START[:2]])
+    assert_up_to_date(pool, clf)
+
+
+@pytest.mark.parametrize("change", [{"dtype": "float32"}, {"fit_intercept": False}])
+def test_the_span_is_that_of_the_present_parameters(change):
+    wide = np.random.default_rng(0).normal(size=(60, 12))
+    labels = (wide[:, 0] > 0).astype(int)
+    clf = LaplaceUpdateClassifier().fit(wide[:4], labels[:4])
+    pool = ScoredPool(wide).after_fit(wide[:4])
+    pool.state_under(clf)
+    clf.set_params(**change).fit(wide[:5], labels[:5])
+    pool = pool.after_fit(wide[:5])
+    state, anew = pool.state_under(clf), clf.pool_state(wide)
+    torch.testing.assert_close(state.logits, anew.logits, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(state.variance, anew.variance, rtol=1e-4, atol=1e-4)
+
+
 def test_the_pool_before_an_update_stays_as_it_was():
     clf = fitted()
     pool = ScoredPool(X)
@@ -163,6 +230,7 @@ def test_variances_of_single_precision_do_not_drift(params):
 def test_variances_are_accurate_while_they_hold_digits(dtype, share, expected):
     scored = torch.ones(2)
     assert is_accurate(dtype, torch.tensor([share, 1.0]), scored) == expected
+    assert is_accurate(dtype, torch.tensor([[1.0, 1.0], [share, 1.0]]), scored) == expected
 
 
 @pytest.mark.parametrize("n", [50, 3001])

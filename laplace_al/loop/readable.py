@@ -33,6 +33,11 @@ class ReadableLearner:
         return self._state.now.trained.is_fitted
 
     @property
+    def X_pool(self) -> Instances:  # noqa: N802
+        """The unlabelled instances, those that were added last."""
+        return self._state.now.trained.pool.X
+
+    @property
     def pool_(self) -> ScoredPool:
         """The pool with its features and predictions."""
         return self._state.now.trained.pool
@@ -51,15 +56,17 @@ class ReadableLearner:
     def history_(self) -> pd.DataFrame:
         """All events in the order of time.
 
-        Their actions are "label", "skip", "relabel", "unlabel", "unskip" and "refit"; the column
-        row is the row of the label in ``labels_``.
+        Their actions are "label", "skip", "relabel", "unlabel", "unskip", "extend" and "refit"; the
+        column row is the row of the label in ``labels_``. The position of "extend" is the last one
+        of the longer pool.
         """
         return self._state.now.history.events_frame()
 
     @property
     def instances_(self) -> Instances | None:
         """Instances that have a label, initial ones first; None if there is none."""
-        return self._training_data.instances(self._state.now.history)
+        trained, history = self._state.now
+        return self._training_data.instances(history, trained.pool.X)
 
     def predict(self, X: Instances | Extracted) -> NDArray[Any]:
         """Predict the labels of instances.

@@ -39,6 +39,12 @@ class PoolScores(NamedTuple):
             return PoolScores(self.logits[positions], variance, variance)
         return PoolScores(self.logits[positions], variance, self.predictive_variance[positions])
 
+    def joined(self, more: "PoolScores") -> "PoolScores":
+        """Return the scores of these instances and of others behind them."""
+        logits, variance, predictive = (torch.cat(pair) for pair in zip(self, more, strict=True))
+        is_one = self.predictive_variance is self.variance
+        return PoolScores(logits, variance, variance if is_one else predictive)
+
     def after(self, effects: Sequence[Effect], project: Projection) -> "PoolScores":
         """Return the scores after the effects of labels; ``project`` multiplies by Phi."""
         return self.after_columns(effects, _projected(effects, project))

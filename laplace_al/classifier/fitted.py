@@ -21,12 +21,17 @@ from sklearn.utils import check_random_state
 from laplace_al._common.devices import available_device
 from laplace_al._common.typing import Instances, Path, RandomState
 from laplace_al._common.warn import warn_user
-from laplace_al.inputs.classes import class_indices
 from laplace_al.inputs.features import SharedExtractorMixin, TorchFeatures, share
 from laplace_al.inputs.input_format import InputFormat
 from laplace_al.inputs.known import Extracted
 from laplace_al.inputs.tensors import like_tensors
-from laplace_al.inputs.weighted_labels import ClassWeight, check_labels, weighted_by_class
+from laplace_al.inputs.weighted_labels import (
+    ClassWeight,
+    check_labels,
+    places_of,
+    weighted,
+    weighted_by_class,
+)
 from laplace_al.model.fit import evidence_of
 from laplace_al.model.fitted_model import FittedModel, Rules
 from laplace_al.model.mode import Mode
@@ -226,9 +231,9 @@ class FittedEstimator(
         params = self._checked_params()
         features = inputs.features(X, name=type(self).__name__)
         y, sample_weight = check_labels(y, sample_weight, len(features))
-        indices = class_indices(y, model.classes)
-        weights = weighted_by_class(sample_weight, params.class_weight, indices, model.classes)
-        return model.decrement(model.labelled(features, indices, weights))
+        places = places_of(y, model.classes, params.classes)
+        places, weights = weighted(sample_weight, params.class_weight, places, model.classes)
+        return model.decrement(model.labelled(features, places, weights))
 
     def save(self, path: Path, *, with_memory: bool = False) -> None:
         """Write what was learnt to a file that can be read without running code from it.

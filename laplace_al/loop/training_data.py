@@ -70,7 +70,7 @@ class TrainingData:
                 else "Leave out instances without a label."
             ),
         )
-        y, _ = check_labels(y, None, n_labels)
+        check_labels(y, None, n_labels)
         return self.like_known(y, history, name=name)
 
     def like_known(self, y: NDArray[Any], history: History, *, name: str) -> NDArray[Any]:

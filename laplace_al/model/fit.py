@@ -201,9 +201,7 @@ def _memory_of(
     stiffening = stiffening_at_mode(rows, mean, rules.curvature)
     return (
         Memory.empty(prior, features)
-        .add(
-            features[counting], likelihood.labels(targets[counting]).to(features), weights[counting]
-        )
+        .add(features[counting], targets[counting], weights[counting])
         .keep(
             rules.memory_size,
             mean,
@@ -236,10 +234,10 @@ def left_out_scores(
 def left_out_score(
     block: Block, mean: torch.Tensor, calibration: Calibration, link: Link
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return the weight of the labels that are right, their log-likelihood, and their weight."""
+    """Return the expected weight of right labels, their log-likelihood, and their weight."""
     _, targets, weights, likelihood = block.data
     logits = calibration.apply(link, *left_out(block, mean))
     loss = likelihood.negative_log_likelihood(logits, targets)
-    found = likelihood.log_probabilities(logits).argmax(dim=1)
-    right = (found == likelihood.labels(targets)).to(loss)
+    found = likelihood.log_probabilities(logits).argmax(dim=1, keepdim=True)
+    right = likelihood.shares(targets).gather(1, found)[:, 0]
     return weights @ right, -weights @ loss, weights.sum()

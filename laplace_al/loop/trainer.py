@@ -213,6 +213,14 @@ class Trainer:
         """Return inputs for repeated predictions: their features, if the estimator makes some."""
         return X
 
+    def leave_one_out_proba(self, trained: Trained, history: History) -> NDArray[np.floating]:
+        """Return leave-one-out probabilities (n_labelled, n_classes) of the taught labels."""
+        raise TypeError(
+            f"{type(trained.estimator).__name__} has no leave-one-out predictions in closed form. "
+            "Use LaplaceUpdateClassifier, or rank the labels by the probabilities of "
+            "sklearn.model_selection.cross_val_predict."
+        )
+
     def _learnt(self, trained: Trained, history: History, events: Events) -> Trained | None:
         """Return the value after an update, however far from a fit; None where there is none."""
         if trained.is_fitted and any(event.action in ("relabel", "unlabel") for event in events):
@@ -366,6 +374,11 @@ class LaplaceTrainer(Trainer):
         if not is_extracted or not trained.is_fitted or comes_in_blocks(X):
             return X
         return Extracted(self._feature_cache.of([X], trained.estimator.transform)[0])
+
+    def leave_one_out_proba(self, trained: Trained, history: History) -> NDArray[np.floating]:
+        """Return leave-one-out probabilities (n_labelled, n_classes) of the taught labels."""
+        found = trained.fitted_estimator.leave_one_out_proba(*self._training_set(trained, history))
+        return found[len(found) - len(history.labelled) :]
 
     def _after_update(self, trained: Trained, events: Events) -> Trained:
         """Return the value after a ``partial_fit``; predictions of the pool follow its labels."""

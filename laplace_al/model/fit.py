@@ -185,8 +185,23 @@ def _leave_one_out(
     score = LooScore(float(right / weight), float(log_likelihood / weight))
     if not isinstance(rows, RowsInMemory):
         return score, None
+    return score, left_out_proba(rows, mean, calibration, link)
+
+
+def left_out_proba(
+    rows: RowsInMemory, mean: torch.Tensor, calibration: Calibration, link: Link
+) -> NDArray[np.floating]:
+    """Return leave-one-out probabilities (n, K); the rows know their variances."""
     logits = calibration.apply(link, *left_out(rows, mean))
-    return score, rows.data.likelihood.log_probabilities(logits).exp().numpy(force=True)
+    return rows.data.likelihood.log_probabilities(logits).exp().numpy(force=True)
+
+
+def left_out_proba_of(data: Labelled, model: FittedModel) -> NDArray[np.floating]:
+    """Return leave-one-out probabilities (n, K) of all labels that a model has learnt."""
+    posterior = model.posterior
+    prior = IsotropicPrior(posterior.prior_mean, posterior.prior_precision)
+    rows, _ = RowsInMemory(data).with_variances(posterior.mean, prior)
+    return left_out_proba(rows, posterior.mean, model.calibration, model.link)
 
 
 def _memory_of(

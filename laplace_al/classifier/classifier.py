@@ -25,15 +25,17 @@ from laplace_al.classifier.fitted import (
     warn_unless_converged,
 )
 from laplace_al.classifier.predictor import KnownInputs, Predictor
-from laplace_al.inputs.classes import class_indices, distinct_classes, widened_classes
+from laplace_al.inputs.classes import distinct_classes, widened_classes
 from laplace_al.inputs.input_format import InputFormat
 from laplace_al.inputs.known import Extracted
+from laplace_al.inputs.soft_labels import SoftLabels
 from laplace_al.inputs.tensors import like_tensors
 from laplace_al.inputs.weighted_labels import (
     ClassWeight,
     check_declared,
     check_labels,
-    weighted_by_class,
+    places_of,
+    weighted,
 )
 from laplace_al.model.fit import Fit
 from laplace_al.model.fitted_model import LINKS, MEMORY_TOLERANCE
@@ -322,9 +324,13 @@ class LaplaceUpdateClassifier(Predictor):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features), or what the extractor takes
-        y : array-like of shape (n_samples,)
+        y : array-like of shape (n_samples,) or (n_samples, n_classes)
             Labels of one kind: text, booleans, integers or floats without fraction. A member of an
-            Enum of text or integers counts as that text or integer.
+            Enum of text or integers counts as that text or integer. Or, where they are uncertain,
+            the probability of each class, floats that sum to 1 in each row: columns are in the
+            order of ``classes_``, which ``classes`` must then name in this order, or named as in a
+            DataFrame. The MAP is that of a copy of the instance for each class, whose weight is its
+            probability.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights >= 0. An instance of weight k counts as k copies of it. One of weight 0 is
             ignored, except that its label is among the classes.
@@ -359,9 +365,9 @@ class LaplaceUpdateClassifier(Predictor):
         """
         before, params = self.fitted_, self._checked_params()
         inputs, features = self._first_features(before, params, X)
-        classes, indices, weights = labels_of_fit(params, y, sample_weight, len(features))
+        classes, places, weights = labels_of_fit(params, y, sample_weight, len(features))
         encoder = Encoder.of(type(self).__name__, params, inputs, classes)
-        data = encoder.labelled(features, indices, weights)
+        data = encoder.labelled(features, places, weights)
         mean = start = encoder.checked_prior_mean(params, data, params.classes)
         if params.warm_start and before is not None:
             current = before.model.posterior.mean
@@ -385,8 +391,8 @@ class LaplaceUpdateClassifier(Predictor):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features), or what the extractor takes
-        y : array-like of shape (n_samples,)
-            Labels.
+        y : array-like of shape (n_samples,) or (n_samples, n_classes)
+            Labels, or the probability of each class, see :meth:`fit`; these are one update as well.
         classes : array-like of shape (n_classes,), default=None
             All labels that may ever occur. Needed by the first call, unless the parameter
             ``classes`` has them.
@@ -422,14 +428,15 @@ class LaplaceUpdateClassifier(Predictor):
                 "class_weight='balanced' needs all labels at once, so partial_fit cannot use it. "
                 "Pass a dict, e.g. from sklearn.utils.compute_class_weight."
             )
-        indices = class_indices(y, fixed)
-        weights = weighted_by_class(sample_weight, params.class_weight, indices, fixed)
+        declared = params.classes if classes is None else classes
+        places = places_of(y, fixed, declared)
+        places, weights = weighted(sample_weight, params.class_weight, places, fixed)
         counting = np.flatnonzero(weights)
         if before is None:
             check_some_weight(weights, params.class_weight)
             given = classes if params.classes is None else params.classes
             encoder = Encoder.of(type(self).__name__, params, inputs, fixed)
-            data = encoder.labelled(features[counting], indices[counting], weights[counting])
+            data = encoder.labelled(features[counting], places[counting], weights[counting])
             mean = encoder.checked_prior_mean(params, data, given)
             found = encoder.before_labels(params, data, mean)
             _warn_of_bound(params.prior_precision, found.prior_precision)
@@ -438,7 +445,7 @@ class LaplaceUpdateClassifier(Predictor):
             return self
         else:  # instances without weight neither fade nor replace what was learnt
             model = before.model.under(rules_of(params, fixed))
-            data = model.labelled(features[counting], indices[counting], weights[counting])
+            data = model.labelled(features[counting], places[counting], weights[counting])
         model, mode = model.updated(data)
         if mode is not None:
             warn_unless_converged("partial_fit", mode, params.max_iter, MEMORY_TOLERANCE)
@@ -517,13 +524,13 @@ class LaplaceUpdateClassifier(Predictor):
 def fit_in_blocks(
     classifier: LaplaceUpdateClassifier,
     first: Any,
-    y: NDArray[Any],
+    y: NDArray[Any] | SoftLabels,
     sample_weight: NDArray[Any] | None,
-    distribute: Callable[[Encoder, NDArray[np.int64], NDArray[np.float64]], Rows],
+    distribute: Callable[[Encoder, NDArray[Any], NDArray[np.float64]], Rows],
 ) -> LaplaceUpdateClassifier:
     """Do what :meth:`LaplaceUpdateClassifier.fit` does, on rows that are elsewhere.
 
-    ``first`` are some rows of X, and ``distribute(encoder, indices, weights)`` gives the rows of
+    ``first`` are some rows of X, and ``distribute(encoder, places, weights)`` gives the rows of
     which ``encoder`` has made labelled instances.
     """
     before, params = classifier.fitted_, classifier._checked_params()
@@ -534,11 +541,11 @@ def fit_in_blocks(
             "Choose the prior precision by fit on a sample that fits in memory."
         )
     inputs, features = classifier._first_features(None, params, first)
-    classes, indices, weights = labels_of_fit(params, y, sample_weight, len(y))
+    classes, places, weights = labels_of_fit(params, y, sample_weight, len(y))
     encoder = Encoder.of(type(classifier).__name__, params, inputs, classes)
     phi = encoder.phi(features)
     mean = encoder.prior_mean(params, phi, params.classes)
-    rows = distribute(encoder, indices, weights)
+    rows = distribute(encoder, places, weights)
     found = encoder.fit(params, rows, phi[0], mean, mean)
     return classifier._publish_fit(before, params, inputs, found)
 

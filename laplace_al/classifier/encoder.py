@@ -11,13 +11,15 @@ from laplace_al._common.devices import available_device
 from laplace_al._common.typing import Features
 from laplace_al.classifier.fitted import rules_of
 from laplace_al.classifier.pretrained import pretrained_mean, warn_of_another_order
-from laplace_al.inputs.classes import class_indices, distinct_classes
+from laplace_al.inputs.classes import distinct_classes
 from laplace_al.inputs.input_format import InputFormat
+from laplace_al.inputs.soft_labels import SoftLabels
 from laplace_al.inputs.weighted_labels import (
     ClassWeight,
     check_declared,
     check_labels,
-    weighted_by_class,
+    places_of,
+    weighted,
 )
 from laplace_al.model.fit import Fit, FitSettings, fit, model_before_labels
 from laplace_al.model.fitted_model import completed, labelled
@@ -58,16 +60,16 @@ class Encoder(NamedTuple):
         return completed(features, self.dtype, self.device, has_intercept=self.has_intercept)
 
     def labelled(
-        self, features: Features, indices: NDArray[np.int64], weights: NDArray[np.float64]
+        self, features: Features, places: NDArray[Any], weights: NDArray[np.float64]
     ) -> Labelled:
         """Return labelled instances from their features."""
-        return labelled(self.phi(features), indices, weights, self.likelihood)
+        return labelled(self.phi(features), places, weights, self.likelihood)
 
     def labelled_inputs(
-        self, X: Any, indices: NDArray[np.int64], weights: NDArray[np.float64]
+        self, X: Any, places: NDArray[Any], weights: NDArray[np.float64]
     ) -> Labelled:
         """Return labelled instances from further inputs."""
-        return self.labelled(self.inputs.features(X, name=self.name), indices, weights)
+        return self.labelled(self.inputs.features(X, name=self.name), places, weights)
 
     def checked_prior_mean(
         self, params: SimpleNamespace, data: Labelled, given: ArrayLike | None
@@ -127,23 +129,43 @@ class Encoder(NamedTuple):
 
 
 def labels_of_fit(
-    params: SimpleNamespace, y: ArrayLike, sample_weight: ArrayLike | None, n_samples: int
-) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.float64]]:
-    """Return the classes of a fit, and the indices and weights of its labels."""
+    params: SimpleNamespace,
+    y: ArrayLike | SoftLabels,
+    sample_weight: ArrayLike | None,
+    n_samples: int,
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]]:
+    """Return the classes of a fit, and its labels and weights, see :func:`weighted`."""
     y, sample_weight = check_labels(y, sample_weight, n_samples)
-    seen = np.unique(y[sample_weight > 0])
-    if params.classes is None and len(seen) < 2:
-        raise ValueError(
-            "y must have at least 2 classes to fit; got 1 class among the instances of "
-            f"positive weight: {seen.tolist()}. Pass classes= with all labels that may occur."
-        )
-    classes = distinct_classes(y if params.classes is None else params.classes)
-    indices = class_indices(y, classes)
+    classes = _classes_of_fit(params, y, sample_weight)
+    places = places_of(y, classes, params.classes)
     if params.classes is not None:
         check_declared(params.class_weight, classes)
-    weights = weighted_by_class(sample_weight, params.class_weight, indices, classes)
+    places, weights = weighted(sample_weight, params.class_weight, places, classes)
     check_some_weight(weights, params.class_weight)
-    return classes, indices, weights
+    return classes, places, weights
+
+
+def _classes_of_fit(
+    params: SimpleNamespace, y: NDArray[Any] | SoftLabels, sample_weight: NDArray[np.float64]
+) -> NDArray[Any]:
+    """Return the classes: as they are declared, or as the labels name them."""
+    if params.classes is not None:
+        return distinct_classes(params.classes)
+    if not isinstance(y, SoftLabels):
+        seen = np.unique(y[sample_weight > 0])
+        if len(seen) < 2:
+            raise ValueError(
+                "y must have at least 2 classes to fit; got 1 class among the instances of "
+                f"positive weight: {seen.tolist()}. Pass classes= with all labels that may occur."
+            )
+        return distinct_classes(y)
+    if y.columns is None:
+        raise ValueError(
+            f"y has {y.probabilities.shape[1]} columns of probabilities, of classes that are not "
+            "known. Pass classes= with the labels in the order of the columns, which is the sorted "
+            "one, or a DataFrame with the classes as its columns."
+        )
+    return distinct_classes(y.columns)
 
 
 def check_some_weight(weights: NDArray[np.float64], class_weight: ClassWeight) -> None:

@@ -21,15 +21,20 @@ from sklearn.utils import check_random_state
 from laplace_al._common.devices import available_device
 from laplace_al._common.typing import Instances, Path, RandomState
 from laplace_al._common.warn import warn_user
-from laplace_al.inputs.classes import class_indices
 from laplace_al.inputs.features import SharedExtractorMixin, TorchFeatures, share
 from laplace_al.inputs.input_format import InputFormat
 from laplace_al.inputs.known import Extracted
 from laplace_al.inputs.tensors import like_tensors
-from laplace_al.inputs.weighted_labels import ClassWeight, check_labels, weighted_by_class
-from laplace_al.model.fit import evidence_of
+from laplace_al.inputs.weighted_labels import (
+    ClassWeight,
+    check_labels,
+    places_of,
+    weighted,
+    weighted_by_class,
+)
+from laplace_al.model.fit import evidence_of, left_out_proba_of
 from laplace_al.model.fitted_model import FittedModel, Rules
-from laplace_al.model.mode import Mode
+from laplace_al.model.mode import Labelled, Mode
 from laplace_al.model.priors import IsotropicPrior
 from laplace_al.storage import persistence
 
@@ -223,12 +228,74 @@ class FittedEstimator(
         True
         """
         inputs, model, _ = fitted_of(self)
+        data = self._labelled(inputs, model, self._checked_params(), X, y, sample_weight)
+        return model.decrement(data)
+
+    @like_tensors
+    def leave_one_out_proba(
+        self, X: Instances | Extracted, y: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> NDArray[np.floating]:
+        """Predict each of the learnt instances as if it had not been learnt, in closed form.
+
+        The probabilities are calibrated, under the model as it is now. After ``fit`` on the same
+        data with ``calibration="loo"`` they are ``loo_proba_``. A label that is improbable may be a
+        mistake, and what is probable instead its correction. ``cleanlab`` takes these probabilities
+        as ``pred_probs``, in place of those of a cross-validation.
+
+        Opper and Winther, *Gaussian processes for classification: mean-field algorithms*, Neural
+        Computation 12(11), 2000.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), or what the extractor takes
+            All instances that were learnt, by ``fit`` or ``partial_fit``.
+        y : array-like of shape (n_samples,) or (n_samples, n_classes)
+            Their labels.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Their weights.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            In the order of ``classes_``.
+
+        Raises
+        ------
+        ValueError
+            If y has a label that is not among the classes, or a weight is negative.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from laplace_al import LaplaceUpdateClassifier
+        >>> X, y = [[-1.2], [-1.1], [-1.0], [1.0], [1.1], [1.2]], [0, 0, 0, 1, 1, 0]
+        >>> clf = LaplaceUpdateClassifier(prior_precision=0.1).fit(X, y)
+        >>> probability = clf.leave_one_out_proba(X, y)[range(6), y]
+        >>> probability.argmin()
+        np.int64(5)
+        """
+        inputs, model, _ = fitted_of(self)
         params = self._checked_params()
+        return left_out_proba_of(
+            self._labelled(inputs, model, params, X, y, sample_weight),
+            model.under(rules_of(params, model.classes)),
+        )
+
+    def _labelled(
+        self,
+        inputs: InputFormat,
+        model: FittedModel,
+        params: SimpleNamespace,
+        X: Any,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None,
+    ) -> Labelled:
+        """Return labelled instances of a fitted model, weighted by their classes."""
         features = inputs.features(X, name=type(self).__name__)
         y, sample_weight = check_labels(y, sample_weight, len(features))
-        indices = class_indices(y, model.classes)
-        weights = weighted_by_class(sample_weight, params.class_weight, indices, model.classes)
-        return model.decrement(model.labelled(features, indices, weights))
+        places = places_of(y, model.classes, params.classes)
+        places, weights = weighted(sample_weight, params.class_weight, places, model.classes)
+        return model.labelled(features, places, weights)
 
     def save(self, path: Path, *, with_memory: bool = False) -> None:
         """Write what was learnt to a file that can be read without running code from it.

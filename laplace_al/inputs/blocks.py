@@ -210,6 +210,13 @@ def rows_at(X: Any, positions: slice | Sequence[int] | NDArray[np.integer]) -> A
     return np.concatenate(parts)[places]
 
 
+def rows_between(X: Any, start: int, stop: int) -> Any:
+    """Return the rows of inputs from one up to another; those of a torch ``Dataset`` stay one."""
+    if isinstance(X, data.Dataset):
+        return data.Subset(X, range(start, stop))
+    return rows_at(X, slice(start, stop))
+
+
 def _is_array_elsewhere(X: Any) -> bool:
     """Return whether it is like an array, but of no library that has its rows in memory."""
     return (

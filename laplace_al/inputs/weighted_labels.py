@@ -10,25 +10,30 @@ from sklearn.utils import check_array
 
 from laplace_al._common.devices import as_array
 from laplace_al.inputs.blocks import check_unmasked
+from laplace_al.inputs.classes import class_indices
 from laplace_al.inputs.labels import as_labels, kind_of
+from laplace_al.inputs.soft_labels import SoftLabels, is_matrix, soft_labels
 
 ClassWeight: TypeAlias = Mapping[Any, float] | Literal["balanced"] | None
 _LARGEST_WEIGHT = 1e15
 
 
 def check_labels(
-    y: ArrayLike | None, sample_weight: ArrayLike | None, n_samples: int
-) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    """Return labels and the finite weights >= 0 of their instances, both of shape (n_samples,).
+    y: ArrayLike | SoftLabels | None, sample_weight: ArrayLike | None, n_samples: int
+) -> tuple[NDArray[Any] | SoftLabels, NDArray[np.float64]]:
+    """Return labels and the finite weights >= 0 of their instances, both of length n_samples.
 
-    One weight is for all; None is 1.
+    Labels in several columns are probabilities. One weight is for all; None is 1.
     """
     if y is None:
         raise ValueError(
             "The classifier requires y to be passed, but the target y is None. Pass the labels of "
             "X, shape (n_samples,)."
         )
-    y = as_labels(y, if_missing="Leave out rows that have none.")
+    if is_matrix(y):
+        y = soft_labels(y)
+    elif not isinstance(y, SoftLabels):
+        y = as_labels(y, if_missing="Leave out rows that have none.")
     if len(y) != n_samples:
         raise ValueError(f"y must have one label per row of X: {n_samples}; got {len(y)}.")
     return y, _check_weights(sample_weight, n_samples)
@@ -71,15 +76,48 @@ def _check_weights(sample_weight: ArrayLike | None, n_samples: int) -> NDArray[n
     return weights
 
 
+def places_of(
+    y: NDArray[Any] | SoftLabels, classes: NDArray[Any], declared: Any = None
+) -> NDArray[Any]:
+    """Return the positions (n,) of labels among sorted classes, or their probabilities (n, K)."""
+    return y.among(classes, declared) if isinstance(y, SoftLabels) else class_indices(y, classes)
+
+
+def weighted(
+    sample_weight: NDArray[np.float64],
+    class_weight: ClassWeight,
+    places: NDArray[Any],
+    classes: NDArray[Any],
+) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Return labels and weights (n,), those of the classes included.
+
+    The labels are positions (n,), which stay, or probabilities p (n, K), with the weights c of the
+    classes: s p_k c_k is the weight of a copy labelled k, so that the weight is their sum and the
+    probability the share of each in it.
+
+    Examples
+    --------
+    >>> weighted(np.ones(1), {"a": 3.0}, np.array([[0.5, 0.5]]), np.array(["a", "b"]))
+    (array([[0.75, 0.25]]), array([2.]))
+    """
+    weights = weighted_by_class(sample_weight, class_weight, places, classes)
+    if class_weight is None or places.ndim == 1:
+        return places, weights
+    parts = places * _weights_of_classes(sample_weight, class_weight, places, classes)
+    sums = parts.sum(axis=1, keepdims=True)
+    return np.divide(parts, sums, out=places.copy(), where=sums > 0), weights
+
+
 def weighted_by_class(
     sample_weight: NDArray[np.float64],
     class_weight: ClassWeight,
-    indices: NDArray[np.int64],
+    places: NDArray[Any],
     classes: NDArray[Any],
 ) -> NDArray[np.float64]:
-    """Return weights (n,) of instances times those of their classes, whose positions are given.
+    """Return weights (n,) of instances times those of their classes.
 
-    A class that a dict lacks has weight 1; a key may be a class that is yet to be opened.
+    ``places`` are the positions of their classes (n,), or the probabilities of all (n, K). A class
+    that a dict lacks has weight 1; a key may be a class that is yet to be opened.
     ``"balanced"`` gives each class the same total weight, and all together what they had: weight k
     counts as k instances, and a class without weight as none.
 
@@ -94,13 +132,9 @@ def weighted_by_class(
     if class_weight is None:
         return sample_weight
     with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is refused below
-        if class_weight == "balanced":
-            totals = np.bincount(indices, sample_weight, minlength=len(classes))
-            share = totals.sum() / np.count_nonzero(totals)
-            of_classes = np.divide(share, totals, out=np.zeros_like(totals), where=totals > 0)
-        else:
-            of_classes = _from_dict(class_weight, classes)
-        weights = sample_weight * of_classes[indices]
+        of_classes = _weights_of_classes(sample_weight, class_weight, places, classes)
+        each = of_classes[places] if places.ndim == 1 else places @ of_classes
+        weights = sample_weight * each
     if not ((weights >= 0) & (weights <= _LARGEST_WEIGHT)).all() or not of_classes.any():
         raise ValueError(
             "class_weight must be >= 0 and not 0 for all, and its products with sample_weight at "
@@ -108,6 +142,23 @@ def weighted_by_class(
             f"{weights.min():g} and {weights.max():g}. Give classes finite weights near 1."
         )
     return weights
+
+
+def _weights_of_classes(
+    sample_weight: NDArray[np.float64],
+    class_weight: ClassWeight,
+    places: NDArray[Any],
+    classes: NDArray[Any],
+) -> NDArray[np.float64]:
+    """Return the weight of a label of each class, (K,)."""
+    if isinstance(class_weight, Mapping):
+        return _from_dict(class_weight, classes)
+    if places.ndim == 1:
+        totals = np.bincount(places, sample_weight, minlength=len(classes))
+    else:
+        totals = sample_weight @ places
+    share = totals.sum() / np.count_nonzero(totals)
+    return np.divide(share, totals, out=np.zeros_like(totals), where=totals > 0)
 
 
 def class_weight_keys(class_weight: Mapping[Any, float]) -> NDArray[Any]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from laplace_al.inputs.labels import check_utf8
 from laplace_al.strategies._checks import check_distinct, check_positions
 
-Action: TypeAlias = Literal["label", "skip", "relabel", "unlabel", "unskip", "refit"]
+Action: TypeAlias = Literal["label", "skip", "relabel", "unlabel", "unskip", "extend", "refit"]
 
 _OPEN, _SKIPPED, _LABELLED = 0, 1, 2
 # the status of a position after an action
@@ -26,12 +26,13 @@ _STATUS = {
 
 
 class Event(NamedTuple):
-    """One action on one instance, or a refit.
+    """One action on one instance, an extension of the pool, or a refit.
 
     ``position`` is None for a refit and for an instance from outside the pool, which is then in
-    ``instance``, a container of one row. ``label`` is plain text or a number, ``time`` has a time
-    zone. ``row`` numbers the labels in the order of teaching: it says which one is given, corrected
-    or withdrawn; where it is None, :class:`History` finds it by the position.
+    ``instance``, a container of one row; of an extension, it is the last one of the longer pool.
+    ``label`` is plain text or a number, ``time`` has a time zone. ``row`` numbers the labels in the
+    order of teaching: it says which one is given, corrected or withdrawn; where it is None,
+    :class:`History` finds it by the position.
     """
 
     action: Action
@@ -88,6 +89,11 @@ class History:
                         f"{event.position}, row {event.row}"
                     )
                 batch.append(event)
+                if event.action == "extend":
+                    assert event.position is not None
+                    n_new = event.position + 1 - len(status)
+                    status = np.concatenate([status, np.zeros(n_new, dtype=np.int8)])
+                    continue
                 n_rows += event.action == "label"
                 if event.action in ("label", "relabel"):
                     labelled[event.row] = event
@@ -210,6 +216,8 @@ def _can_follow(
     event: Event, status: NDArray[np.int8], labelled: Mapping[int | None, Event], n_rows: int
 ) -> bool:
     """Return whether an event is possible with these labels and this status of the pool."""
+    if event.action == "extend":
+        return event.row is None and (event.position or 0) >= len(status)
     if event.position is not None and not 0 <= event.position < len(status):
         return False
     before = None if event.position is None else status[event.position]

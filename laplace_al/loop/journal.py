@@ -85,7 +85,7 @@ class Journal:
     path : str or path-like
         File; created if it does not exist. Its folder must exist.
     X_pool : array-like of shape (n_pool, ...)
-        The pool to which the positions refer.
+        The pool to which the positions refer. It may be longer than it was, new instances last.
 
     Raises
     ------
@@ -149,7 +149,15 @@ class Journal:
         self._lock.check()
         return connection
 
-    def append(self, events: Events) -> None:
+    @property
+    def n_start(self) -> int:
+        """The number of instances of the pool when the journal was made."""
+        with self._errors_named():
+            meta = "SELECT value FROM meta WHERE name = 'n_start'"
+            ((n_start,),) = self._opened_connection().execute(meta)
+        return int(n_start)
+
+    def append(self, events: Events, X_pool: Instances | None = None) -> None:
         """Write the events of one call durably: all of them or none.
 
         Parameters
@@ -157,6 +165,8 @@ class Journal:
         events : sequence of Event
             With their times. Labels are text, booleans, floats or integers of 64 bits, all of the
             type of the first one ever.
+        X_pool : array-like of shape (n_pool, ...), default=None
+            The longer pool from then on, if one of the events extends it.
 
         Raises
         ------
@@ -174,6 +184,9 @@ class Journal:
         with self._errors_named(), _transaction(connection):
             if kind is not None:
                 connection.execute("INSERT OR IGNORE INTO meta VALUES ('label_kind', ?)", [kind])
+            if X_pool is not None:
+                changed = [(value, name) for name, value in _pool_entries(X_pool).items()]
+                connection.executemany("UPDATE meta SET value = ? WHERE name = ?", changed)
             places = "?, " * _COLUMNS.count(",") + "NULL"
             connection.executemany(f"INSERT INTO events ({_COLUMNS}) VALUES ({places})", rows)
             written = [row for *row, _ in self._rows_after(self._n_events)]
@@ -185,6 +198,7 @@ class Journal:
             )
         self._n_batches += 1
         self._n_events += len(rows)
+        self._X_pool = self._X_pool if X_pool is None else X_pool
 
     def holds(self, n_batches: int) -> bool:
         """Return whether the file is still ours and has at least this number of batches.
@@ -273,8 +287,8 @@ class Journal:
         """Make the tables of an empty file."""
         entries = {
             "version": _VERSION,
-            "n_pool": _num_samples(self._X_pool),
-            "digest": sample_digest(self._X_pool),
+            "n_start": _num_samples(self._X_pool),
+            **_pool_entries(self._X_pool),
         }
         with _transaction(connection):
             for statement in _SCHEMA:
@@ -294,17 +308,21 @@ class Journal:
         schema = {sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master")}
         if state != "ok" or not schema.issuperset(_SCHEMA):
             raise sqlite3.DatabaseError(state if state != "ok" else "its tables are others")
-        n_pool = _num_samples(self._X_pool)
-        if (meta.get("n_pool"), meta.get("digest")) != (n_pool, sample_digest(self._X_pool)):
+        n_pool, n_known = _num_samples(self._X_pool), meta.get("n_pool")
+        is_shorter = not isinstance(n_known, int) or n_pool < n_known
+        if is_shorter or sample_digest(self._X_pool, n_known) != meta.get("digest"):
+            where = "" if n_pool == n_known else f"in its first {n_known} instances "
             differs = (
-                f"of {meta.get('n_pool')} instances; X_pool has {n_pool}"
-                if meta.get("n_pool") != n_pool
-                else f"of as many instances, {n_pool}, but with other values than X_pool has now"
+                f"of {n_known} instances; X_pool has {n_pool}"
+                if is_shorter
+                else f"of as many instances, {n_known}, but with other values than X_pool has "
+                f"{where}now"
             )
             raise ValueError(
                 f"{self._name} is of another pool, {differs}. Its positions mean "
                 "nothing here. Pass the pool that it was made with, in the same order and with the "
-                "same values, or name another file. The labels in it are its view 'labels'."
+                "same values, new instances behind them, or name another file. The labels in it "
+                "are its view 'labels'."
             )
 
     @contextlib.contextmanager
@@ -363,7 +381,8 @@ class Journal:
     def _row(self, event: Event) -> tuple[Any, ...]:
         """Return the columns of an event, from action to row."""
         key = None
-        if event.position is not None and isinstance(self._X_pool, pd.DataFrame):
+        is_of_one = event.position is not None and event.action != "extend"
+        if is_of_one and isinstance(self._X_pool, pd.DataFrame):
             key = str(self._X_pool.index[event.position])
         instance = None if event.instance is None else _as_json(event.instance, self._X_pool)
         label = None if event.label is None else _plain(event.label)
@@ -384,6 +403,11 @@ class Journal:
             instance if instance is None else _like(json.loads(instance), self._X_pool),
             number,
         )
+
+
+def _pool_entries(X_pool: Instances) -> dict[str, Any]:
+    """Return the entries of the table ``meta`` by which a pool is known again."""
+    return {"n_pool": _num_samples(X_pool), "digest": sample_digest(X_pool)}
 
 
 @contextlib.contextmanager

@@ -22,9 +22,9 @@ from laplace_al.loop.history import (
     stamped,
 )
 from laplace_al.loop.readable import ReadableLearner
-from laplace_al.loop.state import DurableState
+from laplace_al.loop.state import DurableState, extension_to
 from laplace_al.loop.trainer import RefitEvery, copy_with_classes, trainer_of
-from laplace_al.loop.training_data import TrainingData
+from laplace_al.loop.training_data import TrainingData, lengthened
 from laplace_al.pool.checks import check_container, check_numbers
 from laplace_al.strategies import QueryStrategy, RandomSampling
 from laplace_al.strategies._checks import check_n_instances
@@ -35,7 +35,8 @@ class ActiveLearner(ReadableLearner):
     """A classifier, a query strategy and a pool of unlabelled instances.
 
     Positions refer to ``X_pool`` as it was given, also when some instances have been labelled. The
-    pool must not change: its features are computed once, and each label updates its predictions.
+    pool must not change, but may grow, see :meth:`extend_pool`: features are computed once, and
+    each label updates their predictions.
 
     The learner can start without any label. The estimator is fitted once there are labels of two
     classes, or one if ``classes`` names all. Some estimators need more labels, such as nearest
@@ -50,7 +51,7 @@ class ActiveLearner(ReadableLearner):
     estimator : classifier
         Learns the labels. The learner works on a copy and leaves the estimator unchanged; the copy
         of a fitted estimator with a ``partial_fit`` continues from what it has learnt.
-        ``prior_precision="scale"`` is computed from the features of the pool.
+        ``prior_precision="scale"`` is computed from the features of the pool, as it is at first.
     strategy : QueryStrategy
         Chooses the instances to label. It is copied as well.
     X_pool : array-like of shape (n_pool, ...)
@@ -142,7 +143,7 @@ class ActiveLearner(ReadableLearner):
         random_state: RandomState = None,
         verbose: int = 0,
     ) -> None:
-        self.estimator, self.X_pool = estimator, X_pool
+        self.estimator = estimator
         self.X_initial, self.y_initial, self.classes = X_initial, y_initial, classes
         self.refit_every, self.journal, self.annotator = refit_every, journal, annotator
         self.random_state, self.verbose = random_state, verbose
@@ -155,7 +156,7 @@ class ActiveLearner(ReadableLearner):
         self._trainer = trainer_of(own_estimator, self._training_data, refit_every, verbose)
         self.strategy = strategy
         self._seed = check_random_state(random_state).randint(2**31)
-        self._state = DurableState(self._trainer.start(), History.empty(_num_samples(X_pool)))
+        self._state = DurableState(self._trainer.start(X_pool), History.empty(_num_samples(X_pool)))
         try:
             if journal is not None:
                 self._state.resume(journal, X_pool, self._trainer, annotator)
@@ -484,6 +485,52 @@ class ActiveLearner(ReadableLearner):
         1.0
         """
         return self._commit([], refit=True)
+
+    @synchronized
+    def extend_pool(self, X_new: Instances) -> Self:
+        """Add unlabelled instances to the pool, behind those that it has.
+
+        Positions stay what they are, and the model does not change. A journal can be resumed with
+        the longer pool, by this method or as ``X_pool`` of another learner.
+
+        Parameters
+        ----------
+        X_new : array-like of shape (n_new, ...)
+            Of the kind of ``X_pool``, with its columns. Of these instances alone features are
+            extracted and predictions made.
+
+        Returns
+        -------
+        ActiveLearner
+            This learner.
+
+        Raises
+        ------
+        ValueError
+            If the instances have another shape or other columns than the pool, or values that the
+            estimator cannot learn from. The pool is then as it was.
+        TypeError
+            If ``X_new`` is no container that ``X_pool`` may be.
+
+        Examples
+        --------
+        >>> from laplace_al import ActiveLearner, LaplaceUpdateClassifier
+        >>> from laplace_al.strategies import RandomSampling
+        >>> learner = ActiveLearner(LaplaceUpdateClassifier(), RandomSampling(), [[2.0], [-1.0]])
+        >>> learner.teach([0, 1], ["yes", "no"]).extend_pool([[3.0]]).query()
+        array([2])
+        """
+        self._state.check()
+        trained, history = self._state.now
+        check_container(X_new, "X_new")
+        check_numbers(X_new, self.estimator, "X_new")
+        if not _num_samples(X_new):
+            return self
+        self._training_data.check_like_pool(X_new, "X_new")
+        X_pool = lengthened(self.X_pool, X_new)
+        events = stamped([extension_to(X_pool)], self.annotator)
+        self._state.publish(trained.extended(X_pool), history.add(events))
+        return self
 
     def _commit(self, events: Events, annotator: str | None = None, *, refit: bool = False) -> Self:
         """Learn the events of one call and write them down: all of it or nothing."""

@@ -1,14 +1,17 @@
 """The side of a learner that is read: its attributes and predictions."""
 
+import numbers
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import check_scalar
 
 from laplace_al._common.typing import Instances
+from laplace_al.inputs.classes import class_indices
 from laplace_al.inputs.known import Extracted
-from laplace_al.inputs.labels import as_labels
+from laplace_al.inputs.labels import as_labels, like_known
 from laplace_al.loop.state import DurableState
 from laplace_al.loop.trainer import Trainer
 from laplace_al.loop.training_data import TrainingData
@@ -33,6 +36,11 @@ class ReadableLearner:
         return self._state.now.trained.is_fitted
 
     @property
+    def X_pool(self) -> Instances:  # noqa: N802
+        """The unlabelled instances, those that were added last."""
+        return self._state.now.trained.pool.X
+
+    @property
     def pool_(self) -> ScoredPool:
         """The pool with its features and predictions."""
         return self._state.now.trained.pool
@@ -51,15 +59,17 @@ class ReadableLearner:
     def history_(self) -> pd.DataFrame:
         """All events in the order of time.
 
-        Their actions are "label", "skip", "relabel", "unlabel", "unskip" and "refit"; the column
-        row is the row of the label in ``labels_``.
+        Their actions are "label", "skip", "relabel", "unlabel", "unskip", "extend" and "refit"; the
+        column row is the row of the label in ``labels_``. The position of "extend" is the last one
+        of the longer pool.
         """
         return self._state.now.history.events_frame()
 
     @property
     def instances_(self) -> Instances | None:
         """Instances that have a label, initial ones first; None if there is none."""
-        return self._training_data.instances(self._state.now.history)
+        trained, history = self._state.now
+        return self._training_data.instances(history, trained.pool.X)
 
     def predict(self, X: Instances | Extracted) -> NDArray[Any]:
         """Predict the labels of instances.
@@ -125,6 +135,57 @@ class ReadableLearner:
             If there is no model yet.
         """
         return self._state.now.trained.fitted_estimator.score(X, as_labels(y))
+
+    def suspects(self, n: int = 10) -> pd.DataFrame:
+        """Rank labels by how improbable they are to a model that has not learnt them.
+
+        The probabilities are those of leave-one-out, in closed form, see
+        :meth:`LaplaceUpdateClassifier.leave_one_out_proba`: no model is fitted. Look at the first
+        ones again, and call ``relabel`` where the label is wrong.
+
+        Parameters
+        ----------
+        n : int, default=10
+            Number of labels at most.
+
+        Returns
+        -------
+        DataFrame with columns position, label, probability, predicted, annotator
+            The most improbable label first. The index is that of ``labels_``, ``probability`` that
+            of the label, and ``predicted`` the most probable class.
+
+        Raises
+        ------
+        TypeError
+            If the estimator is no :class:`LaplaceUpdateClassifier`.
+        ValueError
+            If n is not an integer >= 1.
+        sklearn.exceptions.NotFittedError
+            If there is no model yet.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from laplace_al import ActiveLearner, LaplaceUpdateClassifier
+        >>> from laplace_al.strategies import RandomSampling
+        >>> X, y = load_iris(return_X_y=True)
+        >>> y[7] = 2
+        >>> learner = ActiveLearner(LaplaceUpdateClassifier(), RandomSampling(), X)
+        >>> learner.teach(range(150), y).suspects(1)[["position", "label", "predicted"]]
+           position  label  predicted
+        7         7      2          0
+        """
+        n = check_scalar(n, "n", numbers.Integral, min_val=1)
+        trained, history = self._state.now
+        proba = self._trainer.leave_one_out_proba(trained, history)
+        classes = trained.estimator.classes_
+        places = class_indices(like_known(history.labels, classes), classes)
+        probability = proba[np.arange(len(proba)), places]
+        frame = history.labels_frame().assign(
+            probability=probability, predicted=classes[proba.argmax(axis=1)]
+        )
+        first = np.argsort(probability, kind="stable")[:n]
+        return frame.iloc[first][["position", "label", "probability", "predicted", "annotator"]]
 
     def kept_inputs(self, X: Instances) -> Instances | Extracted:
         """Return inputs for repeated predictions: their features, if the estimator extracts some.

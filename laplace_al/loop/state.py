@@ -2,10 +2,17 @@
 
 from typing import NamedTuple
 
+from sklearn.utils.validation import _num_samples
+
 from laplace_al._common.typing import Instances, Path
 from laplace_al.loop.history import Event, History, stamped
 from laplace_al.loop.journal import Journal
 from laplace_al.loop.trainer import Trained, Trainer
+
+
+def extension_to(X_pool: Instances) -> Event:
+    """Return the event of a pool that grows to this one."""
+    return Event("extend", position=_num_samples(X_pool) - 1)
 
 
 class State(NamedTuple):
@@ -28,13 +35,21 @@ class DurableState:
     def resume(
         self, path: Path, X_pool: Instances, trainer: Trainer, annotator: str | None
     ) -> None:
-        """Open a journal and go on where it ends; a refit that is due is made and written."""
+        """Open a journal and go on where it ends.
+
+        A refit that is due is made and written, and so is it where the pool is longer than it was.
+        """
         self.journal = Journal(path, X_pool)
-        start, batches = self.now, self.journal.batches()
+        start, batches, n_start = self.now, self.journal.batches(), self.journal.n_start
+        if n_start < len(start.history.status):  # it has grown since
+            start = State(trainer.start(X_pool, n_start), History.empty(n_start))
         trained, history, was_due = trainer.resumed(*start, batches, self.journal.path)
         if was_due and trained.is_fitted:
             history = history.add(stamped([Event("refit")], annotator))
             self.journal.append(history.batches[-1])
+        if len(history.status) < _num_samples(X_pool):
+            history = history.add(stamped([extension_to(X_pool)], annotator))
+            self.journal.append(history.batches[-1], X_pool)
         self.now = State(trained, history)
 
     def check(self) -> None:
@@ -48,7 +63,8 @@ class DurableState:
         try:
             self.now = after
             if self.journal is not None:
-                self.journal.append(history.batches[-1])
+                is_longer = len(history.status) > len(before.history.status)
+                self.journal.append(history.batches[-1], trained.pool.X if is_longer else None)
         except BaseException:
             self.now = before
             if self.journal is not None and self.journal.holds(len(history.batches)):

@@ -216,8 +216,9 @@ class StablePredictions(StoppingRule):
         predictions = _predictions(learner, self.X_stop)
         kappas: list[float] = getattr(self, "kappas_", [])
         if hasattr(self, "predictions_"):
-            is_one_class = len(np.unique([self.predictions_, predictions])) == 1
-            kappa = 0.0 if is_one_class else cohen_kappa_score(self.predictions_, predictions)
+            known = self.predictions_, predictions[: len(self.predictions_)]  # a pool may grow
+            is_one_class = len(np.unique(known)) == 1
+            kappa = 0.0 if is_one_class else cohen_kappa_score(*known)
             kappas = [*kappas, float(kappa)]
         self.predictions_: NDArray[Any] = predictions
         self.kappas_ = kappas

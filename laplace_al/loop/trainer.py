@@ -20,7 +20,12 @@ from laplace_al.inputs.blocks import comes_in_blocks, rows_at
 from laplace_al.inputs.known import Extracted, FeatureCache
 from laplace_al.inputs.weighted_labels import check_declared
 from laplace_al.loop.history import Events, History
-from laplace_al.loop.training_data import TrainingData, in_order, inside_and_outside
+from laplace_al.loop.training_data import (
+    TrainingData,
+    in_order,
+    inside_and_outside,
+    rows_of,
+)
 from laplace_al.pool.scored import ScoredPool, are_few, extracted
 
 RefitEvery: TypeAlias = int | Literal["auto"] | None
@@ -57,6 +62,10 @@ class Trained(NamedTuple):
     def unfitted(self, refusal: ValueError | None = None) -> "Trained":
         """Return the value without a model, which waits for labels."""
         return Trained(clone(self.estimator), False, self.pool.after_fit(), 0, refusal)
+
+    def extended(self, X_pool: Instances) -> "Trained":
+        """Return the value with a longer pool, which begins with the pool so far."""
+        return self._replace(pool=self.pool.extended(X_pool, self.estimator))
 
     @property
     def fitted_estimator(self) -> Any:
@@ -131,9 +140,12 @@ class Trainer:
             has_updates and getattr(estimator, "classes", None) is not None
         )
 
-    def start(self) -> Trained:
-        """Return the estimator as it was given, trained on the initial labels if there are some."""
-        start = Trained(self._start, self._comes_fitted, ScoredPool(self._data.X_pool))
+    def start(self, X_pool: Instances, n_start: int | None = None) -> Trained:
+        """Return the estimator as it was given, trained on the initial labels if there are some.
+
+        The pool began with so many instances, or with all of them.
+        """
+        start = Trained(self._start, self._comes_fitted, ScoredPool(X_pool, n_start))
         if self._data.X_initial is None:
             return start
         none = History.empty(0)
@@ -202,6 +214,14 @@ class Trainer:
         """Return inputs for repeated predictions: their features, if the estimator makes some."""
         return X
 
+    def leave_one_out_proba(self, trained: Trained, history: History) -> NDArray[np.floating]:
+        """Return leave-one-out probabilities (n_labelled, n_classes) of the taught labels."""
+        raise TypeError(
+            f"{type(trained.estimator).__name__} has no leave-one-out predictions in closed form. "
+            "Use LaplaceUpdateClassifier, or rank the labels by the probabilities of "
+            "sklearn.model_selection.cross_val_predict."
+        )
+
     def _learnt(self, trained: Trained, history: History, events: Events) -> Trained | None:
         """Return the value after an update, however far from a fit; None where there is none."""
         if trained.is_fitted and any(event.action in ("relabel", "unlabel") for event in events):
@@ -211,7 +231,7 @@ class Trainer:
             return trained
         if not trained.is_fitted:
             can_fit = self._can_fit(history)
-            self._check_instances(self._data.rows(taught), "X", trained, can_fit)
+            self._check_instances(rows_of(taught, trained.pool.X), "X", trained, can_fit)
             return None if can_fit else trained
         n_updates = trained.n_updates + len(taught)
         is_due = self._max_updates is not None and n_updates >= self._max_updates
@@ -241,15 +261,16 @@ class Trainer:
 
     def _is_far_off(self, trained: Trained, history: History) -> bool:
         """Return whether updates have led too far from a fit: to probabilities of NaN."""
-        return not self._predicts_numbers(trained.estimator)
+        return not self._predicts_numbers(trained)
 
-    def _predicts_numbers(self, estimator: Any) -> bool:
+    def _predicts_numbers(self, trained: Trained) -> bool:
         """Return whether no probability is NaN, as of naive Bayes after single instances."""
-        if not hasattr(estimator, "predict_proba"):
+        if not hasattr(trained.estimator, "predict_proba"):
             return True
-        some = rows_at(self._data.X_pool, [0, _num_samples(self._data.X_pool) - 1])
+        X_pool = trained.pool.X
+        some = rows_at(X_pool, [0, _num_samples(X_pool) - 1])
         with np.errstate(all="ignore"):  # the result is looked at
-            return not np.isnan(estimator.predict_proba(some)).any()
+            return not np.isnan(trained.estimator.predict_proba(some)).any()
 
     def _fitted_if_accepted(self, trained: Trained, history: History) -> Trained:
         """Return the value after a fit; it waits if the estimator would take more such labels."""
@@ -262,7 +283,7 @@ class Trainer:
             if trained.is_fitted and not later.is_fitted:  # a model is not given up
                 raise
             return later
-        if self._declares_in_partial_fit and not self._predicts_numbers(fitted.estimator):
+        if self._declares_in_partial_fit and not self._predicts_numbers(fitted):
             return trained.unfitted()
         return fitted
 
@@ -324,11 +345,11 @@ class Trainer:
 
     def _instances(self, trained: Trained, history: History) -> Any:
         """Return all instances with labels, in the form that the estimator learns from."""
-        return self._data.instances(history)
+        return self._data.instances(history, trained.pool.X)
 
     def _rows(self, trained: Trained, events: Events) -> Any:
         """Return the instances of events, in the form that the estimator learns from."""
-        return self._data.rows(events)
+        return rows_of(events, trained.pool.X)
 
     def _check_instances(self, X: Any, name: str, trained: Trained, is_fitted_next: bool) -> None:
         """Refuse instances that a later fit would refuse."""
@@ -363,6 +384,11 @@ class LaplaceTrainer(Trainer):
             return later
         labelled = self._instances(later, history).features
         return later._replace(pool=later.pool.after_fit(labelled))
+
+    def leave_one_out_proba(self, trained: Trained, history: History) -> NDArray[np.floating]:
+        """Return leave-one-out probabilities (n_labelled, n_classes) of the taught labels."""
+        found = trained.fitted_estimator.leave_one_out_proba(*self._training_set(trained, history))
+        return found[len(found) - len(history.labelled) :]
 
     def _after_update(self, trained: Trained, events: Events) -> Trained:
         """Return the value after a ``partial_fit``; predictions of the pool follow its labels."""
@@ -405,7 +431,7 @@ class LaplaceTrainer(Trainer):
         """Return the features of all instances with labels, or the instances before a fit."""
         X_initial = self._data.X_initial
         if not hasattr(trained.estimator, "posterior_"):
-            return self._data.instances(history)
+            return self._data.instances(history, trained.pool.X)
         parts = []
         if X_initial is not None:
             parts += self._feature_cache.of([X_initial], trained.estimator.transform)
@@ -416,7 +442,7 @@ class LaplaceTrainer(Trainer):
     def _rows(self, trained: Trained, events: Events) -> Any:
         """Return the features of the instances of events, or the instances before a fit."""
         if not hasattr(trained.estimator, "posterior_"):
-            return self._data.rows(events)
+            return rows_of(events, trained.pool.X)
         inside, outside = inside_and_outside(events)
         features = trained.pool.rows_under(trained.estimator, inside)
         others = self._feature_cache.of(outside, trained.estimator.transform)

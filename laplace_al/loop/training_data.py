@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import _num_samples, check_consistent_length
+from torch.utils import data
 
 from laplace_al._common.typing import Instances
 from laplace_al.inputs.blocks import check_unmasked, concatenated, rows_at
@@ -19,11 +21,12 @@ from laplace_al.loop.history import Events, History
 
 
 class TrainingData:
-    """The pool, the initial instances with their labels, and the classes.
+    """The initial instances with their labels, the classes, and what instances look like.
 
-    The classes are all labels that may occur: those of a parameter ``classes`` of the estimator, or
-    else ``classes``; None if neither names any. Labels are in the type of the first ones, of which
-    an estimator that comes fitted knows some where there are no initial ones.
+    They look like those of the pool, which may grow. The classes are all labels that may occur:
+    those of a parameter ``classes`` of the estimator, or else ``classes``; None if neither names
+    any. Labels are in the type of the first ones, of which an estimator that comes fitted knows
+    some where there are no initial ones.
     """
 
     def __init__(
@@ -36,7 +39,7 @@ class TrainingData:
     ) -> None:
         if (X_initial is None) != (y_initial is None):
             raise ValueError("X_initial and y_initial must be given together, or neither.")
-        self.X_pool = X_pool
+        self._X_like = X_pool
         self.X_initial = X_initial
         own_classes = getattr(estimator, "classes", None)
         classes = classes if own_classes is None else own_classes
@@ -67,7 +70,7 @@ class TrainingData:
                 else "Leave out instances without a label."
             ),
         )
-        y, _ = check_labels(y, None, n_labels)
+        check_labels(y, None, n_labels)
         return self.like_known(y, history, name=name)
 
     def like_known(self, y: NDArray[Any], history: History, *, name: str) -> NDArray[Any]:
@@ -86,15 +89,15 @@ class TrainingData:
 
     def check_like_pool(self, X: Any, name: str) -> None:
         """Refuse rows with other columns, or of another shape, than those of the pool."""
-        if hasattr(X, "columns") and hasattr(self.X_pool, "columns"):
-            pairs = enumerate(itertools.zip_longest(X.columns, self.X_pool.columns))
+        if hasattr(X, "columns") and hasattr(self._X_like, "columns"):
+            pairs = enumerate(itertools.zip_longest(X.columns, self._X_like.columns))
             for place, (found, expected) in pairs:
                 if found != expected and not (found != found and expected != expected):  # NaN
                     raise ValueError(
                         f"{name} must have the columns of X_pool in the same order; column {place} "
                         f"is {found!r}, that of X_pool {expected!r}. Pass {name}[X_pool.columns]."
                     )
-        pool_shape = getattr(self.X_pool, "shape", ())
+        pool_shape = getattr(self._X_like, "shape", ())
         if len(pool_shape) > 1:
             shape = np.shape(X)[1:] if hasattr(X, "shape") else np.shape(X[0])
             if shape != tuple(pool_shape[1:]):
@@ -111,17 +114,18 @@ class TrainingData:
             return self._y_initial
         return np.concatenate([self._y_initial, history.labels])
 
-    def instances(self, history: History) -> Any:
+    def instances(self, history: History, X_pool: Instances) -> Any:
         """Return all instances that have a label, initial ones first; None if there is none."""
         if not history.labelled:
             return self.X_initial
-        X = self.rows(history.labelled)
+        X = rows_of(history.labelled, X_pool)
         return X if self.X_initial is None else stacked(self.X_initial, X)
 
-    def rows(self, events: Events) -> Any:
-        """Return the instances of events, as they were given."""
-        inside, outside = inside_and_outside(events)
-        return in_order(events, rows_at(self.X_pool, inside), outside)
+
+def rows_of(events: Events, X_pool: Instances) -> Any:
+    """Return the instances of events, as they were given."""
+    inside, outside = inside_and_outside(events)
+    return in_order(events, rows_at(X_pool, inside), outside)
 
 
 def inside_and_outside(events: Events) -> tuple[list[int], list[Any]]:
@@ -137,6 +141,15 @@ def in_order(events: Events, inside: Any, outside: list[Any]) -> Any:
     rows = functools.reduce(stacked, [inside, *outside] if _num_samples(inside) else outside)
     is_outside = np.array([event.position is None for event in events])
     return rows_at(rows, np.argsort(np.argsort(is_outside, kind="stable")))
+
+
+def lengthened(X_pool: Instances, X_new: Any) -> Any:
+    """Return a pool with more rows, in the kind of the pool."""
+    if isinstance(X_pool, data.Dataset):
+        return data.ConcatDataset([X_pool, X_new])
+    if isinstance(X_pool, torch.Tensor):
+        return torch.cat([X_pool, torch.as_tensor(X_new).to(X_pool)])
+    return stacked(X_pool, X_new)
 
 
 def stacked(first: Any, second: Any) -> Any:

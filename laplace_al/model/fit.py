@@ -185,8 +185,23 @@ def _leave_one_out(
     score = LooScore(float(right / weight), float(log_likelihood / weight))
     if not isinstance(rows, RowsInMemory):
         return score, None
+    return score, left_out_proba(rows, mean, calibration, link)
+
+
+def left_out_proba(
+    rows: RowsInMemory, mean: torch.Tensor, calibration: Calibration, link: Link
+) -> NDArray[np.floating]:
+    """Return leave-one-out probabilities (n, K); the rows know their variances."""
     logits = calibration.apply(link, *left_out(rows, mean))
-    return score, rows.data.likelihood.log_probabilities(logits).exp().numpy(force=True)
+    return rows.data.likelihood.log_probabilities(logits).exp().numpy(force=True)
+
+
+def left_out_proba_of(data: Labelled, model: FittedModel) -> NDArray[np.floating]:
+    """Return leave-one-out probabilities (n, K) of all labels that a model has learnt."""
+    posterior = model.posterior
+    prior = IsotropicPrior(posterior.prior_mean, posterior.prior_precision)
+    rows, _ = RowsInMemory(data).with_variances(posterior.mean, prior)
+    return left_out_proba(rows, posterior.mean, model.calibration, model.link)
 
 
 def _memory_of(
@@ -201,9 +216,7 @@ def _memory_of(
     stiffening = stiffening_at_mode(rows, mean, rules.curvature)
     return (
         Memory.empty(prior, features)
-        .add(
-            features[counting], likelihood.labels(targets[counting]).to(features), weights[counting]
-        )
+        .add(features[counting], targets[counting], weights[counting])
         .keep(
             rules.memory_size,
             mean,
@@ -236,10 +249,10 @@ def left_out_scores(
 def left_out_score(
     block: Block, mean: torch.Tensor, calibration: Calibration, link: Link
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return the weight of the labels that are right, their log-likelihood, and their weight."""
+    """Return the expected weight of right labels, their log-likelihood, and their weight."""
     _, targets, weights, likelihood = block.data
     logits = calibration.apply(link, *left_out(block, mean))
     loss = likelihood.negative_log_likelihood(logits, targets)
-    found = likelihood.log_probabilities(logits).argmax(dim=1)
-    right = (found == likelihood.labels(targets)).to(loss)
+    found = likelihood.log_probabilities(logits).argmax(dim=1, keepdim=True)
+    right = likelihood.shares(targets).gather(1, found)[:, 0]
     return weights @ right, -weights @ loss, weights.sum()

@@ -191,10 +191,10 @@ class FittedModel(StoredState):
         return averaged(weights, rows, n_rows, self.likelihood, len(self.classes))
 
     def labelled(
-        self, features: Any, indices: NDArray[np.int64], weights: NDArray[np.float64]
+        self, features: Any, places: NDArray[Any], weights: NDArray[np.float64]
     ) -> Labelled:
-        """Return labels of features (n, n_features), by the indices of their classes."""
-        return labelled(self.completed(features), indices, weights, self.likelihood)
+        """Return labels of features (n, n_features), see :func:`labelled`."""
+        return labelled(self.completed(features), places, weights, self.likelihood)
 
     def decrement(self, data: Labelled) -> float:
         """Return the distance of the mean to the MAP of labels, in standard deviations."""
@@ -232,8 +232,7 @@ class FittedModel(StoredState):
         if self.rules.curvature == "secant":
             learnt = on_device(np.array(update.learnt), data.weights)
             memory = before._steepened(memory, data, predicted, learnt, posterior)
-        indices = data.likelihood.labels(data.targets).to(data.weights)
-        memory = memory.add(data.features, indices, self.rules.n_passes * data.weights)
+        memory = memory.add(data.features, data.targets, self.rules.n_passes * data.weights)
         return later._refit_on(memory)
 
     def with_classes(self, classes: NDArray[Any]) -> Self:
@@ -362,12 +361,16 @@ def with_constant(features: torch.Tensor, *, has_intercept: bool) -> torch.Tenso
 
 def labelled(
     phi: torch.Tensor,
-    indices: NDArray[np.int64],
+    places: NDArray[Any],
     weights: NDArray[np.float64],
     likelihood: Likelihood,
 ) -> Labelled:
-    """Return labelled instances from phi (n, D) and the indices (n,) of their classes."""
-    targets = likelihood.encode(phi.new_tensor(indices))
+    """Return labelled instances from phi (n, D).
+
+    ``places`` are the indices (n,) of their classes, or the probabilities (n, K) of all.
+    """
+    encode = likelihood.encode if places.ndim == 1 else likelihood.soft
+    targets = encode(phi.new_tensor(places))
     return Labelled(phi, targets, phi.new_tensor(weights), likelihood)
 
 

@@ -36,6 +36,7 @@ def mode_coefficients(
     is_soft = variance > np.finfo(np.float64).tiny  # else 1 / v may overflow, and the shift is 0
     stiffness = np.divide(1.0, variance, out=np.zeros_like(variance), where=is_soft)
     size = abs(logits).max()
+    is_uncertain = 0.0 < target.max() < 1.0
 
     def at(shift: Vector) -> _Point:
         loss, residual, mean = likelihood.loss_and_derivatives_of_one(logits + shift, target)
@@ -44,6 +45,9 @@ def mode_coefficients(
     def newton(shift: Vector, residual: Vector, mean: Mean[Vector]) -> _Step:
         descent = variance * residual - shift  # of eq-shift, times v
         step = likelihood.solve_damped_hessian(mean, variance, descent)
+        if is_uncertain and len(step) > 1 and stiffness.any():
+            # y - p adds up to 0, but its rounding to what a large v makes a common shift of
+            step = step - ((shift + step) * stiffness).mean() / stiffness.mean()
         slope = -(descent * stiffness).dot(step)
         return step, slope, abs(step).max(), size + abs(shift).max()
 

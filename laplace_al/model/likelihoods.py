@@ -9,7 +9,7 @@ numbers are too few to be worth a tensor, wherever the features live.
 symbol       shape      meaning
 ===========  =========  ==================================================
 z            (n, C)     logits; C = 1 (Bernoulli) or the number of classes
-y            (n, C)     targets: the label as 0 or 1 in each output
+y            (n, C)     targets: the label as 0 or 1 in each output, or probabilities
 p            (n, C)     mean of the targets, sigmoid(z) or softmax(z), see :class:`Mean`
 s            (n,)       weight of an instance
 v            (n, 1|C)   variance of the logits
@@ -47,8 +47,16 @@ class Bernoulli:
         return indices[:, None]
 
     def labels(self, targets: torch.Tensor) -> torch.Tensor:
-        """Turn targets (n, 1) into class indices (n,)."""
-        return targets[:, 0].long()
+        """Turn targets (n, 1) into the indices of the most probable classes (n,)."""
+        return (targets[:, 0] > 0.5).long()
+
+    def soft(self, probabilities: torch.Tensor) -> torch.Tensor:
+        """Turn probabilities of the classes (n, 2) into targets (n, 1)."""
+        return probabilities[:, 1:]
+
+    def shares(self, targets: torch.Tensor) -> torch.Tensor:
+        """Turn targets (n, 1) into probabilities of the classes (n, 2)."""
+        return torch.cat([1 - targets, targets], dim=1)
 
     def mean(self, logits: torch.Tensor) -> Mean[torch.Tensor]:
         """Return E[y | z], (n, 1)."""
@@ -63,20 +71,20 @@ class Bernoulli:
         return functional.logsigmoid(torch.cat([-logits, logits], dim=1))
 
     def negative_log_likelihood(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Return -log p(y | z), (n,)."""
-        return functional.softplus((1 - 2 * targets) * logits)[:, 0]
+        """Return -log p(y | z), (n,); its mean where the label is uncertain."""
+        loss = targets * functional.softplus(-logits) + (1 - targets) * functional.softplus(logits)
+        return loss[:, 0]
 
     def residual(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Return y - p, (n, 1), exact where p is next to y."""
-        sign = 2 * targets - 1
-        return sign * torch.sigmoid(-sign * logits)
+        """Return y - p, (n, 1), exact where p is next to a y of 0 or 1."""
+        return targets * torch.sigmoid(-logits) - (1 - targets) * torch.sigmoid(logits)
 
     def loss_and_derivatives(
         self, logits: torch.Tensor, targets: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, Mean[torch.Tensor]]:
         """Return -log p(y | z) (n,), y - p (n, 1) and p (n, 1), at the cost of one of them."""
         mean = self.mean(logits)
-        residual = torch.where(targets > 0, mean.complement, -mean.p)
+        residual = torch.lerp(-mean.p, mean.complement, targets)
         return self.negative_log_likelihood(logits, targets), residual, mean
 
     def loss_and_derivatives_of_one(
@@ -84,6 +92,10 @@ class Bernoulli:
     ) -> tuple[float, Vector, Mean[Vector]]:
         """Return -log p(y | z), y - p (1,) and p (1,) of one instance."""
         mean = Mean(expit(logits), expit(-logits))
+        if 0.0 < target[0] < 1.0:
+            residual = target * mean.complement - (1.0 - target) * mean.p
+            loss = target * np.logaddexp(0.0, -logits) + (1.0 - target) * np.logaddexp(0.0, logits)
+            return loss[0], residual, mean
         residual = mean.complement if target[0] else -mean.p
         return np.logaddexp(0.0, (1.0 - 2.0 * target) * logits)[0], residual, mean
 
@@ -113,8 +125,16 @@ class Categorical:
         return functional.one_hot(indices.long(), self.n_outputs).to(indices.dtype)
 
     def labels(self, targets: torch.Tensor) -> torch.Tensor:
-        """Turn targets (n, C) into class indices (n,)."""
+        """Turn targets (n, C) into the indices of the most probable classes (n,)."""
         return targets.argmax(dim=1)
+
+    def soft(self, probabilities: torch.Tensor) -> torch.Tensor:
+        """Turn probabilities of the classes (n, C) into targets: themselves."""
+        return probabilities
+
+    def shares(self, targets: torch.Tensor) -> torch.Tensor:
+        """Turn targets (n, C) into probabilities of the classes: themselves."""
+        return targets
 
     def mean(self, logits: torch.Tensor) -> Mean[torch.Tensor]:
         """Return E[y | z], (n, C)."""
@@ -130,13 +150,13 @@ class Categorical:
         return torch.log_softmax(logits, dim=1)
 
     def negative_log_likelihood(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Return -log p(y | z), (n,)."""
+        """Return -log p(y | z), (n,); its mean where the label is uncertain."""
         return torch.logsumexp(logits, dim=1) - (targets * logits).sum(dim=1)
 
     def residual(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Return y - p, (n, C), exact where p is next to y: 1 - p_y is the sum of the others."""
-        others = (1 - targets) * softmax(logits)
-        return targets * others.sum(dim=1, keepdim=True) - others
+        p = softmax(logits)
+        return torch.lerp(-p, sum_of_others(p), targets)
 
     def loss_and_derivatives(
         self, logits: torch.Tensor, targets: torch.Tensor
@@ -145,7 +165,7 @@ class Categorical:
         log_probabilities = torch.log_softmax(logits, dim=1)
         p = log_probabilities.exp()
         mean = Mean(p, sum_of_others(p))
-        residual = torch.where(targets > 0, mean.complement, -p)
+        residual = torch.lerp(-p, mean.complement, targets)
         return -(targets * log_probabilities).sum(dim=1), residual, mean
 
     def loss_and_derivatives_of_one(
@@ -160,6 +180,10 @@ class Categorical:
         p /= 1.0 + others
         complement = 1.0 - p
         complement[top] = others / (1.0 + others)
+        if target[label] < 1.0:
+            residual = target * complement - (1.0 - target) * p
+            loss = math.log1p(others) + target @ (logits[top] - logits)
+            return loss, residual, Mean(p, complement)
         residual = -p
         residual[label] = complement[label]
         loss = math.log1p(others) + (logits[top] - logits[label])

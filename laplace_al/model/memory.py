@@ -6,7 +6,7 @@ from typing import Self
 import torch
 
 from laplace_al._common.stored import StoredState
-from laplace_al.model.likelihoods import Likelihood
+from laplace_al.model.likelihoods import Likelihood, likelihood_of
 from laplace_al.model.mode import Labelled
 from laplace_al.model.posterior import Posterior
 from laplace_al.model.priors import GaussianPrior, IsotropicPrior, Prior
@@ -17,19 +17,20 @@ from laplace_al.model.structures import Structure
 class Memory(StoredState):
     """The newest instances, and a quadratic that stands for the prior and all that was dropped.
 
-    Features are (m, D), the indices of their classes and the weights (m,). A value: every method
+    Features are (m, D), targets (m, C) and weights (m,). A value: every method
     returns a new memory.
     """
 
     features: torch.Tensor
-    indices: torch.Tensor
+    targets: torch.Tensor
     weights: torch.Tensor
     prior: Prior
 
     @classmethod
     def empty(cls, prior: Prior, like: torch.Tensor) -> Self:
         """Return a memory of no instance yet; the features to come are like some others (n, D)."""
-        return cls(like[:0], like[:0, 0], like[:0, 0], prior)
+        centre = prior.mean if isinstance(prior, IsotropicPrior) else prior.reference
+        return cls(like[:0], centre[:0], like[:0, 0], prior)
 
     @classmethod
     def of_posterior(cls, posterior: Posterior) -> Self:
@@ -38,12 +39,12 @@ class Memory(StoredState):
         prior = GaussianPrior(precision, posterior.mean, torch.zeros_like(posterior.mean))
         return cls.empty(prior, posterior.mean.T)
 
-    def add(self, features: torch.Tensor, indices: torch.Tensor, weights: torch.Tensor) -> Self:
+    def add(self, features: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> Self:
         """Return the memory with further instances, the newest last."""
         return replace(
             self,
             features=torch.cat([self.features, features]),
-            indices=torch.cat([self.indices, indices]),
+            targets=torch.cat([self.targets, targets]),
             weights=torch.cat([self.weights, weights]),
         )
 
@@ -54,13 +55,13 @@ class Memory(StoredState):
     def with_classes(self, positions: torch.Tensor, mean: torch.Tensor) -> Self:
         """Return the memory with its classes at positions (K,) among more, of prior mean (D, C)."""
         assert isinstance(self.prior, IsotropicPrior)  # a Gaussian one knows its outputs only
-        indices = positions.to(self.indices)[self.indices.long()]
-        return replace(self, indices=indices, prior=self.prior._replace(mean=mean))
+        known = likelihood_of(len(positions)).shares(self.targets)
+        targets = known.new_zeros(len(known), mean.shape[1]).index_copy(1, positions, known)
+        return replace(self, targets=targets, prior=self.prior._replace(mean=mean))
 
     def labelled(self, likelihood: Likelihood) -> Labelled:
         """Return all instances, for the likelihood of their classes."""
-        targets = likelihood.encode(self.indices)
-        return Labelled(self.features, targets, self.weights, likelihood)
+        return Labelled(self.features, self.targets, self.weights, likelihood)
 
     def steepened(
         self,
@@ -104,10 +105,10 @@ class Memory(StoredState):
             weights,
             None if stiffening is None else stiffening[old],
         )
-        residual = likelihood.residual(logits, likelihood.encode(self.indices[old]))
+        residual = likelihood.residual(logits, self.targets[old])
         prior = self.prior.absorb(
             structure.posterior.information(features, curvature),
             -features.T @ (weights[:, None] * residual),
             mean,
         )
-        return type(self)(self.features[new], self.indices[new], self.weights[new], prior)
+        return type(self)(self.features[new], self.targets[new], self.weights[new], prior)

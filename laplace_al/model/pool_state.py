@@ -39,6 +39,12 @@ class PoolScores(NamedTuple):
             return PoolScores(self.logits[positions], variance, variance)
         return PoolScores(self.logits[positions], variance, self.predictive_variance[positions])
 
+    def joined(self, more: "PoolScores") -> "PoolScores":
+        """Return the scores of these instances and of others behind them."""
+        logits, variance, predictive = (torch.cat(pair) for pair in zip(self, more, strict=True))
+        is_one = self.predictive_variance is self.variance
+        return PoolScores(logits, variance, variance if is_one else predictive)
+
     def after(self, effects: Sequence[Effect], project: Projection) -> "PoolScores":
         """Return the scores after the effects of labels; ``project`` multiplies by Phi."""
         return self.after_columns(effects, _projected(effects, project))
@@ -249,8 +255,9 @@ class PoolState:
         ----------
         index : int
             Position in the pool, as an integer or an array of one; -1 is the last.
-        target : label or None
-            None learns only that there will be some label: no mean moves, but variances shrink.
+        target : label, ndarray of shape (n_classes,) or None
+            An array has the probabilities of the classes. None learns only that there will be some
+            label: no mean moves, but variances shrink.
         weight : float, default=1.0
             Weight s >= 0, multiplied by that of the class. A label of weight 0 changes nothing.
 
@@ -353,14 +360,20 @@ class PoolState:
         if not weight >= 0:
             raise ValueError(f"weight must be a number, 0 or larger; got {weight!r}.")
         update = ExpectedUpdate(model.update_rule) if target is None else model.update_rule
-        place = 0 if target is None else _place(target, model.classes)
-        count = 1.0
-        if model.rules.class_weights is not None:
-            count = model.class_weights[place]
-            if target is None:
-                count = self._probabilities(known, [index])[0] @ model.class_weights
         features = phi_of(model, self.features[index][None])
-        targets = model.likelihood.encode(torch.tensor([place], dtype=features.dtype))
+        if isinstance(target, np.ndarray) and target.ndim == 1:
+            parts = target * model.class_weights
+            count = parts.sum()
+            share = torch.from_numpy(parts / count if count else target).to(features.dtype)
+            targets = model.likelihood.soft(share[None])
+        else:
+            place = 0 if target is None else _place(target, model.classes)
+            count = 1.0
+            if model.rules.class_weights is not None:
+                count = model.class_weights[place]
+                if target is None:
+                    count = self._probabilities(known, [index])[0] @ model.class_weights
+            targets = model.likelihood.encode(torch.tensor([place], dtype=features.dtype))
         weights = torch.tensor([weight * count], dtype=features.dtype)
         columns: list[torch.Tensor] = []
         posterior, effects = model.posterior.condition_with_effects(

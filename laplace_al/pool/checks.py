@@ -35,18 +35,18 @@ _NUMBERS_AT_ONCE = 2**20
 _N_NAMED = 10  # rows in a message
 
 
-def check_container(X_pool: Any) -> None:
+def check_container(X_pool: Any, name: str = "X_pool") -> None:
     """Refuse a pool that has no row at each position, or masked values."""
     kind = type(X_pool).__name__
-    must = f"X_pool must have an instance at each position; got a {kind}"
+    must = f"{name} must have an instance at each position; got a {kind}"
     if _is_lazy(X_pool):
-        raise TypeError(f"{must} that is yet to be computed. Pass X_pool.compute().")
+        raise TypeError(f"{must} that is yet to be computed. Pass {name}.compute().")
     if hasattr(X_pool, "collect_schema") and not hasattr(X_pool, "__array__"):
-        raise TypeError(f"{must} that is yet to be computed. Pass X_pool.collect().")
+        raise TypeError(f"{must} that is yet to be computed. Pass {name}.collect().")
     if is_by_name(X_pool):
         raise TypeError(
             f"{must}. Extract the features first: "
-            "X_pool=TorchFeatures(module).fit_transform(X), for an estimator without "
+            f"{name}=TorchFeatures(module).fit_transform(X), for an estimator without "
             "feature_extractor."
         )
     if is_stream(X_pool) or isinstance(X_pool, data.IterableDataset):
@@ -55,13 +55,13 @@ def check_container(X_pool: Any) -> None:
             "or list of them."
         )
     if sparse.issparse(X_pool) and X_pool.format in ("bsr", "coo", "dia"):
-        raise TypeError(f"{must}, which has no rows to take. Pass X_pool.tocsr().")
+        raise TypeError(f"{must}, which has no rows to take. Pass {name}.tocsr().")
     if type(X_pool).__module__.startswith("pyarrow") and hasattr(X_pool, "schema"):
-        raise TypeError(f"{must}, which holds columns. Pass X_pool.to_pandas().")
-    check_unmasked(X_pool, "X_pool")
+        raise TypeError(f"{must}, which holds columns. Pass {name}.to_pandas().")
+    check_unmasked(X_pool, name)
     if has_targets(X_pool):
         raise TypeError(
-            f"X_pool must hold inputs alone; got a {kind} with a tuple of {len(X_pool[0])} at each "
+            f"{name} must hold inputs alone; got a {kind} with a tuple of {len(X_pool[0])} at each "
             "position. Pass [item[0] for item in dataset], or a Dataset that returns inputs only."
         )
 
@@ -71,7 +71,7 @@ def _is_lazy(X: Any) -> bool:
     return hasattr(X, "__dask_graph__") and X.__dask_graph__() is not None
 
 
-def check_numbers(X_pool: Any, estimator: Any) -> None:
+def check_numbers(X_pool: Any, estimator: Any, name: str = "X_pool") -> None:
     """Refuse a pool (n_pool, ...) with numbers that no fit of an estimator would take.
 
     These are NaN, infinity and what is too large; and whatever is no number, for the features of a
@@ -84,7 +84,7 @@ def check_numbers(X_pool: Any, estimator: Any) -> None:
         return
     try:
         rows, is_finite = _wrong_rows(
-            X_pool, isinstance(estimator, LaplaceUpdateClassifier), largest
+            X_pool, isinstance(estimator, LaplaceUpdateClassifier), largest, name
         )
     except (ValueError, TypeError):
         if isinstance(estimator, LaplaceUpdateClassifier):
@@ -104,7 +104,7 @@ def check_numbers(X_pool: Any, estimator: Any) -> None:
         )
     )
     raise ValueError(
-        f"X_pool has {what} in {len(rows)} of its {_num_samples(X_pool)} rows: [{named}], which "
+        f"{name} has {what} in {len(rows)} of its {_num_samples(X_pool)} rows: [{named}], which "
         f"{type(estimator).__name__} cannot learn from. {cure}"
     )
 
@@ -132,17 +132,19 @@ def _largest_accepted(estimator: Any) -> float | None:
     return None if accepts else np.finfo(np.float64).max
 
 
-def _wrong_rows(X: Any, is_table: bool, largest: float) -> tuple[NDArray[np.int64], bool]:
+def _wrong_rows(
+    X: Any, is_table: bool, largest: float, name: str
+) -> tuple[NDArray[np.int64], bool]:
     """Return rows of a pool with numbers out of bounds, and whether all numbers are finite."""
     wrong, is_finite = [np.empty(0, dtype=np.int64)], True
-    for start, block in _numbers(X, is_table):
+    for start, block in _numbers(X, is_table, name):
         if not _is_within(block, largest):
             wrong.append(start + _wrong_rows_of_block(block, largest))
             is_finite &= bool(np.isfinite(_values(block)).all())
     return np.concatenate(wrong), is_finite
 
 
-def _numbers(X: Any, is_table: bool) -> Iterator[tuple[int, Any]]:
+def _numbers(X: Any, is_table: bool, name: str) -> Iterator[tuple[int, Any]]:
     """Yield blocks of a pool as arrays or sparse matrices of numbers, each with its start."""
     if sparse.issparse(X):
         X = X.tocsr()
@@ -158,7 +160,7 @@ def _numbers(X: Any, is_table: bool) -> Iterator[tuple[int, Any]]:
                 accept_sparse=not is_table,
                 ensure_all_finite=False,
                 allow_nd=not is_table,
-                input_name="X_pool",
+                input_name=name,
             ),
         )
 

@@ -11,7 +11,7 @@ from sklearn.utils.validation import _num_samples
 from laplace_al._common.devices import as_array, on_device
 from laplace_al._common.typing import Features, Instances
 from laplace_al.classifier import LaplaceUpdateClassifier
-from laplace_al.inputs.blocks import rows_at
+from laplace_al.inputs.blocks import rows_at, rows_between
 from laplace_al.inputs.known import Extracted, check_weights, features_of, weights_of
 from laplace_al.inputs.network_weights import Weights
 from laplace_al.model.fitted_model import FittedModel, check_size
@@ -28,14 +28,20 @@ _N_SPACED = 200
 class ScoredPool:
     """A pool as a :class:`LaplaceUpdateClassifier` sees it, scored when first asked for.
 
-    ``X`` must stay as it is. ``features`` (n_pool, n_features) is None until they are extracted;
-    ``weights`` are those that they were made with, if by a network.
+    ``X`` must stay as it is. ``n_start`` is the number of instances that it began with, of which
+    the prior precision is; None stands for all. ``features`` (n_pool, n_features) is None until
+    they are extracted; ``weights`` are those that they were made with, if by a network.
     """
 
     def __init__(
-        self, X: Instances, features: Features | None = None, weights: Weights | None = None
+        self,
+        X: Instances,
+        n_start: int | None = None,
+        features: Features | None = None,
+        weights: Weights | None = None,
     ) -> None:
         self.X = X
+        self._n_start = _num_samples(X) if n_start is None else n_start
         self.features = features
         self._rows: dict[int, NDArray[np.floating]] = {}  # some features, by position
         self._weights = weights
@@ -103,11 +109,12 @@ class ScoredPool:
     def prior_precision_by_scale(self, classifier: LaplaceUpdateClassifier) -> float:
         """Return what ``prior_precision="scale"`` is for the pool: more is there than of labels.
 
-        It is that of up to 200 instances, evenly spaced. If there are no more, their features are
+        It is that of up to 200 instances, evenly spaced among those that the pool began with, so
+        that it does not depend on when the pool grows. If there are no more, their features are
         kept.
         """
-        n_pool = _num_samples(self.X)
-        if n_pool <= _N_SPACED:
+        n_pool = self._n_start
+        if _num_samples(self.X) <= _N_SPACED:
             self.features_under(classifier)
         positions = np.linspace(0, n_pool - 1, min(n_pool, _N_SPACED)).astype(np.int64)
         features = self.rows(positions, classifier)
@@ -146,13 +153,38 @@ class ScoredPool:
         later._state, later._scored = state, scored
         return later
 
+    def extended(self, X: Instances, classifier: Any) -> "ScoredPool":
+        """Return a longer pool, which begins with this one; only its new rows are looked at.
+
+        The classifier is one of any kind, as it is now. Raises ValueError if it cannot learn from
+        the features of the new rows, and these of the others are known.
+        """
+        n_known, n_pool = _num_samples(self.X), _num_samples(X)
+        later = ScoredPool(X, self._n_start, weights=self._weights)
+        later._rows = self._rows
+        if self.features is None:
+            return later
+        check_weights(self._weights, classifier.feature_extractor)
+        new = ScoredPool(rows_between(X, n_known, n_pool))
+        if classifier.feature_extractor is None:  # they are X, which need not be there twice
+            later.features_under(classifier)
+        else:
+            later.features = _joined(self.features, new.features_under(classifier))
+        if self._state is not None and self.is_under(classifier):
+            more = new.state_under(classifier)
+            scores = self._state.scores.joined(more.scores)
+            features = torch.as_tensor(later.features_under(classifier))
+            later._state = PoolState(more.model, features, scores)
+            later._scored = torch.cat([self._scored, new._scored])
+        return later
+
     def after_fit(self, labelled: Features | None = None) -> "ScoredPool":
         """Return the pool with its predictions to be computed anew.
 
         ``labelled`` (n, n_features) are the features of all labels that a classifier was fitted on,
         if they are few: this then takes less time, see :class:`LabelSpan`.
         """
-        later = ScoredPool(self.X, self.features, self._weights)
+        later = ScoredPool(self.X, self._n_start, self.features, self._weights)
         later._rows, later._labelled = self._rows, labelled
         later._span = None if labelled is None else self._span
         return later
@@ -202,6 +234,13 @@ def extracted(classifier: LaplaceUpdateClassifier, X: Instances) -> NDArray[np.f
     if classifier.feature_extractor is not None:  # else a pool was checked when it came
         check_size(torch.from_numpy(features), getattr(torch, classifier.dtype))
     return features
+
+
+def _joined(features: Features, more: Features) -> Features:
+    """Return the rows of both."""
+    if isinstance(features, torch.Tensor):
+        return torch.cat([features, torch.as_tensor(more).to(features)])
+    return np.concatenate([features, as_array(more)])
 
 
 def is_same(model: FittedModel, other: FittedModel) -> bool:

@@ -47,13 +47,13 @@ def fingerprint(value: object) -> str:
         raise TypeError(f"{type(value).__name__} has no fingerprint: {error}") from error
 
 
-def sample_digest(X: Instances) -> str:
-    """Return the fingerprint of up to 1000 rows of a pool, at even distances.
+def sample_digest(X: Instances, n: int | None = None) -> str:
+    """Return the fingerprint of up to 1000 of the first n rows of a pool, at even distances.
 
-    It is equal for equal numbers or texts in any container and dtype; but a sparse matrix differs
-    from a dense one. Of rows without a fingerprint, only the type counts.
+    None stands for all rows. It is equal for equal numbers or texts in any container and dtype; but
+    a sparse matrix differs from a dense one. Of rows without a fingerprint, only the type counts.
     """
-    n = _num_samples(X)
+    n = _num_samples(X) if n is None else n
     rows = np.unique(np.linspace(0, n - 1, min(n, _N_SAMPLED)).astype(int))
     if sparse.issparse(X):
         return fingerprint(cast(Any, X).tocsr()[rows].astype(np.float64))

@@ -338,7 +338,8 @@ def _memory(tensors: _Tensors, prior_precision: float, n_classes: int) -> Memory
     memory, prior = _part(tensors, "memory"), _part(tensors, "memory.prior")
     stored_mean = tensors["posterior.stored_mean"]
     n = len(memory["features"])
-    expected = {"features": (n, len(stored_mean)), "indices": (n,), "weights": (n,)}
+    n_features, n_outputs = stored_mean.shape
+    expected = {"features": (n, n_features), "targets": (n, n_outputs), "weights": (n,)}
     if "precision" in prior:
         expected |= {
             "prior.precision": tuple(tensors["posterior.stored_root"].shape),
@@ -350,10 +351,12 @@ def _memory(tensors: _Tensors, prior_precision: float, n_classes: int) -> Memory
         expected |= {"prior.mean": tuple(stored_mean.shape)}
         prior = IsotropicPrior(prior["mean"], prior_precision)
     _check_tensors(memory, expected, stored_mean.dtype)
-    places = memory["indices"]
-    _check("memory", bool(((places >= 0) & (places < n_classes) & (places % 1 == 0)).all()))
+    targets = memory["targets"]
+    sums = targets.sum(dim=1) if targets.shape[1] > 1 else torch.ones(n)
+    _check("memory", bool(((targets >= 0) & (targets <= 1)).all()))
+    _check("memory", bool(((sums - 1).abs() <= torch.finfo(targets.dtype).eps ** 0.5).all()))
     _check("memory", bool((memory["weights"] >= 0).all()))
-    return Memory(memory["features"], memory["indices"], memory["weights"], prior)
+    return Memory(memory["features"], memory["targets"], memory["weights"], prior)
 
 
 def _check_tensors(

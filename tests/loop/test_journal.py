@@ -196,6 +196,7 @@ def numbers_of(items):
         (X[:5], "of 6 instances; X_pool has 5"),
         (X + 1, "of as many instances, 6, but with other values than X_pool has now"),
         (X[::-1], "of as many instances, 6, but with other values"),
+        (np.r_[X + 1, X], "of as many instances, 6, but .* than X_pool has in its first 6 inst"),
     ],
 )
 def test_another_pool(path, other, differs):

@@ -133,7 +133,7 @@ class TestJournal:
         learner = make(journal=path).teach(3, 0).skip(6)
         before = state(learner)
 
-        def disk_is_full(self, events):
+        def disk_is_full(self, *args):
             raise sqlite3.OperationalError("database or disk is full")
 
         with monkeypatch.context() as patch:
@@ -155,8 +155,8 @@ class TestJournal:
         learner = make(journal=path).teach(3, 0)
         append = Journal.append
 
-        def interrupted(self, events):
-            append(self, events)
+        def interrupted(self, *args):
+            append(self, *args)
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:

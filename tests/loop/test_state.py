@@ -23,7 +23,7 @@ def trainer():
 
 @pytest.fixture
 def state(trainer, tmp_path):
-    state = DurableState(trainer.start(), History.empty(len(X)))
+    state = DurableState(trainer.start(X), History.empty(len(X)))
     state.resume(tmp_path / "labels.sqlite", X, trainer, None)
     yield state
     state.close()
@@ -39,7 +39,7 @@ def test_what_is_published_is_resumed(state, trainer, tmp_path):
     state.publish(*after)
     assert state.now == after
     state.close()
-    again = DurableState(trainer.start(), History.empty(len(X)))
+    again = DurableState(trainer.start(X), History.empty(len(X)))
     again.resume(tmp_path / "labels.sqlite", X, trainer, None)
     assert again.now.history.events == after.history.events
     np.testing.assert_array_equal(
@@ -51,7 +51,7 @@ def test_what_is_published_is_resumed(state, trainer, tmp_path):
 def test_a_fit_that_was_due_is_made_and_written(state, trainer, tmp_path):
     state.publish(state.now.trained, state.now.history.add(LABELS))
     state.close()
-    again = DurableState(trainer.start(), History.empty(len(X)))
+    again = DurableState(trainer.start(X), History.empty(len(X)))
     again.resume(tmp_path / "labels.sqlite", X, trainer, "ann")
     assert again.now.trained.is_fitted
     assert [event.action for event in again.now.history.events] == ["label", "label", "refit"]
@@ -65,9 +65,9 @@ def test_memory_and_journal_agree_after_a_failure(state, trainer, monkeypatch, e
     before, after = state.now, learnt(state, trainer, LABELS)
     append = Journal.append
 
-    def failing(self, events):
+    def failing(self, *args):
         if is_written:
-            append(self, events)
+            append(self, *args)
         raise error
 
     with monkeypatch.context() as patch:
@@ -79,7 +79,7 @@ def test_memory_and_journal_agree_after_a_failure(state, trainer, monkeypatch, e
 
 
 def test_without_a_journal(trainer):
-    state = DurableState(trainer.start(), History.empty(len(X)))
+    state = DurableState(trainer.start(X), History.empty(len(X)))
     state.check()
     after = learnt(state, trainer, LABELS)
     state.publish(*after)

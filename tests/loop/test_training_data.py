@@ -20,23 +20,23 @@ def test_instances_and_labels_in_the_order_of_teaching():
     history = EMPTY.add([Event("label", 4, "a"), OUTSIDE]).add([Event("label", 1, "c")])
     cold, warm = data(), data(POOL[:2] + 0.5, ["b", "a"])
     rows = np.array([POOL[4], [0.5, 0.5], POOL[1]])
-    np.testing.assert_array_equal(cold.instances(history), rows)
+    np.testing.assert_array_equal(cold.instances(history, POOL), rows)
     assert cold.labels(history).tolist() == ["a", "b", "c"]
-    np.testing.assert_array_equal(warm.instances(history), np.r_[POOL[:2] + 0.5, rows])
+    np.testing.assert_array_equal(warm.instances(history, POOL), np.r_[POOL[:2] + 0.5, rows])
     assert warm.labels(history).tolist() == ["b", "a", "a", "b", "c"]
 
 
 def test_without_taught_labels():
-    assert data().instances(EMPTY) is None
+    assert data().instances(EMPTY, POOL) is None
     assert data().labels(EMPTY).tolist() == []
     initial = POOL[:2]
-    assert data(initial, [0, 1]).instances(EMPTY) is initial
+    assert data(initial, [0, 1]).instances(EMPTY, POOL) is initial
     assert data(initial, [0, 1]).labels(EMPTY).tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("initial", [POOL[:2], POOL[:2].tolist(), pd.DataFrame(POOL[:2])])
 def test_instances_are_in_the_container_of_the_initial_ones(initial):
-    instances = data(initial, [0, 1]).instances(EMPTY.add([Event("label", 3, 1)]))
+    instances = data(initial, [0, 1]).instances(EMPTY.add([Event("label", 3, 1)]), POOL)
     assert type(instances) is type(initial)
     np.testing.assert_array_equal(instances, POOL[[0, 1, 3]])
 

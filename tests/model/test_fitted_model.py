@@ -72,7 +72,7 @@ def probabilities(model):
 def numbers(model):
     """Return copies of all that a model has learnt."""
     posterior, memory = model.posterior, model.memory
-    kept = () if memory is None else (memory.features, memory.indices, memory.weights)
+    kept = () if memory is None else (memory.features, memory.targets, memory.weights)
     found = [posterior.mean, posterior.precision, *kept]
     report = [] if model.report.loo_proba is None else [model.report.loo_proba.copy()]
     return [
@@ -212,7 +212,9 @@ def test_classes_are_added_in_their_places(structure, n_classes, memory_size):
         prior = (more.completed(X).numpy() ** 2).sum(axis=1) / more.posterior.prior_precision
         close(variance[:, new], np.column_stack([prior, prior]))
     if memory_size is None:
-        assert more.memory.indices.tolist() == [1 + i for i in model.memory.indices.tolist()]
+        shares = model.likelihood.shares(model.memory.targets)
+        assert torch.equal(more.memory.targets[:, 1:-1], shares)
+        assert not more.memory.targets[:, new].any()
     features, places = X[30:31], np.array([n_classes + 1])
     learnt, _ = more.updated(more.labelled(features, places, np.array([5.0])))
     assert probabilities(learnt)[30, -1] > probabilities(more)[30, -1]

@@ -18,13 +18,17 @@ from laplace_al.model.updates import CoupledMapUpdate, MapUpdate
 LIKELIHOODS = [likelihood_of(n_classes) for n_classes in (2, 3, 10)]
 
 
-def one_by_one(likelihood, *, n=20, scale=3.0, seed=0):
-    """Logits (C,), target (C,) and weight of n instances."""
+def one_by_one(likelihood, *, n=20, scale=3.0, seed=0, is_soft=True):
+    """Logits (C,), target (C,) and weight of n instances; if soft, half are uncertain."""
     rng = np.random.default_rng(seed)
     logits = scale * rng.normal(size=(n, likelihood.n_outputs))
     labels = torch.from_numpy(rng.integers(max(2, likelihood.n_outputs), size=n).astype(float))
     targets = likelihood.encode(labels).numpy()
-    return zip(logits, targets, rng.uniform(0, 3, size=n), strict=True)
+    weights = rng.uniform(0, 3, size=n)
+    shares = rng.dirichlet(np.ones(max(2, likelihood.n_outputs)), size=n)[::2]
+    if is_soft:
+        targets[::2] = likelihood.soft(torch.from_numpy(shares))
+    return zip(logits, targets, weights, strict=True)
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
@@ -45,12 +49,24 @@ def test_mode_is_that_of_a_general_purpose_solver(likelihood, each):
 def test_coupled_mode_is_that_of_a_general_purpose_solver(likelihood, scale):
     root = np.random.default_rng(1).normal(size=(likelihood.n_outputs, likelihood.n_outputs))
     covariance = scale * root @ root.T
-    for z, y, s in one_by_one(likelihood, n=5):
+    is_soft = scale < 100  # where a general-purpose solver still gets there
+    for z, y, s in one_by_one(likelihood, n=5, is_soft=is_soft):
         a, p = coupled_mode_coefficients(likelihood, z, s * covariance, y)
         direct = reference.mode_coefficients(z, covariance, y, s)
         np.testing.assert_allclose(s * a, direct, atol=1e-9)
         shifted = z + covariance @ direct
         np.testing.assert_allclose(p.p, reference.probabilities(shifted), atol=1e-6)
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e3, 1e6])
+def test_coupled_mode_of_uncertain_labels_solves_its_equation(likelihood, scale):
+    root = np.random.default_rng(1).normal(size=(likelihood.n_outputs, likelihood.n_outputs))
+    covariance = scale * root @ root.T
+    for z, y, _ in one_by_one(likelihood):
+        a, p = coupled_mode_coefficients(likelihood, z, covariance, y)
+        np.testing.assert_allclose(a, y - p.p, atol=1e-12)
+        np.testing.assert_allclose(p.p, reference.probabilities(z + covariance @ a), atol=1e-7)
 
 
 @given(

@@ -19,16 +19,21 @@ from laplace_al.model.likelihoods import (
 LIKELIHOODS = [likelihood_of(n_classes) for n_classes in (2, 3, 10)]
 
 
-def instances(likelihood, *, n=20, scale=3.0, seed=0):
+def instances(likelihood, *, n=20, scale=3.0, seed=0, is_soft=False):
+    """Logits, targets and weights; if soft, half of the labels are uncertain."""
     rng = np.random.default_rng(seed)
     logits = torch.from_numpy(scale * rng.normal(size=(n, likelihood.n_outputs)))
     labels = torch.from_numpy(rng.integers(max(2, likelihood.n_outputs), size=n).astype(float))
-    return logits, likelihood.encode(labels), torch.from_numpy(rng.uniform(0, 3, size=n))
+    targets = likelihood.encode(labels)
+    if is_soft:
+        shares = rng.dirichlet(np.ones(max(2, likelihood.n_outputs)), size=n)[::2]
+        targets[::2] = likelihood.soft(torch.from_numpy(shares))
+    return logits, targets, torch.from_numpy(rng.uniform(0, 3, size=n))
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_derivatives_of_the_log_likelihood(likelihood):
-    logits, targets, _ = instances(likelihood)
+    logits, targets, _ = instances(likelihood, is_soft=True)
     direction = torch.randn(logits.shape, generator=torch.Generator().manual_seed(0)).double()
 
     def loss(z):
@@ -50,6 +55,22 @@ def test_labels_come_back_from_their_targets(likelihood):
     columns = torch.arange(first, first + likelihood.n_outputs)
     assert torch.equal(targets, (indices[:, None] == columns).double())
     assert torch.equal(likelihood.labels(targets), indices.long())
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_probabilities_come_back_from_their_targets(likelihood):
+    shares = np.random.default_rng(0).dirichlet(np.ones(max(2, likelihood.n_outputs)), size=9)
+    targets = likelihood.soft(torch.from_numpy(shares))
+    np.testing.assert_allclose(likelihood.shares(targets), shares, atol=1e-15)
+    assert likelihood.labels(targets).tolist() == shares.argmax(axis=1).tolist()
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_the_loss_of_an_uncertain_label_is_the_mean_of_those_of_the_classes(likelihood):
+    logits, targets, _ = instances(likelihood, is_soft=True)
+    log_probabilities = likelihood.log_probabilities(logits)
+    expected = -(likelihood.shares(targets) * log_probabilities).sum(dim=1)
+    torch.testing.assert_close(likelihood.negative_log_likelihood(logits, targets), expected)
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
@@ -90,7 +111,7 @@ def test_sums_of_others_do_not_cancel(values, dtype):
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_loss_and_derivatives_are_those_one_by_one(likelihood):
-    logits, targets, _ = instances(likelihood, scale=30.0)
+    logits, targets, _ = instances(likelihood, scale=30.0, is_soft=True)
     loss, residual, mean = likelihood.loss_and_derivatives(logits, targets)
     torch.testing.assert_close(loss, likelihood.negative_log_likelihood(logits, targets))
     torch.testing.assert_close(residual, likelihood.residual(logits, targets), atol=0, rtol=1e-10)

@@ -18,19 +18,20 @@ class Problem:
         rng = np.random.default_rng(seed)
         self.likelihood = likelihood_of(n_classes)
         self.features = torch.from_numpy(rng.normal(size=(n, size)))
-        self.indices = torch.from_numpy(rng.integers(n_classes, size=n).astype(float))
+        shares = rng.dirichlet(np.full(n_classes, 0.3), size=n)
+        shares[::2] = np.eye(n_classes)[rng.integers(n_classes, size=len(shares[::2]))]
+        self.targets = self.likelihood.soft(torch.from_numpy(shares))
         self.weights = torch.from_numpy(rng.uniform(0.5, 2, size=n))
         self.zero = torch.zeros(size, self.likelihood.n_outputs).double()
         self.prior = IsotropicPrior(self.zero, 0.5)
         self.memory = Memory.empty(self.prior, self.features)
 
     def rows(self, rows):
-        return self.features[rows], self.indices[rows], self.weights[rows]
+        return self.features[rows], self.targets[rows], self.weights[rows]
 
     def mode(self, weights):
         """Of all instances with such weights, from scratch."""
-        targets = self.likelihood.encode(self.indices)
-        data = Labelled(self.features, targets, weights, self.likelihood)
+        data = Labelled(self.features, self.targets, weights, self.likelihood)
         return find_mode(data, self.prior, self.zero, **OPTIONS).mean
 
     def mode_of(self, memory):
@@ -51,7 +52,7 @@ def test_dropping_leaves_the_mode_and_its_curvature(structure, n_classes):
     memory = problem.memory.add(*problem.rows(slice(None)))
     mode = problem.mode_of(memory)
     kept = memory.keep(8, mode, problem.likelihood, STRUCTURES[structure])
-    assert len(kept.features) == len(kept.indices) == len(kept.weights) == 8
+    assert len(kept.features) == len(kept.targets) == len(kept.weights) == 8
     torch.testing.assert_close(kept.features, problem.features[-8:])
     again = problem.mode_of(kept)
     torch.testing.assert_close(again, mode, atol=1e-7, rtol=1e-6)
@@ -99,13 +100,13 @@ def test_forgetting_fades_the_weights():
 @pytest.mark.parametrize("structure", STRUCTURES)
 def test_it_goes_on_from_a_posterior(structure):
     problem = Problem()
-    features, indices, weights = problem.rows(slice(None))
+    features, targets, weights = problem.rows(slice(None))
     mode = problem.mode(weights)
-    data = problem.memory.add(features, indices, weights).labelled(problem.likelihood)
+    data = problem.memory.add(features, targets, weights).labelled(problem.likelihood)
     posterior = STRUCTURES[structure].at_mode(data, mode, "categorical", problem.prior)
     prior = Memory.of_posterior(posterior).prior
     torch.testing.assert_close(prior.gradient(mode), torch.zeros_like(mode))
-    kept = problem.memory.add(features, indices, weights).keep(
+    kept = problem.memory.add(features, targets, weights).keep(
         0, mode, problem.likelihood, STRUCTURES[structure]
     )
     torch.testing.assert_close(prior.precision, kept.prior.precision)

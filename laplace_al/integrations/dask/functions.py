@@ -104,7 +104,8 @@ def fit(
         ``warm_start`` is ignored.
     X : dask Array of shape (n_samples, ...)
         Read once: the workers keep its features until the fit is done.
-    y : array-like or dask Array of shape (n_samples,)
+    y : array-like or dask Array of shape (n_samples,) or (n_samples, n_classes)
+        Labels, or the probabilities of the classes.
     sample_weight : array-like or dask Array of shape (n_samples,), default=None
 
     Returns
@@ -131,11 +132,11 @@ def fit(
     y, sample_weight = graphs.labels_of(X, y, sample_weight)
 
     def distribute(
-        encoder: Encoder, indices: NDArray[np.int64], weights: NDArray[np.float64]
+        encoder: Encoder, places: NDArray[Any], weights: NDArray[np.float64]
     ) -> RowsInBlocks:
         label = graphs.shipped(encoder).labelled_inputs
         labelled = graphs.persisted(
-            [label(block, indices[rows], weights[rows]) for block, rows in graphs.blocks_of(X)]
+            [label(block, places[rows], weights[rows]) for block, rows in graphs.blocks_of(X)]
         )
         return RowsInBlocks(graphs.BlocksOnWorkers([(block,) for block in labelled]))
 
@@ -163,7 +164,8 @@ def partial_fit(
         Classifier to update. ``forgetting`` must be 1, ``memory_size`` 0, and ``prior_precision``
         a number or "scale", which without ``fit`` is that of the first block.
     X : dask Array of shape (n_samples, ...)
-    y : array-like or dask Array of shape (n_samples,)
+    y : array-like or dask Array of shape (n_samples,) or (n_samples, n_classes)
+        Labels, or the probabilities of the classes.
     classes : array-like of shape (n_classes,), default=None
         See :meth:`LaplaceUpdateClassifier.partial_fit`.
     sample_weight : array-like or dask Array of shape (n_samples,), default=None

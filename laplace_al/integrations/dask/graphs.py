@@ -10,6 +10,7 @@ import numpy as np
 from dask.delayed import Delayed
 from numpy.typing import ArrayLike, NDArray
 
+from laplace_al.inputs.soft_labels import SoftLabels
 from laplace_al.inputs.weighted_labels import check_labels
 from laplace_al.integrations.dask.tasks import applied, reduced
 from laplace_al.model.rows import Combine
@@ -49,7 +50,7 @@ def first_rows(X: da.Array) -> Any:
 
 def labels_of(
     X: da.Array, y: ArrayLike | da.Array, sample_weight: ArrayLike | da.Array | None
-) -> tuple[NDArray[Any], NDArray[np.float64]]:
+) -> tuple[NDArray[Any] | SoftLabels, NDArray[np.float64]]:
     """Return labels and weights (n_samples,) in memory: they are small beside X."""
     y, sample_weight = dask.compute(y, sample_weight)
     if sample_weight is not None and np.shape(sample_weight) != (X.shape[0],):

@@ -256,7 +256,8 @@ class Pool:
                 f"{labelled.tolist()}. A learnt label cannot be changed: make a new pool from a "
                 "classifier that has not learnt it."
             )
-        y, _ = check_labels(as_labels(y, or_one=True), None, len(indices))
+        y = as_labels(y, or_one=True)
+        check_labels(y, None, len(indices))
         features = Extracted(self._rows(indices))
         classifier = copy.copy(known.classifier).partial_fit(features, y)
         later = _Known(

@@ -46,7 +46,7 @@ class ScoredPool:
         They are kept: copy them before they observe anything. Raises RuntimeError if the weights of
         the network have changed since the features were extracted.
         """
-        check_weights(self._weights, classifier.feature_extractor)
+        check_weights(self._weights, classifier.current_extractor())
         if self._state is None or not self.is_under(classifier):
             known = self.X if self.features is None else Extracted(self.features)
             self._state = classifier.pool_state(known)
@@ -60,7 +60,7 @@ class ScoredPool:
 
     def features_under(self, classifier: LaplaceUpdateClassifier) -> Features:
         """Return the features (n_pool, n_features), for which a classifier need not be fitted."""
-        check_weights(self._weights, classifier.feature_extractor)
+        check_weights(self._weights, classifier.current_extractor())
         if self.features is not None:
             return self.features
         if hasattr(classifier, "posterior_"):  # it knows what its inputs are like
@@ -72,7 +72,7 @@ class ScoredPool:
     def _keep(self, features: Features, classifier: LaplaceUpdateClassifier) -> Features:
         """Keep features that a classifier's extractor has just made, or that were known."""
         if self._weights is None:
-            self._weights = weights_of(classifier.feature_extractor)
+            self._weights = weights_of(classifier.current_extractor())
         self.features = features
         return features
 
@@ -138,7 +138,7 @@ class ScoredPool:
         """Return extracted features (n, n_features), if they are known."""
         if self.features is None:
             return None
-        check_weights(self._weights, classifier.feature_extractor)
+        check_weights(self._weights, classifier.current_extractor())
         return as_array(self.features[positions])
 
 
@@ -148,7 +148,7 @@ def extracted(classifier: LaplaceUpdateClassifier, X: Instances) -> NDArray[np.f
     Raises ValueError if an extractor makes numbers whose products would overflow.
     """
     features = features_of(
-        classifier.feature_extractor,
+        classifier.current_extractor(),
         X,
         batch_size=classifier.batch_size,
         verbose=classifier.verbose,

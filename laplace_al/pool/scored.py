@@ -119,6 +119,10 @@ class ScoredPool:
         later._rows = self._rows
         return later
 
+    def without_features(self) -> "ScoredPool":
+        """Return the pool as it came, for a classifier with another network."""
+        return ScoredPool(self.X)
+
     def rows_under(
         self, classifier: LaplaceUpdateClassifier, positions: Sequence[int]
     ) -> NDArray[np.floating]:

@@ -10,9 +10,10 @@ training the network again, from scratch or warm. A row of ``networks_gain_SET.c
 these: accuracy, log loss, the share of test instances that it predicts otherwise than the network
 that was trained again from scratch, and seconds of one thread.
 
-``crossover``: the digits 5 to 9 from a number of random labels, with a network trained on the
-digits 0 to 4 and frozen, the same network trained further on the labels, or one trained on the
-labels from scratch; and without any network. A row of ``networks_crossover_SET.csv`` is one fit.
+``crossover``: the digits 5 to 9 from a number of random labels, with a network that was trained on
+the digits 0 to 4, or on 1000 other images of the digits 5 to 9 where there are so many, and is
+frozen; with the first of these trained further on the labels; with a network trained on the labels
+from scratch; and without any network. A row of ``networks_crossover_SET.csv`` is one fit.
 
 ``loop``: batches of 10 and 50 labels: top-b and the network trained after each batch, one label at
 a time with updates in between, and the network trained after each label. Curves of
@@ -148,36 +149,54 @@ def gain(images, y, order, n_start, n_new, n_epochs, seed):
     ]
 
 
-def related_network(images, y, n_epochs, seed):
-    """The module of a net that was trained on some of the digits 0 to 4."""
-    rows = np.flatnonzero(y < 5)[:N_RELATED]
-    few = net(images, 5, max(1, n_epochs // 4))
-    clf = LaplaceUpdateClassifier(few, train_extractor=True, random_state=seed)
-    return clf.fit(images[rows], y[rows]).extractor_.feature_extractor.module_
+def frozen_networks(images, y, n_epochs, seed):
+    """Modules of nets that were trained on other images, by the name of the way to use them.
+
+    Those of the digits 5 to 9 are in none of the rows that :func:`crossover` learns or predicts.
+    """
+    of_others = np.flatnonzero(y < 5)[:N_RELATED]
+    of_the_same = _rows_to_learn(y, seed)[SIZES[-1] : -N_TEST][:N_RELATED]
+    modules = {}
+    for name, rows in (("frozen, 0 to 4", of_others), ("frozen, 5 to 9", of_the_same)):
+        if len(rows) == N_RELATED or rows is of_others:
+            untrained = net(images, 5, max(1, n_epochs // 4))
+            clf = LaplaceUpdateClassifier(untrained, train_extractor=True, random_state=seed)
+            clf.fit(images[rows], y[rows])
+            modules[name] = clf.extractor_.feature_extractor.module_
+    return modules
 
 
-def crossover(images, y, module, n_labels, n_epochs, seed):
-    """A row for each way to learn the digits 5 to 9 from so many labels."""
-    rows = np.random.default_rng(seed).permutation(np.flatnonzero(y >= 5))
+def _rows_to_learn(y, seed):
+    return np.random.default_rng(seed).permutation(np.flatnonzero(y >= 5))
+
+
+def crossover(images, y, ways, n_labels, seed):
+    """Yield a row for each way to learn the digits 5 to 9 from so many labels."""
+    rows = _rows_to_learn(y, seed)
     start, test = rows[:n_labels], rows[-N_TEST:]
-    settings = {"classes": range(5, 10), "random_state": seed}
-    ways = {
-        "no network": (None, False),
-        "frozen": (module, False),
-        "trained further": (net(images, 5, n_epochs, module), True),
-        "from scratch": (net(images, 5, n_epochs), True),
-    }
-    found = []
     for arm, (extractor, trains) in ways.items():
-        clf = LaplaceUpdateClassifier(extractor, train_extractor=trains, **settings)
+        clf = LaplaceUpdateClassifier(
+            extractor, train_extractor=trains, classes=range(5, 10), random_state=seed
+        )
         X = images if extractor is not None else images.reshape(len(images), -1)
         _, spent = seconds(lambda clf=clf, X=X: clf.fit(X[start], y[start]))
-        found.append(
-            {"labels": n_labels, "seed": seed, "arm": arm}
-            | measures(clf, X[test], y[test])
-            | {"seconds": spent}
-        )
-    return found
+        found = measures(clf, X[test], y[test]) | {"seconds": spent}
+        yield {"labels": n_labels, "seed": seed, "arm": arm} | found
+
+
+def crossovers(images, y, sizes, n_epochs, seeds, rows):
+    """Write what :func:`crossover` finds, but for what is there already."""
+    for seed in tqdm(range(seeds), desc="crossover"):
+        modules = frozen_networks(images, y, n_epochs, seed)
+        ways = {"no network": (None, False)}
+        ways |= {name: (module, False) for name, module in modules.items()}
+        further = net(images, 5, n_epochs, modules["frozen, 0 to 4"])
+        ways["trained, from 0 to 4"] = further, True
+        ways["trained, from scratch"] = net(images, 5, n_epochs), True
+        for n_labels in sizes:
+            new = {arm: way for arm, way in ways.items() if (n_labels, seed, arm) not in rows}
+            for row in crossover(images, y, new, n_labels, seed):
+                rows.append([row])
 
 
 def loop(images, y, batch, n_epochs, seeds, results):
@@ -243,11 +262,7 @@ def main():
         if "crossover" in args.parts:
             keys = ["labels", "seed", "arm"]
             rows = Rows(args.results / f"networks_crossover_{name}.csv", keys)
-            for seed in tqdm(range(seeds), desc=f"{name}, crossover"):
-                module = related_network(images, y, n_epochs, seed)
-                for n_labels in sizes:
-                    if (n_labels, seed, "from scratch") not in rows:
-                        rows.append(crossover(images, y, module, n_labels, n_epochs, seed))
+            crossovers(images, y, sizes, n_epochs, seeds, rows)
         if "loop" in args.parts:
             for batch in batches:
                 results = args.results / f"networks_loop_{name}_{batch}.csv"

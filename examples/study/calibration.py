@@ -36,8 +36,8 @@ import pandas as pd
 import torch
 from datasets import load, other_data
 from measures import N_BINS, scores
-from networks import ensemble, laplace_torch
 from protocol import Rows, add_arguments, record_command
+from rivals import ensemble, laplace_torch
 from scipy.optimize import minimize_scalar
 from scipy.special import entr, log_softmax, softmax
 from sklearn.calibration import CalibratedClassifierCV

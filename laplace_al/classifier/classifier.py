@@ -14,7 +14,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from laplace_al._common.typing import Features, RandomState
 from laplace_al._common.warn import warn_user
-from laplace_al.classifier.encoder import Encoder, check_some_weight, labels_of_fit
+from laplace_al.classifier.encoder import Encoder, check_some_weight, fixed_classes, labels_of_fit
 from laplace_al.classifier.fitted import (
     Fitted,
     drawn_seed,
@@ -25,14 +25,14 @@ from laplace_al.classifier.fitted import (
     warn_unless_converged,
 )
 from laplace_al.classifier.predictor import KnownInputs, Predictor
-from laplace_al.inputs.classes import distinct_classes, widened_classes
+from laplace_al.classifier.trained import classes_of_outputs, trained_features
+from laplace_al.inputs.classes import widened_classes
 from laplace_al.inputs.input_format import InputFormat
 from laplace_al.inputs.known import Extracted
 from laplace_al.inputs.soft_labels import SoftLabels
 from laplace_al.inputs.tensors import like_tensors
 from laplace_al.inputs.weighted_labels import (
     ClassWeight,
-    check_declared,
     check_labels,
     places_of,
     weighted,
@@ -63,7 +63,8 @@ class LaplaceUpdateClassifier(Predictor):
     Parameters
     ----------
     feature_extractor : nn.Module, TorchFeatures, skorch net, transformer or callable, default=None
-        Computes the features. It is frozen: never trained, and never copied by ``clone``. The
+        Computes the features. It is frozen: never trained, and never copied by ``clone``, unless
+        ``train_extractor`` is set. The
         features of a module are the input of the ``nn.Linear`` that makes its output, or that
         output if there is no such layer, see :class:`TorchFeatures`; for another layer pass
         ``TorchFeatures(module, layer=...)``. If its weights change, calls other than ``fit`` raise
@@ -129,6 +130,13 @@ class LaplaceUpdateClassifier(Predictor):
         ``classes``; if it is not given, of a skorch net's own classes or the sorted labels. The
         default ``prior_precision="scale"`` trusts the trained layer; a number should be as large,
         since with a weak prior the first labels make a good network worse.
+    train_extractor : bool, default=False
+        Whether ``fit`` first trains the network on its labels. ``feature_extractor`` must then be a
+        skorch classifier: ``fit`` trains a clone of it, freezes it and computes the posterior on
+        its features, while ``partial_fit`` only updates. ``clone`` copies it and ``set_params``
+        reaches it, as any nested estimator, e.g. ``feature_extractor__lr``. A module that it holds
+        as a class starts from new weights in each fit, an instance from its own, and both with
+        ``warm_start`` from those of the last fit. Sample weights must be integers.
     classes : array-like of shape (n_classes,), default=None
         All labels that may ever occur. None: the labels in the y of ``fit``, or the ``classes``
         of the first ``partial_fit``. Their order matters only to ``head="pretrained"``.
@@ -163,8 +171,8 @@ class LaplaceUpdateClassifier(Predictor):
     device : str or torch.device, default="cpu"
         Device of the posterior.
     random_state : int, RandomState instance or None, default=None
-        Seeds the weights that are drawn for predictions. None always uses the same seed, so that
-        predictions are deterministic.
+        Seeds the weights that are drawn for predictions, and the training of the network, in place
+        of the global generators. None always uses the same seed.
     verbose : int, default=0
         If positive, shows a progress bar while features are extracted.
 
@@ -197,7 +205,7 @@ class LaplaceUpdateClassifier(Predictor):
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns of X, if they are all strings.
     extractor_ : TorchFeatures or None
-        The feature extractor in use.
+        The feature extractor in use; its own ``feature_extractor`` is the network that was trained.
 
     See Also
     --------
@@ -250,6 +258,7 @@ class LaplaceUpdateClassifier(Predictor):
         "n_samples": [Interval(numbers.Integral, 1, None, closed="left")],
         "fit_intercept": ["boolean"],
         "head": [StrOptions({"fit", "pretrained"})],
+        "train_extractor": ["boolean"],
         "classes": ["array-like", None],
         "class_weight": [dict, StrOptions({"balanced"}), None],
         "memory_size": [Interval(numbers.Integral, 0, None, closed="left"), None],
@@ -279,6 +288,7 @@ class LaplaceUpdateClassifier(Predictor):
         n_samples: int = 1000,
         fit_intercept: bool = True,
         head: Literal["fit", "pretrained"] = "fit",
+        train_extractor: bool = False,
         classes: ArrayLike | None = None,
         class_weight: ClassWeight = None,
         memory_size: int | None = 0,
@@ -304,6 +314,7 @@ class LaplaceUpdateClassifier(Predictor):
         self.n_samples = n_samples
         self.fit_intercept = fit_intercept
         self.head = head
+        self.train_extractor = train_extractor
         self.classes = classes
         self.class_weight = class_weight
         self.memory_size = memory_size
@@ -364,11 +375,16 @@ class LaplaceUpdateClassifier(Predictor):
         array(['yes'], dtype='<U3')
         """
         before, params = self.fitted_, self._checked_params()
-        inputs, features = self._first_features(before, params, X)
+        if params.train_extractor and not isinstance(X, Extracted):
+            name = type(self).__name__
+            inputs, features = trained_features(name, before, params, X, y, sample_weight)
+        else:
+            inputs, features = self._first_features(before, params, X)
         classes, places, weights = labels_of_fit(params, y, sample_weight, len(features))
         encoder = Encoder.of(type(self).__name__, params, inputs, classes)
         data = encoder.labelled(features, places, weights)
-        mean = start = encoder.checked_prior_mean(params, data, params.classes)
+        given = classes_of_outputs(params, classes)
+        mean = start = encoder.checked_prior_mean(params, data, given)
         if params.warm_start and before is not None:
             current = before.model.posterior.mean
             start = current.to(mean) if current.shape == mean.shape else mean
@@ -420,7 +436,7 @@ class LaplaceUpdateClassifier(Predictor):
         array(['yes'], dtype='<U3')
         """
         before, params = self.fitted_, self._checked_params()
-        fixed = _fixed_classes(params, None if before is None else before.model.classes, classes)
+        fixed = fixed_classes(params, None if before is None else before.model.classes, classes)
         inputs, features = self._next_features(before, params, X)
         y, sample_weight = check_labels(y, sample_weight, len(features))
         if params.class_weight == "balanced":
@@ -494,7 +510,7 @@ class LaplaceUpdateClassifier(Predictor):
     ) -> tuple[InputFormat, Features]:
         """Return the format of the inputs of a fit, and their features."""
         if before is not None and isinstance(X, Extracted):
-            return before.inputs, before.inputs.features(X, name=type(self).__name__)
+            return self._next_features(before, params, X)
         return InputFormat.of_first(
             X,
             self._make_extractor(params),
@@ -508,6 +524,8 @@ class LaplaceUpdateClassifier(Predictor):
         """Return the format of the inputs of an update, and their features."""
         if before is None:
             return self._first_features(before, params, X)
+        if not params.train_extractor:
+            before.inputs.check_given(params.feature_extractor)
         return before.inputs, before.inputs.features(X, name=type(self).__name__)
 
     def _publish_fit(
@@ -534,6 +552,11 @@ def fit_in_blocks(
     which ``encoder`` has made labelled instances.
     """
     before, params = classifier.fitted_, classifier._checked_params()
+    if params.train_extractor:
+        raise ValueError(
+            "A fit in blocks does not train the network; got train_extractor=True. Fit on a sample "
+            "that fits in memory, then pass its extractor_ with train_extractor=False."
+        )
     if params.prior_precision in ("loo", "evidence") or params.memory_size != 0:
         raise ValueError(
             "A fit in blocks needs a number or 'scale' for prior_precision and memory_size=0; "
@@ -548,32 +571,6 @@ def fit_in_blocks(
     rows = distribute(encoder, places, weights)
     found = encoder.fit(params, rows, phi[0], mean, mean)
     return classifier._publish_fit(before, params, inputs, found)
-
-
-def _fixed_classes(
-    params: SimpleNamespace, learnt: NDArray[Any] | None, classes: ArrayLike | None
-) -> NDArray[Any]:
-    """Return the classes of a call of partial_fit, checked against those learnt so far, if any."""
-    if learnt is not None and classes is None:
-        return learnt
-    declared: Any = params.classes if learnt is None else learnt
-    declared = classes if declared is None else declared
-    if declared is None:
-        raise ValueError(
-            "classes must be passed on the first call to partial_fit: all labels that may "
-            "ever occur. Pass partial_fit(X, y, classes=...), set the parameter classes, "
-            "or call fit first."
-        )
-    fixed = distinct_classes(declared)
-    given = fixed if classes is None else distinct_classes(classes)
-    if not np.array_equal(given, fixed):
-        raise ValueError(
-            f"`classes={given.tolist()}` is not the same as on last call to "
-            f"partial_fit or as the parameter classes, was: {fixed.tolist()}. Leave it out, or "
-            "fit anew."
-        )
-    check_declared(params.class_weight, fixed)
-    return fixed
 
 
 def _warn_of_bound(wanted: Any, chosen: Chosen | None) -> None:

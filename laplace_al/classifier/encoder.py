@@ -168,6 +168,32 @@ def _classes_of_fit(
     return distinct_classes(y.columns)
 
 
+def fixed_classes(
+    params: SimpleNamespace, learnt: NDArray[Any] | None, classes: ArrayLike | None
+) -> NDArray[Any]:
+    """Return the classes of a call of partial_fit, checked against those learnt so far, if any."""
+    if learnt is not None and classes is None:
+        return learnt
+    declared: Any = params.classes if learnt is None else learnt
+    declared = classes if declared is None else declared
+    if declared is None:
+        raise ValueError(
+            "classes must be passed on the first call to partial_fit: all labels that may "
+            "ever occur. Pass partial_fit(X, y, classes=...), set the parameter classes, "
+            "or call fit first."
+        )
+    fixed = distinct_classes(declared)
+    given = fixed if classes is None else distinct_classes(classes)
+    if not np.array_equal(given, fixed):
+        raise ValueError(
+            f"`classes={given.tolist()}` is not the same as on last call to "
+            f"partial_fit or as the parameter classes, was: {fixed.tolist()}. Leave it out, or "
+            "fit anew."
+        )
+    check_declared(params.class_weight, fixed)
+    return fixed
+
+
 def check_some_weight(weights: NDArray[np.float64], class_weight: ClassWeight) -> None:
     """Refuse class weights that leave no instance any weight."""
     if not weights.any():

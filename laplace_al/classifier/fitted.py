@@ -117,6 +117,11 @@ class FittedEstimator(
         """The feature extractor in use."""
         return fitted_of(self).inputs.extractor
 
+    def current_extractor(self) -> Any:
+        """Return what now makes features; NotFittedError if its network is yet to be trained."""
+        is_given = self.fitted_ is None and not self.train_extractor
+        return self.feature_extractor if is_given else self.extractor_
+
     def current_model(self) -> FittedModel:
         """Return the fitted model, with the rules that the parameters now give."""
         model, params = fitted_of(self).model, self._checked_params()
@@ -410,13 +415,18 @@ class FittedEstimator(
 
 
 def fitted_of(estimator: "FittedEstimator") -> Fitted:
-    """Return what an estimator has learnt, as it is now; raises NotFittedError."""
+    """Return what an estimator has learnt, as it is now.
+
+    Raises NotFittedError, or RuntimeError if it got a network with other weights since.
+    """
     fitted = estimator.fitted_
     if fitted is None:
         raise NotFittedError(
             f"This {type(estimator).__name__} instance is not fitted yet. Call 'fit' with "
             "appropriate arguments before using this estimator."
         )
+    if not estimator.train_extractor:
+        fitted.inputs.check_given(estimator.feature_extractor)
     return fitted
 
 

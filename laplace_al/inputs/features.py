@@ -36,22 +36,33 @@ from laplace_al.inputs.networks import (
 
 
 class SharedExtractorMixin:
-    """Copies of an estimator share its ``feature_extractor``: it is frozen and may be large."""
+    """Copies of an estimator share its ``feature_extractor``: it is frozen and may be large.
+
+    If ``train_extractor`` is set, it is not: it is then a parameter as any nested estimator is.
+    """
 
     feature_extractor: Any
+    train_extractor: bool = False
     get_params: Callable[..., dict[str, Any]]
 
     def set_params(self, **params: Any) -> Self:
         """Set parameters of this estimator, those of nested objects as ``<name>__<parameter>``.
 
         Those of a ``feature_extractor`` that is no :class:`TorchFeatures` must stay what they are:
-        it is frozen and shared by copies. If one would change, nothing is set.
+        it is frozen and shared by copies, unless ``train_extractor`` is set. If one would change,
+        nothing is set.
         """
         free = {name: value for name, value in params.items() if self._is_free(name, params)}
         return super().set_params(**free)  # type: ignore[misc]  # scikit-learn's
 
+    def _shares(self, name: str) -> bool:
+        """Return whether copies share the value of a parameter."""
+        return name == "feature_extractor" and not self.train_extractor
+
     def _is_free(self, name: str, params: dict[str, Any]) -> bool:
         """Return whether to set a parameter: not if it is one of an extractor that copies share."""
+        if params.get("train_extractor", self.train_extractor):
+            return True
         owner, place = self, "feature_extractor"
         while name.startswith(f"{place}__"):
             extractor = params.get(place, owner.feature_extractor)
@@ -69,7 +80,7 @@ class SharedExtractorMixin:
 
     def __sklearn_clone__(self) -> Self:
         params = {
-            name: share(value) if name == "feature_extractor" else clone(value, safe=False)
+            name: share(value) if self._shares(name) else clone(value, safe=False)
             for name, value in self.get_params(deep=False).items()
         }
         fresh = type(self)(**params)
@@ -82,7 +93,8 @@ class SharedExtractorMixin:
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]  # scikit-learn's
         extractor = state["feature_extractor"]
-        if not isinstance(extractor, TorchFeatures):  # which shares its own
+        # a TorchFeatures shares its own
+        if self._shares("feature_extractor") and not isinstance(extractor, TorchFeatures):
             state = state | {"feature_extractor": _Shared(extractor)}
         return state
 
@@ -361,6 +373,12 @@ class TorchFeatures(
             )
         bias = None if head.bias is None else head.bias.detach()
         return head.weight.detach(), bias
+
+    def output(self, X: Any) -> torch.Tensor:
+        """Return what the network makes of the first of the validated inputs, of two at most."""
+        first = rows_at(X, slice(0, 2))
+        network = network_of(self.feature_extractor)
+        return held_still(network, lambda: main_output(self._forward(first, self.source_.cast)))
 
     def check_pretrained_head(self, X: Any) -> None:
         """Refuse a head that does not make the output of the network, on a first batch of X.

@@ -198,14 +198,14 @@ def _is_additive(points: torch.Tensor, error: float) -> bool:
 
 def _as_logits(points: torch.Tensor) -> torch.Tensor:
     """Return logits of probabilities (..., K), up to a shift of all."""
-    if _is_distribution(points):
+    if is_distribution(points):
         points = points.clamp_min(torch.finfo(points.dtype).tiny).log()
     elif points.min() >= 0 and points.max() <= 1:
         points = points.logit(eps=torch.finfo(points.dtype).tiny)
     return points - points.mean(dim=-1, keepdim=True) if points.shape[-1] > 1 else points
 
 
-def _is_distribution(output: torch.Tensor) -> bool:
+def is_distribution(output: torch.Tensor) -> bool:
     """Return whether numbers (..., K) are >= 0 and sum to one."""
     sums = output.sum(dim=-1)
     is_one = torch.allclose(sums, torch.ones_like(sums), rtol=0, atol=0.02)
@@ -274,7 +274,7 @@ def difference(
             log_chance.clamp_min(floor), chance.log().clamp_min(floor)
         ):
             return None
-    elif _is_distribution(z):
+    elif is_distribution(z):
         theirs = z.log().clamp_min(floor)
         if is_equal(functional.log_softmax(logits, dim=1).clamp_min(floor), theirs):
             return None

@@ -1,6 +1,7 @@
 """The inputs that an estimator was fitted on: its extractor, and the columns of X."""
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -15,6 +16,7 @@ from laplace_al._common.typing import Features
 from laplace_al.inputs.blocks import check_unmasked, check_whole, is_by_name
 from laplace_al.inputs.features import TorchFeatures
 from laplace_al.inputs.known import Extracted, feature_dtype
+from laplace_al.inputs.networks import network_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,16 +39,26 @@ class InputFormat:
 
     @classmethod
     def of_first(
-        cls, X: Any, extractor: TorchFeatures | None, *, name: str, with_head: bool
+        cls,
+        X: Any,
+        extractor: TorchFeatures | None,
+        *,
+        name: str,
+        with_head: bool,
+        train: Callable[[TorchFeatures, Any], None] | None = None,
     ) -> tuple[Self, NDArray[np.floating]]:
         """Return the format of the first inputs of an estimator of that name, and their features.
 
         ``with_head``: whether the last layer of the network is to be its function of the features.
+        ``train`` trains the network on the validated inputs first.
         """
         columns = _columns(name, None, None)
         X = _validated(X, extractor, columns, reset=True)
         if extractor is not None:
             extractor.probe(X)
+            if train is not None:
+                train(extractor, X)
+                extractor.probe(X)
             if with_head:
                 extractor.check_pretrained_head(X)
             X = extractor.extract(X)
@@ -69,6 +81,27 @@ class InputFormat:
         columns = _columns(name, self.n_features_in, self.feature_names_in)
         X = _validated(X, self.extractor, columns, reset=False, dtype=dtype)
         return X if self.extractor is None else self.extractor.extract(X)
+
+    def check_given(self, feature_extractor: Any) -> None:
+        """Refuse an extractor that an estimator got since, but for a network of the same weights.
+
+        Of two that are no networks it cannot be told whether they are alike; the first one stays.
+        """
+        own = None if self.extractor is None else self.extractor.feature_extractor
+        given = feature_extractor
+        if isinstance(given, TorchFeatures):
+            given = given.feature_extractor
+        if given is own:
+            return
+        mine, other = (None if each is None else network_of(each) for each in (own, given))
+        if own is None or given is None or (mine is None) != (other is None):
+            raise RuntimeError(
+                f"feature_extractor is now {type(given).__name__}, but features were computed by "
+                f"{type(own).__name__}. What was learnt on the old features means nothing on new "
+                "ones. Fit again, or set the extractor back."
+            )
+        if self.extractor is not None and self.extractor.source_.weights is not None:
+            self.extractor.source_.weights.check(other)
 
     def pool_features(self, X: Any, *, name: str, device: torch.device) -> torch.Tensor:
         """Return features (n_pool, n_features) in their own dtype, without a copy if possible."""

@@ -1,7 +1,7 @@
 """Features of inputs as arrays: known already, kept, or computed before any fit."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 import torch
@@ -15,6 +15,8 @@ from laplace_al.inputs.blocks import check_unmasked, concatenated, n_rows
 from laplace_al.inputs.features import TorchFeatures, share
 from laplace_al.inputs.network_weights import Weights
 from laplace_al.inputs.networks import network_of
+
+_Known: TypeAlias = dict[int, tuple[Instances, NDArray[np.floating]]]
 
 
 class Extracted:
@@ -30,27 +32,40 @@ class Extracted:
 class FeatureCache:
     """Features of inputs that are asked for again and again: each object is extracted once.
 
-    The objects must stay as they are. A copy knows none.
+    The objects must stay as they are. A copy knows none. Features are those of one network: when a
+    transformer with another one comes, all are forgotten.
     """
 
     def __init__(self) -> None:
         # by identity, beside the object itself so that no other can get its place
-        self._known: dict[int, tuple[Instances, NDArray[np.floating]]] = {}
+        self._known: tuple[Any, _Known] = (None, {})
 
     def __reduce__(self) -> tuple[type[Self], tuple[()]]:
         return type(self), ()
 
-    def of(
-        self, inputs: Sequence[Instances], transform: Callable[[Instances], NDArray[np.floating]]
-    ) -> list[NDArray[np.floating]]:
-        """Return the features of each of some inputs of one kind, new ones made in one pass."""
-        new = [X for X in inputs if id(X) not in self._known]
+    def of(self, inputs: Sequence[Instances], transformer: Any) -> list[NDArray[np.floating]]:
+        """Return the features of each of some inputs of one kind, new ones made in one pass.
+
+        The transformer may be a classifier, whose network makes its features.
+        """
+        known = self._known_of(transformer)
+        new = [X for X in inputs if id(X) not in known]
         if new:
-            rows = transform(concatenated(new) if len(new) > 1 else new[0])
+            rows = transformer.transform(concatenated(new) if len(new) > 1 else new[0])
             stops = np.cumsum([n_rows(X) for X in new])
             for X, features in zip(new, np.split(rows, stops[:-1]), strict=True):
-                self._known[id(X)] = X, features
-        return [self._known[id(X)][1] for X in inputs]
+                known[id(X)] = X, features
+        return [known[id(X)][1] for X in inputs]
+
+    def _known_of(self, transformer: Any) -> _Known:
+        """Return what is known under the network of a transformer; threads may ask for several."""
+        extractor = getattr(transformer, "extractor_", None)
+        network = getattr(extractor, "feature_extractor", None)
+        made_by, known = self._known
+        if made_by is not network:
+            known = {}
+            self._known = network, known
+        return known
 
 
 def weights_of(feature_extractor: Any) -> Weights | None:

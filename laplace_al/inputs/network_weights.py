@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 _VALUES = operator.methodcaller("values")
+_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32}  # by bytes; of more, pairs of int64
 _VERSION = operator.attrgetter("_version")  # counts writes in place
 
 
@@ -37,7 +38,7 @@ class Weights:
         """Return whether a module has these weights.
 
         True if each tensor is where it was, unwritten and with the same number in its middle, or
-        else if eight numbers of each are the same. Fused optimisers, batch norms and writes to
+        else if all have the same digest. Fused optimisers, batch norms and writes to
         ``.data`` do not count as writing.
         """
         if self._is_untouched(network):
@@ -88,7 +89,10 @@ def _is_weight(part: object) -> bool:
 
 
 def _digest(network: nn.Module) -> bytes:
-    """Digest the kinds of layers, and dtype, shape and eight spaced numbers of each tensor."""
+    """Digest the kinds of layers, and dtype, shape, sum and eight numbers of each tensor.
+
+    The sum is that of the bits of all numbers, read as integers.
+    """
     layers = [(name, type(module).__qualname__) for name, module in network.named_modules()]
     digest = hashlib.sha256(repr(layers).encode())
     for tensor in filter(_is_weight, [*network.parameters(), *network.buffers()]):
@@ -96,4 +100,6 @@ def _digest(network: nn.Module) -> bytes:
         some = flat[:: max(1, len(flat) // 8)].cpu().contiguous()
         digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
         digest.update(some.view(torch.uint8).numpy().data)
+        bits = flat.view(_INTEGERS.get(tensor.itemsize, torch.int64))
+        digest.update(str(int(bits.sum(dtype=torch.int64))).encode())
     return digest.digest()

@@ -189,6 +189,11 @@ def _possible_casts(network: nn.Module, batch: Batch) -> list[Cast]:
 def as_input(network: nn.Module, batch: Batch, cast: Cast) -> Any:
     """Return copies of arrays as tensors, cast, on the device of a module."""
     tensor = next(iter([*network.parameters(), *network.buffers()]), torch.empty(0))
+    return as_tensors(batch, cast, tensor.device)
+
+
+def as_tensors(batch: Batch, cast: Cast, device: torch.device | str = "cpu") -> Any:
+    """Return copies of arrays as tensors, cast, on a device."""
 
     def converted(array: NDArray[Any]) -> torch.Tensor:
         dtype = cast.floating
@@ -199,7 +204,7 @@ def as_input(network: nn.Module, batch: Batch, cast: Cast) -> Any:
         kind, n_bytes = array.dtype.kind, array.dtype.itemsize
         # torch has numbers in the order of bytes of the machine, of at most 8 bytes
         native = f"{kind}{min(n_bytes, 8)}" if kind in "biuf" else array.dtype
-        return torch.as_tensor(np.array(array, dtype=native)).to(tensor.device, dtype)
+        return torch.as_tensor(np.array(array, dtype=native)).to(device, dtype)
 
     if isinstance(batch, dict):
         return {name: converted(array) for name, array in batch.items()}

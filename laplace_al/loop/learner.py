@@ -21,9 +21,10 @@ from laplace_al.loop.history import (
     checked_positions,
     stamped,
 )
+from laplace_al.loop.network_trainer import trainer_of
 from laplace_al.loop.readable import ReadableLearner
 from laplace_al.loop.state import DurableState, extension_to
-from laplace_al.loop.trainer import RefitEvery, copy_with_classes, trainer_of
+from laplace_al.loop.trainer import RefitEvery, copy_with_classes
 from laplace_al.loop.training_data import TrainingData, lengthened
 from laplace_al.pool.checks import check_container, check_numbers
 from laplace_al.strategies import QueryStrategy, RandomSampling
@@ -71,7 +72,9 @@ class ActiveLearner(ReadableLearner):
         since, see :meth:`LaplaceUpdateClassifier.newton_decrement`; or never if ``forgetting < 1``.
         Other estimators with ``partial_fit`` are refitted when an update leaves probabilities of
         NaN, as it may in Gaussian naive Bayes; those without it, or with
-        ``class_weight="balanced"`` or ``early_stopping=True``, after each label.
+        ``class_weight="balanced"`` or ``early_stopping=True``, after each label. With
+        ``train_extractor=True`` a refit trains the network too, from its start unless
+        ``warm_start`` is set, and the features of the pool are then computed anew.
     journal : str or path-like, default=None
         SQLite file to which each label is written before it counts as taught, see
         :class:`laplace_al.loop.journal.Journal`. If it exists, the learner resumes where it ends,

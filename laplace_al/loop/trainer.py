@@ -15,7 +15,6 @@ from sklearn.utils.validation import _num_samples
 
 from laplace_al._common.typing import Instances, Path
 from laplace_al._common.warn import warn_user
-from laplace_al.classifier import LaplaceUpdateClassifier
 from laplace_al.inputs.blocks import comes_in_blocks, rows_at
 from laplace_al.inputs.known import Extracted, FeatureCache
 from laplace_al.inputs.weighted_labels import check_declared
@@ -97,14 +96,6 @@ def copy_with_classes(estimator: BaseEstimator, classes: ArrayLike | None) -> An
     if classes is not None and "classes" in estimator.get_params(deep=False):
         copied.set_params(classes=classes)
     return copied
-
-
-def trainer_of(
-    estimator: BaseEstimator, data: TrainingData, refit_every: RefitEvery, verbose: int = 0
-) -> "Trainer":
-    """Return the trainer of an estimator, which is not copied."""
-    is_ours = isinstance(estimator, LaplaceUpdateClassifier)
-    return (LaplaceTrainer if is_ours else Trainer)(estimator, data, refit_every, verbose)
 
 
 class Trainer:
@@ -374,7 +365,7 @@ class LaplaceTrainer(Trainer):
         is_extracted = trained.estimator.feature_extractor is not None
         if not is_extracted or not trained.is_fitted or comes_in_blocks(X):
             return X
-        return Extracted(self._feature_cache.of([X], trained.estimator.transform)[0])
+        return Extracted(self._feature_cache.of([X], trained.estimator)[0])
 
     def refitted(self, trained: Trained, history: History) -> Trained:
         """Return the value after a fit on all labels, in whose span the pool is if they are few."""
@@ -434,7 +425,7 @@ class LaplaceTrainer(Trainer):
             return self._data.instances(history, trained.pool.X)
         parts = []
         if X_initial is not None:
-            parts += self._feature_cache.of([X_initial], trained.estimator.transform)
+            parts += self._feature_cache.of([X_initial], trained.estimator)
         if history.labelled:
             parts.append(self._rows(trained, history.labelled).features)
         return Extracted(np.concatenate(parts))
@@ -445,7 +436,7 @@ class LaplaceTrainer(Trainer):
             return rows_of(events, trained.pool.X)
         inside, outside = inside_and_outside(events)
         features = trained.pool.rows_under(trained.estimator, inside)
-        others = self._feature_cache.of(outside, trained.estimator.transform)
+        others = self._feature_cache.of(outside, trained.estimator)
         return Extracted(in_order(events, features, others))
 
     def _check_instances(self, X: Any, name: str, trained: Trained, is_fitted_next: bool) -> None:

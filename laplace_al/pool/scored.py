@@ -56,7 +56,7 @@ class ScoredPool:
         They are kept: copy them before they observe anything. Raises RuntimeError if the weights of
         the network have changed since the features were extracted.
         """
-        check_weights(self._weights, classifier.feature_extractor)
+        check_weights(self._weights, classifier.current_extractor())
         if self._state is None or not self.is_under(classifier):
             known = self.X if self.features is None else Extracted(self.features)
             features = classifier.pool_features(known)
@@ -90,7 +90,7 @@ class ScoredPool:
 
     def features_under(self, classifier: LaplaceUpdateClassifier) -> Features:
         """Return the features (n_pool, n_features), for which a classifier need not be fitted."""
-        check_weights(self._weights, classifier.feature_extractor)
+        check_weights(self._weights, classifier.current_extractor())
         if self.features is not None:
             return self.features
         if hasattr(classifier, "posterior_"):  # it knows what its inputs are like
@@ -102,7 +102,7 @@ class ScoredPool:
     def _keep(self, features: Features, classifier: LaplaceUpdateClassifier) -> Features:
         """Keep features that a classifier's extractor has just made, or that were known."""
         if self._weights is None:
-            self._weights = weights_of(classifier.feature_extractor)
+            self._weights = weights_of(classifier.current_extractor())
         self.features = features
         return features
 
@@ -164,7 +164,7 @@ class ScoredPool:
         later._rows = self._rows
         if self.features is None:
             return later
-        check_weights(self._weights, classifier.feature_extractor)
+        check_weights(self._weights, classifier.current_extractor())
         new = ScoredPool(rows_between(X, n_known, n_pool))
         if classifier.feature_extractor is None:  # they are X, which need not be there twice
             later.features_under(classifier)
@@ -197,6 +197,10 @@ class ScoredPool:
         labelled = np.concatenate([as_array(labelled), as_array(self.features[list(positions)])])
         return self.after_fit(labelled if are_few(len(labelled), labelled.shape[1]) else None)
 
+    def without_features(self) -> "ScoredPool":
+        """Return the pool as it came, for a classifier with another network."""
+        return ScoredPool(self.X, self._n_start)
+
     def rows_under(
         self, classifier: LaplaceUpdateClassifier, positions: Sequence[int]
     ) -> NDArray[np.floating]:
@@ -216,7 +220,7 @@ class ScoredPool:
         """Return extracted features (n, n_features), if they are known."""
         if self.features is None:
             return None
-        check_weights(self._weights, classifier.feature_extractor)
+        check_weights(self._weights, classifier.current_extractor())
         return as_array(self.features[positions])
 
 
@@ -226,7 +230,7 @@ def extracted(classifier: LaplaceUpdateClassifier, X: Instances) -> NDArray[np.f
     Raises ValueError if an extractor makes numbers whose products would overflow.
     """
     features = features_of(
-        classifier.feature_extractor,
+        classifier.current_extractor(),
         X,
         batch_size=classifier.batch_size,
         verbose=classifier.verbose,

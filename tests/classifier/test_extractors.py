@@ -14,6 +14,7 @@ from classifier_cases import (
 from sklearn.base import clone
 from sklearn.decomposition import PCA
 from skorch import NeuralNetClassifier
+from small_nets import small_net
 from torch import nn
 
 from laplace_al import LaplaceUpdateClassifier, TorchFeatures
@@ -116,6 +117,35 @@ class TestNetworkThatChanges:
         network.load_state_dict(before)
         np.testing.assert_array_equal(clf.predict_proba(X), expected)
         self.CALLS[call](clf)
+
+    @pytest.mark.parametrize("call", CALLS)
+    def test_another_extractor_is_refused_until_the_next_fit(self, call):
+        clf = LaplaceUpdateClassifier(module(), classes=range(10)).fit(X[:100], y[:100])
+        twin, expected = module(), clf.predict_proba(X)
+        np.testing.assert_array_equal(
+            clf.set_params(feature_extractor=twin).predict_proba(X), expected
+        )
+        torch.manual_seed(1)
+        others = (nn.Sequential(nn.Linear(64, 16), nn.Linear(16, 10)), None, np.square)
+        for other in (*others, TorchFeatures(others[0])):
+            clf.set_params(feature_extractor=other)
+            match = "other weights .* Fit again|feature_extractor is now .* Fit again"
+            with pytest.raises(RuntimeError, match=match):
+                self.CALLS[call](clf)
+        clf.fit(X[:100], y[:100])
+        assert not np.allclose(clf.predict_proba(X), expected)
+        for before, after in ((None, module()), (np.square, None)):
+            clf = LaplaceUpdateClassifier(before).fit(X[:100], y[:100])
+            with pytest.raises(RuntimeError, match="feature_extractor is now"):
+                clf.set_params(feature_extractor=after).predict(X)
+
+    def test_parameters_of_a_skorch_net_that_make_a_new_module(self):
+        net = small_net().initialize()
+        clf = LaplaceUpdateClassifier(net).fit(X, y)
+        net.set_params(module__dropout=0.9)
+        with pytest.raises(RuntimeError, match="has other weights"):
+            clf.predict(X)
+        clf.fit(X, y).predict(X)
 
     def test_a_copy_in_another_process_or_place_does_not_mind(self):
         clf = LaplaceUpdateClassifier(module()).fit(X[:100], y[:100])

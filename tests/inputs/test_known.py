@@ -64,6 +64,11 @@ class TestFeaturesOf:
             np.testing.assert_array_equal(features_of(extractor, X), fitted.transform(X))
 
 
+class Transformer:
+    def __init__(self, transform):
+        self.transform = transform
+
+
 class TestKeptFeatures:
     @pytest.mark.parametrize("kind", [np.array, np.ndarray.tolist, pd.DataFrame])
     def test_each_object_is_extracted_once(self, kind):
@@ -77,18 +82,26 @@ class TestKeptFeatures:
 
         kept = FeatureCache()
         for inputs in ([first], [second, first, third], [third]):
-            for X, features in zip(inputs, kept.of(inputs, transform), strict=True):
+            for X, features in zip(inputs, kept.of(inputs, Transformer(transform)), strict=True):
                 np.testing.assert_array_equal(features, np.asarray(X) ** 2)
         assert passes == [2, 4]
 
     def test_another_object_is_extracted_though_it_is_equal(self):
         kept, X, passes = FeatureCache(), np.ones((2, 1)), []
         for inputs in (X, X.copy()):
-            kept.of([inputs], lambda X: passes.append(len(X)) or X)
+            kept.of([inputs], Transformer(lambda X: passes.append(len(X)) or X))
         assert passes == [2, 2]
 
     def test_a_copy_knows_nothing(self):
         kept, X = FeatureCache(), np.ones((2, 1))
-        kept.of([X], np.square)
+        kept.of([X], Transformer(np.square))
         for twin in (copy.deepcopy(kept), pickle.loads(pickle.dumps(kept))):
-            np.testing.assert_array_equal(twin.of([X], np.negative)[0], -X)
+            np.testing.assert_array_equal(twin.of([X], Transformer(np.negative))[0], -X)
+
+    def test_features_of_another_network_are_forgotten(self):
+        kept, X = FeatureCache(), np.ones((2, 1))
+        for network, scale in (("one", 2), ("other", 3), ("one", 4)):
+            transformer = Transformer(lambda X, scale=scale: scale * X)
+            transformer.extractor_ = TorchFeatures(network)
+            for _ in range(2):
+                np.testing.assert_array_equal(kept.of([X], transformer)[0], scale * X)

@@ -35,6 +35,11 @@ def with_other_data(network):
     network[0].weight.data = network[0].weight.data + 1
 
 
+def add_to_one(weight):
+    with torch.no_grad():
+        weight[1, 2] += 1
+
+
 CHANGES = {
     "foreach": lambda network: stepped(network, foreach=True),
     "fused": lambda network: stepped(network, fused=True),
@@ -42,6 +47,7 @@ CHANGES = {
     "data": lambda network: network[0].weight.data.mul_(2),
     "other data": with_other_data,
     "one number": lambda network: network[0].bias.data[1].add_(1),
+    "one number elsewhere": lambda network: add_to_one(network[0].weight),
     "batch norm": normalised,
     "load": reloaded,
     "another head": with_another_head,

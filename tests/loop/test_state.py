@@ -6,8 +6,8 @@ import pytest
 from laplace_al import LaplaceUpdateClassifier
 from laplace_al.loop.history import Event, History
 from laplace_al.loop.journal import Journal
+from laplace_al.loop.network_trainer import trainer_of
 from laplace_al.loop.state import DurableState, State
-from laplace_al.loop.trainer import trainer_of
 from laplace_al.loop.training_data import TrainingData
 
 X = np.arange(12.0).reshape(6, 2)

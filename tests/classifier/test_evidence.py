@@ -254,7 +254,12 @@ class TestEvidence:
         A, b = data(n_classes)
         A = A[:, 18:30]
         weights = np.random.default_rng(0).integers(0, 4, size=len(b))
-        params = {"covariance": covariance, "memory_size": None, "curvature": curvature}
+        params = {
+            "covariance": covariance,
+            "memory_size": None,
+            "curvature": curvature,
+            "tol": 1e-8,
+        }
 
         def evidence(value):
             clf = LaplaceUpdateClassifier(prior_precision=value, **params)

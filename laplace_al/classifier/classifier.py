@@ -162,8 +162,9 @@ class LaplaceUpdateClassifier(Predictor):
         digits slowly: after 100,000, the variances are right to about 5 digits.
     max_iter : int, default=100
         Maximum number of Newton steps of ``fit``.
-    tol : float, default=1e-8
-        Distance to the MAP, in posterior standard deviations, at which ``fit`` stops.
+    tol : float, default=1e-4
+        Distance to the MAP, in posterior standard deviations, at which ``fit`` stops. A smaller
+        one takes a few more steps, down to what ``dtype`` resolves.
     warm_start : bool, default=False
         Whether ``fit`` starts from the current mean. It reaches the same MAP.
     batch_size : int, default=256
@@ -295,7 +296,7 @@ class LaplaceUpdateClassifier(Predictor):
         forgetting: float = 1.0,
         dtype: Literal["float64", "float32"] = "float64",
         max_iter: int = 100,
-        tol: float = 1e-8,
+        tol: float = 1e-4,
         warm_start: bool = False,
         batch_size: int = 256,
         device: str | torch.device = "cpu",

@@ -32,7 +32,7 @@ from laplace_al.inputs.weighted_labels import (
     weighted,
     weighted_by_class,
 )
-from laplace_al.model.fit import evidence_of, left_out_proba_of
+from laplace_al.model.fit import evidence_under, left_out_proba_of
 from laplace_al.model.fitted_model import FittedModel, Rules
 from laplace_al.model.mode import Labelled, Mode
 from laplace_al.model.priors import IsotropicPrior
@@ -138,23 +138,23 @@ class FittedEstimator(
         Parameters
         ----------
         prior_precision : float or Tensor of one number, default=None
-            lambda > 0. None: the value of the fit. With ``memory_size=None`` the MAP is recomputed
-            for another value. Otherwise the data is no longer available and the evidence is
-            extrapolated linearly in log lambda: accurate only near the fitted value.
+            lambda > 0. None: the value of the fit. Another value, and the gradient, need the data
+            of the fit, which ``memory_size=None`` keeps: the MAP is recomputed.
 
         Returns
         -------
         float, or Tensor of shape () for a tensor
             In nats. For a tensor that requires a gradient, the result has the gradient of the
-            evidence, the change of the MAP included. It is exact at the fitted value, and at every
-            value with ``memory_size=None``.
+            evidence, the change of the MAP included.
 
         Raises
         ------
         TypeError, ValueError
-            If ``prior_precision`` is not a number > 0, or the evidence is unavailable: (a) after
-            ``partial_fit`` or ``add_classes``, unless ``memory_size=None``; (b) after a fit over
-            blocks, except for ``prior_precision=None``; (c) if ``fit`` did not compute it, because
+            If ``prior_precision`` is not a number > 0, or the evidence is unavailable: (a) of
+            another value or with a gradient, unless ``memory_size=None``; with
+            ``head="pretrained"``, where the mean stays, it is then extrapolated linearly in log
+            lambda: accurate only near the fitted value; (b) after ``partial_fit`` or
+            ``add_classes``, unless ``memory_size=None``; (c) if ``fit`` did not compute it, because
             with ``calibration=None``, a curvature other than ``"secant"`` and a shared covariance
             for three or more classes, as in the paper, it would cost more than the fit.
 
@@ -177,21 +177,26 @@ class FittedEstimator(
         memory = model.memory
         if memory is not None and isinstance(memory.prior, IsotropicPrior):
             place = float(wanted.detach())
-            (known, slope), mode = evidence_of(
+            known, slope, mode = evidence_under(
                 memory.labelled(model.likelihood),
                 memory.prior._replace(precision=place),
                 model.under(model.rules._replace(max_iter=params.max_iter)),
                 params.tol,
+                with_slope=wanted.requires_grad,
             )
             warn_unless_converged("log_marginal_likelihood", mode, params.max_iter, params.tol)
-        if known is None or slope is None:
+        is_elsewhere = wanted.requires_grad or float(wanted.detach()) != place
+        if known is None or (is_elsewhere and slope is None):
             raise ValueError(
                 "log_marginal_likelihood is not available: the fit did not compute it, labels or "
-                "classes were added since and the data was not kept, or the fit was over blocks. "
-                "Fit again, not over blocks, with memory_size=None (keeps the data) or "
+                "classes were added since, or it is asked for another prior_precision or with a "
+                "gradient and the data was not kept, or the fit was over blocks. Fit again, not "
+                "over blocks, with memory_size=None (keeps the data) or, for the value of the fit, "
                 "calibration='loo' (computes it in fit)."
             )
-        evidence = known + slope * (wanted.log() - np.log(place))
+        evidence = wanted * 0 + known
+        if slope is not None:
+            evidence = evidence + slope * (wanted.log() - np.log(place))
         return evidence if isinstance(prior_precision, torch.Tensor) else float(evidence)
 
     @like_tensors

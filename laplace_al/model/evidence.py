@@ -1,5 +1,7 @@
 """The log evidence of a fit, and its slope along the log of the prior precision.
 
+The slope takes a linear system of all weights to solve: it is computed for who asks.
+
 MacKay, *The evidence framework applied to classification networks*, Neural Computation 4(5), 1992.
 """
 
@@ -14,13 +16,6 @@ from laplace_al.model.posterior import FullPosterior
 from laplace_al.model.priors import IsotropicPrior
 from laplace_al.model.rows import Block, Rows, RowsInMemory
 from laplace_al.model.structures import Structure
-
-
-class Evidence(NamedTuple):
-    """Log evidence, in nats, and its derivative along log lambda, None over blocks."""
-
-    value: float
-    slope: float | None
 
 
 class _DeterminantSlope(NamedTuple):
@@ -40,21 +35,17 @@ def log_evidence(
     prior: IsotropicPrior,
     structure: Structure,
     log_determinant: torch.Tensor,
-) -> Evidence:
-    """Return log p(y | W) + log p(W) + D C / 2 log 2 pi - log det A / 2 at a mode W, and its slope.
+) -> float:
+    """Return log p(y | W) + log p(W) + D C / 2 log 2 pi - log det A / 2 at a mode W.
 
     ``rows`` know their variances. The curvature is p_k (1 - p_k) of each class on its own, whose
     log determinant is given, or diag p - p p^T where the structure couples the classes.
     """
-    coupled = None
-    if structure.is_coupled and mean.shape[1] > 1:
-        coupled = rows.posterior(structure, mean, prior, "categorical")
-        assert isinstance(coupled, FullPosterior)
-        log_determinant = coupled.log_determinant()
+    if _is_coupled(structure, mean):
+        log_determinant = _coupled_posterior(rows, mean, prior, structure).log_determinant()
     fit = -rows.total(loss_at, mean) - prior.value(mean)
     scale = mean.numel() / 2 * np.log(prior.precision)
-    value = float(fit + scale - log_determinant / 2)  # eq-evidence
-    return Evidence(value, _slope(rows, mean, prior, coupled))
+    return float(fit + scale - log_determinant / 2)  # eq-evidence
 
 
 def loss_at(block: Block, mean: torch.Tensor) -> torch.Tensor:
@@ -63,26 +54,37 @@ def loss_at(block: Block, mean: torch.Tensor) -> torch.Tensor:
     return weights @ likelihood.negative_log_likelihood(features @ mean, targets)
 
 
-def _slope(
-    rows: Rows, mean: torch.Tensor, prior: IsotropicPrior, coupled: FullPosterior | None
-) -> float | None:
+def evidence_slope(
+    rows: RowsInMemory, mean: torch.Tensor, prior: IsotropicPrior, structure: Structure
+) -> float:
     """Return the derivative of the log evidence along log lambda, the mode moving along.
 
     (gamma - lambda |W - W_0|^2 + <dlog det A / dW, H^-1 lambda (W - W_0)>) / 2 with the number
     gamma of weights that the data determines. MacKay's rule leaves the last term out.
     """
-    if not isinstance(rows, RowsInMemory):
-        return None
-    if coupled is None:
+    if _is_coupled(structure, mean):
+        coupled = _coupled_posterior(rows, mean, prior, structure)
+        determinant = _coupled_slope(rows.data, mean, coupled)
+    else:
         assert rows.variance is not None
         determinant = _per_class_slope(rows.data, mean, rows.variance)
-    else:
-        determinant = _coupled_slope(rows.data, mean, coupled)
     gradient = prior.gradient(mean)
     gain = determinant.along_weights * solve_hessian(InMemory(rows.data, prior), mean, gradient)
     # eq-evidence-slope
     fading = (gradient * (mean - prior.mean)).sum()
     return float(determinant.n_effective - fading + gain.sum()) / 2
+
+
+def _is_coupled(structure: Structure, mean: torch.Tensor) -> bool:
+    return structure.is_coupled and mean.shape[1] > 1
+
+
+def _coupled_posterior(
+    rows: Rows, mean: torch.Tensor, prior: IsotropicPrior, structure: Structure
+) -> FullPosterior:
+    posterior = rows.posterior(structure, mean, prior, "categorical")
+    assert isinstance(posterior, FullPosterior)
+    return posterior
 
 
 def _per_class_slope(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from laplace_al._common.typing import Link
 from laplace_al.model.calibration import Calibration, Observation, scores_at, weight_of_classes
-from laplace_al.model.evidence import Evidence, log_evidence
+from laplace_al.model.evidence import evidence_slope, log_evidence
 from laplace_al.model.fitted_model import LINKS, FitReport, FittedModel, LooScore, Rules
 from laplace_al.model.memory import Memory
 from laplace_al.model.mode import Labelled, Mode, find_mode, minimise
@@ -82,7 +82,7 @@ class _Search(NamedTuple):
             calibration = calibration_of(rows, start, link) if wanted == "loo" else None
             if calibration is not None and calibration.is_informed:
                 return calibration.objective
-            return evidence.value
+            return evidence
 
         chosen = choose_prior_precision(score, total_variance(self.rows, centre))
         return chosen.value, chosen
@@ -111,7 +111,10 @@ def fit(
     report = FitReport(None if mode is None else max(mode.n_iter, 1))
     if _needs_evidence(settings, rules, structure, mean):
         rows, evidence = with_evidence(rows, mean, prior, structure)
-        report = report._replace(log_evidence=evidence.value, evidence_slope=evidence.slope)
+        report = report._replace(log_evidence=evidence)
+        if mode is None and isinstance(rows, RowsInMemory):  # a mean that stays needs no solution
+            slope = evidence_slope(rows, mean, prior, structure)
+            report = report._replace(evidence_slope=slope)
     calibration = Calibration()
     if rules.calibration == "loo":
         calibration = calibration_of(rows, mean, link)
@@ -153,18 +156,32 @@ def _needs_evidence(
 
 def with_evidence(
     rows: Rows, mean: torch.Tensor, prior: IsotropicPrior, structure: Structure
-) -> tuple[Rows, Evidence]:
+) -> tuple[Rows, float]:
     """Return the rows with the variances of their logits at a mode, and the evidence there."""
     known, log_determinant = rows.with_variances(mean, prior)
     return known, log_evidence(known, mean, prior, structure, log_determinant)
 
 
-def evidence_of(
-    data: Labelled, prior: IsotropicPrior, known: FittedModel, tol: float
-) -> tuple[Evidence, Mode]:
-    """Return the evidence of labels under another prior, and the mode that was found for it."""
+class EvidenceUnder(NamedTuple):
+    """The log evidence of labels under another prior, and the mode that was found for it.
+
+    ``slope`` is its derivative along log lambda, if it was asked for.
+    """
+
+    value: float
+    slope: float | None
+    mode: Mode
+
+
+def evidence_under(
+    data: Labelled, prior: IsotropicPrior, known: FittedModel, tol: float, *, with_slope: bool
+) -> EvidenceUnder:
+    """Return the evidence of labels under another prior than that of the model."""
     mode = find_mode(data, prior, known.posterior.mean, max_iter=known.rules.max_iter, tol=tol)
-    return with_evidence(RowsInMemory(data), mode.mean, prior, known.structure)[1], mode
+    rows, value = with_evidence(RowsInMemory(data), mode.mean, prior, known.structure)
+    assert isinstance(rows, RowsInMemory)
+    slope = evidence_slope(rows, mode.mean, prior, known.structure) if with_slope else None
+    return EvidenceUnder(value, slope, mode)
 
 
 def calibration_of(rows: Rows, mean: torch.Tensor, link: Link) -> Calibration:

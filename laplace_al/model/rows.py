@@ -11,9 +11,10 @@ import torch
 
 from laplace_al.model.curvatures import per_class_curvature, secant_stiffening
 from laplace_al.model.leave_one_out import LeftOut, leave_one_out, per_class_laplace
-from laplace_al.model.mode import InMemory, Labelled, Objective
+from laplace_al.model.mode import InMemory, Labelled, Objective, backward, forward
 from laplace_al.model.posterior import Posterior
 from laplace_al.model.posterior.roots import root_of_precision
+from laplace_al.model.preconditioner import Preconditioner, SharedPreconditioner
 from laplace_al.model.priors import IsotropicPrior
 from laplace_al.model.structures import STRUCTURES, CurvatureName, Structure
 
@@ -160,11 +161,19 @@ class _ObjectiveInBlocks(NamedTuple):
         curved: torch.Tensor = self.rows.total(hessian_product, point, direction)
         return curved + self.prior.product(direction)
 
-    def root(self, point: torch.Tensor) -> torch.Tensor:
-        return _root_of(self.rows.total(mean_information, point), self.prior)[0]
+    def preconditioner(self, point: torch.Tensor) -> Preconditioner:
+        return SharedPreconditioner(
+            _root_of(self.rows.total(mean_information, point), self.prior)[0]
+        )
 
-    def moved(self, point: torch.Tensor, other: torch.Tensor) -> float:
-        return float(self.rows.blocks.total(largest_logit, other - point, combine=max))
+    def curvature(self, point: torch.Tensor) -> float:
+        return float(self.rows.total(total_curvature, point))
+
+    def in_single_precision(self) -> None:
+        return None
+
+    def in_span(self) -> None:
+        return None
 
 
 def _root_of(information: torch.Tensor, prior: IsotropicPrior) -> torch.Tensor:
@@ -190,21 +199,22 @@ def squares_around(
 def loss_and_slope(block: Block, mean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the negative log-likelihood, and its derivative (D, C)."""
     features, targets, weights, likelihood = block.data
-    loss, residual, _ = likelihood.loss_and_derivatives(features @ mean, targets)
-    return weights @ loss, -features.T @ (weights[:, None] * residual)
+    loss, residual, _ = likelihood.loss_and_derivatives(forward(features, mean), targets)
+    return weights @ loss, -backward(features, weights[:, None] * residual)
 
 
-def largest_logit(block: Block, mean: torch.Tensor) -> torch.Tensor:
-    """Return the largest absolute value of a logit Phi W."""
-    return (block.data.features @ mean).abs().max()
+def total_curvature(block: Block, mean: torch.Tensor) -> torch.Tensor:
+    """Return the sum of the curvatures of all instances and outputs."""
+    features, _, weights, likelihood = block.data
+    return (weights @ per_class_curvature(likelihood.mean(features @ mean))).sum()
 
 
 def hessian_product(block: Block, mean: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
     """Return the second derivative of the negative log-likelihood times a direction, (D, C)."""
     features, _, weights, likelihood = block.data
-    probabilities = likelihood.mean(features @ mean)
-    curved = likelihood.hessian_product(probabilities, features @ direction)
-    return features.T @ (weights[:, None] * curved)
+    probabilities = likelihood.mean(forward(features, mean))
+    curved = likelihood.hessian_product(probabilities, forward(features, direction))
+    return backward(features, weights[:, None] * curved)
 
 
 def mean_information(block: Block, mean: torch.Tensor) -> torch.Tensor:

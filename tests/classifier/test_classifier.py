@@ -46,7 +46,7 @@ class TestFit:
     def test_weights_are_repetitions(self, params, n_classes):
         A, b = data(n_classes)
         weights = np.random.default_rng(0).integers(0, 4, size=len(b))
-        clf = LaplaceUpdateClassifier(**params)
+        clf = LaplaceUpdateClassifier(**params, tol=1e-8)
         weighted = clone(clf).fit(A, b, sample_weight=weights)
         repeated = clone(clf).fit(A.repeat(weights, axis=0), b.repeat(weights))
         np.testing.assert_allclose(weighted.predict_proba(A), repeated.predict_proba(A), rtol=1e-7)
@@ -56,14 +56,14 @@ class TestFit:
     def test_balanced_weights_count_repetitions(self, params, n_classes):
         A, b = data(n_classes)
         weights = np.random.default_rng(0).integers(0, 4, size=len(b)) * (1 + (b == 0))
-        clf = LaplaceUpdateClassifier(class_weight="balanced", **params, calibration=None)
+        clf = LaplaceUpdateClassifier(class_weight="balanced", **params, calibration=None, tol=1e-8)
         weighted = clone(clf).fit(A, b, sample_weight=weights)
         repeated = clone(clf).fit(A.repeat(weights, axis=0), b.repeat(weights))
         np.testing.assert_allclose(weighted.predict_proba(A), repeated.predict_proba(A), rtol=1e-7)
 
     def test_balanced_weights_do_not_count_a_class_that_has_none(self):
         A, b = data(3)
-        clf = LaplaceUpdateClassifier(class_weight="balanced", classes=[0, 1, 2])
+        clf = LaplaceUpdateClassifier(class_weight="balanced", classes=[0, 1, 2], tol=1e-8)
         weighted = clone(clf).fit(A, b, sample_weight=b > 0)
         absent = clone(clf).fit(A[b > 0], b[b > 0])
         np.testing.assert_allclose(weighted.predict_proba(A), absent.predict_proba(A), rtol=1e-7)
@@ -76,7 +76,7 @@ class TestFit:
         A, b = data(3)
         weights = np.random.default_rng(0).uniform(0.1, 5, size=len(b))
         clf = LaplaceUpdateClassifier(
-            class_weight="balanced", fit_intercept=False, prior_precision=1.0
+            class_weight="balanced", fit_intercept=False, prior_precision=1.0, tol=1e-8
         )
         twin = LogisticRegression(fit_intercept=False, class_weight="balanced", tol=1e-9)
         np.testing.assert_allclose(
@@ -112,8 +112,8 @@ class TestFit:
 
     def test_warm_start_reaches_the_same_mode_in_fewer_steps(self):
         A, b = data(10, n=400)
-        clf = LaplaceUpdateClassifier(warm_start=True).fit(A[:390], b[:390])
-        cold = LaplaceUpdateClassifier().fit(A, b)
+        clf = LaplaceUpdateClassifier(warm_start=True, tol=1e-8).fit(A[:390], b[:390])
+        cold = LaplaceUpdateClassifier(tol=1e-8).fit(A, b)
         assert clf.fit(A, b).n_iter_ < cold.n_iter_
         np.testing.assert_allclose(clf.coef_, cold.coef_, atol=1e-7)
 
@@ -215,7 +215,7 @@ class TestFit:
         fitted = {}
         for dtype in ("float64", "float32"):
             clf = LaplaceUpdateClassifier(
-                covariance=covariance, prior_precision=prior_precision, dtype=dtype
+                covariance=covariance, prior_precision=prior_precision, dtype=dtype, tol=1e-8
             )
             with warnings.catch_warnings():
                 warnings.simplefilter("error")

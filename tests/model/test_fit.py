@@ -5,7 +5,7 @@ import torch
 from laplace_al.model.fit import (
     FitSettings,
     calibration_of,
-    evidence_of,
+    evidence_under,
     fit,
     model_before_labels,
     with_evidence,
@@ -98,7 +98,7 @@ def test_the_prior_precision_is_the_best_by_its_criterion(criterion):
         mean, prior = mode_of(data, prior_precision)
         rows, evidence = with_evidence(RowsInMemory(data), mean, prior, STRUCTURES["per_class"])
         return (
-            evidence.value
+            evidence
             if criterion == "evidence"
             else calibration_of(rows, mean, mean_field).objective
         )
@@ -139,7 +139,8 @@ def test_evidence_is_reported_where_it_costs_little(
 ):
     rules = Rules(curvature=curvature, calibration=calibration)
     report = fitted(labelled(n_classes), structure=structure, rules=rules).model.report
-    assert (report.log_evidence is not None) == (report.evidence_slope is not None) == is_known
+    assert (report.log_evidence is not None) == is_known
+    assert report.evidence_slope is None  # nobody asked
     assert (report.loo_score is not None) == (calibration == "loo")
 
 
@@ -169,7 +170,22 @@ def test_before_its_first_labels_a_model_is_the_prior(memory_size):
 def test_the_evidence_under_another_prior_is_that_of_a_fit_with_it():
     data = labelled(3)
     known, other = fitted(data).model, fitted(data, prior_precision=2.0).model
-    evidence, mode = evidence_of(data, IsotropicPrior(zero_of(data), 2.0), known, 1e-8)
+    prior, tol = IsotropicPrior(zero_of(data), 2.0), 1e-8
+    value, slope, mode = evidence_under(data, prior, known, tol, with_slope=False)
     assert mode.converged
-    assert evidence.value == pytest.approx(other.report.log_evidence)
-    assert evidence.slope == pytest.approx(other.report.evidence_slope, rel=1e-5)
+    assert value == pytest.approx(other.report.log_evidence)
+    assert slope is None
+    of_refit = evidence_under(data, prior, other, tol, with_slope=True)
+    slope = evidence_under(data, prior, known, tol, with_slope=True).slope
+    assert slope == pytest.approx(of_refit.slope, rel=1e-5)
+
+
+def test_the_slope_is_known_where_the_mean_stays():
+    """It then is that of the determinant alone."""
+    data, mean = labelled(3), torch.ones(3, 3).double()
+    above, here, below = (
+        fitted(data, mean, head="pretrained", prior_precision=value).model.report
+        for value in np.exp([1e-4, 0, -1e-4])
+    )
+    difference = (above.log_evidence - below.log_evidence) / 2e-4
+    assert here.evidence_slope == pytest.approx(difference, rel=1e-5)

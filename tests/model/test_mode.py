@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize
+from scipy.special import softmax
 from sklearn.datasets import load_digits, load_iris
 from sklearn.linear_model import LogisticRegression
 
@@ -26,6 +27,17 @@ def find(
     return find_mode(data, prior, start, max_iter=max_iter, tol=tol)
 
 
+def distance_of(X, y, mean, prior_precision):
+    """Return the Newton decrement by the definition, with the whole Hessian."""
+    n_classes = mean.shape[1]
+    p = softmax(X @ mean, axis=1)
+    gradient = X.T @ (p - np.eye(n_classes)[y]) + prior_precision * mean
+    curvature = np.einsum("nk,kl->nkl", p, np.eye(n_classes)) - np.einsum("nk,nl->nkl", p, p)
+    hessian = np.einsum("ni,nj,nkl->ikjl", X, X, curvature).reshape(mean.size, mean.size)
+    hessian += prior_precision * np.eye(mean.size)
+    return np.sqrt(gradient.ravel() @ np.linalg.solve(hessian, gradient.ravel()))
+
+
 @pytest.mark.parametrize("n_classes", [2, 3, 10])
 @pytest.mark.parametrize("prior_precision", [1e-3, 1.0, 100.0])
 def test_the_mode_is_that_of_logistic_regression(n_classes, prior_precision):
@@ -38,6 +50,78 @@ def test_the_mode_is_that_of_logistic_regression(n_classes, prior_precision):
     )
     assert mode.converged
     np.testing.assert_allclose(probabilities, twin.fit(X, y).predict_proba(X), atol=1e-5)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 10])
+@pytest.mark.parametrize("prior_precision", [1e-8, 1e-3, 1.0, 1e15])
+@pytest.mark.parametrize("scale", [1e-20, 1.0, 1e6, 1e20])
+def test_first_steps_in_single_precision_lead_to_the_same_mode(
+    n_classes, prior_precision, scale, monkeypatch
+):
+    """Where it has too few digits or overflows, double precision goes on."""
+    X, y = load_digits(n_class=n_classes, return_X_y=True)
+    X, y = X[:150] / 16, y[:150]
+    X[:, 0] = 1.0
+    options = {"weights": np.random.default_rng(0).uniform(0, 2, size=150), "max_iter": 200}
+    expected = find(scale * X, y, scale**2 * prior_precision, **options)
+    monkeypatch.setattr("laplace_al.model.mode._LARGE", 0)
+    mode = find(scale * X, y, scale**2 * prior_precision, **options)
+    assert mode.converged
+    assert mode.mean.dtype == torch.float64
+    likelihood = likelihood_of(n_classes)
+    ours, theirs = (
+        likelihood.probabilities(torch.from_numpy(scale * X) @ found.mean)
+        for found in (mode, expected)
+    )
+    np.testing.assert_allclose(ours, theirs, atol=1e-7)
+
+
+@pytest.mark.parametrize("tol", [1e-2, 1e-4, 1e-8])
+@pytest.mark.parametrize("is_large", [False, True])
+def test_it_is_as_near_as_the_tolerance_says(tol, is_large, monkeypatch):
+    monkeypatch.setattr("laplace_al.model.mode._LARGE", 0 if is_large else np.inf)
+    monkeypatch.setattr("laplace_al.model.preconditioner._SMALL", 0 if is_large else np.inf)
+    X, y = load_digits(return_X_y=True)
+    X, y = X[:300] / 16, y[:300]
+    mode = find(X, y, 0.1, tol=tol)
+    assert mode.converged
+    assert mode.distance <= tol
+    assert distance_of(X, y, mode.mean.numpy(), 0.1) < tol
+
+
+@pytest.mark.parametrize("is_large", [False, True])
+def test_large_offsets_leave_the_distance_honest(is_large, monkeypatch):
+    """Single precision has lost half of the digits in which features differ."""
+    monkeypatch.setattr("laplace_al.model.mode._LARGE", 0 if is_large else np.inf)
+    monkeypatch.setattr("laplace_al.model.preconditioner._SMALL", 0 if is_large else np.inf)
+    rng = np.random.default_rng(0)
+    y = rng.integers(3, size=60)
+    X = np.c_[100 + rng.normal(size=(60, 2)) + 0.5 * y[:, None], rng.normal(size=(60, 2))]
+    mode = find(X, y, 0.1, tol=1e-6)
+    assert mode.converged
+    assert distance_of(X, y, mode.mean.numpy(), 0.1) < 1e-6
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_of_few_instances_the_mode_lies_in_their_span(n_classes):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(12, 40))
+    X[3] = X[2]  # of lower rank than there are instances
+    y = np.arange(12) % n_classes
+    n_outputs = likelihood_of(n_classes).n_outputs
+    start, prior_mean = (torch.from_numpy(rng.normal(size=(40, n_outputs))) for _ in range(2))
+    likelihood = likelihood_of(n_classes)
+    data = Labelled(
+        torch.from_numpy(X),
+        likelihood.encode(torch.from_numpy(y.astype(float))),
+        torch.ones(12).double(),
+        likelihood,
+    )
+    objective = InMemory(data, IsotropicPrior(prior_mean, 0.5))
+    assert objective.in_span().basis.shape == (40, 12)
+    mode = find_mode(data, objective.prior, start, max_iter=100, tol=1e-9)
+    assert mode.converged
+    assert float(objective.at(mode.mean)[1].abs().max()) < 1e-8
 
 
 def test_the_gradient_vanishes():
@@ -134,12 +218,7 @@ def test_the_distance_is_that_of_the_second_derivative(n_seen, prior_precision):
     zero = torch.zeros(9, 10).double()
     mode = find_mode(data, IsotropicPrior(zero, prior_precision), zero, max_iter=100, tol=1e-8)
     assert mode.converged
-    p = likelihood.mean(data.features @ mode.mean).p.numpy()
-    gradient = phi.T @ (p - data.targets.numpy()) + prior_precision * mode.mean.numpy()
-    curvature = np.einsum("nk,kl->nkl", p, np.eye(10)) - np.einsum("nk,nl->nkl", p, p)
-    hessian = np.einsum("ni,nj,nkl->ikjl", phi, phi, curvature).reshape(90, 90)
-    hessian += prior_precision * np.eye(90)
-    distance = np.sqrt(gradient.ravel() @ np.linalg.solve(hessian, gradient.ravel()))
+    distance = distance_of(phi, labels.long().numpy(), mode.mean.numpy(), prior_precision)
     assert distance < 2e-8
 
 

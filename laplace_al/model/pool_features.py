@@ -6,7 +6,7 @@ import torch
 
 from laplace_al.model.fitted_model import FittedModel, with_constant
 
-_ROWS_AT_ONCE = 4096
+_ROWS_AT_ONCE = 1024
 
 
 def in_chunks(function: Callable[[torch.Tensor], torch.Tensor], rows: torch.Tensor) -> torch.Tensor:

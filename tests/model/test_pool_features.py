@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from laplace_al import LaplaceUpdateClassifier
+from laplace_al.model import pool_features
 from laplace_al.model.pool_features import (
     in_chunks,
     phi_of,
@@ -44,7 +45,7 @@ def test_the_variance_before_any_label(fit_intercept, covariance):
 
 
 def test_rows_come_in_chunks(monkeypatch):
-    monkeypatch.setattr("laplace_al.model.pool_features._ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(pool_features, "_ROWS_AT_ONCE", 7)
     sizes, rows = [], torch.from_numpy(X)
     found = in_chunks(lambda part: sizes.append(len(part)) or 2 * part, rows)
     assert sizes == [7, 7, 7, 7, 2]

@@ -1,7 +1,6 @@
 """Distances between the rows of a matrix, in blocks: never all pairs at once."""
 
 import functools
-from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -56,7 +55,7 @@ def covering_radius(features: NDArray[np.floating], n_balls: int) -> float:
     """Return the radius of balls around the rows (n, D) of which so many may hold them all.
 
     It is the median distance to the k-th nearest other row, with ``k = clip(round(n / n_balls), 1,
-    n - 1)``, over 500 evenly spread rows, or all if there are fewer; 0 for a single row.
+    n - 1)``, over 250 evenly spread rows, or all if there are fewer; 0 for a single row.
 
     Examples
     --------
@@ -118,27 +117,21 @@ class Neighborhoods:
                 nearest[unsure], _ = self._nearest(rows[unsure], n_neighbors, self._double)
         return nearest
 
-    def pairs_within(
-        self, radius: float, rows: NDArray[np.int64] | None = None
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Yield pairs of different rows at most a radius apart, as arrays of the first and second.
-
-        ``rows`` are the first of each pair; None: each pair once, smaller row first.
+    def balls(self, radius: float, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which rows are at most a radius from each of some, (m, n).
 
         Examples
         --------
-        >>> list(Neighborhoods(np.array([[0.0], [1.0], [3.0]])).pairs_within(1.0))
-        [(array([0]), array([1]))]
+        >>> Neighborhoods(np.array([[0.0], [1.0], [3.0]])).balls(1.0, np.array([1]))
+        array([[ True,  True, False]])
         """
-        is_each_once = rows is None
-        rows = np.arange(len(self.features)) if rows is None else rows
-        for block in blocks(len(rows), len(self.features)):
-            start = block.start if is_each_once else 0
-            first, second, is_sure = self._single.within(rows[block], radius, start)
-            is_pair = second > first if is_each_once else second != first
-            unsure = np.flatnonzero(is_pair & ~is_sure)
-            is_pair[unsure] = self._distances(first[unsure], second[unsure]) <= radius
-            yield first[is_pair], second[is_pair]
+        balls = np.empty((len(rows), len(self.features)), dtype=bool)
+        for block in blocks(*balls.shape):
+            balls[block], is_unsure = self._single.within(rows[block], radius)
+            first, second = np.nonzero(is_unsure)
+            is_near = self._distances(rows[block][first], second) <= radius
+            balls[block.start + first, second] = is_near
+        return balls
 
     def _nearest(
         self, rows: NDArray[np.int64], n_neighbors: int, bounds: "LowerBounds"
@@ -187,7 +180,7 @@ class LowerBounds:
 
         They are 0 if they may be, so that equal rows are no distance apart.
         """
-        squared = self._squared(rows, 0)
+        squared = self._squared(rows)
         squared += self.norms[rows][:, None]
         may_be_equal = squared <= 0
         rounding = self.norms * np.float32(self.slack / (1 - self.slack))
@@ -200,29 +193,25 @@ class LowerBounds:
         self, rows: NDArray[np.int64], n_lowest: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Others of the lowest bounds, (m, n_lowest), and a bound of the distance of the rest."""
-        squared = self._squared(rows, 0)
+        squared = self._squared(rows)
         squared[np.arange(len(rows)), rows] = np.inf
         values, others = torch.from_numpy(squared).topk(n_lowest, dim=1, largest=False)
         rest = values[:, -1:].numpy().max(axis=1, initial=-np.inf) + self.norms[rows]
         return others.numpy(), self.scale * np.sqrt(np.maximum(rest, 0, dtype=np.float64))
 
-    def within(
-        self, rows: NDArray[np.int64], radius: float, start: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], Mask]:
-        """Pairs with rows from a start on that may be within a radius, and which surely are."""
+    def within(self, rows: NDArray[np.int64], radius: float) -> tuple[Mask, Mask]:
+        """Return which are surely within a radius of some rows, (m, n), and which may be."""
         limit = min(radius / self.scale, 4.0) ** 2  # no two are farther than 2
-        squared = self._squared(rows, start)  # (m, n - start), without the norms of the rows
-        may_be = squared <= (limit - self.norms[rows]).astype(squared.dtype)[:, None]
-        first, second = divmod(np.flatnonzero(may_be), squared.shape[1])
-        lower = squared[first, second]
-        first, second = rows[first], start + second
-        norms = self.norms[first] + self.norms[second]
-        is_sure = lower + self.norms[first] + 3 * self.slack * norms <= limit
-        return first, second, is_sure
+        squared, norms = self._squared(rows), self.norms[rows][:, None]
+        may_be = squared <= (limit - norms).astype(squared.dtype)
+        squared += 3 * self.slack * self.norms
+        squared += (1 + 3 * self.slack) * norms
+        is_sure = squared <= limit
+        return is_sure, may_be & ~is_sure
 
-    def _squared(self, rows: NDArray[np.int64], start: int) -> NDArray[np.floating]:
-        squared = (-2 * self.rows[rows]) @ self.rows[start:].T
-        squared += self.norms[start:]
+    def _squared(self, rows: NDArray[np.int64]) -> NDArray[np.floating]:
+        squared = (-2 * self.rows[rows]) @ self.rows.T
+        squared += self.norms
         return squared
 
 
@@ -235,4 +224,4 @@ def blocks(n_rows: int, n: int) -> list[slice]:
 _ROWS_AT_ONCE = 256  # a block of differences stays in the cache
 _NUMBERS_AT_ONCE = 2**23
 _SPARE = 8  # rounding seldom moves a neighbour by more ranks
-_MAX_ROWS = 500  # half of them are within 2.3 % of the ranks of half of the pool
+_MAX_ROWS = 250  # half of them are within 3.2 % of the ranks of half of the pool

@@ -3,15 +3,13 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from laplace_al._common.typing import Choice, Mask, Rng
-from laplace_al.strategies._base import QueryStrategy
+from laplace_al._common.typing import Mask
+from laplace_al.strategies._covering import CoveringStrategy
 from laplace_al.strategies._distances import covering_radius
-from laplace_al.strategies._herding import Kernel, herd
-from laplace_al.strategies._ranking import draw_seed, leaders_among
-from laplace_al.strategies._view import PoolView
+from laplace_al.strategies._herding import Kernel
 
 
-class MaxHerding(QueryStrategy):
+class MaxHerding(CoveringStrategy):
     """Choose, repeatedly, the instance that raises the mean similarity of the pool to labels most.
 
     The similarity of two instances is ``κ(i, j) = exp(-|φ_i - φ_j|² / σ²)``, and an instance x is
@@ -27,19 +25,20 @@ class MaxHerding(QueryStrategy):
     Parameters
     ----------
     random_state : int, RandomState instance or None, default=None
-        Breaks ties, and draws the candidates of a large pool.
+        Breaks ties, and draws from a large pool.
 
     Notes
     -----
     σ falls as labels come in: it is the median distance to the k-th nearest neighbour among the n
     instances without a label, ``k = round(n / L)``, at least 1 and at most n - 1, where L is the
-    number of labels with the batch. Of more than 500 instances, the median is over 500, evenly
+    number of labels with the batch. Of more than 250 instances, the median is over 250, evenly
     spread.
 
-    If n is large, only some of the candidates compete, drawn at random: ``max(10 b, 2**25 // n)``
-    for a batch of b. The utilities of the others are -inf; they are still part of the pool that is
-    to be covered. Memory is 4 bytes for each pair of a competing candidate and an instance of the
-    pool, and a copy of the features.
+    If n is large, only ``max(10 b, min(2**25, 2**21 + 2**19 b) // n)`` candidates compete for a
+    batch of b; the whole pool is still to be covered. They are those that would be chosen, or gain
+    most, if 512 instances that are not covered yet, or 256 for a single query, were the pool. The
+    utilities of the others are -inf. Memory is 4 bytes for each pair of a competing candidate and
+    an instance of the pool, 4 kB for each instance, and a copy of the features.
 
     References
     ----------
@@ -56,33 +55,8 @@ class MaxHerding(QueryStrategy):
     array([1, 0, 2])
     """
 
-    def weights(self, view: PoolView) -> NDArray[np.floating]:
-        """Return how much each instance counts, (n_pool,)."""
-        return np.ones(len(view))
-
-    def utilities(self, view: PoolView, rng: Rng) -> NDArray[np.float64]:
-        """Return what each would add to the similarity of the pool to labels, (n_pool,)."""
-        return self.candidate_utilities(view, np.ones(len(view), dtype=bool), rng)
-
-    def candidate_utilities(
-        self, view: PoolView, candidates: Mask, rng: Rng
-    ) -> NDArray[np.float64]:
-        """Return those of the candidates that compete, -inf for all others."""
-        return self.choose(view, 1, candidates, rng)[1]
-
-    def choose(self, view: PoolView, n_instances: int, candidates: Mask, rng: Rng) -> Choice:
-        """Herd greedily; where nothing is gained, the largest weights come first."""
-        is_labelled, features = view.is_labelled, view.features
-        weights = self._without_nan(np.where(is_labelled, 0.0, self.weights(view)))
-        n_competing = max(10 * n_instances, _FEW_PAIRS // len(view))
-        competing = leaders_among(weights, candidates, n_competing, draw_seed(rng)).positions
-        n_labels = len(view.labelled_positions) + n_instances
-        kernel = Kernel(features, covering_radius(features[~is_labelled], n_labels))
-        covered, weights = kernel.to_nearest(view.labelled), weights.astype(np.float32)
-        places, gains = herd(kernel.between(competing), weights, covered, n_instances)
-        utilities = np.full(len(view), -np.inf)
-        utilities[competing] = gains
-        return competing[places], utilities
-
-
-_FEW_PAIRS = 2**25  # of which similarities take half a second
+    def similarity(
+        self, features: NDArray[np.floating], is_labelled: Mask, n_labels: int
+    ) -> Kernel:
+        """Return the Gaussian kernel."""
+        return Kernel(features, covering_radius(features[~is_labelled], n_labels))

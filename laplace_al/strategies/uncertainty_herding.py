@@ -35,10 +35,7 @@ class UncertaintyHerding(MaxHerding):
     Notes
     -----
     σ is that of :class:`MaxHerding`; the authors take the smallest distance between labelled
-    instances. If the pool has many instances, n, only the ``max(10 b, 2**25 // n)`` most uncertain
-    candidates compete for a batch of b; the utilities of the others are -inf. They are still part
-    of the pool that is to be covered. Memory is 4 bytes for each pair of a competing candidate and
-    an instance of the pool, and a copy of the features.
+    instances. Of a large pool, some candidates compete, as there.
 
     References
     ----------

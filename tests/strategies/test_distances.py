@@ -41,16 +41,6 @@ def all_distances(X):
     return largest * np.linalg.norm(difference / largest, axis=2)
 
 
-def listed(first, second):
-    return list(zip(first.tolist(), second.tolist(), strict=True))
-
-
-def found_within(X, *args):
-    """Pairs as a sorted list of tuples."""
-    blocks = Neighborhoods(X).pairs_within(*args)
-    return sorted(pair for first, second in blocks for pair in listed(first, second))
-
-
 @pytest.mark.parametrize("step", [1, 7])
 def test_distances_to_the_nearest_of_others(pool, step):
     nearest = distances_to_nearest(pool, pool[::step].astype(np.float64))
@@ -97,35 +87,25 @@ def test_the_covering_radius_is_over_evenly_spread_rows_of_many(monkeypatch):
     assert covering_radius(BLOBS, 10) == pytest.approx(expected, rel=1e-3)
 
 
-def test_pairs_within(pool):
+@pytest.mark.parametrize("some", [None, [0], [19, 3, 7]])
+def test_balls(pool, some):
+    rows = np.arange(len(pool)) if some is None else np.array(some) % len(pool)
     expected = all_distances(pool)
     for radius in np.quantile(expected, [0.0, 0.02, 0.2, 0.5, 1.0]) * (1 + 1e-6):
-        within = np.triu(expected <= radius, 1)
-        assert found_within(pool, radius) == listed(*np.nonzero(within))
-
-
-def test_pairs_of_some_rows(pool):
-    rows = np.array([len(pool) - 1, 0])[: len(pool)]
-    expected = all_distances(pool)
-    radius = np.quantile(expected, 0.3) * (1 + 1e-6)
-    within = (expected <= radius) & np.isin(np.arange(len(pool)), rows)[:, None]
-    np.fill_diagonal(within, False)
-    assert found_within(pool, radius, rows) == listed(*np.nonzero(within))
+        balls = Neighborhoods(pool).balls(radius, rows)
+        np.testing.assert_array_equal(balls, expected[rows] <= radius)
 
 
 def test_a_pair_just_as_far_apart_as_the_radius_is_within():
     X = rng.normal(size=(60, 30))
     first, second = (ends[::50] for ends in np.triu_indices(60, 1))
-    for pair, radius in zip(
-        listed(first, second), paired_distances(X[first], X, second), strict=True
-    ):
-        assert pair in found_within(X, radius)
-        assert pair not in found_within(X, np.nextafter(radius, 0))
+    for i, j, radius in zip(first, second, paired_distances(X[first], X, second), strict=True):
+        assert Neighborhoods(X).balls(radius, np.array([i]))[0, j]
+        assert not Neighborhoods(X).balls(np.nextafter(radius, 0), np.array([i]))[0, j]
 
 
 def test_a_radius_larger_than_any_number_in_float32():
-    (pairs,) = Neighborhoods(BLOBS[:3]).pairs_within(1e300)
-    np.testing.assert_array_equal(pairs, np.triu_indices(3, 1))
+    assert Neighborhoods(BLOBS[:3]).balls(1e300, np.arange(3)).all()
 
 
 def test_rows_are_only_read():
@@ -133,7 +113,7 @@ def test_rows_are_only_read():
     X.flags.writeable = False
     near = Neighborhoods(X)
     near.nearest_distances(3)
-    list(near.pairs_within(1.0))
+    near.balls(1.0, np.arange(150))
     np.testing.assert_array_equal(X, BLOBS)
 
 
@@ -143,7 +123,7 @@ def test_memory_is_not_that_of_all_pairs(monkeypatch):
     tracemalloc.start()
     near = Neighborhoods(X)
     near.nearest_distances(5)
-    sum(len(first) for first, _ in near.pairs_within(1.0))
+    near.balls(1.0, np.arange(300))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 3000 * 3000

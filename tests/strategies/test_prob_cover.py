@@ -1,9 +1,10 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from laplace_al import ActiveLearner, LaplaceUpdateClassifier
-from laplace_al.strategies._distances import Neighborhoods
-from laplace_al.strategies.prob_cover import Balls, ProbCover
+from laplace_al.strategies import ProbCover, _covering
 
 X = np.random.default_rng(0).normal(size=(200, 3))
 
@@ -78,16 +79,32 @@ def test_labelled_instances_of_the_pool_are_none_to_be_held():
     np.testing.assert_array_equal(utilities, expected)
 
 
-def test_balls_that_are_too_many_to_keep_are_found_again():
-    kept, found_again = (Balls(Neighborhoods(X), r, np.zeros(200, dtype=bool)) for r in (0.2, 2.0))
-    assert kept._graph is not None
-    assert found_again._graph is None
-    graph, uncovered = within(X, X, 2.0), np.ones(200, dtype=bool)
-    for chosen in (5, 5, 17, 100, 30, 199):
-        np.testing.assert_array_equal(found_again.gains, graph @ uncovered.astype(int))
-        found_again.cover(chosen)
-        uncovered &= ~graph[chosen]
-    np.testing.assert_array_equal(found_again.covered, ~uncovered)
+def test_some_candidates_of_a_large_pool_compete(monkeypatch):
+    monkeypatch.setattr(_covering, "_MANY_PAIRS", 200 * 30)
+    graph = within(X, X, 0.7)
+    for seed in range(3):
+        positions, utilities = ProbCover(radius=0.7, random_state=seed).query(
+            Learner(), X, 3, return_utilities=True
+        )
+        competes = np.isfinite(utilities)
+        assert competes.sum() == 30
+        np.testing.assert_array_equal(utilities[competes], graph[competes].sum(axis=1))
+        uncovered = np.ones(200, dtype=bool)
+        for chosen in positions:
+            gains = np.where(competes, (graph & uncovered).sum(axis=1), -1)
+            assert gains[chosen] == gains.max()
+            uncovered &= ~graph[chosen]
+        assert graph[positions[0]].sum() > 0.9 * graph.sum(axis=1).max()
+    assert np.isfinite(ProbCover().query(Learner(), X, 5, return_utilities=True)[1]).sum() == 50
+
+
+def test_memory_is_that_of_the_competing_candidates():
+    pool = np.random.default_rng(0).standard_normal((50_000, 64), dtype=np.float32)
+    tracemalloc.start()
+    ProbCover(random_state=0).query(Learner(), pool, 50)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 250e6  # 200 MB of balls twice, 13 MB of features, and blocks of 34 MB
 
 
 @pytest.mark.parametrize("labelled", [None, np.full((2, 40), 1e3 + 0.1)])

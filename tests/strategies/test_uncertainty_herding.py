@@ -8,7 +8,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from laplace_al import ActiveLearner, LaplaceUpdateClassifier
-from laplace_al.strategies import MaxHerding, SequentialBatch, UncertaintyHerding, max_herding
+from laplace_al.strategies import MaxHerding, SequentialBatch, UncertaintyHerding, _covering
 
 X = np.random.default_rng(0).normal(size=(200, 3))
 y = (X[:, 0] > 0).astype(int) + (X[:, 1] > 0.5)
@@ -105,11 +105,21 @@ def test_the_least_certain_come_first_where_nothing_is_gained():
     assert (np.diff(last) <= 1e-9).all()
 
 
-def test_the_least_certain_of_a_large_pool_compete(monkeypatch):
-    monkeypatch.setattr(max_herding, "_FEW_PAIRS", 1)
+@pytest.mark.parametrize("n_instances", [1, 3])
+def test_a_shortlist_of_a_large_pool_competes(monkeypatch, n_instances):
+    monkeypatch.setattr(_covering, "_MANY_PAIRS", 1)
     learner = taught(LaplaceUpdateClassifier())
-    competes = rankdata(-margin(learner), method="ordinal") <= 30
-    assert lost(learner, margin(learner), 3, competes=competes) < 1e-3
+    candidates = np.arange(200) % 8 > 0
+    positions, utilities = UncertaintyHerding(random_state=0).query(
+        learner, X, n_instances, candidates=candidates, return_utilities=True
+    )
+    competes = np.isfinite(utilities)
+    assert competes.sum() == 10 * n_instances
+    places = np.searchsorted(LEFT, positions)
+    problem = X[LEFT], X[::8], margin(learner)
+    assert herding(*problem, competes[LEFT], places)[1].max() < 1e-3
+    gains, lost_to_all = herding(*problem, EVERYONE, places)
+    assert lost_to_all[0] < 0.05 * gains.max()
 
 
 def test_nan_probabilities_are_refused():

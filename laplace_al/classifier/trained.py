@@ -32,11 +32,8 @@ def trained_features(
     net = params.feature_extractor
     check_trainable(net)
     classes, indices, weights = labels_of_fit(params, y, sample_weight, n_rows(X))
-    if indices.ndim > 1:
-        raise ValueError(
-            "train_extractor=True trains the network on one label for each instance; got a matrix "
-            "of probabilities. Pass the labels themselves, e.g. classes[y.argmax(axis=1)]."
-        )
+    if indices.ndim > 1:  # a network sees the most probable class, its last layer all of them
+        indices = indices.argmax(axis=1)
     given = classes if params.classes is None else params.classes
     order = order_of_outputs(given, classes)
     rows = np.arange(len(indices)).repeat(_copies(weights))

@@ -29,12 +29,12 @@ def read_labels(items: Items, journal: Path) -> pd.DataFrame:
     path = pathlib.Path(journal)
     if not path.is_file():
         raise ValueError(f"--journal {str(path)!r} does not exist: there is nothing to export.")
-    history = History.empty(len(items))
     with tempfile.TemporaryDirectory() as folder:
         copy = pathlib.Path(folder, path.name)  # which nobody else has open
         _copy_database(path, copy)
         try:
             with contextlib.closing(Journal(copy, pool_of(items))) as opened:
+                history = History.empty(opened.n_start)
                 for batch in opened.batches():
                     history = history.add(batch)
         except ValueError as error:

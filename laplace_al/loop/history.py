@@ -1,6 +1,7 @@
 """The events of an active-learning loop, and the labels that they leave."""
 
 import datetime
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Self, TypeAlias
@@ -10,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from laplace_al.inputs.labels import check_utf8
+from laplace_al.loop.consensus import agreed, shares_of
 from laplace_al.strategies._checks import check_distinct, check_positions
 
 Action: TypeAlias = Literal["label", "skip", "relabel", "unlabel", "unskip", "extend", "refit"]
@@ -32,7 +34,8 @@ class Event(NamedTuple):
     ``instance``, a container of one row; of an extension, it is the last one of the longer pool.
     ``label`` is plain text or a number, ``time`` has a time zone. ``row`` numbers the labels in the
     order of teaching: it says which one is given, corrected or withdrawn; where it is None,
-    :class:`History` finds it by the position.
+    :class:`History` finds it by the position. A label that is uncertain comes with the
+    ``probabilities`` of all that are possible.
     """
 
     action: Action
@@ -42,6 +45,8 @@ class Event(NamedTuple):
     annotator: str | None = None
     instance: Any = None
     row: int | None = None
+    weight: float = 1.0
+    probabilities: tuple[tuple[Any, float], ...] | None = None
 
 
 Events: TypeAlias = Sequence[Event]
@@ -52,8 +57,9 @@ Events: TypeAlias = Sequence[Event]
 class History:
     """The events of each call so far, and what follows from them: a value.
 
-    ``status``, (n_pool,), is open, skipped or labelled. ``labelled`` has the valid label of each
-    instance, in the order of their first labels; ``n_rows`` counts withdrawn labels as well.
+    ``status``, (n_pool,), is open, skipped or labelled. ``labelled`` has the valid labels in the
+    order in which they were first given; ``n_rows`` counts withdrawn labels as well. An instance of
+    the pool has one label of each annotator at most.
     """
 
     batches: tuple[tuple[Event, ...], ...]
@@ -78,11 +84,15 @@ class History:
         """
         status, n_rows, added = self.status.copy(), self.n_rows, list(self.batches)
         labelled = {event.row: event for event in self.labelled}
+        at = {position: {event.row for event in own} for position, own in self._at.items()}
         for events in batches:
             batch: list[Event] = []
             for event in events:
                 event = _with_row(event, labelled, n_rows)
-                if not _can_follow(event, status, labelled, n_rows):
+                inside = event.position is not None
+                own = at.setdefault(event.position, set()) if inside else set()
+                others = [labelled[row] for row in own]
+                if not _can_follow(event, status, labelled, n_rows, others):
                     number = sum(map(len, added)) + len(batch) + 1
                     raise ValueError(
                         f"event {number} cannot follow those before it: {event.action} of position "
@@ -97,9 +107,11 @@ class History:
                 n_rows += event.action == "label"
                 if event.action in ("label", "relabel"):
                     labelled[event.row] = event
+                    own.add(event.row)
                 elif event.action == "unlabel":
                     del labelled[event.row]
-                if event.position is not None:
+                    own.discard(event.row)
+                if event.position is not None and not (event.action == "unlabel" and own):
                     status[event.position] = _STATUS[event.action]
             added.append(tuple(batch))
         return History(tuple(added), status, tuple(labelled.values()), n_rows)
@@ -119,20 +131,64 @@ class History:
         """Mask of the pool (n_pool,): labelled."""
         return self.status == _LABELLED
 
+    def is_labelled_by(self, annotator: str | None) -> NDArray[np.bool_]:
+        """Return the mask of the pool (n_pool,): labelled by an annotator."""
+        mask = np.zeros(len(self.status), dtype=bool)
+        own = [event.position for event in self.labelled if event.annotator == annotator]
+        mask[[position for position in own if position is not None]] = True
+        return mask
+
+    @functools.cached_property
+    def _at(self) -> dict[int | None, list[Event]]:
+        """The valid labels of each position."""
+        at: dict[int | None, list[Event]] = {}
+        for event in self.labelled:
+            if event.position is not None:
+                at.setdefault(event.position, []).append(event)
+        return at
+
+    @functools.cached_property
+    def consensus(self) -> tuple[Event, ...]:
+        """What the valid labels of each instance come to, in the order of their first labels."""
+        firsts = {own[0].row: own for own in self._at.values()}
+        n_outside = sum(event.position is None for event in self.labelled)
+        if len(firsts) + n_outside == len(self.labelled):
+            return self.labelled
+        return tuple(
+            event if event.position is None else agreed(firsts[event.row])
+            for event in self.labelled
+            if event.position is None or event.row in firsts
+        )
+
+    @property
+    def places(self) -> NDArray[np.int64]:
+        """The place in ``consensus`` of the instance of each valid label, (n_labelled,)."""
+        place = {event.row: i for i, event in enumerate(self.consensus)}
+        firsts = [self._at.get(event.position, [event])[0] for event in self.labelled]
+        return np.array([place[event.row] for event in firsts], dtype=np.int64)
+
+    def earlier(self, event: Event) -> list[Event]:
+        """Return the labels of the same instance that were given before one."""
+        same = self._at.get(event.position, [])
+        return [one for one in same if (one.row or 0) < (event.row or 0)]
+
     @property
     def labels(self) -> NDArray[Any]:
-        """Valid labels in the order of teaching, (n_labelled,)."""
-        return np.array([event.label for event in self.labelled])
+        """The label of each instance in the order of teaching, (n_instances,)."""
+        return np.array([event.label for event in self.consensus])
 
     @property
     def events(self) -> list[Event]:
         """All events in the order of time."""
         return [event for batch in self.batches for event in batch]
 
-    def find(self, indices: Any, rows: Any, *, method: str) -> list[Event]:
-        """Return the valid labels of positions in the pool, or in rows of ``labels_``.
+    def find(
+        self, indices: Any, rows: Any, annotator: str | None = None, *, method: str
+    ) -> list[Event]:
+        """Return the valid label of positions in the pool, or in rows of ``labels_``.
 
-        ``method`` is the name of the method that takes either, for errors.
+        Where a position has several, it is that of the annotator. ``method`` is the name of the
+        method that takes either, for errors.
         """
         if (indices is None) == (rows is None):
             raise ValueError(
@@ -143,8 +199,7 @@ class History:
             must_be = f"that have a label, to {method} it; without"
             cure = "Call teach to give one."
             indices = checked_positions(indices, self.is_labelled, must_be, cure)
-            at = {event.position: event for event in self.labelled}
-            return [at[position] for position in indices.tolist()]
+            return [self._label_at(position, annotator, method) for position in indices.tolist()]
         rows = check_distinct("rows", rows, "rows of labels_")
         known = {event.row: event for event in self.labelled}
         missing = [row for row in rows.tolist() if row not in known]
@@ -155,14 +210,80 @@ class History:
             )
         return [known[row] for row in rows.tolist()]
 
+    def _label_at(self, position: int, annotator: str | None, method: str) -> Event:
+        """Return the label of an annotator at a position, or the only one that is there."""
+        given = self._at[position]
+        own = given if len(given) == 1 else [one for one in given if one.annotator == annotator]
+        if not own:
+            raise ValueError(
+                f"annotator must be one whose label is there where an instance has several; "
+                f"position {position} has labels of {[one.annotator for one in given]}, got "
+                f"{annotator!r}. Name one of them, or pass {method}(rows=...), the rows of labels_."
+            )
+        return own[0]
+
+    def check_owner(self, labelled: Events, annotator: str | None) -> None:
+        """Refuse to make an annotator the one who gave labels where there is one of theirs."""
+        for event in labelled:
+            own = [one for one in self._at.get(event.position, ()) if one.annotator == annotator]
+            if own and own[0].row != event.row:
+                raise ValueError(
+                    f"annotator={annotator!r} has another label of position {event.position}, in "
+                    f"row {own[0].row}. Relabel that one, or name the annotator of this one, "
+                    f"{event.annotator!r}."
+                )
+
     def labels_frame(self) -> pd.DataFrame:
-        """Return position, label, time and annotator of each valid label.
+        """Return position, label, time, annotator, weight and confidence of each valid label.
 
         The index holds the rows of the labels: those of others stay when one is withdrawn.
         """
-        labels = pd.Series([event.label for event in self.labelled])
-        frame = _frame(self.labelled).assign(label=labels).drop(columns=["action", "row"])
-        return frame.set_axis(pd.Index([event.row for event in self.labelled], dtype=np.int64))
+        return _labels_frame(self.labelled)
+
+    def consensus_frame(self) -> pd.DataFrame:
+        """Return position, label, confidence, weight and number of labels of each instance."""
+        frame = _labels_frame(self.consensus)[["position", "label", "confidence", "weight"]]
+        return frame.assign(
+            n_labels=[len(self._at.get(event.position, [event])) for event in self.consensus]
+        )
+
+    def agreement_frame(self) -> pd.DataFrame:
+        """Return how often each annotator agrees with what the others come to."""
+        found: dict[str | None, list[float]] = {}
+        for own in self._at.values():
+            for event in own:
+                others = [one for one in own if one is not event]
+                agreement = found.setdefault(event.annotator, [])
+                shares = shares_of(agreed(others)) if others else {}
+                agreement.append(
+                    sum(p * shares.get(label, 0.0) for label, p in shares_of(event).items())
+                    if others
+                    else np.nan
+                )
+        columns = {name: np.array(values) for name, values in found.items()}
+        shared = {name: values[~np.isnan(values)] for name, values in columns.items()}
+        return pd.DataFrame(
+            {
+                "n_labels": [len(values) for values in columns.values()],
+                "n_shared": [len(values) for values in shared.values()],
+                "agreement": [v.mean() if len(v) else np.nan for v in shared.values()],
+            },
+            index=pd.Index(list(found), dtype=object, name="annotator"),
+        )
+
+    def votes_frame(self) -> pd.DataFrame:
+        """Return the labels of the pool, a row for each position and a column for each annotator.
+
+        Who gave no label of an instance has NaN there.
+        """
+        annotators = list(dict.fromkeys(e.annotator for own in self._at.values() for e in own))
+        votes = [{event.annotator: event.label for event in own} for own in self._at.values()]
+        return pd.DataFrame(
+            [[own.get(name, np.nan) for name in annotators] for own in votes],
+            index=pd.Index(list(self._at), dtype=np.int64, name="position"),
+            columns=pd.Index(annotators, dtype=object),
+            dtype=object,
+        )
 
     def events_frame(self) -> pd.DataFrame:
         """Return action, position, label, time, annotator and row of each event."""
@@ -181,10 +302,13 @@ def checked_positions(
 
 
 def stamped(events: Events, annotator: Any) -> list[Event]:
-    """Return events with the time and an annotator."""
+    """Return events with the time and an annotator; those that have a time keep both."""
     annotator = checked_annotator(annotator)
     now = datetime.datetime.now(datetime.UTC)
-    return [event._replace(time=now, annotator=annotator) for event in events]
+    return [
+        event._replace(time=now, annotator=annotator) if event.time is None else event
+        for event in events
+    ]
 
 
 def checked_annotator(annotator: Any) -> str | None:
@@ -213,20 +337,39 @@ def _with_row(event: Event, labelled: Mapping[int | None, Event], n_rows: int) -
 
 
 def _can_follow(
-    event: Event, status: NDArray[np.int8], labelled: Mapping[int | None, Event], n_rows: int
+    event: Event,
+    status: NDArray[np.int8],
+    labelled: Mapping[int | None, Event],
+    n_rows: int,
+    others: Events,
 ) -> bool:
-    """Return whether an event is possible with these labels and this status of the pool."""
+    """Return whether an event is possible with these labels and this status of the pool.
+
+    ``others`` are the labels of the same position.
+    """
     if event.action == "extend":
         return event.row is None and (event.position or 0) >= len(status)
     if event.position is not None and not 0 <= event.position < len(status):
         return False
     before = None if event.position is None else status[event.position]
     if event.action == "label":
-        return before != _LABELLED and event.row == n_rows
+        return event.row == n_rows and event.annotator not in {one.annotator for one in others}
     if event.action in ("relabel", "unlabel"):
-        return event.row in labelled and labelled[event.row].position == event.position
+        is_there = event.row in labelled and labelled[event.row].position == event.position
+        own = {one.row for one in others if one.annotator == event.annotator}
+        return is_there and (event.action == "unlabel" or own <= {event.row})
     allowed = {"skip": (_OPEN, _SKIPPED), "unskip": (_SKIPPED,), "refit": (None,)}
     return event.row is None and before in allowed.get(event.action, ())
+
+
+def _labels_frame(events: Events) -> pd.DataFrame:
+    """Return a row for each label, by its row in ``labels_``."""
+    frame = _frame(events).drop(columns=["action", "row"])
+    return frame.assign(
+        label=pd.Series([event.label for event in events]),
+        weight=np.array([event.weight for event in events], dtype=np.float64),
+        confidence=np.array([shares_of(event)[event.label] for event in events], dtype=np.float64),
+    ).set_axis(pd.Index([event.row for event in events], dtype=np.int64))
 
 
 def _frame(events: Events) -> pd.DataFrame:

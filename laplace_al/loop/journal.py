@@ -38,7 +38,10 @@ _CURES = {
     sqlite3.SQLITE_FULL: "Free space on the disk, and try again.",
     sqlite3.SQLITE_CANTOPEN: "Its folder must be there, and you must be allowed to write to it.",
 }
-_COLUMNS = "id, batch, action, position, key, label, time, annotator, instance, row, checksum"
+_COLUMNS = (
+    "id, batch, action, position, key, label, time, annotator, instance, row, weight, "
+    "probabilities, checksum"
+)
 _SCHEMA = (
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value)",
     """\
@@ -53,11 +56,13 @@ CREATE TABLE events (
     annotator TEXT,
     instance TEXT,
     row INTEGER,
+    weight REAL,
+    probabilities TEXT,
     checksum INTEGER
 )""",
     """\
 CREATE VIEW labels AS
-    SELECT row, position, key, label, time, annotator, instance FROM events
+    SELECT row, position, key, label, time, annotator, instance, weight, probabilities FROM events
     WHERE action != 'unlabel' AND id IN (
         SELECT MAX(id) FROM events WHERE row IS NOT NULL GROUP BY row
     )
@@ -72,9 +77,10 @@ class Journal:
     call that wrote it), ``action``, ``position`` in the pool, ``key`` (the index of its row in a
     DataFrame), ``label``, ``time`` (UTC, ISO 8601), ``annotator``, ``instance`` (values of an
     instance from outside the pool, as JSON, with its columns or dtype if they differ from the
-    pool's), ``row`` (of ``labels_``: which label is given, corrected or withdrawn) and ``checksum``
-    (CRC-32 of the others, which shows damage; NULL where another program wrote the event). The view
-    ``labels`` has only the valid labels. Other programs may read both at any time.
+    pool's), ``row`` (of ``labels_``: which label is given, corrected or withdrawn), ``weight``,
+    ``probabilities`` (of an uncertain label: pairs of label and probability, as JSON) and
+    ``checksum`` (CRC-32 of the others, which shows damage; NULL where another program wrote the
+    event). The view ``labels`` has only the valid labels. Other programs may read both at any time.
 
     The file is locked until it is closed, see :class:`laplace_al.storage.locks.FileLock`: by
     whatever name a second learner opens it, it is refused. So is a process that was forked from the
@@ -389,11 +395,17 @@ class Journal:
         label = int(label) if isinstance(label, bool) else label  # as SQLite holds them
         position = None if event.position is None else int(event.position)
         time = event.time.isoformat()  # type: ignore[union-attr]  # a learner's events have one
-        return event.action, position, key, label, time, event.annotator, instance, event.row
+        weight, shares = None, None
+        if event.action in ("label", "relabel"):
+            weight = float(event.weight)
+        if event.probabilities is not None:
+            shares = json.dumps([(_plain(label), share) for label, share in event.probabilities])
+        named = (event.action, position, key, label, time, event.annotator, instance, event.row)
+        return *named, weight, shares
 
     def _event(self, row: tuple[Any, ...], kind: Any) -> Event:
         """Return the event of a row of the table, without its id and checksum."""
-        _, action, position, _, label, time, annotator, instance, number = row
+        _, action, position, _, label, time, annotator, instance, number, weight, shares = row
         return Event(
             action,
             position,
@@ -402,6 +414,8 @@ class Journal:
             annotator,
             instance if instance is None else _like(json.loads(instance), self._X_pool),
             number,
+            1.0 if weight is None else weight,
+            None if shares is None else _shares(json.loads(shares), _TYPES[kind]),
         )
 
 
@@ -421,6 +435,11 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def _shares(pairs: list[list[Any]], kind: type) -> tuple[tuple[Any, float], ...]:
+    """Return labels with their probabilities, as they were before they became JSON."""
+    return tuple((kind(label), float(share)) for label, share in pairs)
 
 
 def _checksum(row: Sequence[Any]) -> int:

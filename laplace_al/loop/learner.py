@@ -13,6 +13,7 @@ from sklearn.utils.validation import _num_samples
 from laplace_al._common.synchronized import ObjectLock, synchronized
 from laplace_al._common.typing import Instances, Path, RandomState
 from laplace_al.inputs.blocks import check_unmasked, rows_at
+from laplace_al.loop.growing import GrowingLearner
 from laplace_al.loop.history import (
     Event,
     Events,
@@ -22,17 +23,16 @@ from laplace_al.loop.history import (
     stamped,
 )
 from laplace_al.loop.network_trainer import trainer_of
-from laplace_al.loop.readable import ReadableLearner
-from laplace_al.loop.state import DurableState, extension_to
-from laplace_al.loop.trainer import RefitEvery, copy_with_classes
-from laplace_al.loop.training_data import TrainingData, lengthened
+from laplace_al.loop.state import DurableState
+from laplace_al.loop.trainer import RefitEvery, check_takes_weights, copy_with_classes
+from laplace_al.loop.training_data import TrainingData
 from laplace_al.pool.checks import check_container, check_numbers
 from laplace_al.strategies import QueryStrategy, RandomSampling
 from laplace_al.strategies._checks import check_n_instances
 from laplace_al.strategies._view import check_predicts_probabilities
 
 
-class ActiveLearner(ReadableLearner):
+class ActiveLearner(GrowingLearner):
     """A classifier, a query strategy and a pool of unlabelled instances.
 
     Positions refer to ``X_pool`` as it was given, also when some instances have been labelled. The
@@ -90,12 +90,20 @@ class ActiveLearner(ReadableLearner):
     ----------
     estimator_ : classifier
         The copy of ``estimator`` that has learnt the labels so far.
-    labels_ : DataFrame with columns position, label, time, annotator
-        The valid label of each instance, in the order of teaching.
+    labels_ : DataFrame with columns position, label, time, annotator, weight, confidence
+        The valid labels of each instance, in the order of teaching.
+    consensus_ : DataFrame with columns position, label, confidence, weight, n_labels
+        What the labels of each instance come to, which is what the estimator learns.
+    votes_ : DataFrame with a column for each annotator
+        The label of each annotator for each labelled position, NaN where there is none.
+    agreement_ : DataFrame with columns n_labels, n_shared, agreement
+        How often each annotator agrees with the others.
     history_ : DataFrame with columns action, position, label, time, annotator, row
         All events in the order of time.
     instances_ : array-like of shape (n_labelled, ...) or None
         Instances that have a label, initial ones first.
+    is_open : ndarray of bool of shape (n_pool,)
+        Which instances of the pool have neither a label nor been skipped.
     is_fitted : bool
         Whether there is a model yet.
     pool_ : ScoredPool
@@ -236,19 +244,26 @@ class ActiveLearner(ReadableLearner):
         y: ArrayLike | None = None,
         *,
         X: Instances | None = None,
+        sample_weight: ArrayLike | None = None,
         annotator: str | None = None,
     ) -> Self:
         """Learn the labels of instances, from the pool or from outside it.
+
+        An instance of the pool may get a label of each annotator. The shares of the classes in
+        their votes are then learnt, by a refit if they change, see ``consensus_``.
 
         Parameters
         ----------
         indices : int or array-like of shape (n_instances,), default=None
             Positions in ``X_pool``; skipped instances are allowed.
-        y : label or array-like of shape (n_instances,)
+        y : label or array-like of shape (n_instances,) or (n_instances, n_classes)
             Text, booleans, integers or floats without fraction, of the kind of the labels so far,
-            whose type they take: 2.0 among integers is 2.
+            whose type they take: 2.0 among integers is 2. Or the probabilities of the classes, see
+            :meth:`LaplaceUpdateClassifier.fit`.
         X : array-like of shape (n_instances, ...), default=None
             Instances from outside the pool, in place of ``indices``.
+        sample_weight : array-like of shape (n_instances,), default=None
+            Weights > 0.
         annotator : str, default=None
             Name of the annotator. None: that of the learner.
 
@@ -260,9 +275,12 @@ class ActiveLearner(ReadableLearner):
         Raises
         ------
         ValueError
-            If a position is not in the pool, is given twice or already has a label, a label is
-            missing or of another kind, the estimator refuses the labels, or the journal is closed.
-            Nothing is then learnt or written down. An estimator that needs more labels only warns.
+            If a position is not in the pool, is given twice or has a label of this annotator, a
+            label is missing or of another kind, probabilities do not sum to 1, a weight is not
+            positive, the estimator refuses the labels, or the journal is closed. Nothing is then
+            learnt or written down. An estimator that needs more labels only warns.
+        TypeError
+            If the estimator takes no ``sample_weight`` and there are weights or probabilities.
 
         Examples
         --------
@@ -280,23 +298,17 @@ class ActiveLearner(ReadableLearner):
                 "teach takes either positions in the pool, teach(indices, y), or other instances, "
                 "teach(X=X, y=y): pass one of indices and X."
             )
+        annotator = checked_annotator(self.annotator if annotator is None else annotator)
         if X is None:
             must_be = "without a label; labelled already"
             cure = "To change a label call relabel."
-            indices = checked_positions(indices, ~history.is_labelled, must_be, cure)
-            y = self._training_data.check_labels(y, len(indices), history)
-            events = [
-                Event("label", position=position, label=label)
-                for position, label in zip(indices.tolist(), y.tolist(), strict=True)
-            ]
+            is_free = ~history.is_labelled_by(annotator)
+            indices = checked_positions(indices, is_free, must_be, cure)
+            events = [Event("label", position) for position in indices.tolist()]
         else:
             check_unmasked(X)
-            y = self._training_data.check_labels(y, _num_samples(X), history)
-            events = [
-                Event("label", label=label, instance=rows_at(X, [i]))
-                for i, label in enumerate(y.tolist())
-            ]
-        return self._commit(events, annotator)
+            events = [Event("label", instance=rows_at(X, [i])) for i in range(_num_samples(X))]
+        return self._commit(self._with_labels(events, y, sample_weight), annotator)
 
     @synchronized
     def skip(self, indices: ArrayLike, *, annotator: str | None = None) -> Self:
@@ -375,9 +387,9 @@ class ActiveLearner(ReadableLearner):
         Parameters
         ----------
         indices : int or array-like of shape (n_instances,), default=None
-            Positions in ``X_pool`` that have a label.
-        y : label or array-like of shape (n_instances,)
-            The right labels.
+            Positions in ``X_pool`` that have a label: of the annotator, if there are several.
+        y : label or array-like of shape (n_instances,) or (n_instances, n_classes)
+            The right labels, or the probabilities of the classes.
         rows : int or array-like of shape (n_instances,), default=None
             Index of ``labels_``, in place of ``indices``, for instances from outside the pool.
         annotator : str, default=None
@@ -404,13 +416,11 @@ class ActiveLearner(ReadableLearner):
         [1, 0, 1]
         """
         history = self._state.now.history
-        labelled = history.find(indices, rows, method="relabel")
-        y = self._training_data.check_labels(y, len(labelled), history)
-        events = [
-            event._replace(action="relabel", label=label)
-            for event, label in zip(labelled, y.tolist(), strict=True)
-        ]
-        return self._commit(events, annotator, refit=self.is_fitted)
+        annotator = checked_annotator(self.annotator if annotator is None else annotator)
+        labelled = history.find(indices, rows, annotator, method="relabel")
+        history.check_owner(labelled, annotator)
+        events = [event._replace(action="relabel", time=None) for event in labelled]
+        return self._commit(self._with_labels(events, y), annotator, refit=self.is_fitted)
 
     @synchronized
     def unlabel(
@@ -429,7 +439,7 @@ class ActiveLearner(ReadableLearner):
         Parameters
         ----------
         indices : int or array-like of shape (n_instances,), default=None
-            Positions in ``X_pool`` that have a label.
+            Positions in ``X_pool`` that have a label: of the annotator, if there are several.
         rows : int or array-like of shape (n_instances,), default=None
             Index of ``labels_``, in place of ``indices``, for instances from outside the pool.
         annotator : str, default=None
@@ -457,7 +467,8 @@ class ActiveLearner(ReadableLearner):
         >>> learner.unlabel(rows=2).labels_.label.tolist()
         ['yes']
         """
-        labelled = self._state.now.history.find(indices, rows, method="unlabel")
+        annotator = checked_annotator(self.annotator if annotator is None else annotator)
+        labelled = self._state.now.history.find(indices, rows, annotator, method="unlabel")
         events = [Event("unlabel", event.position, row=event.row) for event in labelled]
         return self._commit(events, annotator, refit=self.is_fitted)
 
@@ -489,51 +500,16 @@ class ActiveLearner(ReadableLearner):
         """
         return self._commit([], refit=True)
 
-    @synchronized
-    def extend_pool(self, X_new: Instances) -> Self:
-        """Add unlabelled instances to the pool, behind those that it has.
-
-        Positions stay what they are, and the model does not change. A journal can be resumed with
-        the longer pool, by this method or as ``X_pool`` of another learner.
-
-        Parameters
-        ----------
-        X_new : array-like of shape (n_new, ...)
-            Of the kind of ``X_pool``, with its columns. Of these instances alone features are
-            extracted and predictions made.
-
-        Returns
-        -------
-        ActiveLearner
-            This learner.
-
-        Raises
-        ------
-        ValueError
-            If the instances have another shape or other columns than the pool, or values that the
-            estimator cannot learn from. The pool is then as it was.
-        TypeError
-            If ``X_new`` is no container that ``X_pool`` may be.
-
-        Examples
-        --------
-        >>> from laplace_al import ActiveLearner, LaplaceUpdateClassifier
-        >>> from laplace_al.strategies import RandomSampling
-        >>> learner = ActiveLearner(LaplaceUpdateClassifier(), RandomSampling(), [[2.0], [-1.0]])
-        >>> learner.teach([0, 1], ["yes", "no"]).extend_pool([[3.0]]).query()
-        array([2])
-        """
-        self._state.check()
+    def _with_labels(
+        self, events: Events, y: ArrayLike | None, sample_weight: ArrayLike | None = None
+    ) -> Events:
+        """Return events with labels that the estimator can learn."""
         trained, history = self._state.now
-        check_container(X_new, "X_new")
-        check_numbers(X_new, self.estimator, "X_new")
-        if not _num_samples(X_new):
-            return self
-        self._training_data.check_like_pool(X_new, "X_new")
-        X_pool = lengthened(self.X_pool, X_new)
-        events = stamped([extension_to(X_pool)], self.annotator)
-        self._state.publish(trained.extended(X_pool), history.add(events))
-        return self
+        classes = getattr(trained.estimator, "classes_", None)
+        labelled = self._training_data.with_labels(events, y, sample_weight, history, classes)
+        if sample_weight is not None or any(event.probabilities for event in labelled):
+            check_takes_weights(self.estimator)
+        return labelled
 
     def _commit(self, events: Events, annotator: str | None = None, *, refit: bool = False) -> Self:
         """Learn the events of one call and write them down: all of it or nothing."""
@@ -541,7 +517,7 @@ class ActiveLearner(ReadableLearner):
         trained, history = self._state.now
         events = stamped(events, self.annotator if annotator is None else annotator)
         later = history.add(events)
-        updated = None if refit else self._trainer.updated(trained, later, events)
+        updated = None if refit else self._trainer.updated(trained, later, later.batches[-1])
         if updated is None:
             fit = self._trainer.fitted_or_waiting if events else self._trainer.refitted
             updated = fit(trained, later)

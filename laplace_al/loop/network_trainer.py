@@ -4,6 +4,7 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
@@ -59,16 +60,18 @@ class NetworkTrainer(LaplaceTrainer):
                 start = self.fitted_or_waiting(start, history)
         return super().resumed(start, before, batches, journal)
 
-    def _fitted(self, trained: Trained, X: Any, y: NDArray[Any]) -> Any:
+    def _fitted(
+        self, trained: Trained, X: Any, y: Any, weights: NDArray[np.float64] | None = None
+    ) -> Any:
         """Return the estimator with a new network, with a prior by the scale of the pool."""
         if self._goes_on:
-            return self._gone_on(X, y)
+            return self._gone_on(X, y, weights)
         estimator = copy.deepcopy(trained.estimator)
         if self._start.prior_precision != "scale":
-            return estimator.fit(X, y)
-        estimator.set_params(prior_precision="scale").fit(X, y)
+            return estimator.fit(X, y, weights)
+        estimator.set_params(prior_precision="scale").fit(X, y, weights)
         estimator.set_params(prior_precision=trained.pool.prior_precision_by_scale(estimator))
-        return estimator.fit(Extracted(estimator.transform(X)), y)
+        return estimator.fit(Extracted(estimator.transform(X)), y, weights)
 
     def _instances(self, trained: Trained, history: History) -> Any:
         """Return the features of all instances with labels, or the instances before a training."""

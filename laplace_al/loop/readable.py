@@ -9,9 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_scalar
 
 from laplace_al._common.typing import Instances
-from laplace_al.inputs.classes import class_indices
 from laplace_al.inputs.known import Extracted
-from laplace_al.inputs.labels import as_labels, like_known
+from laplace_al.inputs.labels import as_labels
+from laplace_al.loop.consensus import probabilities_frame
 from laplace_al.loop.state import DurableState
 from laplace_al.loop.trainer import Trainer
 from laplace_al.loop.training_data import TrainingData
@@ -41,6 +41,11 @@ class ReadableLearner:
         return self._state.now.trained.pool.X
 
     @property
+    def is_open(self) -> NDArray[np.bool_]:
+        """Mask of the pool, (n_pool,): neither labelled nor skipped."""
+        return self._state.now.history.is_open
+
+    @property
     def pool_(self) -> ScoredPool:
         """The pool with its features and predictions."""
         return self._state.now.trained.pool
@@ -51,9 +56,40 @@ class ReadableLearner:
 
         The position is missing for instances from outside the pool, and the time is UTC. The index
         numbers all labels that were ever taught, so that a label keeps its row when others are
-        withdrawn.
+        withdrawn. An instance has a row for each annotator who labelled it. ``confidence`` is the
+        probability of the label, below 1 where it was given with probabilities.
         """
         return self._state.now.history.labels_frame()
+
+    @property
+    def consensus_(self) -> pd.DataFrame:
+        """What the labels of each instance come to, which is what the estimator learns.
+
+        The share of each class in the votes, by weight, is its probability; ``label`` is the most
+        probable, of several the one that was given first, ``confidence`` its probability,
+        ``weight`` the mean weight of the labels and ``n_labels`` their number.
+        """
+        return self._state.now.history.consensus_frame()
+
+    @property
+    def votes_(self) -> pd.DataFrame:
+        """The label of each annotator, a column, for each labelled position, a row; NaN if none.
+
+        It is what ``cleanlab.multiannotator`` takes as ``labels_multiannotator``, once labels are
+        numbered.
+        """
+        return self._state.now.history.votes_frame()
+
+    @property
+    def agreement_(self) -> pd.DataFrame:
+        """How often each annotator agrees with what the others come to.
+
+        The index are the annotators, ``n_labels`` is the number of their labels in the pool and
+        ``n_shared`` that of those on instances which others have labelled. ``agreement`` is the
+        mean probability that the votes of the others give to their labels, NaN where there are
+        none.
+        """
+        return self._state.now.history.agreement_frame()
 
     @property
     def history_(self) -> pd.DataFrame:
@@ -178,14 +214,66 @@ class ReadableLearner:
         n = check_scalar(n, "n", numbers.Integral, min_val=1)
         trained, history = self._state.now
         proba = self._trainer.leave_one_out_proba(trained, history)
-        classes = trained.estimator.classes_
-        places = class_indices(like_known(history.labels, classes), classes)
-        probability = proba[np.arange(len(proba)), places]
-        frame = history.labels_frame().assign(
-            probability=probability, predicted=classes[proba.argmax(axis=1)]
-        )
+        classes, places = trained.estimator.classes_, history.places
+        given = probabilities_frame(history.labelled).reindex(columns=classes, fill_value=0.0)
+        probability = (given.to_numpy() * proba[places]).sum(axis=1)
+        predicted = classes[proba.argmax(axis=1)][places]
+        frame = history.labels_frame().assign(probability=probability, predicted=predicted)
         first = np.argsort(probability, kind="stable")[:n]
         return frame.iloc[first][["position", "label", "probability", "predicted", "annotator"]]
+
+    def query_again(self, n_instances: int = 1) -> NDArray[np.int64]:
+        """Choose labelled instances that another annotator should label, too.
+
+        These are the ones where annotators disagree and the model, which has not learnt them, see
+        :meth:`suspects`, does not know better: with m labels of an instance, the largest of
+        ``(m votes + p) / (m + 1)`` is small, the model with its leave-one-out probabilities p being
+        one more voter.
+
+        Goh and Mueller, *ActiveLab: Active learning with re-labeling by multiple annotators*, ICLR
+        2023 Workshop on Trustworthy ML.
+
+        Parameters
+        ----------
+        n_instances : int, default=1
+            How many to choose, if so many instances of the pool have a label.
+
+        Returns
+        -------
+        ndarray of shape (n_instances,)
+            Positions in ``X_pool``, the least certain first. ``teach`` takes the label of an
+            annotator who has not given one there.
+
+        Raises
+        ------
+        TypeError
+            If the estimator is no :class:`LaplaceUpdateClassifier`.
+        ValueError
+            If n_instances is not an integer >= 1.
+        sklearn.exceptions.NotFittedError
+            If there is no model yet.
+
+        Examples
+        --------
+        >>> from laplace_al import ActiveLearner, LaplaceUpdateClassifier
+        >>> from laplace_al.strategies import RandomSampling
+        >>> learner = ActiveLearner(LaplaceUpdateClassifier(), RandomSampling(),
+        ...                         [[2.0], [-1.0], [1.5], [-2.0]])
+        >>> learner = learner.teach([0, 1, 2, 3], [1, 0, 1, 0], annotator="ann")
+        >>> learner.teach([0, 2], [1, 0], annotator="bob").query_again()
+        array([2])
+        """
+        n_instances = check_scalar(n_instances, "n_instances", numbers.Integral, min_val=1)
+        trained, history = self._state.now
+        proba = self._trainer.leave_one_out_proba(trained, history)
+        consensus = history.consensus_frame()
+        shares = probabilities_frame(history.consensus)
+        shares = shares.reindex(columns=trained.estimator.classes_, fill_value=0.0).to_numpy()
+        n_labels = consensus.n_labels.to_numpy()[:, None]
+        certainty = ((n_labels * shares + proba) / (n_labels + 1)).max(axis=1)
+        inside = consensus.position.notna().to_numpy()
+        order = np.argsort(certainty[inside], kind="stable")[:n_instances]
+        return consensus.position[inside].to_numpy(np.int64)[order]
 
     def kept_inputs(self, X: Instances) -> Instances | Extracted:
         """Return inputs for repeated predictions: their features, if the estimator extracts some.

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.metrics import cohen_kappa_score
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _num_samples
 
 from laplace_al._common.typing import Instances
 from laplace_al.loop.learner import ActiveLearner
@@ -79,7 +78,7 @@ class StoppingRule(ABC, BaseEstimator):
         (False, True)
         """
         self._validate_params()
-        n_changes = int((~learner.history_.action.isin(["skip", "unskip"])).sum())
+        n_changes = int((~learner.history_.action.isin(["skip", "unskip", "extend"])).sum())
         n_before = getattr(self, "n_changes_", -1)
         if n_changes < n_before:
             raise ValueError(
@@ -363,9 +362,7 @@ class ExpectedGain(StoppingRule):
 
 def is_open(learner: ActiveLearner) -> NDArray[np.bool_]:
     """Return whether each instance of the pool has neither a label nor been skipped, (n_pool,)."""
-    last = learner.history_.dropna(subset="position").groupby("position").action.last()
-    closed = last.index[~last.isin(["unlabel", "unskip"])].to_numpy(dtype=int)
-    return ~np.isin(np.arange(_num_samples(learner.X_pool)), closed)
+    return learner.is_open
 
 
 _LOSSES = {"zero_one": scores.least_confident, "log_loss": scores.entropy}

@@ -2,12 +2,14 @@
 
 import contextlib
 import copy
+import inspect
 import itertools
 import numbers
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import NotFittedError
@@ -18,12 +20,15 @@ from laplace_al._common.warn import warn_user
 from laplace_al.inputs.blocks import comes_in_blocks, rows_at
 from laplace_al.inputs.known import Extracted, FeatureCache
 from laplace_al.inputs.weighted_labels import check_declared
-from laplace_al.loop.history import Events, History
+from laplace_al.loop.consensus import agreed, is_same_label, possible_labels
+from laplace_al.loop.history import Event, Events, History
 from laplace_al.loop.training_data import (
     TrainingData,
     in_order,
     inside_and_outside,
     rows_of,
+    targets_of,
+    weighted_copies,
 )
 from laplace_al.pool.scored import ScoredPool, are_few, extracted
 
@@ -119,6 +124,7 @@ class Trainer:
             check_declared(getattr(estimator, "class_weight", None), data.classes)
         # from data that only the estimator knows, to which a refit adds the labels
         self._goes_on = self._comes_fitted and has_updates
+        self._weighs = _takes_weights(estimator)
         self._is_automatic = refit_every == "auto" and not self._goes_on
         # scikit-learn's incremental classifiers take a single class, other than in fit
         self._declares_in_partial_fit = (
@@ -152,10 +158,11 @@ class Trainer:
 
     def refitted(self, trained: Trained, history: History) -> Trained:
         """Return the value after a fit on all labels."""
-        X, y = self._training_set(trained, history)
+        X, y, weights = self._training_set(trained, history)
         if self._verbose:
-            print(f"[ActiveLearner] fitting {type(trained.estimator).__name__} on {len(y)} labels")
-        return trained.refitted(self._fitted(trained, X, y))
+            name, n_labels = type(trained.estimator).__name__, len(self._data.labels(history))
+            print(f"[ActiveLearner] fitting {name} on {n_labels} labels")
+        return trained.refitted(self._fitted(trained, X, y, weights))
 
     def fitted_or_waiting(self, trained: Trained, history: History) -> Trained:
         """Return the value after a fit, or without a model where the labels are too few."""
@@ -226,7 +233,13 @@ class Trainer:
             return None if can_fit else trained
         n_updates = trained.n_updates + len(taught)
         is_due = self._max_updates is not None and n_updates >= self._max_updates
-        is_known = np.isin([event.label for event in taught], trained.estimator.classes_)
+        opinions = [(event, history.earlier(event)) for event in taught]
+        if any(known and not is_confirmed(event, known) for event, known in opinions):
+            return None  # what the instance teaches has changed
+        taught = [event for event, known in opinions if not known]
+        if not taught:
+            return trained
+        is_known = np.isin(possible_labels(taught), trained.estimator.classes_)
         if is_due or not (is_known.all() or hasattr(trained.estimator, "add_classes")):
             return None
         return self._after_update(trained, taught)
@@ -234,11 +247,11 @@ class Trainer:
     def _after_update(self, trained: Trained, events: Events) -> Trained:
         """Return the value after a ``partial_fit`` with the labels of events."""
         estimator = self._copied(trained.estimator)
-        y = np.array([event.label for event in events])
-        new = np.setdiff1d(y, estimator.classes_)
+        new = np.setdiff1d(possible_labels(events), estimator.classes_)
         if len(new):
             estimator.add_classes(new)
-        estimator.partial_fit(self._rows(trained, events), y)
+        X, y, weights = self._learnable(self._rows(trained, events), *targets_of(events))
+        estimator.partial_fit(X, y, **_as_parameter(weights))
         n_updates = trained.n_updates + len(events)
         return Trained(estimator, True, trained.pool.after_fit(), n_updates)
 
@@ -252,16 +265,7 @@ class Trainer:
 
     def _is_far_off(self, trained: Trained, history: History) -> bool:
         """Return whether updates have led too far from a fit: to probabilities of NaN."""
-        return not self._predicts_numbers(trained)
-
-    def _predicts_numbers(self, trained: Trained) -> bool:
-        """Return whether no probability is NaN, as of naive Bayes after single instances."""
-        if not hasattr(trained.estimator, "predict_proba"):
-            return True
-        X_pool = trained.pool.X
-        some = rows_at(X_pool, [0, _num_samples(X_pool) - 1])
-        with np.errstate(all="ignore"):  # the result is looked at
-            return not np.isnan(trained.estimator.predict_proba(some)).any()
+        return not _predicts_numbers(trained)
 
     def _fitted_if_accepted(self, trained: Trained, history: History) -> Trained:
         """Return the value after a fit; it waits if the estimator would take more such labels."""
@@ -274,13 +278,13 @@ class Trainer:
             if trained.is_fitted and not later.is_fitted:  # a model is not given up
                 raise
             return later
-        if self._declares_in_partial_fit and not self._predicts_numbers(fitted):
+        if self._declares_in_partial_fit and not _predicts_numbers(fitted):
             return trained.unfitted()
         return fitted
 
     def _would_take_more(self, trained: Trained, history: History) -> bool:
         """Return whether an estimator that refuses the labels takes them many times over."""
-        X, y = self._training_set(trained, history)
+        X, y, _ = self._training_set(trained, history)
         rows = np.tile(np.arange(len(y)), max(_MIN_TIMES, _MANY // len(y)))
         try:
             self._fitted(trained, rows_at(X, rows), y[rows])
@@ -292,47 +296,69 @@ class Trainer:
         self, trained: Trained, history: History, refusal: ValueError
     ) -> Trained:
         """Return the value after a fit on the classes that have labels enough for one, if any."""
-        X, y = self._training_set(trained, history)
+        X, y, weights = self._training_set(trained, history)
         classes, counts = np.unique(y, return_counts=True)
         for least in np.unique(counts)[1:]:
             frequent = classes[counts >= least]
             rows = np.flatnonzero(np.isin(y, frequent))
             if len(frequent) > 1:
                 with contextlib.suppress(ValueError):
-                    estimator = self._fitted(trained, rows_at(X, rows), y[rows])
+                    some = None if weights is None else weights[rows]
+                    estimator = self._fitted(trained, rows_at(X, rows), y[rows], some)
                     return trained.refitted(estimator, refusal)
         return trained.unfitted(refusal)
 
-    def _fitted(self, trained: Trained, X: Any, y: NDArray[Any]) -> Any:
+    def _fitted(
+        self, trained: Trained, X: Any, y: Any, weights: NDArray[np.float64] | None = None
+    ) -> Any:
         """Return the estimator fitted anew, which can predict."""
         if self._goes_on:
-            estimator = self._gone_on(X, y)
+            estimator = self._gone_on(X, y, weights)
         elif len(np.unique(y)) == 1 and self._declares_in_partial_fit:
-            estimator = clone(trained.estimator).partial_fit(X, y, classes=self._data.classes)
+            estimator = clone(trained.estimator).partial_fit(
+                X, y, classes=self._data.classes, **_as_parameter(weights)
+            )
         else:
             estimator = copy.deepcopy(trained.estimator)
-            estimator.fit(X, y)
+            estimator.fit(X, y, **_as_parameter(weights))
         estimator.predict(rows_at(X, [0]))  # nearest neighbours refuse not before
         return estimator
 
-    def _gone_on(self, X: Any, y: NDArray[Any]) -> Any:
+    def _gone_on(self, X: Any, y: Any, weights: NDArray[np.float64] | None) -> Any:
         """Return the estimator that was given fitted, after an update with all labels."""
         estimator: Any = copy.deepcopy(self._start)
-        new = np.setdiff1d(y, estimator.classes_)
+        labels = y.columns.tolist() if isinstance(y, pd.DataFrame) else y
+        new = np.setdiff1d(labels, estimator.classes_)
         if len(new) and hasattr(estimator, "add_classes"):
             estimator.add_classes(new)
-        estimator.partial_fit(X, y)
+        estimator.partial_fit(X, y, **_as_parameter(weights))
         return estimator
 
     def _can_fit(self, history: History) -> bool:
         """Return whether the labels so far are enough for a first fit."""
         return self._fits_one_class or len(np.unique(self._data.labels(history))) > 1
 
-    def _training_set(self, trained: Trained, history: History) -> tuple[Any, NDArray[Any]]:
-        """Return all instances with labels, initial ones first, and their labels."""
+    def _learnable(
+        self, X: Any, y: NDArray[Any] | pd.DataFrame, weights: NDArray[np.float64] | None
+    ) -> tuple[Any, Any, NDArray[np.float64] | None]:
+        """Return labels as the estimator learns them: of uncertain ones, weighted copies.
+
+        One that takes no weights learns the most probable label.
+        """
+        if not isinstance(y, pd.DataFrame):
+            return X, y, weights if self._weighs else None
+        if not self._weighs:
+            return X, np.array(y.columns.tolist())[y.to_numpy().argmax(axis=1)], None
+        rows, labels, shares = weighted_copies(y, weights)
+        return rows_at(X, rows), labels, shares
+
+    def _training_set(
+        self, trained: Trained, history: History
+    ) -> tuple[Any, Any, NDArray[np.float64] | None]:
+        """Return all instances with labels, initial ones first, their labels and weights."""
         if self._data.X_initial is None and not history.labelled:
             raise ValueError("There is no label to fit on yet. Teach some, or pass X_initial.")
-        return self._instances(trained, history), self._data.labels(history)
+        return self._learnable(self._instances(trained, history), *self._data.targets(history))
 
     def _instances(self, trained: Trained, history: History) -> Any:
         """Return all instances with labels, in the form that the estimator learns from."""
@@ -379,14 +405,21 @@ class LaplaceTrainer(Trainer):
     def leave_one_out_proba(self, trained: Trained, history: History) -> NDArray[np.floating]:
         """Return leave-one-out probabilities (n_labelled, n_classes) of the taught labels."""
         found = trained.fitted_estimator.leave_one_out_proba(*self._training_set(trained, history))
-        return found[len(found) - len(history.labelled) :]
+        return found[len(found) - len(history.consensus) :]
+
+    def _learnable(
+        self, X: Any, y: NDArray[Any] | pd.DataFrame, weights: NDArray[np.float64] | None
+    ) -> tuple[Any, Any, NDArray[np.float64] | None]:
+        """Return labels as they are, for this classifier learns the probabilities of classes."""
+        return X, y, weights
 
     def _after_update(self, trained: Trained, events: Events) -> Trained:
         """Return the value after a ``partial_fit``; predictions of the pool follow its labels."""
         later = super()._after_update(trained, events)
         positions, outside = inside_and_outside(events)
-        y = np.array([event.label for event in events])
-        if outside or not trained.pool.is_under(trained.estimator):
+        y, weights = targets_of(events)
+        is_plain = not isinstance(y, pd.DataFrame) and weights is None
+        if outside or not is_plain or not trained.pool.is_under(trained.estimator):
             return later
         return later._replace(pool=trained.pool.after_update(later.estimator, positions, y))
 
@@ -401,22 +434,24 @@ class LaplaceTrainer(Trainer):
         """
         if trained.estimator.forgetting != 1:  # there is no fit to compare with
             return False
-        X, y = self._training_set(trained, history)
+        X, y, weights = self._training_set(trained, history)
         growth = trained.n_updates / (len(y) - trained.n_updates)
-        return bool(growth * trained.estimator.newton_decrement(X, y) > _MAX_DRIFT)
+        return bool(growth * trained.estimator.newton_decrement(X, y, weights) > _MAX_DRIFT)
 
     def _fitted_if_accepted(self, trained: Trained, history: History) -> Trained:
         """Return the value after a fit, which takes any number of labels."""
         return self.refitted(trained, history)
 
-    def _fitted(self, trained: Trained, X: Any, y: NDArray[Any]) -> Any:
+    def _fitted(
+        self, trained: Trained, X: Any, y: Any, weights: NDArray[np.float64] | None = None
+    ) -> Any:
         """Return the estimator fitted anew, with a prior by the scale of the pool."""
         if self._goes_on:
-            return self._gone_on(X, y)
+            return self._gone_on(X, y, weights)
         estimator = copy.deepcopy(trained.estimator)
         if estimator.prior_precision == "scale":
             estimator.set_params(prior_precision=trained.pool.prior_precision_by_scale(estimator))
-        return estimator.fit(X, y)
+        return estimator.fit(X, y, weights)
 
     def _instances(self, trained: Trained, history: History) -> Any:
         """Return the features of all instances with labels, or the instances before a fit."""
@@ -427,7 +462,7 @@ class LaplaceTrainer(Trainer):
         if X_initial is not None:
             parts += self._feature_cache.of([X_initial], trained.estimator)
         if history.labelled:
-            parts.append(self._rows(trained, history.labelled).features)
+            parts.append(self._rows(trained, history.consensus).features)
         return Extracted(np.concatenate(parts))
 
     def _rows(self, trained: Trained, events: Events) -> Any:
@@ -444,6 +479,41 @@ class LaplaceTrainer(Trainer):
         self._data.check_like_pool(X, name)
         if not is_fitted_next:
             extracted(trained.estimator, X)
+
+
+def is_confirmed(event: Event, earlier: Events) -> bool:
+    """Return whether one more label of an instance leaves what it teaches as it was."""
+    return is_same_label(agreed(earlier), agreed([*earlier, event]))
+
+
+def _as_parameter(weights: NDArray[np.float64] | None) -> dict[str, NDArray[np.float64]]:
+    """Return weights as a keyword argument, or none."""
+    return {} if weights is None else {"sample_weight": weights}
+
+
+def _predicts_numbers(trained: Trained) -> bool:
+    """Return whether no probability is NaN, as of naive Bayes after single instances."""
+    if not hasattr(trained.estimator, "predict_proba"):
+        return True
+    X_pool = trained.pool.X
+    some = rows_at(X_pool, [0, _num_samples(X_pool) - 1])
+    with np.errstate(all="ignore"):  # the result is looked at
+        return not np.isnan(trained.estimator.predict_proba(some)).any()
+
+
+def check_takes_weights(estimator: BaseEstimator) -> None:
+    """Refuse an estimator that learns neither weights nor uncertain labels."""
+    if not _takes_weights(estimator):
+        raise TypeError(
+            f"{type(estimator).__name__} takes no sample_weight, which it needs to learn weights "
+            "and probabilities of labels. Teach plain labels, or use an estimator that takes it."
+        )
+
+
+def _takes_weights(estimator: Any) -> bool:
+    """Return whether all methods by which an estimator learns take ``sample_weight``."""
+    methods = [estimator.fit, getattr(estimator, "partial_fit", estimator.fit)]
+    return all("sample_weight" in inspect.signature(method).parameters for method in methods)
 
 
 def _check_refit_every(refit_every: Any, estimator: BaseEstimator) -> int | None:

@@ -16,8 +16,10 @@ from laplace_al._common.typing import Instances
 from laplace_al.inputs.blocks import check_unmasked, concatenated, rows_at
 from laplace_al.inputs.classes import class_indices, distinct_classes
 from laplace_al.inputs.labels import as_labels, like_known
+from laplace_al.inputs.soft_labels import is_matrix, soft_labels
 from laplace_al.inputs.weighted_labels import check_labels
-from laplace_al.loop.history import Events, History
+from laplace_al.loop.consensus import certain_or_not, probabilities_frame
+from laplace_al.loop.history import Event, Events, History
 
 
 class TrainingData:
@@ -40,6 +42,8 @@ class TrainingData:
         if (X_initial is None) != (y_initial is None):
             raise ValueError("X_initial and y_initial must be given together, or neither.")
         self._X_like = X_pool
+        self._declared = getattr(estimator, "classes", None)
+        self._declared = classes if self._declared is None else self._declared
         self.X_initial = X_initial
         own_classes = getattr(estimator, "classes", None)
         classes = classes if own_classes is None else own_classes
@@ -72,6 +76,56 @@ class TrainingData:
         )
         check_labels(y, None, n_labels)
         return self.like_known(y, history, name=name)
+
+    def with_labels(
+        self,
+        events: Events,
+        y: Any,
+        sample_weight: ArrayLike | None,
+        history: History,
+        classes: NDArray[Any] | None,
+    ) -> list[Event]:
+        """Return events with valid labels and weights; None leaves the weights as they are.
+
+        ``classes`` are those of the model, if there is one.
+        """
+        opinions = self._opinions(y, len(events), history, classes)
+        events = [
+            event._replace(label=label, probabilities=probabilities)
+            for event, (label, probabilities) in zip(events, opinions, strict=True)
+        ]
+        if sample_weight is None:
+            return events
+        _, weights = check_labels(np.zeros(len(events)), sample_weight, len(events))
+        if not weights.all():
+            raise ValueError(
+                "sample_weight must be > 0; got 0. Call skip for instances that are not to count."
+            )
+        pairs = zip(events, weights.tolist(), strict=True)
+        return [event._replace(weight=weight) for event, weight in pairs]
+
+    def _opinions(
+        self, y: Any, n_labels: int, history: History, classes: NDArray[Any] | None
+    ) -> list[tuple[Any, tuple[tuple[Any, float], ...] | None]]:
+        """Return valid labels, each with the probabilities of all that it may be, if uncertain."""
+        if not is_matrix(y):
+            return [(label, None) for label in self.check_labels(y, n_labels, history).tolist()]
+        soft = soft_labels(y)
+        if len(soft) != n_labels:
+            raise ValueError(f"y must have a row for each instance, {n_labels}; got {len(soft)}.")
+        known = classes if self.classes is None else self.classes
+        if soft.columns is not None:
+            known = np.unique(self.like_known(soft.columns, history, name="The columns of y"))
+        if known is None:
+            raise ValueError(
+                "y has columns of probabilities, of classes that are not known yet. Pass classes= "
+                "to the learner, or a DataFrame with the classes as its columns."
+            )
+        labels = known.tolist()
+        return [
+            certain_or_not(dict(zip(labels, row, strict=True)))
+            for row in soft.among(known, self._declared).tolist()
+        ]
 
     def like_known(self, y: NDArray[Any], history: History, *, name: str) -> NDArray[Any]:
         """Return labels as declared, or else in the type of those so far; refuse other kinds."""
@@ -114,12 +168,45 @@ class TrainingData:
             return self._y_initial
         return np.concatenate([self._y_initial, history.labels])
 
+    def targets(
+        self, history: History
+    ) -> tuple[NDArray[Any] | pd.DataFrame, NDArray[np.float64] | None]:
+        """Return all labels and their weights, initial ones first, see :func:`targets_of`."""
+        known = [] if self._y_initial is None else self._y_initial.tolist()
+        initial = [Event("label", label=label) for label in known]
+        y, weights = targets_of([*initial, *history.consensus])
+        return (y if isinstance(y, pd.DataFrame) else self.labels(history)), weights
+
     def instances(self, history: History, X_pool: Instances) -> Any:
         """Return all instances that have a label, initial ones first; None if there is none."""
         if not history.labelled:
             return self.X_initial
-        X = rows_of(history.labelled, X_pool)
+        X = rows_of(history.consensus, X_pool)
         return X if self.X_initial is None else stacked(self.X_initial, X)
+
+
+def targets_of(
+    events: Events,
+) -> tuple[NDArray[Any] | pd.DataFrame, NDArray[np.float64] | None]:
+    """Return the labels of events, and their weights (n,), None where all are 1.
+
+    Labels are an array (n,), or the probabilities of the classes where some are uncertain.
+    """
+    weights = np.array([event.weight for event in events], dtype=np.float64)
+    is_uncertain = any(event.probabilities is not None for event in events)
+    labels = np.array([event.label for event in events])
+    y = probabilities_frame(events) if is_uncertain else labels
+    return y, None if (weights == 1).all() else weights
+
+
+def weighted_copies(
+    probabilities: pd.DataFrame, weights: NDArray[np.float64] | None
+) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[np.float64]]:
+    """Return rows, labels and weights of copies, one for each class that an instance may be of."""
+    shares = probabilities.to_numpy()
+    shares = shares if weights is None else shares * weights[:, None]
+    rows, places = np.nonzero(shares)
+    return rows, np.array(probabilities.columns.tolist())[places], shares[rows, places]
 
 
 def rows_of(events: Events, X_pool: Instances) -> Any:

@@ -199,7 +199,7 @@ class LearnerView(PoolView):
         positions = np.full(0 if self._instances is None else _num_samples(self._instances), -1)
         pool = getattr(self.learner, "pool_", None)
         if pool is not None and pool.X is self.X:
-            taught = self.learner.labels_.position.fillna(-1).to_numpy(np.int64)
+            taught = self.learner.consensus_.position.fillna(-1).to_numpy(np.int64)
             positions[len(positions) - len(taught) :] = taught
         return positions
 

@@ -268,8 +268,9 @@ class TestParameters:
         assert clf.score(images[200:], y[200:]) > 0.75
 
 
-def test_probabilities_of_classes_are_no_labels_for_a_network():
-    clf = classifier(classes=range(10))
-    with pytest.raises(ValueError, match="one label for each instance"):
-        clf.fit(X[:20], np.full((20, 10), 0.1))
-    assert not hasattr(clf, "classes_")
+def test_of_probabilities_a_network_sees_the_most_probable_class():
+    probabilities = np.eye(10)[y[:60]] * 0.7 + 0.03
+    soft = classifier(classes=range(10)).fit(X[:60], probabilities)
+    hard = classifier(classes=range(10)).fit(X[:60], y[:60])
+    np.testing.assert_array_equal(weights(net_of(soft)), weights(net_of(hard)))
+    assert (soft.predict_proba(X[:60]).max(axis=1) < hard.predict_proba(X[:60]).max(axis=1)).all()

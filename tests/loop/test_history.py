@@ -83,7 +83,8 @@ def test_frames():
         [Event("label", None, "x", NOW, "ann"), Event("refit", time=NOW)]
     )
     labels, events = history.labels_frame(), history.events_frame()
-    assert labels.columns.tolist() == ["position", "label", "time", "annotator"]
+    columns = ["position", "label", "time", "annotator", "weight", "confidence"]
+    assert labels.columns.tolist() == columns
     assert labels.position.isna().tolist() == [True]
     assert labels.annotator.tolist() == ["ann"]
     assert labels.time.tolist() == [pd.Timestamp(NOW)]

@@ -129,7 +129,8 @@ class TestTeach:
         assert X_pool[learner.labels_.position].shape == (3, 4)
 
     def test_no_labels_yet(self):
-        assert make().labels_.columns.tolist() == ["position", "label", "time", "annotator"]
+        columns = ["position", "label", "time", "annotator", "weight", "confidence"]
+        assert make().labels_.columns.tolist() == columns
         assert make().labels_.empty
 
     def test_from_no_labels_at_all(self):

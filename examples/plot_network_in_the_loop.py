@@ -63,7 +63,7 @@ classifier = LaplaceUpdateClassifier(net, train_extractor=True, classes=range(10
 
 # %%
 # Fifty labels, spent in four ways
-# -------------------------------
+# --------------------------------
 
 N_SEEDS = 3
 images, digits = load_digits(return_X_y=True)

@@ -63,7 +63,7 @@ classifier = LaplaceUpdateClassifier(net, train_extractor=True, classes=range(10
 
 # %%
 # Fifty labels, spent in four ways
-# -------------------------------
+# --------------------------------
 
 N_SEEDS = 3
 images, digits = load_digits(return_X_y=True)
@@ -98,9 +98,10 @@ for name in ways:
 # %%
 # The picture
 # -----------
-# The share of the accuracy and of the time that each way takes is printed above. Updates alone
-# stay behind: the features were learnt from ten labels. Once the network is trained for each
-# batch, updates within the batch give what training after each label gives, in a tenth of the time.
+# Updates alone stay behind: their features were learnt from the ten initial labels. Where the
+# network is trained for each batch, updates in between choose better than top-b and come close to
+# training after each label, in a tenth of the time. Three seeds are few, as the wide bands show;
+# :doc:`/frozen_or_trained` says when to train a network at all.
 
 display.ax_.set(xlabel="Labels", title="A network that is trained from the labels of the loop")
 plt.show()

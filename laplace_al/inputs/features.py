@@ -57,11 +57,11 @@ class SharedExtractorMixin:
 
     def _shares(self, name: str) -> bool:
         """Return whether copies share the value of a parameter."""
-        return name == "feature_extractor" and not self.train_extractor
+        return name == "feature_extractor" and not _is_true(self.train_extractor)
 
     def _is_free(self, name: str, params: dict[str, Any]) -> bool:
         """Return whether to set a parameter: not if it is one of an extractor that copies share."""
-        if params.get("train_extractor", self.train_extractor):
+        if _is_true(params.get("train_extractor", self.train_extractor)):
             return True
         owner, place = self, "feature_extractor"
         while name.startswith(f"{place}__"):
@@ -103,6 +103,11 @@ class SharedExtractorMixin:
         if isinstance(extractor, _Shared):
             state = state | {"feature_extractor": extractor.value}
         super().__setstate__(state)  # type: ignore[misc]  # scikit-learn's
+
+
+def _is_true(flag: Any) -> bool:
+    """Return whether a parameter is true, which is validated later."""
+    return isinstance(flag, bool | np.bool_) and bool(flag)
 
 
 def _is_equal(one: Any, other: Any) -> bool:

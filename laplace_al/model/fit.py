@@ -1,5 +1,6 @@
 """A fit: the prior precision, the mode, the posterior around it and its calibration."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -22,6 +23,8 @@ from laplace_al.model.prior_precision import (
 from laplace_al.model.priors import IsotropicPrior
 from laplace_al.model.rows import Block, Rows, RowsInMemory, left_out, stiffening_at_mode
 from laplace_al.model.structures import STRUCTURES, Structure
+
+_ENOUGH_LABELS = 1000  # for a temperature
 
 
 class FitSettings(NamedTuple):
@@ -185,32 +188,53 @@ def evidence_under(
 
 
 def calibration_of(rows: Rows, mean: torch.Tensor, link: Link) -> Calibration:
-    """Return the calibration to leave-one-out predictions; the rows know their variances."""
+    """Return the calibration to leave-one-out predictions; the rows know their variances.
+
+    Of rows at hand, a sample stands for all where there are many.
+    """
+    weights = rows.total(class_weights)
+    if isinstance(rows, RowsInMemory):
+        observation = _sample_left_out(rows, mean, link)
+        return Calibration.fit(functools.partial(scores_at, observation), weights)
 
     def total(scales: Sequence[float], places: NDArray[np.float64]) -> NDArray[np.float64]:
         scores: NDArray[np.float64] = rows.total(left_out_scores, mean, link, scales, places)
         return scores
 
-    return Calibration.fit(total, rows.total(class_weights))
+    return Calibration.fit(total, weights)
+
+
+def _sample_left_out(rows: RowsInMemory, mean: torch.Tensor, link: Link) -> Observation:
+    """Return leave-one-out predictions of all rows, or of as many as a temperature needs.
+
+    A row is drawn as often as its weight says, at even steps through the weights of all.
+    """
+    features, targets, weights, likelihood = rows.data
+    if len(weights) <= _ENOUGH_LABELS:
+        return Observation(link, likelihood, left_out(rows, mean), targets, weights)
+    assert rows.variance is not None
+    order = torch.randperm(len(weights), generator=torch.Generator().manual_seed(0))
+    order = order.to(weights.device)
+    ends = weights[order].cumsum(dim=0)
+    steps = (torch.arange(_ENOUGH_LABELS).to(ends) + 0.5) / _ENOUGH_LABELS
+    drawn = order[torch.searchsorted(ends, steps * ends[-1])]
+    data = Labelled(features[drawn], targets[drawn], weights[drawn], likelihood)
+    share = (ends[-1] / _ENOUGH_LABELS).expand(_ENOUGH_LABELS)
+    predicted = left_out(Block(data, rows.variance[drawn]), mean)
+    return Observation(link, likelihood, predicted, data.targets, share)
 
 
 def _leave_one_out(
     rows: Rows, mean: torch.Tensor, calibration: Calibration, link: Link
 ) -> tuple[LooScore, NDArray[np.floating] | None]:
     """Return the score of leave-one-out, and its probabilities (n, K) of rows in memory."""
-    right, log_likelihood, weight = rows.total(left_out_score, mean, calibration, link)
-    score = LooScore(float(right / weight), float(log_likelihood / weight))
     if not isinstance(rows, RowsInMemory):
-        return score, None
-    return score, left_out_proba(rows, mean, calibration, link)
-
-
-def left_out_proba(
-    rows: RowsInMemory, mean: torch.Tensor, calibration: Calibration, link: Link
-) -> NDArray[np.floating]:
-    """Return leave-one-out probabilities (n, K); the rows know their variances."""
+        right, log_likelihood, weight = rows.total(left_out_score, mean, calibration, link)
+        return LooScore(float(right / weight), float(log_likelihood / weight)), None
     logits = calibration.apply(link, *left_out(rows, mean))
-    return rows.data.likelihood.log_probabilities(logits).exp().numpy(force=True)
+    right, log_likelihood, weight = score_of(rows.data, logits)
+    score = LooScore(float(right / weight), float(log_likelihood / weight))
+    return score, rows.data.likelihood.probabilities(logits).numpy(force=True)
 
 
 def left_out_proba_of(data: Labelled, model: FittedModel) -> NDArray[np.floating]:
@@ -218,7 +242,8 @@ def left_out_proba_of(data: Labelled, model: FittedModel) -> NDArray[np.floating
     posterior = model.posterior
     prior = IsotropicPrior(posterior.prior_mean, posterior.prior_precision)
     rows, _ = RowsInMemory(data).with_variances(posterior.mean, prior)
-    return left_out_proba(rows, posterior.mean, model.calibration, model.link)
+    logits = model.calibrated(*left_out(rows, posterior.mean))
+    return data.likelihood.probabilities(logits).numpy(force=True)
 
 
 def _memory_of(
@@ -266,10 +291,16 @@ def left_out_scores(
 def left_out_score(
     block: Block, mean: torch.Tensor, calibration: Calibration, link: Link
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return :func:`score_of` calibrated leave-one-out predictions."""
+    return score_of(block.data, calibration.apply(link, *left_out(block, mean)))
+
+
+def score_of(
+    data: Labelled, logits: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return the expected weight of right labels, their log-likelihood, and their weight."""
-    _, targets, weights, likelihood = block.data
-    logits = calibration.apply(link, *left_out(block, mean))
+    _, targets, weights, likelihood = data
     loss = likelihood.negative_log_likelihood(logits, targets)
-    found = likelihood.log_probabilities(logits).argmax(dim=1, keepdim=True)
+    found = likelihood.probabilities(logits).argmax(dim=1, keepdim=True)
     right = likelihood.shares(targets).gather(1, found)[:, 0]
     return weights @ right, -weights @ loss, weights.sum()

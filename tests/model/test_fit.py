@@ -89,6 +89,23 @@ def test_the_report_scores_the_probabilities_left_out(n_classes):
     assert report.loo_score.log_likelihood == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_a_sample_calibrates_as_well_as_all(n_classes, monkeypatch):
+    """Rows count as their weights say: one heavy row among many is as many rows."""
+    data = labelled(n_classes, n=2000)
+    data.weights[7] = 300.0
+    mean, prior = mode_of(data, 0.3)
+    rows, _ = with_evidence(RowsInMemory(data), mean, prior, STRUCTURES["per_class"])
+    sample, again = (calibration_of(rows, mean, mean_field) for _ in range(2))
+    np.testing.assert_array_equal(sample.scores, again.scores)
+    monkeypatch.setattr("laplace_al.model.fit._ENOUGH_LABELS", 2000)
+    whole = calibration_of(rows, mean, mean_field)
+    assert sample.temperature == pytest.approx(whole.temperature, rel=0.1)
+    assert not np.array_equal(sample.scores, whole.scores)
+    # of temperatures from 1 on: below, single labels rule
+    np.testing.assert_allclose(sample.scores[20:], whole.scores[20:], rtol=0.05)
+
+
 @pytest.mark.parametrize("criterion", ["evidence", "loo"])
 def test_the_prior_precision_is_the_best_by_its_criterion(criterion):
     data = labelled(3)

@@ -66,6 +66,7 @@ STRATEGIES = {
     "SequentialBatch": strategies.SequentialBatch(margin),
     "LookAhead": strategies.LookAhead(X, y, y),
     "Preselection": strategies.Preselection(strategies.CoreSet(), margin, n_candidates=60),
+    "MostProbable": strategies.MostProbable(1),
 }
 
 # %%

@@ -13,6 +13,7 @@ from laplace_al.strategies.least_confident import LeastConfidentSampling
 from laplace_al.strategies.look_ahead import LookAhead
 from laplace_al.strategies.margin import MarginSampling
 from laplace_al.strategies.max_herding import MaxHerding
+from laplace_al.strategies.most_probable import MostProbable
 from laplace_al.strategies.power import PowerSampling
 from laplace_al.strategies.preselection import Preselection
 from laplace_al.strategies.prob_cover import ProbCover
@@ -36,6 +37,7 @@ __all__ = [
     "LookAhead",
     "MarginSampling",
     "MaxHerding",
+    "MostProbable",
     "PowerSampling",
     "Preselection",
     "ProbCover",

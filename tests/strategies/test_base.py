@@ -16,6 +16,7 @@ NAMES = [name for name in strategies.__all__ if name != "QueryStrategy"]
 ARGUMENTS = {
     "EPIG": lambda n: {"X_target": X[:10]},
     "LookAhead": lambda n: {"X_eval": X, "y_eval": y, "y_pool": np.resize(y, n), "n_batches": 9},
+    "MostProbable": lambda n: {"label": 1},
     "PowerSampling": lambda n: {"strategy": MarginSampling()},
     "Preselection": lambda n: {"strategy": CoreSet(), "by": MarginSampling(), "n_candidates": 30},
     "SequentialBatch": lambda n: {"strategy": MarginSampling()},
@@ -28,6 +29,7 @@ OF_ANY_CLASSIFIER = [
     "BADGE",
     "CoreSet",
     "MaxHerding",
+    "MostProbable",
     "PowerSampling",
     "Preselection",
     "ProbCover",
@@ -54,6 +56,8 @@ def learners(name):
 
 class Probabilities:
     """A learner whose rows of X are its probabilities."""
+
+    classes_ = np.array([1])
 
     def predict_proba(self, X):
         return np.asarray(X)

@@ -253,3 +253,16 @@ def test_warnings_point_at_the_line_of_the_user(call):
 def test_public_names_can_be_pickled(name):
     thing = getattr(over_blocks, name)
     assert pickle.loads(pickle.dumps(thing)) is thing
+
+
+def test_uncertain_labels_are_learnt_over_blocks():
+    rng = np.random.default_rng(0)
+    rows, P = rng.normal(size=(60, 4)), rng.dirichlet(np.ones(3), size=60)
+    blocks, soft = da.from_array(rows, chunks=(20, 4)), da.from_array(P, chunks=(30, 3))
+    clf = LaplaceUpdateClassifier(classes=[0, 1, 2], prior_precision=1.0, curvature="gaussian")
+    whole = clone(clf).fit(rows, P)
+    in_blocks = over_blocks.fit(clone(clf), blocks, soft)
+    np.testing.assert_allclose(in_blocks.predict_proba(rows), whole.predict_proba(rows), atol=1e-9)
+    learnt = over_blocks.partial_fit(clone(clf), blocks, P).posterior_
+    twin = clone(clf).partial_fit(rows, P).posterior_
+    np.testing.assert_allclose(learnt.precision, twin.precision, rtol=1e-9, atol=1e-9)

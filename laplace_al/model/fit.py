@@ -155,7 +155,7 @@ def with_evidence(
     rows: Rows, mean: torch.Tensor, prior: IsotropicPrior, structure: Structure
 ) -> tuple[Rows, Evidence]:
     """Return the rows with the variances of their logits at a mode, and the evidence there."""
-    known, log_determinant = rows.with_variances(mean, prior)
+    known, log_determinant = rows.with_variances(mean, prior, structure)
     return known, log_evidence(known, mean, prior, structure, log_determinant)
 
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 
+from laplace_al.model.posterior.low_rank import is_exact, whitened_at_mode
 from laplace_al.model.posterior.roots import accurate_factor, factor_of_sum
 
 
@@ -13,7 +14,8 @@ class Laplace(NamedTuple):
 
     It holds the variances v (n, C) of the instances' own logits and the log determinant () of the
     precision. Its curvature is p_k (1 - p_k) for each class on its own, whatever the structure of
-    the posterior: a shared covariance knows far too little of single classes.
+    the posterior: a shared covariance knows far too little of single classes. Where the posterior
+    is cut to a low rank or shared, so are these precisions cut to a low rank.
     """
 
     variance: torch.Tensor
@@ -52,6 +54,23 @@ def per_class_laplace(
         else:
             variance[:, k], log_determinants[k] = _in_space_of_weights(features, h, prior_precision)
     return Laplace(variance, log_determinants.sum() + constant)
+
+
+def low_rank_laplace(
+    features: torch.Tensor, curvature: torch.Tensor, prior_precision: float
+) -> Laplace:
+    """Return those of :func:`per_class_laplace` by a shared root, and a few axes of each class.
+
+    In products of wide matrices: no triangular system of n rows is solved for each class. See
+    :class:`~laplace_al.model.posterior.LowRankPosterior`.
+    """
+    n_features, n_classes = features.shape[1], curvature.shape[1]
+    if is_exact(n_features, n_classes):
+        return per_class_laplace(features, curvature, prior_precision)
+    root, rows, whitened = whitened_at_mode(features, curvature, prior_precision)
+    shared = torch.linalg.slogdet(root[0]).logabsdet
+    log_determinant = -2 * n_classes * shared - whitened.log_determinant()
+    return Laplace(whitened.variance(rows).T, log_determinant)
 
 
 def _in_space_of_weights(

@@ -106,6 +106,8 @@ class ScoredPool:
             return self.after_fit()
         labelled = known.part(np.asarray(positions, dtype=np.int64))
         effects = labelled.learn(range(n_labels), labels, np.ones(n_labels))
+        if effects is None:
+            return self.after_fit()
         state = PoolState(model, known.features, known.affected(effects).scores)
         if not is_accurate(state.features.dtype, state.predictive_variance, self._scored):
             return self.after_fit()

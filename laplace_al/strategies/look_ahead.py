@@ -35,7 +35,7 @@ class LookAhead(QueryStrategy):
     Sigma - Sigma Phi^T G Phi Sigma. With g = e_t - G K e_t, label t changes them by
     alpha <- alpha + g a^T and G <- G + h / (1 + h v) g g^T.
 
-    Needs a LaplaceUpdateClassifier with ``covariance="shared"`` or ``"per_class"``.
+    Needs a LaplaceUpdateClassifier with ``covariance="shared"``, ``"low_rank"`` or ``"per_class"``.
 
     Parameters
     ----------
@@ -131,8 +131,8 @@ class LookAhead(QueryStrategy):
         state = view.posterior_state(self)
         if not hasattr(state.model.update_rule, "at_once"):
             raise TypeError(
-                f"{type(self).__name__} simulates posteriors with covariance='shared' or "
-                "'per_class'; got covariance='full'. Use one of these."
+                f"{type(self).__name__} simulates posteriors with covariance='shared', "
+                "'low_rank' or 'per_class'; got covariance='full'. Use one of these."
             )
         y_pool, places = as_labels(self.y_pool, "y_pool"), view.places
         n_needed = len(view) if places is None else places.max() + 1
@@ -145,7 +145,7 @@ class LookAhead(QueryStrategy):
         evaluation = view.state_of(self.X_eval)
         targets = _encoded(state, y_pool if places is None else y_pool[places], "y_pool")
         eval_targets = _encoded(state, self.y_eval, "y_eval")
-        n_groups = len(state.posterior.stored_root)
+        n_groups = state.variance.numel() // len(state)
         numbers_each = n_groups * batches.shape[1] * (len(evaluation) + batches.shape[1])
         at_once = max(1, _NUMBERS_AT_ONCE // numbers_each)
         return np.concatenate(
@@ -165,11 +165,16 @@ class LookAhead(QueryStrategy):
     ) -> NDArray[np.float64]:
         rule = state.model.update_rule
         assert isinstance(rule, NewtonUpdate | MapUpdate)  # logits that do not covary
-        (n_batches, size), root = batches.shape, state.posterior.root  # (G, D, D)
+        n_batches, size = batches.shape
         rows = state.rows(batches.ravel())
         eval_rows = evaluation.rows(slice(None))
-        whitened = (rows @ root).reshape(len(root), n_batches, size, -1)  # (G, M, b, D)
-        kernel = whitened @ whitened.mT  # (G, M, b, b)
+        batched = rows.reshape(n_batches, size, -1)
+        kernels, crosses = [], []
+        for directions in state.posterior.covariances(rows):  # (D, M b)
+            crosses.append((eval_rows @ directions).reshape(-1, n_batches, size).transpose(0, 1))
+            kernels.append(batched @ directions.reshape(-1, n_batches, size).transpose(0, 1))
+        kernel = torch.stack(kernels)  # (G, M, b, b)
+        cross = torch.stack(crosses)  # (G, M, E, b)
         logits = (rows @ state.posterior.mean).reshape(n_batches, size, -1)  # (M, b, C)
         learnt = state.likelihood.labels(targets[batches].flatten(0, 1))  # (M b,)
         weights = targets.new_tensor(state.model.class_weights)[learnt]
@@ -181,9 +186,8 @@ class LookAhead(QueryStrategy):
             weights.reshape(n_batches, size),
             prior_variance(rows, state.posterior.prior_precision).reshape(n_batches, size),
         )
-        cross = torch.einsum("ged,gmbd->gmeb", eval_rows @ root, whitened)  # (G, M, E, b)
         # G = 1 serves every output, else each has its own
-        moved = torch.einsum("gmeb,mbgc->megc", cross, _grouped(alpha, len(root)))
+        moved = torch.einsum("gmeb,mbgc->megc", cross, _grouped(alpha, len(cross)))
         after = eval_rows @ state.posterior.mean + moved.flatten(start_dim=2)  # (M, E, C)
         variance = state.posterior.variance(eval_rows).reshape(len(eval_rows), -1)  # (E, G)
         less = torch.einsum("gmeb,gmbc,gmec->meg", cross, shrunk, cross)

@@ -87,7 +87,7 @@ def test_only_some_candidates_are_scored():
 
 
 def test_correlated_logits_are_refused():
-    match = "covariance='full'. Use covariance='shared' or 'per_class'"
+    match = "covariance='full'. Use covariance='shared', 'low_rank' or 'per_class'"
     with pytest.raises(TypeError, match=match):
         ExpectedErrorReduction().query(classifier(3, covariance="full"), POOL)
 

@@ -91,7 +91,8 @@ def principal_axes(
     flat: torch.Tensor,
     n_dimensions: int,
     at_once: int | None = None,
-    n_steps: int = _STEPS,
+    n_steps: int | None = None,
+    nearly: Times | None = None,
 ) -> Axes:
     """Return the inverses of symmetric positive definite matrices, cut to :data:`RANK` axes.
 
@@ -99,13 +100,15 @@ def principal_axes(
     the logarithm; all others get the mean of the eigenvalues that are left, by the ``trace`` (C,)
     in ``n_dimensions`` dimensions. They are found by block power steps: from rows (q, N) common to
     all classes, see :func:`sketch`, or (C, q, N) of each. With as many rows as dimensions nothing
-    is cut. ``times`` is asked for so many classes ``at_once``.
+    is cut. ``times`` is asked for so many classes ``at_once``. ``nearly``
+    are the products that the steps take, in single precision at least.
     The eigenvalues are of the order of 1, and none counts as less than rounding can tell from 0.
 
     Halko, Martinsson and Tropp, *Finding structure with randomness*, SIAM Review 53(2), 2011.
     """
     n_classes, (n_rows, size) = len(trace), start.shape[-2:]
     smallest = torch.finfo(trace.dtype).eps
+    n_steps = _STEPS if n_steps is None else n_steps
     # so that what is made for all rows of the data is no wider than they are
     at_once = at_once or max(1, n_dimensions // n_rows)
     parts = []
@@ -116,7 +119,7 @@ def principal_axes(
         if n_rows < size:
             rows = _orthonormal(rows)
             for _ in range(n_steps):
-                rows = _orthonormal(times(rows, some) - level * rows)
+                rows = _orthonormal((nearly or times)(rows, some) - level * rows)
         eigenvalues, mixing = torch.linalg.eigh(times(rows, some) @ rows.mT)  # of Rayleigh and Ritz
         eigenvalues = eigenvalues.clamp_min(smallest)
         far = (eigenvalues / level[:, 0]).log().abs()

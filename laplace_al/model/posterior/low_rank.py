@@ -342,14 +342,24 @@ def whitened_at_mode(
     common = curvature.mean(dim=1, keepdim=True)
     root = root_of_sum(features, common, prior_precision)
     rows = features @ root[0]
-    times, trace = excess_of_rows(rows, (curvature - common).T.contiguous())
-    return root, rows, Whitened.of_axes(_axes_of_excess(times, trace, rows.shape[1]))
+    excess = (curvature - common).T.contiguous()
+    times, trace = excess_of_rows(rows, excess)
+    nearly, _ = excess_of_rows(rows.float(), excess.float())  # directions need no more digits
+    axes = _axes_of_excess(
+        times, trace, rows.shape[1], nearly=lambda v, some: nearly(v.float(), some).to(v)
+    )
+    return root, rows, Whitened.of_axes(axes)
 
 
 def _axes_of_excess(
-    times: Times, trace: torch.Tensor, size: int, at_once: int | None = None
+    times: Times,
+    trace: torch.Tensor,
+    size: int,
+    at_once: int | None = None,
+    nearly: Times | None = None,
 ) -> Axes:
     """Return the axes of I + E_k, given products with E_k and the traces (C,) of these."""
+    steps = times if nearly is None else nearly
     return principal_axes(
         lambda rows, some: rows + times(rows, some),
         size + trace,
@@ -357,6 +367,7 @@ def _axes_of_excess(
         flat=torch.ones_like(trace),
         n_dimensions=size,
         at_once=at_once,
+        nearly=lambda rows, some: rows + steps(rows, some),
     )
 
 

@@ -9,6 +9,7 @@ from laplace_al.model.posterior.axes import Axes, principal_axes, sketch
 MAX_PENDING = 64
 """Labels after which they are worked into the axes; with no more features, nothing is ever cut."""
 
+_AT_ONCE = 256  # rows, of which numbers for all classes are held
 _LEFT = 1e-6  # of the square of an axis, outside of the span of the labels
 
 
@@ -78,17 +79,17 @@ class Whitened(NamedTuple):
 
     def variance(self, rows: torch.Tensor) -> torch.Tensor:
         """Return the variances (C, n) of w^T t, for rows w (n, D)."""
-        inside, outside = self._split(rows)
-        n_classes, rank, size = self.axes.directions.shape
-        at_once = max(1, size // max(1, rank + len(self.basis)))
-        some = (slice(i, i + at_once) for i in range(0, n_classes, at_once))
-        return torch.cat([self.of_classes(k)._variance(inside, outside) for k in some])
+        directions, known = self.axes.directions.mT, self.gain @ self.root
+        return torch.cat(
+            [self._variance(some, directions, known) for some in rows.split(_AT_ONCE)], 1
+        )
 
-    def _variance(self, inside: torch.Tensor, outside: torch.Tensor) -> torch.Tensor:
-        V = self.axes.directions
-        inner = outside @ V.flatten(end_dim=1).T  # a product of wide matrices
-        inner = inner.view(len(outside), *V.shape[:2]).transpose(0, 1)  # (C, n, r)
-        known = torch.baddbmm(inside, inner, self.gain) @ self.root
+    def _variance(
+        self, rows: torch.Tensor, directions: torch.Tensor, gain: torch.Tensor
+    ) -> torch.Tensor:
+        inside, outside = self._split(rows)
+        inner = _of_each(outside, directions)  # (C, n, r)
+        known = torch.baddbmm(_of_each(inside, self.root), inner, gain)
         own = ((inner @ self.rest) * inner).sum(dim=2)
         own += self.axes.spread[:, None] * outside.square().sum(dim=1)
         return known.square_().sum(dim=2) + own.clamp_min_(0)
@@ -208,6 +209,8 @@ class Whitened(NamedTuple):
             self._start_of_cut(own, inner),
             flat=flat,
             n_dimensions=size,
+            at_once=n_classes,
+            n_steps=1,  # from where the axes were
         )
         inside, beside = axes.directions.split([len(self.basis), rank], dim=2)
         axes = axes._replace(directions=inside @ self.basis + beside @ outside)
@@ -238,6 +241,12 @@ class Whitened(NamedTuple):
 def identity(like: torch.Tensor) -> torch.Tensor:
     """Return an identity matrix of as many rows as another one, of its dtype and device."""
     return torch.eye(len(like), dtype=like.dtype, device=like.device)
+
+
+def _of_each(rows: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
+    """Multiply the same rows (n, N) by matrices (C, N, m), in one product."""
+    product = rows @ matrices.transpose(0, 1).flatten(start_dim=1)
+    return product.view(len(rows), len(matrices), -1).transpose(0, 1)
 
 
 def _orthonormal(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -77,12 +77,13 @@ class LaplaceUpdateClassifier(Predictor):
         fits and needs some labels of each class. Without ``fit``, the rows of the first
         ``partial_fit`` determine the scale. A single row has no variance, and its squares take that
         place: too strong a prior for features that are far from zero.
-    covariance : {"auto", "per_class", "shared", "full"}, default="auto"
+    covariance : {"auto", "per_class", "low_rank", "shared", "full"}, default="auto"
         Structure of the posterior. ``"shared"`` is one covariance for the weights of all classes
-        (n_features^2 numbers), ``"per_class"`` one for each class (n_classes n_features^2) and
-        ``"full"`` couples all weights ((n_classes n_features)^2, for small heads). ``"auto"``
-        chooses ``"per_class"`` up to 2^25 numbers, 256 MiB, else ``"shared"``. For two classes
-        all structures are the same.
+        (n_features^2 numbers), ``"per_class"`` one for each class (n_classes n_features^2),
+        ``"low_rank"`` nearly that by a shared one and 16 directions of each class (n_features^2 +
+        17 n_classes n_features), and ``"full"`` couples all weights ((n_classes n_features)^2, for
+        small heads). ``"auto"`` chooses ``"per_class"`` up to 2^18 numbers, else ``"low_rank"``.
+        For two classes all structures are the same.
     curvature : {"secant", "categorical", "gaussian"}, default="secant"
         How much each training instance adds to the posterior precision. ``"categorical"`` is the
         curvature of the softmax at the fitted probabilities: ``p_max (1 - p_max)`` if shared,

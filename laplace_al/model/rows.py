@@ -10,7 +10,14 @@ from typing import Any, NamedTuple, Protocol, Self, TypeAlias
 import torch
 
 from laplace_al.model.curvatures import per_class_curvature, secant_stiffening
-from laplace_al.model.leave_one_out import LeftOut, leave_one_out, low_rank_laplace
+from laplace_al.model.leave_one_out import (
+    RANK_OF_LEAVE_ONE_OUT,
+    LeftOut,
+    at_most_alone,
+    is_cut,
+    leave_one_out,
+    low_rank_laplace,
+)
 from laplace_al.model.mode import InMemory, Labelled, Objective
 from laplace_al.model.posterior import LowRankPosterior, Posterior
 from laplace_al.model.posterior.axes import Times, sketch
@@ -119,9 +126,9 @@ class RowsInBlocks(NamedTuple):
         self, mean: torch.Tensor, prior: IsotropicPrior, structure: Structure
     ) -> tuple["RowsInBlocks", torch.Tensor]:
         """See :meth:`Rows.with_variances`: a few passes for as many classes as fit into 32 MiB."""
-        if structure.laplace is low_rank_laplace and not is_exact(*mean.shape):
-            posterior = self._low_rank(mean, prior, "categorical")
-            blocks = self.blocks.with_variances(variances_under, posterior)
+        if structure.laplace is low_rank_laplace and is_cut(*mean.shape):
+            posterior = self._low_rank(mean, prior, "categorical", RANK_OF_LEAVE_ONE_OUT)
+            blocks = self.blocks.with_variances(variances_under, posterior, mean)
             return RowsInBlocks(blocks), posterior.log_determinant()
         n_features, n_outputs = mean.shape
         at_once = max(1, _BYTES_AT_ONCE // (mean.element_size() * n_features**2))
@@ -147,7 +154,11 @@ class RowsInBlocks(NamedTuple):
         return structure.posterior.of_sums(mean, information, prior.precision, prior.mean)
 
     def _low_rank(
-        self, mean: torch.Tensor, prior: IsotropicPrior, curvature: CurvatureName
+        self,
+        mean: torch.Tensor,
+        prior: IsotropicPrior,
+        curvature: CurvatureName,
+        rank: int | None = None,
     ) -> LowRankPosterior:
         """Return the posterior by products with its precisions, which are never in one place."""
         root = _root_of(self.total(common_information, mean, curvature), prior)
@@ -158,10 +169,10 @@ class RowsInBlocks(NamedTuple):
             products: torch.Tensor = self.total(excess_products, *args)
             return products
 
-        bytes_each = mean.element_size() * len(sketch(len(mean), mean)) * len(mean)
+        bytes_each = mean.element_size() * len(sketch(len(mean), mean, rank)) * len(mean)
         at_once = max(1, _BYTES_AT_ONCE // bytes_each)
         return LowRankPosterior.of_products(
-            mean, root, times, trace, prior.precision, prior.mean, at_once
+            mean, root, times, trace, prior.precision, prior.mean, at_once, rank
         )
 
 
@@ -290,9 +301,12 @@ def _weights_of_classes(block: Block, mean: torch.Tensor, curvature: CurvatureNa
     return found
 
 
-def variances_under(block: Block, posterior: LowRankPosterior) -> torch.Tensor:
-    """Return the variances (n, C) of the logits of a block."""
-    return posterior.variance(block.data.features)
+def variances_under(block: Block, posterior: LowRankPosterior, mean: torch.Tensor) -> torch.Tensor:
+    """Return the variances (n, C) of the logits of a block at a mode."""
+    features, _, weights, likelihood = block.data
+    curvature = weights[:, None] * per_class_curvature(likelihood.mean(features @ mean))
+    variance = posterior.variance(features)
+    return at_most_alone(variance, features, curvature, posterior.prior_precision)
 
 
 def variances(block: Block, roots: torch.Tensor) -> torch.Tensor:

@@ -150,7 +150,6 @@ STRUCTURES = {
             {"categorical": shared_curvature, "gaussian": lambda mean: mean.p[..., :1] * 0 + 1},
             NewtonUpdate,
             MapUpdate,
-            low_rank_laplace,
         ),
         Structure(
             "per_class",

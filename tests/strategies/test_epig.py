@@ -29,7 +29,7 @@ def pairwise(draws, target_draws):
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
-@pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
+@pytest.mark.parametrize("covariance", ["shared", "per_class", "low_rank", "full"])
 def test_the_utility_is_the_information_about_each_target(n_classes, covariance):
     clf = LaplaceUpdateClassifier(covariance=covariance, random_state=4).fit(X, y % n_classes)
     _, utilities = EPIG(TARGET, n_samples=40).query(clf, POOL, return_utilities=True)
@@ -38,7 +38,7 @@ def test_the_utility_is_the_information_about_each_target(n_classes, covariance)
     np.testing.assert_allclose(utilities, expected, atol=1e-12)
 
 
-@pytest.mark.parametrize("covariance", ["shared", "per_class"])
+@pytest.mark.parametrize("covariance", ["shared", "per_class", "low_rank"])
 def test_targets_know_of_hypothetical_labels(covariance):
     clf = LaplaceUpdateClassifier(covariance=covariance).fit(X, y)
     view = LearnerView(clf, POOL)

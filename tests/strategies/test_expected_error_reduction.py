@@ -64,7 +64,7 @@ def test_however_much_at_once(monkeypatch, at_once):
     np.testing.assert_allclose(utilities, expected, atol=1e-13)
 
 
-@pytest.mark.parametrize("covariance", ["shared", "per_class"])
+@pytest.mark.parametrize("covariance", ["shared", "per_class", "low_rank"])
 def test_after_a_hypothetical_label(covariance):
     view = LearnerView(classifier(3, covariance=covariance), np.r_[POOL, POINTS])
     later = view.after([2], view.state.copy().observe(2, 1))

@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeAlias
 import torch
 
 RANK = 16
-"""Axes of each class: ``examples/study/low_rank.py`` shows what more or fewer would do."""
+"""Axes of each class: fewer cost fidelity where the prior is weak, more cost time."""
 
 _EXTRA = 4  # directions that are looked for beside these, the least accurate of all
 _STEPS = 3
@@ -93,22 +93,24 @@ def principal_axes(
     at_once: int | None = None,
     n_steps: int | None = None,
     nearly: Times | None = None,
+    rank: int | None = None,
 ) -> Axes:
-    """Return the inverses of symmetric positive definite matrices, cut to :data:`RANK` axes.
+    """Return the inverses of symmetric positive definite matrices, cut to ``rank`` axes.
 
-    These are the eigenvectors whose eigenvalues are farthest from ``flat`` (C,) on the scale of
-    the logarithm; all others get the mean of the eigenvalues that are left, by the ``trace`` (C,)
-    in ``n_dimensions`` dimensions. They are found by block power steps: from rows (q, N) common to
-    all classes, see :func:`sketch`, or (C, q, N) of each. With as many rows as dimensions nothing
-    is cut. ``times`` is asked for so many classes ``at_once``. ``nearly``
-    are the products that the steps take, in single precision at least.
-    The eigenvalues are of the order of 1, and none counts as less than rounding can tell from 0.
+    By default there are :data:`RANK`. These are the eigenvectors whose eigenvalues are farthest
+    from ``flat`` (C,) on the scale of the logarithm; all others get the mean of the eigenvalues
+    that are left, by the ``trace`` (C,) in ``n_dimensions`` dimensions. They are found by block
+    power steps: from rows (q, N) common to all classes, see :func:`sketch`, or (C, q, N) of each.
+    With as many rows as dimensions nothing is cut. ``times`` is asked for so many classes
+    ``at_once``. ``nearly`` are the products that the steps take, in single precision at least. The
+    eigenvalues are of the order of 1, and none counts as less than rounding can tell from 0.
 
     Halko, Martinsson and Tropp, *Finding structure with randomness*, SIAM Review 53(2), 2011.
     """
     n_classes, (n_rows, size) = len(trace), start.shape[-2:]
     smallest = torch.finfo(trace.dtype).eps
     n_steps = _STEPS if n_steps is None else n_steps
+    rank = min(RANK if rank is None else rank, size)
     # so that what is made for all rows of the data is no wider than they are
     at_once = at_once or max(1, n_dimensions // n_rows)
     parts = []
@@ -123,7 +125,7 @@ def principal_axes(
         eigenvalues, mixing = torch.linalg.eigh(times(rows, some) @ rows.mT)  # of Rayleigh and Ritz
         eigenvalues = eigenvalues.clamp_min(smallest)
         far = (eigenvalues / level[:, 0]).log().abs()
-        kept = far.argsort(dim=1, descending=True)[:, : min(RANK, size)]
+        kept = far.argsort(dim=1, descending=True)[:, :rank]
         mixing = mixing.gather(2, kept[:, None, :].expand(-1, mixing.shape[1], -1))
         parts.append((mixing.mT @ rows, eigenvalues.gather(1, kept)))
     directions, eigenvalues = (torch.cat(part) for part in zip(*parts, strict=True))
@@ -148,12 +150,13 @@ def axes_of_inverse(precision: torch.Tensor) -> Axes:
     return Axes(directions.T[None, kept], variances[None, kept], spread[None])
 
 
-def sketch(size: int, like: torch.Tensor) -> torch.Tensor:
+def sketch(size: int, like: torch.Tensor, rank: int | None = None) -> torch.Tensor:
     """Return rows (q, N) to start from, the same ones every time, or all N where these are few."""
-    if size <= RANK + _EXTRA:
+    n_rows = (RANK if rank is None else rank) + _EXTRA
+    if size <= n_rows:
         return torch.eye(size, dtype=like.dtype, device=like.device)
     generator = torch.Generator().manual_seed(_NOISE)
-    noise = torch.randn(RANK + _EXTRA, size, generator=generator, dtype=torch.float64)
+    noise = torch.randn(n_rows, size, generator=generator, dtype=torch.float64)
     return noise.to(like)
 
 

@@ -132,12 +132,13 @@ class LowRankPosterior(GroupedPosterior):
         prior_precision: float,
         prior_mean: torch.Tensor,
         at_once: int | None = None,
+        rank: int | None = None,
     ) -> Self:
         """Make it from a root R (1, D, D) and what is known of I + E_k = R^T A_k R.
 
         ``times`` multiplies rows by E_k of some classes, ``at_once`` of them; traces are (C,).
         """
-        whitened = Whitened.of_axes(_axes_of_excess(times, trace, len(mean), at_once))
+        whitened = Whitened.of_axes(_axes_of_excess(times, trace, len(mean), at_once, rank))
         return cls(mean, root, prior_precision, prior_mean, whitened)
 
     @functools.cached_property
@@ -333,11 +334,15 @@ def is_exact(n_features: int, n_outputs: int) -> bool:
 
 
 def whitened_at_mode(
-    features: torch.Tensor, curvature: torch.Tensor, prior_precision: float
+    features: torch.Tensor,
+    curvature: torch.Tensor,
+    prior_precision: float,
+    rank: int | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, Whitened]:
     """Return a shared root R (1, D, D), rows Phi R (n, D), and whitened weights around 0.
 
-    They are those of the precisions lambda I + Phi^T diag(h_k) Phi, with curvatures (n, C).
+    They are those of the precisions lambda I + Phi^T diag(h_k) Phi, with curvatures (n, C), cut
+    to so many axes.
     """
     common = curvature.mean(dim=1, keepdim=True)
     root = root_of_sum(features, common, prior_precision)
@@ -346,7 +351,7 @@ def whitened_at_mode(
     times, trace = excess_of_rows(rows, excess)
     nearly, _ = excess_of_rows(rows.float(), excess.float())  # directions need no more digits
     axes = _axes_of_excess(
-        times, trace, rows.shape[1], nearly=lambda v, some: nearly(v.float(), some).to(v)
+        times, trace, rows.shape[1], rank=rank, nearly=lambda v, some: nearly(v.float(), some).to(v)
     )
     return root, rows, Whitened.of_axes(axes)
 
@@ -356,6 +361,7 @@ def _axes_of_excess(
     trace: torch.Tensor,
     size: int,
     at_once: int | None = None,
+    rank: int | None = None,
     nearly: Times | None = None,
 ) -> Axes:
     """Return the axes of I + E_k, given products with E_k and the traces (C,) of these."""
@@ -363,10 +369,11 @@ def _axes_of_excess(
     return principal_axes(
         lambda rows, some: rows + times(rows, some),
         size + trace,
-        sketch(size, trace),
+        sketch(size, trace, rank),
         flat=torch.ones_like(trace),
         n_dimensions=size,
         at_once=at_once,
+        rank=rank,
         nearly=lambda rows, some: rows + steps(rows, some),
     )
 

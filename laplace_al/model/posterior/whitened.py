@@ -245,8 +245,9 @@ def identity(like: torch.Tensor) -> torch.Tensor:
 
 def _of_each(rows: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
     """Multiply the same rows (n, N) by matrices (C, N, m), in one product."""
+    n_matrices, _, width = matrices.shape
     product = rows @ matrices.transpose(0, 1).flatten(start_dim=1)
-    return product.view(len(rows), len(matrices), -1).transpose(0, 1)
+    return product.view(len(rows), n_matrices, width).transpose(0, 1)
 
 
 def _orthonormal(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

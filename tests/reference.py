@@ -32,7 +32,7 @@ def curvature(structure, name, p):
         return np.eye(len(p))
     if structure == "shared":
         return p.max() * (1 - p.max()) * np.eye(len(p))
-    if structure == "per_class":
+    if structure in ("per_class", "low_rank"):
         return np.diag(p * (1 - p))
     return hessian(p)
 

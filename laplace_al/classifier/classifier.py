@@ -80,12 +80,13 @@ class LaplaceUpdateClassifier(Predictor):
         fits and needs some labels of each class. Without ``fit``, the rows of the first
         ``partial_fit`` determine the scale. A single row has no variance, and its squares take that
         place: too strong a prior for features that are far from zero.
-    covariance : {"auto", "per_class", "shared", "full"}, default="auto"
+    covariance : {"auto", "per_class", "low_rank", "shared", "full"}, default="auto"
         Structure of the posterior. ``"shared"`` is one covariance for the weights of all classes
-        (n_features^2 numbers), ``"per_class"`` one for each class (n_classes n_features^2) and
-        ``"full"`` couples all weights ((n_classes n_features)^2, for small heads). ``"auto"``
-        chooses ``"per_class"`` up to 2^25 numbers, 256 MiB, else ``"shared"``. For two classes
-        all structures are the same.
+        (n_features^2 numbers), ``"per_class"`` one for each class (n_classes n_features^2),
+        ``"low_rank"`` nearly that by a shared one and 16 directions of each class (n_features^2 +
+        17 n_classes n_features), and ``"full"`` couples all weights ((n_classes n_features)^2, for
+        small heads). ``"auto"`` chooses ``"per_class"`` up to 2^18 numbers, else ``"low_rank"``.
+        For two classes all structures are the same.
     curvature : {"secant", "categorical", "gaussian"}, default="secant"
         How much each training instance adds to the posterior precision. ``"categorical"`` is the
         curvature of the softmax at the fitted probabilities: ``p_max (1 - p_max)`` if shared,
@@ -111,8 +112,8 @@ class LaplaceUpdateClassifier(Predictor):
         variance. ``"mean_field"`` and ``"plug_in"`` keep the order of the mean logits.
     calibration : {"loo"} or None, default="loo"
         ``"loo"`` fits a temperature and a scale of the variance to the leave-one-out predictions of
-        the training instances, or a sample of 1000, which have a closed form; ``partial_fit`` adds the predictions of
-        new instances, made before it learns them. With None, probabilities from few labels are far
+        the training instances, or a sample of 1000, which have a closed form; ``partial_fit`` adds
+        the predictions of new instances, made before it learns them. With None, probabilities from few labels are far
         too timid. With one label per class there is nothing to calibrate on, and the temperature is
         1. Labels that were queried because they are hard make the calibration cautious.
     n_samples : int, default=1000

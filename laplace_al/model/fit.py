@@ -161,7 +161,7 @@ def with_evidence(
     rows: Rows, mean: torch.Tensor, prior: IsotropicPrior, structure: Structure
 ) -> tuple[Rows, float]:
     """Return the rows with the variances of their logits at a mode, and the evidence there."""
-    known, log_determinant = rows.with_variances(mean, prior)
+    known, log_determinant = rows.with_variances(mean, prior, structure)
     return known, log_evidence(known, mean, prior, structure, log_determinant)
 
 
@@ -241,7 +241,7 @@ def left_out_proba_of(data: Labelled, model: FittedModel) -> NDArray[np.floating
     """Return leave-one-out probabilities (n, K) of all labels that a model has learnt."""
     posterior = model.posterior
     prior = IsotropicPrior(posterior.prior_mean, posterior.prior_precision)
-    rows, _ = RowsInMemory(data).with_variances(posterior.mean, prior)
+    rows, _ = RowsInMemory(data).with_variances(posterior.mean, prior, model.structure)
     logits = model.calibrated(*left_out(rows, posterior.mean))
     return data.likelihood.probabilities(logits).numpy(force=True)
 

@@ -5,7 +5,14 @@ from typing import NamedTuple
 
 import torch
 
+from laplace_al.model.posterior.low_rank import is_exact, whitened_at_mode
 from laplace_al.model.posterior.roots import accurate_factor, factor_of_sum
+
+RANK_OF_LEAVE_ONE_OUT = 32
+"""Axes of each class: what is left of an instance's own logit is the rest of a subtraction."""
+
+# Of precisions of all classes: these are made about as fast as cut ones.
+_FEW_NUMBERS = 2**18
 
 
 class Laplace(NamedTuple):
@@ -13,7 +20,8 @@ class Laplace(NamedTuple):
 
     It holds the variances v (n, C) of the instances' own logits and the log determinant () of the
     precision. Its curvature is p_k (1 - p_k) for each class on its own, whatever the structure of
-    the posterior: a shared covariance knows far too little of single classes.
+    the posterior: a shared covariance knows far too little of single classes. That of a posterior
+    of low rank is cut to a low rank as well.
     """
 
     variance: torch.Tensor
@@ -52,6 +60,39 @@ def per_class_laplace(
         else:
             variance[:, k], log_determinants[k] = _in_space_of_weights(features, h, prior_precision)
     return Laplace(variance, log_determinants.sum() + constant)
+
+
+def low_rank_laplace(
+    features: torch.Tensor, curvature: torch.Tensor, prior_precision: float
+) -> Laplace:
+    """Return those of :func:`per_class_laplace` by a shared root, and a few axes of each class.
+
+    In products of wide matrices: no triangular system of n rows is solved for each class. See
+    :class:`~laplace_al.model.posterior.LowRankPosterior`.
+    """
+    n_features, n_classes = features.shape[1], curvature.shape[1]
+    if not is_cut(n_features, n_classes):
+        return per_class_laplace(features, curvature, prior_precision)
+    root, rows, whitened = whitened_at_mode(
+        features, curvature, prior_precision, RANK_OF_LEAVE_ONE_OUT
+    )
+    shared = torch.linalg.slogdet(root[0]).logabsdet
+    log_determinant = -2 * n_classes * shared - whitened.log_determinant()
+    variance = at_most_alone(whitened.variance(rows).T, features, curvature, prior_precision)
+    return Laplace(variance, log_determinant)
+
+
+def at_most_alone(
+    variance: torch.Tensor, features: torch.Tensor, curvature: torch.Tensor, prior_precision: float
+) -> torch.Tensor:
+    """Return variances (n, C) no larger than those of instances without any other beside them."""
+    alone = features.square().sum(dim=1, keepdim=True) / prior_precision
+    return torch.minimum(variance, alone / (1 + curvature * alone))
+
+
+def is_cut(n_features: int, n_classes: int) -> bool:
+    """Return whether precisions are cut to a low rank: they are where that saves much."""
+    return not is_exact(n_features, n_classes) and n_classes * n_features**2 > _FEW_NUMBERS
 
 
 def _in_space_of_weights(

@@ -35,7 +35,8 @@ class Memory(StoredState):
     @classmethod
     def of_posterior(cls, posterior: Posterior) -> Self:
         """Return a memory of no instance, whose prior is a posterior that stands for all so far."""
-        precision = posterior.precision.reshape(posterior.stored_root.shape)
+        precision = posterior.precision
+        precision = precision.reshape(-1, *precision.shape[-2:])
         prior = GaussianPrior(precision, posterior.mean, torch.zeros_like(posterior.mean))
         return cls.empty(prior, posterior.mean.T)
 

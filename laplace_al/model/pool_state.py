@@ -290,7 +290,7 @@ class PoolState:
         indices: Sequence[int] | NDArray[np.integer],
         targets: Iterable[Any],
         weights: Iterable[float],
-    ) -> list[Effect]:
+    ) -> list[Effect] | None:
         """Observe several labels, and return their effects on instances outside this pool.
 
         Parameters
@@ -303,8 +303,10 @@ class PoolState:
 
         Returns
         -------
-        list of Effect
+        list of Effect or None
             For :meth:`affected` of other pools whose posterior is the one before these labels.
+            None where these are to be scored anew, as ``covariance="low_rank"`` has it after every
+            64 labels.
 
         Raises
         ------
@@ -320,12 +322,13 @@ class PoolState:
         >>> (later.logits - others.logits).sign().T
         tensor([[ 1., -1.]], dtype=torch.float64)
         """
-        known, effects = self._known, list[Effect]()
+        known, effects, is_told = self._known, list[Effect](), True
         for index, target, weight in zip(indices, targets, weights, strict=True):
             known, more = self._after_label(known, index, target, weight)
-            effects += more
+            effects += more or ()
+            is_told = is_told and more is not None
         self._known = known
-        return effects
+        return effects if is_told else None
 
     def affected(self, effects: Sequence[Effect]) -> Self:
         """Return the state after labels learnt elsewhere; its ``posterior`` is not updated.
@@ -353,8 +356,8 @@ class PoolState:
 
     def _after_label(
         self, known: _Known, index: int, target: Any, weight: float
-    ) -> tuple[_Known, Sequence[Effect]]:
-        """Return what is known after one more label, and its effects."""
+    ) -> tuple[_Known, Sequence[Effect] | None]:
+        """Return what is known after one more label, and its effects, if they tell all."""
         model, scores = known
         index = _position(index, len(self))
         if not weight >= 0:
@@ -379,12 +382,14 @@ class PoolState:
         posterior, effects = model.posterior.condition_with_effects(
             features, targets, weights, update, lambda u: columns.append(self.project(u))
         )
-        later = (
-            scores.after_columns(effects, columns)
-            if columns
-            else scores.after(effects, self.project)
-        )
-        return _Known(replace(model, posterior=posterior), later), effects
+        model = replace(model, posterior=posterior)
+        if effects is None:
+            later = _scores_under(model, self.features)
+        elif columns:
+            later = scores.after_columns(effects, columns)
+        else:
+            later = scores.after(effects, self.project)
+        return _Known(model, later), effects
 
     def with_classes(self, classes: NDArray[Any]) -> Self:
         """Return the state of the model with more classes, which start from the prior.

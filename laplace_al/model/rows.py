@@ -10,9 +10,18 @@ from typing import Any, NamedTuple, Protocol, Self, TypeAlias
 import torch
 
 from laplace_al.model.curvatures import per_class_curvature, secant_stiffening
-from laplace_al.model.leave_one_out import LeftOut, leave_one_out, per_class_laplace
+from laplace_al.model.leave_one_out import (
+    RANK_OF_LEAVE_ONE_OUT,
+    LeftOut,
+    at_most_alone,
+    is_cut,
+    leave_one_out,
+    low_rank_laplace,
+)
 from laplace_al.model.mode import InMemory, Labelled, Objective, backward, forward
-from laplace_al.model.posterior import Posterior
+from laplace_al.model.posterior import LowRankPosterior, Posterior
+from laplace_al.model.posterior.axes import Times, sketch
+from laplace_al.model.posterior.low_rank import excess_of_rows, is_exact
 from laplace_al.model.posterior.roots import root_of_precision
 from laplace_al.model.preconditioner import Preconditioner, SharedPreconditioner
 from laplace_al.model.priors import IsotropicPrior
@@ -41,11 +50,11 @@ class Rows(Protocol):
         """Return the objective whose minimum is the MAP."""
 
     def with_variances(
-        self, mean: torch.Tensor, prior: IsotropicPrior
+        self, mean: torch.Tensor, prior: IsotropicPrior, structure: Structure
     ) -> tuple[Self, torch.Tensor]:
         """Return the rows with their variances at a mode (D, C), and the log determinant.
 
-        Each class has a precision of its own, whatever the structure of the posterior, see
+        Each class has a precision of its own, see
         :class:`laplace_al.model.leave_one_out.Laplace`.
         """
 
@@ -71,12 +80,12 @@ class RowsInMemory(Block):
         return InMemory(self.data, prior)
 
     def with_variances(
-        self, mean: torch.Tensor, prior: IsotropicPrior
+        self, mean: torch.Tensor, prior: IsotropicPrior, structure: Structure
     ) -> tuple["RowsInMemory", torch.Tensor]:
         """See :meth:`Rows.with_variances`."""
         features, _, weights, likelihood = self.data
         curvature = per_class_curvature(likelihood.mean(features @ mean))
-        laplace = per_class_laplace(features, weights[:, None] * curvature, prior.precision)
+        laplace = structure.laplace(features, weights[:, None] * curvature, prior.precision)
         return self._replace(variance=laplace.variance), laplace.log_determinant
 
     def posterior(
@@ -115,9 +124,13 @@ class RowsInBlocks(NamedTuple):
         return _ObjectiveInBlocks(self, prior)
 
     def with_variances(
-        self, mean: torch.Tensor, prior: IsotropicPrior
+        self, mean: torch.Tensor, prior: IsotropicPrior, structure: Structure
     ) -> tuple["RowsInBlocks", torch.Tensor]:
-        """See :meth:`Rows.with_variances`: two passes for as many classes as fit into 32 MiB."""
+        """See :meth:`Rows.with_variances`: a few passes for as many classes as fit into 32 MiB."""
+        if structure.laplace is low_rank_laplace and is_cut(*mean.shape):
+            posterior = self._low_rank(mean, prior, "categorical", RANK_OF_LEAVE_ONE_OUT)
+            blocks = self.blocks.with_variances(variances_under, posterior, mean)
+            return RowsInBlocks(blocks), posterior.log_determinant()
         n_features, n_outputs = mean.shape
         at_once = max(1, _BYTES_AT_ONCE // (mean.element_size() * n_features**2))
         blocks, log_determinant = self.blocks, mean.new_zeros(())
@@ -136,8 +149,32 @@ class RowsInBlocks(NamedTuple):
         curvature: CurvatureName,
     ) -> Posterior:
         """See :meth:`Rows.posterior`."""
+        if structure.posterior is LowRankPosterior and not is_exact(*mean.shape):
+            return self._low_rank(mean, prior, curvature)
         information = self.total(information_at_mode, mean, structure.name, curvature)
         return structure.posterior.of_sums(mean, information, prior.precision, prior.mean)
+
+    def _low_rank(
+        self,
+        mean: torch.Tensor,
+        prior: IsotropicPrior,
+        curvature: CurvatureName,
+        rank: int | None = None,
+    ) -> LowRankPosterior:
+        """Return the posterior by products with its precisions, which are never in one place."""
+        root = _root_of(self.total(common_information, mean, curvature), prior)
+        trace = self.total(excess_traces, mean, curvature, root[0])
+
+        def times(directions: torch.Tensor, some: slice) -> torch.Tensor:
+            args = mean, curvature, root[0], directions, some
+            products: torch.Tensor = self.total(excess_products, *args)
+            return products
+
+        bytes_each = mean.element_size() * len(sketch(len(mean), mean, rank)) * len(mean)
+        at_once = max(1, _BYTES_AT_ONCE // bytes_each)
+        return LowRankPosterior.of_products(
+            mean, root, times, trace, prior.precision, prior.mean, at_once, rank
+        )
 
 
 def added(one: Any, other: Any) -> Any:
@@ -229,6 +266,57 @@ def per_class_information(block: Block, mean: torch.Tensor, some: slice) -> torc
     features, _, weights, likelihood = block.data
     curvature = per_class_curvature(likelihood.mean(features @ mean))[:, some]
     return STRUCTURES["per_class"].information(features, weights[:, None] * curvature)
+
+
+def common_information(block: Block, mean: torch.Tensor, curvature: CurvatureName) -> torch.Tensor:
+    """Return Phi^T diag(h) Phi with the mean over the classes of their weights, (1, D, D)."""
+    weights = _weights_of_classes(block, mean, curvature).mean(dim=1, keepdim=True)
+    return STRUCTURES["shared"].information(block.data.features, weights)
+
+
+def excess_traces(
+    block: Block, mean: torch.Tensor, curvature: CurvatureName, root: torch.Tensor
+) -> torch.Tensor:
+    """Return the traces (C,) of what the precision of each class has beside the mean, whitened."""
+    return _excess(block, mean, curvature, root)[1]
+
+
+def excess_products(
+    block: Block,
+    mean: torch.Tensor,
+    curvature: CurvatureName,
+    root: torch.Tensor,
+    directions: torch.Tensor,
+    some: slice,
+) -> torch.Tensor:
+    """Return products of directions (K, q, D) of some classes with what theirs has beside it."""
+    return _excess(block, mean, curvature, root)[0](directions, some)
+
+
+def _excess(
+    block: Block, mean: torch.Tensor, curvature: CurvatureName, root: torch.Tensor
+) -> tuple[Times, torch.Tensor]:
+    weights = _weights_of_classes(block, mean, curvature)
+    excess = weights - weights.mean(dim=1, keepdim=True)
+    return excess_of_rows(block.data.features @ root, excess.T.contiguous())
+
+
+def _weights_of_classes(block: Block, mean: torch.Tensor, curvature: CurvatureName) -> torch.Tensor:
+    """Return the weights (n, C) of a block in the precisions of the classes."""
+    features, _, weights, likelihood = block.data
+    stiffening = stiffening_at_mode(block, mean, curvature)
+    probabilities = likelihood.mean(features @ mean)
+    found = STRUCTURES["low_rank"].curvature(curvature, probabilities, weights, stiffening)
+    assert isinstance(found, torch.Tensor)
+    return found
+
+
+def variances_under(block: Block, posterior: LowRankPosterior, mean: torch.Tensor) -> torch.Tensor:
+    """Return the variances (n, C) of the logits of a block at a mode."""
+    features, _, weights, likelihood = block.data
+    curvature = weights[:, None] * per_class_curvature(likelihood.mean(features @ mean))
+    variance = posterior.variance(features)
+    return at_most_alone(variance, features, curvature, posterior.prior_precision)
 
 
 def variances(block: Block, roots: torch.Tensor) -> torch.Tensor:

@@ -14,9 +14,17 @@ from laplace_al.model.curvatures import (
     shared_curvature,
     shared_unit_curvature,
 )
+from laplace_al.model.leave_one_out import Laplace, low_rank_laplace, per_class_laplace
 from laplace_al.model.likelihoods import Likelihood, Mean
 from laplace_al.model.mode import Labelled
-from laplace_al.model.posterior import FullPosterior, PerClassPosterior, Posterior, SharedPosterior
+from laplace_al.model.posterior import (
+    FullPosterior,
+    LowRankPosterior,
+    PerClassPosterior,
+    Posterior,
+    SharedPosterior,
+)
+from laplace_al.model.posterior.low_rank import n_numbers
 from laplace_al.model.priors import IsotropicPrior
 from laplace_al.model.updates import (
     CoupledMapUpdate,
@@ -26,11 +34,11 @@ from laplace_al.model.updates import (
     Rule,
 )
 
-AUTO_LIMIT = 2**25
-"""``covariance="auto"`` takes ``per_class`` up to so many numbers: 256 MiB of float64."""
+AUTO_LIMIT = 2**18
+"""``covariance="auto"`` is ``per_class`` up to so many numbers, about as cheap as ``shared``."""
 
 
-CovarianceName: TypeAlias = Literal["auto", "shared", "per_class", "full"]
+CovarianceName: TypeAlias = Literal["auto", "shared", "low_rank", "per_class", "full"]
 CurvatureName: TypeAlias = Literal["secant", "categorical", "gaussian"]
 UpdateName: TypeAlias = Literal["map", "newton"]
 
@@ -39,7 +47,8 @@ class Structure(NamedTuple):
     """A value of the parameter ``covariance``, and what belongs to it.
 
     ``curvatures`` has, by the parameter ``curvature``, functions from the mean of targets to
-    weights in the precision; ``newton`` and ``map`` are the update rules.
+    weights in the precision; ``newton`` and ``map`` are the update rules, and ``laplace`` finds
+    what leave-one-out and evidence need at a mode.
     """
 
     name: str
@@ -47,6 +56,7 @@ class Structure(NamedTuple):
     curvatures: dict[str, Callable[[Any], Any]]
     newton: Callable[..., Rule]
     map: Callable[..., Rule]
+    laplace: Callable[[torch.Tensor, torch.Tensor, float], Laplace] = per_class_laplace
     is_coupled: bool = False  # the logits of an instance are correlated
 
     def update(
@@ -122,6 +132,13 @@ class Structure(NamedTuple):
             return self.posterior.information(features, lambda i: torch.diag(roots[i]))
         return self.posterior.information(features, curvature)
 
+    def n_numbers(self, n_features: int, n_outputs: int) -> int:
+        """Return how many numbers hold the covariance of weights (n_features, n_outputs)."""
+        if self.posterior is LowRankPosterior:
+            return n_numbers(n_features, n_outputs)
+        n_roots, size = self.posterior.shape_of_root(n_features, n_outputs)
+        return n_roots * size**2
+
     def _weigh(self, name: CurvatureName) -> Callable[[Any], Any]:
         return self.curvatures["categorical" if name == "secant" else name]
 
@@ -142,6 +159,14 @@ STRUCTURES = {
             {"categorical": per_class_curvature, "gaussian": per_class_unit_curvature},
             NewtonUpdate,
             MapUpdate,
+        ),
+        Structure(
+            "low_rank",
+            LowRankPosterior,
+            {"categorical": per_class_curvature, "gaussian": lambda mean: mean.p * 0 + 1},
+            NewtonUpdate,
+            MapUpdate,
+            low_rank_laplace,
         ),
         Structure(
             "full",
@@ -165,14 +190,15 @@ def choose_structure(
 ) -> str:
     """Return the name of a structure for weights (n_features, n_outputs) that fits into memory.
 
-    ``"auto"`` is ``"per_class"`` up to :data:`AUTO_LIMIT` numbers, else ``"shared"``, which is also
-    what it is for a single output: the structures then agree. Raises ValueError if it would not
+    ``"auto"`` is ``"per_class"`` up to :data:`AUTO_LIMIT` numbers, else ``"low_rank"``, and
+    ``"shared"`` for a single output: the structures then agree. Raises ValueError if it would not
     fit; names those that would.
     """
     shape = (n_features, n_outputs)
     if name == "auto":
-        fits = n_outputs > 1 and _numbers("per_class", *shape) <= AUTO_LIMIT
-        name = "per_class" if fits else "shared"
+        is_small = STRUCTURES["per_class"].n_numbers(*shape) <= AUTO_LIMIT
+        name = "per_class" if is_small else "low_rank"
+        name = "shared" if n_outputs == 1 else name
     available = available_memory(device)
     needed = {other: dtype.itemsize * _numbers_of_fit(other, *shape) for other in STRUCTURES}
     if needed[name] > available:
@@ -189,13 +215,8 @@ def choose_structure(
     return name
 
 
-def _numbers(name: str, n_features: int, n_outputs: int) -> int:
-    """Return how many numbers the roots of a posterior have."""
-    n_roots, size = STRUCTURES[name].posterior.shape_of_root(n_features, n_outputs)
-    return n_roots * size**2
-
-
 def _numbers_of_fit(name: str, n_features: int, n_outputs: int) -> int:
     """Return how many: the roots, those that replace them, and, as measured, those to make one."""
-    n_roots, size = STRUCTURES[name].posterior.shape_of_root(n_features, n_outputs)
-    return (3 * n_roots + 6) * size**2
+    n_numbers = STRUCTURES[name].n_numbers(n_features, n_outputs)
+    _, size = STRUCTURES[name].posterior.shape_of_root(n_features, n_outputs)
+    return 3 * n_numbers + 6 * size**2

@@ -146,6 +146,8 @@ class ScoredPool:
             scored = torch.maximum(scored, largest_variance(known))
         labelled = known.part(np.asarray(positions, dtype=np.int64))
         effects = labelled.learn(range(n_labels), labels, np.ones(n_labels))
+        if effects is None:
+            return self._with_labelled(positions)
         state = PoolState(model, known.features, known.affected(effects).scores)
         if not is_accurate(state.features.dtype, state.predictive_variance, scored):
             return self._with_labelled(positions)

@@ -26,8 +26,10 @@ from laplace_al.model.calibration import Calibration
 from laplace_al.model.fitted_model import FitReport, FittedModel, LooScore, Rules
 from laplace_al.model.likelihoods import likelihood_of
 from laplace_al.model.memory import Memory
-from laplace_al.model.posterior import Posterior
+from laplace_al.model.posterior import LowRankPosterior, Posterior
+from laplace_al.model.posterior.axes import Axes
 from laplace_al.model.posterior.per_class import Pending
+from laplace_al.model.posterior.whitened import Whitened
 from laplace_al.model.priors import GaussianPrior, IsotropicPrior
 from laplace_al.model.structures import STRUCTURES
 from laplace_al.storage.archive import read_archive, write_archive
@@ -140,7 +142,7 @@ class Saved:
             )
             memory = None
             if _part(tensors, "memory"):
-                memory = _memory(tensors, prior_precision, len(classes))
+                memory = _memory(tensors, posterior, len(classes))
             _check("has_intercept", isinstance(fitted["has_intercept"], bool))
             return FittedModel(
                 posterior,
@@ -285,8 +287,9 @@ def _tensors(prefix: str, value: Any) -> _Tensors:
     else:
         fields = value._asdict()
     found = {f"{prefix}.{n}": v for n, v in fields.items() if isinstance(v, torch.Tensor)}
-    if isinstance(fields.get("pending"), Pending):
-        found |= _tensors(f"{prefix}.pending", fields["pending"])
+    for name, part in fields.items():
+        if isinstance(part, Pending | Whitened | Axes):
+            found |= _tensors(f"{prefix}.{name}", part)
     return found
 
 
@@ -312,8 +315,12 @@ def _posterior(
         "stored_root": (n_groups, size, size),
         "prior_mean": (len(mean), n_outputs),
     }
-    optional = {}
-    if pending:
+    optional: dict[str, Any] = {}
+    if kind is LowRankPosterior:
+        whitened = _part(parts, "whitened")
+        optional["whitened"] = _whitened(whitened, len(mean), n_outputs, mean.dtype)
+        expected |= {f"whitened.{name}": part.shape for name, part in whitened.items()}
+    elif pending:
         optional["pending"] = Pending(**pending)
         n_pending = pending["directions"].shape[-1]
         expected |= {
@@ -325,6 +332,8 @@ def _posterior(
     posterior = kind(mean, parts["stored_root"], prior_precision, parts["prior_mean"], **optional)
     whole = dataclasses.replace(posterior)  # whose products are not kept
     for name, bound in _LARGEST.items():
+        if name == "root" and kind is LowRankPosterior:
+            continue  # a matrix for each class, which is nowhere made
         largest = float(torch.linalg.vector_norm(getattr(whole, name), math.inf))
         _check(name, largest * min(1.0, prior_precision**0.5) <= bound)  # not so of NaN
     if n_groups > 1:  # draws divide by the sum of the covariances
@@ -333,7 +342,30 @@ def _posterior(
     return posterior
 
 
-def _memory(tensors: _Tensors, prior_precision: float, n_classes: int) -> Memory:
+def _whitened(parts: _Tensors, size: int, n_outputs: int, dtype: torch.dtype) -> Whitened:
+    """Whitened weights from their tensors, if these belong together."""
+    axes = _part(parts, "axes")
+    n_labels, rank = len(parts["basis"]), axes["directions"].shape[1]
+    expected = {
+        "axes.directions": (n_outputs, rank, size),
+        "axes.variances": (n_outputs, rank),
+        "axes.spread": (n_outputs,),
+        "basis": (n_labels, size),
+        "root": (n_outputs, n_labels, n_labels),
+        "gain": (n_outputs, rank, n_labels),
+        "rest": (n_outputs, rank, rank),
+        "shift": (n_outputs, n_labels),
+    }
+    _check_tensors(parts, expected, dtype)
+    for name in ("axes.variances", "axes.spread"):
+        _check(f"whitened.{name}", bool(((parts[name] > 0) & parts[name].isfinite()).all()))
+    for name in ("axes.directions", "basis"):
+        _check(f"whitened.{name}", bool((parts[name].abs() <= 1 + 1e-3).all()))
+    own = {name: part for name, part in parts.items() if name not in expected or "." not in name}
+    return Whitened(Axes(**axes), **own)
+
+
+def _memory(tensors: _Tensors, posterior: Posterior, n_classes: int) -> Memory:
     """Return the memory from its tensors."""
     memory, prior = _part(tensors, "memory"), _part(tensors, "memory.prior")
     stored_mean = tensors["posterior.stored_mean"]
@@ -341,15 +373,18 @@ def _memory(tensors: _Tensors, prior_precision: float, n_classes: int) -> Memory
     n_features, n_outputs = stored_mean.shape
     expected = {"features": (n, n_features), "targets": (n, n_outputs), "weights": (n,)}
     if "precision" in prior:
+        n_groups = len(posterior.stored_root)
+        if isinstance(posterior, LowRankPosterior):
+            n_groups = stored_mean.shape[1]
         expected |= {
-            "prior.precision": tuple(tensors["posterior.stored_root"].shape),
+            "prior.precision": (n_groups, *posterior.stored_root.shape[1:]),
             "prior.reference": tuple(stored_mean.shape),
             "prior.slope": tuple(stored_mean.shape),
         }
         prior = GaussianPrior(**prior)
     else:
         expected |= {"prior.mean": tuple(stored_mean.shape)}
-        prior = IsotropicPrior(prior["mean"], prior_precision)
+        prior = IsotropicPrior(prior["mean"], posterior.prior_precision)
     _check_tensors(memory, expected, stored_mean.dtype)
     targets = memory["targets"]
     sums = targets.sum(dim=1) if targets.shape[1] > 1 else torch.ones(n)

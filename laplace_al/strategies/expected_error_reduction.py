@@ -32,7 +32,7 @@ class ExpectedErrorReduction(QueryStrategy):
     so that a matrix product replaces refits. L is either ``"log_loss"``, the entropy, which is
     the log loss that the classifier expects, or ``"zero_one"``, 1 - max_k p_k.
     Needs the posterior of a :class:`~laplace_al.LaplaceUpdateClassifier` with covariance
-    ``"shared"`` or ``"per_class"``.
+    ``"shared"``, ``"low_rank"`` or ``"per_class"``.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ class ExpectedErrorReduction(QueryStrategy):
         if not hasattr(state.model.update_rule, "at_once"):
             raise TypeError(
                 "ExpectedErrorReduction needs uncorrelated logits; got a classifier with "
-                "covariance='full'. Use covariance='shared' or 'per_class'."
+                "covariance='full'. Use covariance='shared', 'low_rank' or 'per_class'."
             )
         points = state if self.X_eval is None else view.state_of(self.X_eval)
         positions = np.flatnonzero(candidates)
@@ -157,7 +157,7 @@ def _learnt(state: PoolState, positions: torch.Tensor) -> tuple[torch.Tensor, to
 def _moved(state: PoolState, points: PoolState, positions: torch.Tensor) -> torch.Tensor:
     """Covariances c_im = phi_i^T Sigma_g phi_m of instances i and points m, (G, n, m)."""
     rows = state.rows(positions)
-    directions = [root @ (rows @ root).T for root in state.posterior.root]  # G times (D, n)
+    directions = state.posterior.covariances(rows)  # G times (D, n)
     return torch.stack([points.project(direction).T for direction in directions])
 
 

@@ -43,7 +43,7 @@ class LookAhead(QueryStrategy):
     ``search="greedy"`` builds one batch: each next label is that of all instances which lowers the
     loss most, given the true labels before it. It finds what no hundred batches contain.
 
-    Needs a LaplaceUpdateClassifier with ``covariance="shared"`` or ``"per_class"``.
+    Needs a LaplaceUpdateClassifier with ``covariance="shared"``, ``"low_rank"`` or ``"per_class"``.
 
     Parameters
     ----------
@@ -160,7 +160,7 @@ class LookAhead(QueryStrategy):
         """
         state, evaluation, targets, eval_targets = self._known(view)
         n_points, n_outputs = evaluation.logits.shape
-        n_groups, size = len(state.posterior.stored_root), batches.shape[1]
+        n_groups, size = state.variance.numel() // len(state), batches.shape[1]
         numbers_each = n_groups * size * (n_points + size) + n_points * n_outputs
         at_once = max(1, _NUMBERS_AT_ONCE // numbers_each)
         return np.concatenate(
@@ -175,8 +175,8 @@ class LookAhead(QueryStrategy):
         state = view.posterior_state(self)
         if not hasattr(state.model.update_rule, "at_once"):
             raise TypeError(
-                f"{type(self).__name__} simulates posteriors with covariance='shared' or "
-                "'per_class'; got covariance='full'. Use one of these."
+                f"{type(self).__name__} simulates posteriors with covariance='shared', "
+                "'low_rank' or 'per_class'; got covariance='full'. Use one of these."
             )
         y_pool, places = as_labels(self.y_pool, "y_pool"), view.places
         n_needed = len(view) if places is None else places.max() + 1
@@ -200,11 +200,16 @@ class LookAhead(QueryStrategy):
     ) -> NDArray[np.float64]:
         rule = state.model.update_rule
         assert isinstance(rule, NewtonUpdate | MapUpdate)  # logits that do not covary
-        (n_batches, size), root = batches.shape, state.posterior.root  # (G, D, D)
+        n_batches, size = batches.shape
         rows = state.rows(batches.ravel())
         eval_rows = evaluation.rows(slice(None))
-        whitened = (rows @ root).reshape(len(root), n_batches, size, -1)  # (G, M, b, D)
-        kernel = whitened @ whitened.mT  # (G, M, b, b)
+        batched = rows.reshape(n_batches, size, -1)
+        kernels, crosses = [], []
+        for directions in state.posterior.covariances(rows):  # (D, M b)
+            crosses.append((eval_rows @ directions).reshape(-1, n_batches, size).transpose(0, 1))
+            kernels.append(batched @ directions.reshape(-1, n_batches, size).transpose(0, 1))
+        kernel = torch.stack(kernels)  # (G, M, b, b)
+        cross = torch.stack(crosses)  # (G, M, E, b)
         logits = (rows @ state.posterior.mean).reshape(n_batches, size, -1)  # (M, b, C)
         learnt = state.likelihood.labels(targets[batches].flatten(0, 1))  # (M b,)
         weights = targets.new_tensor(state.model.class_weights)[learnt]
@@ -216,9 +221,8 @@ class LookAhead(QueryStrategy):
             weights.reshape(n_batches, size),
             prior_variance(rows, state.posterior.prior_precision).reshape(n_batches, size),
         )
-        cross = torch.einsum("ged,gmbd->gmeb", eval_rows @ root, whitened)  # (G, M, E, b)
         # G = 1 serves every output, else each has its own
-        moved = torch.einsum("gmeb,mbgc->megc", cross, _grouped(alpha, len(root)))
+        moved = torch.einsum("gmeb,mbgc->megc", cross, _grouped(alpha, len(cross)))
         after = eval_rows @ state.posterior.mean + moved.flatten(start_dim=2)  # (M, E, C)
         variance = state.posterior.variance(eval_rows).reshape(len(eval_rows), -1)  # (E, G)
         less = torch.einsum("gmeb,gmbc,gmec->meg", cross, shrunk, cross)
@@ -294,9 +298,11 @@ class _Ahead:
 
     def __init__(self, state: PoolState, evaluation: PoolState, targets: torch.Tensor) -> None:
         self.state, self.evaluation, self.targets = state, evaluation, targets
-        rows = evaluation.rows(slice(None))
-        directions = (root @ (rows @ root).T for root in state.posterior.root)  # G times (D, E)
-        self.covariances = torch.stack([state.project(direction) for direction in directions])
+        self.covariances = self._covariances()
+
+    def _covariances(self) -> torch.Tensor:
+        directions = self.state.posterior.covariances(self.evaluation.rows(slice(None)))
+        return torch.stack([self.state.project(each) for each in directions])  # G times (D, E)
 
     def after_each(self, places: NDArray[np.int64]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield logits (M, E, C) and variances (M, E, G) of the points after single labels."""
@@ -324,6 +330,10 @@ class _Ahead:
     def learn(self, place: int, label: Any) -> None:
         """Learn the label of an instance."""
         effects = self.state.learn([place], [label], [1.0])
+        if effects is None:
+            self.evaluation = PoolState(self.state.model, self.evaluation.features)
+            self.covariances = self._covariances()
+            return
         for effect in effects:
             if effect.shrinkage is not None:
                 shrinkage = on_device(effect.shrinkage, self.covariances)

@@ -113,7 +113,7 @@ def test_fits_and_updates_are_those_of_the_cpu(device, params, dtype):
     assert there.predict_proba(X).shape == (200, 4)
 
 
-@pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
+@pytest.mark.parametrize("covariance", ["shared", "per_class", "low_rank", "full"])
 def test_a_pool_follows_labels_where_it_is(device, covariance):
     here, there = (
         LaplaceUpdateClassifier(covariance=covariance, device=name).fit(X[:60], y[:60])
@@ -132,7 +132,7 @@ def test_a_pool_follows_labels_where_it_is(device, covariance):
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda strategy: type(strategy).__name__)
-@pytest.mark.parametrize("covariance", ["shared", "per_class"])
+@pytest.mark.parametrize("covariance", ["shared", "per_class", "low_rank"])
 def test_queries_are_those_of_the_cpu(device, strategy, covariance):
     here, there = (
         LaplaceUpdateClassifier(covariance=covariance, device=name).fit(X[:60], y[:60])
@@ -162,7 +162,7 @@ def test_a_loop_with_a_network(device):
 
 
 @pytest.mark.parametrize("update", ["newton", "map"])
-@pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
+@pytest.mark.parametrize("covariance", ["shared", "per_class", "low_rank", "full"])
 def test_a_label_lets_the_host_wait_once(simulated, covariance, update):
     clf = LaplaceUpdateClassifier(covariance=covariance, update=update, device="simulated")
     pool = clf.fit(X[:60], y[:60]).pool_state(X)
@@ -175,7 +175,7 @@ def test_a_label_lets_the_host_wait_once(simulated, covariance, update):
         assert not simulated.arrivals  # nor for the device to have finished before
 
 
-@pytest.mark.parametrize("covariance", ["shared", "per_class"])
+@pytest.mark.parametrize("covariance", ["shared", "per_class", "low_rank"])
 def test_a_block_of_labels_lets_the_host_wait_twice(simulated, covariance):
     clf = LaplaceUpdateClassifier(covariance=covariance, device="simulated").fit(X[:60], y[:60])
     simulated.waits.clear()

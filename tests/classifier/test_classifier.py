@@ -185,7 +185,7 @@ class TestFit:
             clf.fit(wide, np.arange(20) % 10)
         assert not hasattr(clf, "classes_")
 
-    @pytest.mark.parametrize("covariance", ["shared", "per_class"])
+    @pytest.mark.parametrize("covariance", ["shared", "per_class", "low_rank"])
     def test_float32(self, covariance):
         A, b = data(10)
         double = LaplaceUpdateClassifier(covariance=covariance).fit(A[:100], b[:100])

@@ -15,7 +15,7 @@ from laplace_al import LaplaceUpdateClassifier
 
 
 class TestNewtonDecrement:
-    @pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
+    @pytest.mark.parametrize("covariance", ["shared", "per_class", "low_rank", "full"])
     @pytest.mark.parametrize("n_classes", [2, 3])
     def test_against_its_definition(self, covariance, n_classes):
         A, b = data(n_classes)
@@ -116,7 +116,7 @@ class TestPriorPrecision:
             other = LaplaceUpdateClassifier(prior_precision=p).fit(A, b)
             assert other.loo_score_.log_likelihood < clf.loo_score_.log_likelihood
 
-    @pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
+    @pytest.mark.parametrize("covariance", ["shared", "per_class", "low_rank", "full"])
     @pytest.mark.parametrize("n_classes", [2, 3])
     def test_every_structure(self, covariance, n_classes):
         A, b = data(n_classes)
@@ -234,7 +234,7 @@ class TestEvidence:
         assert clf.log_marginal_likelihood() == clf.log_marginal_likelihood_value_
         assert clf.log_marginal_likelihood(1.0) == pytest.approx(clf.log_marginal_likelihood())
 
-    @pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
+    @pytest.mark.parametrize("covariance", ["shared", "per_class", "low_rank", "full"])
     def test_of_another_prior_with_the_data(self, covariance):
         A, b = data(3)
         A = A[:, 18:30]
@@ -247,7 +247,7 @@ class TestEvidence:
             clone(clf).fit(np.r_[A, A[:9]], np.r_[b, b[:9]]).log_marginal_likelihood(), rel=1e-6
         )
 
-    @pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
+    @pytest.mark.parametrize("covariance", ["shared", "per_class", "low_rank", "full"])
     @pytest.mark.parametrize("n_classes", [2, 3])
     @pytest.mark.parametrize("curvature", ["secant", "categorical"])
     def test_its_derivative_is_that_of_refits(self, covariance, n_classes, curvature):
@@ -274,7 +274,7 @@ class TestEvidence:
         assert float(slope) == pytest.approx(expected, rel=2e-3)
         assert clf.log_marginal_likelihood(0.44) == pytest.approx(evidence(0.44), abs=0.05)
 
-    @pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
+    @pytest.mark.parametrize("covariance", ["shared", "per_class", "low_rank", "full"])
     def test_the_derivative_for_a_trained_head(self, covariance):
         """The mean stays where it is; only the determinant changes."""
         params = {"feature_extractor": module(), "head": "pretrained", "covariance": covariance}

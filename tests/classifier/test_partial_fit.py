@@ -162,7 +162,7 @@ class TestOrder:
             clf.partial_fit(A[row : row + block], ~b[row : row + block])
         assert clf.score(A[1560:], b[1560:]) > 0.95
 
-    @pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
+    @pytest.mark.parametrize("covariance", ["shared", "per_class", "low_rank", "full"])
     @pytest.mark.parametrize("n_classes", [2, 3])
     def test_blocks_are_sequences(self, covariance, n_classes):
         A, b = data(n_classes)
@@ -181,7 +181,7 @@ class TestOrder:
         A, b = data(2)
         order = np.argsort(b, kind="stable")
         of = {}
-        for covariance in ("shared", "per_class", "full"):
+        for covariance in ("shared", "per_class", "low_rank", "full"):
             clf = LaplaceUpdateClassifier(covariance=covariance, classes=range(2), **PLAIN)
             of[covariance] = clf.partial_fit(A[order], b[order]).posterior_.precision.numpy()
         np.testing.assert_allclose(of["per_class"], of["shared"], rtol=1e-8, atol=1e-10)
@@ -189,7 +189,7 @@ class TestOrder:
 
 
 class TestForgetting:
-    @pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
+    @pytest.mark.parametrize("covariance", ["shared", "per_class", "low_rank", "full"])
     def test_old_labels_fade_and_the_prior_stays(self, covariance):
         A, b = data(3)
         A = A[:, 20:24]
@@ -225,7 +225,7 @@ class TestForgetting:
 
 
 class TestAddClasses:
-    @pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
+    @pytest.mark.parametrize("covariance", ["shared", "per_class", "low_rank", "full"])
     @pytest.mark.parametrize("n_classes", [2, 3])
     def test_the_old_classes_keep_their_logits(self, covariance, n_classes):
         A, b = data(n_classes)
@@ -242,7 +242,7 @@ class TestAddClasses:
         np.testing.assert_allclose(shift, np.broadcast_to(shift[:, :1], shift.shape), atol=1e-9)
         np.testing.assert_allclose(clf.coef_[~old], 0, atol=1e-15)
 
-    @pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
+    @pytest.mark.parametrize("covariance", ["shared", "per_class", "low_rank", "full"])
     def test_a_new_class_is_learnt(self, covariance):
         A, b = data(4, n=200)
         A = A[:, 18:38]
@@ -301,7 +301,7 @@ def memory_of(clf):
 
 
 class TestMemory:
-    @pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
+    @pytest.mark.parametrize("covariance", ["shared", "per_class", "low_rank", "full"])
     @pytest.mark.parametrize("n_classes", [2, 3])
     def test_all_remembered_is_a_refit(self, covariance, n_classes):
         A, b = data(n_classes)
@@ -320,7 +320,7 @@ class TestMemory:
         distance = np.abs(from_the_prior.predict_proba(A) - refitted.predict_proba(A))
         assert distance.sum(axis=1).max() / 2 < 2e-3
 
-    @pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
+    @pytest.mark.parametrize("covariance", ["shared", "per_class", "low_rank", "full"])
     def test_more_memory_is_closer_to_a_refit(self, covariance):
         A = X[:, 18:38]
         params = PLAIN | {"covariance": covariance, "prior_precision": 0.01}

@@ -67,7 +67,7 @@ class TestPredictions:
         np.testing.assert_array_equal(samples, clf.sample_proba(A[:5], 4000, random_state=0))
         assert clf.set_params(random_state=1, n_samples=3).sample_proba(A[:5]).shape == (3, 5, 2)
 
-    @pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
+    @pytest.mark.parametrize("covariance", ["shared", "per_class", "low_rank", "full"])
     def test_samples_are_those_of_the_weights(self, covariance):
         A, b = data(3)
         clf = LaplaceUpdateClassifier(covariance=covariance, calibration=None, prior_precision=1.0)
@@ -115,7 +115,7 @@ class TestPredictions:
 
 
 class TestCalibration:
-    @pytest.mark.parametrize("covariance", ["shared", "per_class"])
+    @pytest.mark.parametrize("covariance", ["shared", "per_class", "low_rank"])
     @pytest.mark.parametrize("prior_precision", [0.01, 1.0, 10.0])
     @pytest.mark.parametrize("predictive", ["mean_field", "plug_in", "bridge", "monte_carlo"])
     def test_it_is_close_to_the_best_temperature(self, covariance, prior_precision, predictive):
@@ -171,7 +171,7 @@ class TestCalibration:
         assert not hasattr(plain, "loo_proba_")
         assert not hasattr(plain, "loo_score_")
 
-    @pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
+    @pytest.mark.parametrize("covariance", ["shared", "per_class", "low_rank", "full"])
     def test_a_stream_is_predicted_before_it_is_learnt(self, covariance):
         A, b = data(3)
         A = A[:, 18:30]
@@ -301,7 +301,7 @@ class LargestTensor(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("covariance", ["shared", "per_class"])
+@pytest.mark.parametrize("covariance", ["shared", "per_class", "low_rank"])
 def test_no_tensor_grows_with_rows_times_classes_times_features(covariance):
     n, size, n_classes = 4000, 20, 16
     rng = np.random.default_rng(0)

@@ -29,8 +29,9 @@ def mode_of(data, prior_precision):
 
 
 def evidence_at(data, mean, prior, structure):
-    rows, log_determinant = RowsInMemory(data).with_variances(mean, prior)
-    return log_evidence(rows, mean, prior, STRUCTURES[structure], log_determinant)
+    kind = STRUCTURES[structure]
+    rows, log_determinant = RowsInMemory(data).with_variances(mean, prior, kind)
+    return log_evidence(rows, mean, prior, kind, log_determinant)
 
 
 @pytest.mark.parametrize("prior_precision", [0.5, 2.0])

@@ -3,8 +3,9 @@ import pytest
 import torch
 from sklearn.datasets import load_digits, load_iris
 
+from laplace_al.model import leave_one_out as leave_one_out_module
 from laplace_al.model.curvatures import per_class_curvature
-from laplace_al.model.leave_one_out import leave_one_out, per_class_laplace
+from laplace_al.model.leave_one_out import leave_one_out, low_rank_laplace, per_class_laplace
 from laplace_al.model.likelihoods import likelihood_of
 from laplace_al.model.mode import Labelled, find_mode
 from laplace_al.model.priors import IsotropicPrior
@@ -145,3 +146,24 @@ def test_an_instance_of_weight_three_stands_for_three():
         torch.ones(weights.sum()).double(),
     )
     torch.testing.assert_close(weighted[np.repeat(np.arange(150), weights)], repeated)
+
+
+@pytest.mark.parametrize(("n", "n_features"), [(60, 80), (300, 80), (30, 20)])
+def test_by_a_shared_root_and_axes_variances_and_determinant_are_nearly_the_same(
+    n, n_features, monkeypatch
+):
+    monkeypatch.setattr(leave_one_out_module, "_FEW_NUMBERS", 0)
+    rng = torch.Generator().manual_seed(0)
+    labels = torch.randint(8, (n,), generator=rng)
+    centres = torch.randn(8, n_features, generator=rng, dtype=torch.float64)
+    noise = torch.randn(n, n_features, generator=rng, dtype=torch.float64)
+    features = (centres[labels] + noise) / n_features**0.5
+    logits = 2 * features @ centres.T / n_features**0.5
+    curvature = per_class_curvature(likelihood_of(8).mean(logits))
+    exact = per_class_laplace(features, curvature, 0.1)
+    found = low_rank_laplace(features, curvature, 0.1)
+    error = (found.variance / exact.variance).log().abs().mean()
+    assert float(error) < (0.05 if n_features > 64 else 1e-12)
+    # an eigenvalue that stands for several has a larger determinant
+    per_weight = (found.log_determinant - exact.log_determinant) / (8 * n_features)
+    assert 0 <= float(per_weight) + 1e-12 < 0.02

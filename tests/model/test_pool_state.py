@@ -11,7 +11,12 @@ from laplace_al.model.pool_state import PoolState
 
 SETTINGS = [
     {"covariance": covariance, "update": update, "fit_intercept": intercept}
-    for covariance, intercept in [("shared", True), ("per_class", False), ("full", True)]
+    for covariance, intercept in [
+        ("shared", True),
+        ("per_class", False),
+        ("low_rank", True),
+        ("full", True),
+    ]
     for update in ("map", "newton")
 ]
 
@@ -43,6 +48,37 @@ def test_it_is_the_pool_scored_anew(params, n_classes):
     np.testing.assert_allclose(pool.predictive_variance, predictive, atol=1e-10)
     torch.testing.assert_close(pool.posterior.mean, updated.posterior_.mean)
     np.testing.assert_allclose(pool.predict_proba(), updated.predict_proba(X), atol=1e-9)
+
+
+def wide_problem(n=130):
+    """More features than low_rank holds exactly, so that labels are cut."""
+    rng = np.random.default_rng(0)
+    centres, y = rng.normal(size=(4, 80)), rng.integers(4, size=n + 60)
+    X = (centres[y] + rng.normal(size=(n + 60, 80))) / 9
+    clf = LaplaceUpdateClassifier(prior_precision=0.1, covariance="low_rank")
+    return clf.fit(X[:60], y[:60]), X[60:], y[60:]
+
+
+def test_it_is_the_pool_scored_anew_when_labels_are_cut():
+    """Law 7: after 64 labels, an effect cannot tell all that has changed."""
+    clf, X, y = wide_problem()
+    pool, updated = clf.pool_state(X), copy.copy(clf)
+    for index in range(70):
+        pool.observe(index, y[index])
+        updated.partial_fit(X[[index]], y[[index]])
+        if index in (0, 62, 63, 64, 69):
+            mean, variance = updated.latent_mean_and_variance(X)
+            np.testing.assert_allclose(pool.logits, mean, atol=1e-9)
+            np.testing.assert_allclose(pool.variance, variance, rtol=1e-8)
+
+
+def test_no_effects_tell_of_a_cut():
+    clf, X, y = wide_problem()
+    pool = clf.pool_state(X)
+    assert len(pool.copy().learn(range(63), y[:63], np.ones(63))) == 63
+    assert pool.learn(range(64), y[:64], np.ones(64)) is None
+    expected = copy.copy(clf).partial_fit(X[:64], y[:64])
+    np.testing.assert_allclose(pool.logits, expected.latent_mean_and_variance(X)[0], atol=1e-9)
 
 
 @pytest.mark.parametrize("params", SETTINGS)
@@ -83,7 +119,7 @@ def test_balanced_weights_are_those_of_a_fit():
     torch.testing.assert_close(pool.logits, twin.logits)
 
 
-@pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
+@pytest.mark.parametrize("covariance", ["shared", "per_class", "low_rank", "full"])
 def test_before_any_label_it_is_the_classifier(covariance):
     clf, X, _ = problem(3, covariance=covariance)
     pool = clf.pool_state(X)
@@ -92,7 +128,7 @@ def test_before_any_label_it_is_the_classifier(covariance):
     assert len(pool) == len(X)
 
 
-@pytest.mark.parametrize("covariance", ["shared", "per_class"])
+@pytest.mark.parametrize("covariance", ["shared", "per_class", "low_rank"])
 def test_float32_features_are_not_copied(covariance):
     clf, X, y = problem(3, np.float32, covariance=covariance)
     features = torch.from_numpy(X)
@@ -145,7 +181,7 @@ def assert_equal(some, others):
     assert all(torch.equal(one, other) for one, other in zip(some, others, strict=True))
 
 
-@pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
+@pytest.mark.parametrize("covariance", ["shared", "per_class", "low_rank", "full"])
 def test_a_copy_goes_its_own_way(covariance):
     clf, X, y = problem(3, covariance=covariance)
     pool = clf.pool_state(X).observe(0, y[0])
@@ -156,7 +192,7 @@ def test_a_copy_goes_its_own_way(covariance):
     torch.testing.assert_close(pool.observe(1, y[1]).logits, twin.logits)
 
 
-@pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
+@pytest.mark.parametrize("covariance", ["shared", "per_class", "low_rank", "full"])
 def test_an_unknown_label_moves_no_mean(covariance):
     clf, X, _ = problem(3, covariance=covariance)
     pool = clf.pool_state(X)
@@ -169,7 +205,7 @@ def test_an_unknown_label_moves_no_mean(covariance):
     torch.testing.assert_close(pool.posterior.variance(rows), pool.variance)
 
 
-@pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
+@pytest.mark.parametrize("covariance", ["shared", "per_class", "low_rank", "full"])
 def test_a_label_affects_pools_that_do_not_have_it(covariance):
     clf, X, y = problem(3, covariance=covariance)
     labelled, others = clf.pool_state(X[:5]), clf.pool_state(X[5:])
@@ -313,7 +349,7 @@ def test_an_unknown_label_changes_nothing():
 def test_a_part_is_the_state_of_some_rows():
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(30, 4)), np.arange(30) % 3
-    for covariance in ("shared", "per_class", "full"):
+    for covariance in ("shared", "per_class", "low_rank", "full"):
         clf = LaplaceUpdateClassifier(covariance=covariance).fit(X, y)
         part = clf.pool_state(X).observe(2, 1).part(np.array([7, 4])).observe(0, 2)
         expected = clf.pool_state(X).observe(2, 1).observe(7, 2).predict_proba([7, 4])
@@ -321,7 +357,7 @@ def test_a_part_is_the_state_of_some_rows():
 
 
 @pytest.mark.parametrize("at_once", [10**6, 100, 1])
-@pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
+@pytest.mark.parametrize("covariance", ["shared", "per_class", "low_rank", "full"])
 @pytest.mark.parametrize("positions", [None, np.array([7, 3, 30])])
 def test_scores_of_draws(monkeypatch, at_once, covariance, positions):
     """However few rows are drawn for at a time, the weights are the same."""

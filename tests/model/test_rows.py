@@ -7,6 +7,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from laplace_al.model import leave_one_out
+from laplace_al.model import rows as rows_module
 from laplace_al.model.fit import FitSettings, fit
 from laplace_al.model.fitted_model import Rules
 from laplace_al.model.likelihoods import likelihood_of
@@ -100,6 +102,22 @@ def test_a_fit_in_blocks_is_that_of_the_whole(n_classes, structure, curvature, c
     if calibration:
         close(report.loo_score, expected.loo_score)
     assert (report.evidence_slope, report.loo_proba) == (None, None)  # of rows that are at hand
+
+
+@pytest.mark.parametrize("curvature", ["secant", "categorical"])
+def test_what_is_cut_to_a_low_rank_is_so_in_blocks(curvature, monkeypatch):
+    """By products with precisions; the search for axes in memory is one in single precision."""
+    monkeypatch.setattr(rows_module, "_BYTES_AT_ONCE", 2**15)  # some classes at a time
+    monkeypatch.setattr(leave_one_out, "_FEW_NUMBERS", 0)
+    data, blocks = problem(5, n_features=80)
+    options = {"structure": "low_rank", "rules": Rules(curvature=curvature)}
+    whole, found = fitted(RowsInMemory(data), data, **options), fitted(blocks, data, **options)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
+    one, other = found.model.posterior, whole.model.posterior
+    close(one.mean, other.mean)
+    close(one.variance(data.features), other.variance(data.features))
+    close(found.model.report.log_evidence, whole.model.report.log_evidence)
+    close(found.model.calibration.temperature, whole.model.calibration.temperature)
 
 
 @pytest.mark.parametrize("structure", STRUCTURES)

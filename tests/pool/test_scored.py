@@ -48,7 +48,7 @@ def test_predictions_follow_updates(params, size):
         assert_up_to_date(pool, clf)
 
 
-@pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
+@pytest.mark.parametrize("covariance", ["shared", "per_class", "low_rank", "full"])
 @pytest.mark.parametrize(("size", "is_followed"), [(5, True), (60, False)])
 def test_many_labels_are_followed_while_that_is_cheaper(covariance, size, is_followed):
     rng = np.random.default_rng(0)
@@ -179,7 +179,7 @@ def test_a_network_and_a_float32_pool():
         np.testing.assert_allclose(state.predict_proba(), clf.predict_proba(X32), rtol=1e-3)
 
 
-@pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
+@pytest.mark.parametrize("covariance", ["shared", "per_class", "low_rank", "full"])
 def test_predictions_follow_weights_of_classes(covariance):
     wide = np.random.default_rng(0).normal(size=(500, 5))
     labels = (wide[:, 0] > 0).astype(int) + (wide[:, 1] > 0)

@@ -33,6 +33,7 @@ SETTINGS = [
     {"dtype": "float32", "fit_intercept": False},
     {"forgetting": 0.99, "n_passes": 2},
     {"memory_size": 30},
+    {"covariance": "low_rank", "memory_size": 30},
     {"memory_size": None, "prior_precision": 0.1},
     {"predictive": "monte_carlo", "n_samples": 20, "random_state": 3},
     {"class_weight": dict(enumerate([2.0, 0.5, 1, 1, 3])), "classes": list(range(6))},
@@ -526,3 +527,35 @@ def test_an_intercept_set_after_a_fit(tmp_path):
     twin = saved(clf, tmp_path)
     np.testing.assert_array_equal(twin.predict_proba(A), clf.predict_proba(A))
     np.testing.assert_array_equal(twin.coef_, clf.coef_)
+
+
+class TestLowRank:
+    @staticmethod
+    def taught(n_labels=70):
+        """More features than are held exactly; labels are cut once, and some wait."""
+        rng = np.random.default_rng(0)
+        labels = rng.integers(4, size=150)
+        A = rng.normal(size=(4, 80))[labels] / 9 + rng.normal(size=(150, 80)) / 9
+        clf = LaplaceUpdateClassifier(covariance="low_rank").fit(A[:60], labels[:60])
+        return clf.partial_fit(A[60 : 60 + n_labels], labels[60 : 60 + n_labels]), A, labels
+
+    @pytest.mark.parametrize("n_labels", [1, 70])
+    def test_what_waits_and_what_is_cut_are_kept(self, tmp_path, n_labels):
+        clf, A, labels = self.taught(n_labels)
+        for again in (saved(clf, tmp_path), pickle.loads(pickle.dumps(clf))):
+            np.testing.assert_array_equal(again.predict_proba(A), clf.predict_proba(A))
+            again.partial_fit(A[130:], labels[130:])
+            expected = copy.copy(clf).partial_fit(A[130:], labels[130:]).predict_proba(A)
+            np.testing.assert_array_equal(again.predict_proba(A), expected)
+
+    @pytest.mark.parametrize(
+        "name", ["whitened.axes.spread", "whitened.axes.directions", "whitened.basis"]
+    )
+    def test_numbers_that_cannot_be_are_refused(self, tmp_path, name):
+        clf, *_ = self.taught()
+        clf.save(tmp_path / "clf.safetensors")
+        header, arrays = read_archive(tmp_path / "clf.safetensors")
+        arrays[f"posterior.{name}"] = -3 * abs(arrays[f"posterior.{name}"]) - 2
+        write_archive(tmp_path / "clf.safetensors", header, arrays)
+        with pytest.raises(ValueError, match=name.split(".")[-1]):
+            LaplaceUpdateClassifier.load(tmp_path / "clf.safetensors")

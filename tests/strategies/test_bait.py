@@ -84,7 +84,7 @@ def test_equals_explicit_inverses_for_every_candidate(n_classes, fit_intercept, 
     np.testing.assert_array_equal(positions, expected)
 
 
-@pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
+@pytest.mark.parametrize("covariance", ["shared", "per_class", "low_rank", "full"])
 def test_utility_is_what_the_trace_loses(covariance):
     active = learner(3, covariance=covariance)
     explicit = Explicit(active.estimator_, active.instances_, X)

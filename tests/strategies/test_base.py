@@ -145,7 +145,9 @@ class TestContract:
 
     @pytest.mark.parametrize("labels", ["sampled", "predicted", "expected"])
     def test_batches_are_built_label_by_label(self, name, labels):
-        for learner in (LaplaceUpdateClassifier(covariance=c) for c in ("shared", "per_class")):
+        for learner in (
+            LaplaceUpdateClassifier(covariance=c) for c in ("shared", "per_class", "low_rank")
+        ):
             first, second = (
                 SequentialBatch(make(name), labels=labels, random_state=0).query(
                     learner.fit(X, y), X, 6

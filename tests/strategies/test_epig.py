@@ -83,7 +83,7 @@ def utilities(clf, pool=POOL, target=TARGET):
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
-@pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
+@pytest.mark.parametrize("covariance", ["shared", "per_class", "low_rank", "full"])
 @pytest.mark.parametrize("calibration", [None, "loo"])
 @pytest.mark.parametrize("at_once", [(1024, 2**22), (4, 4)])
 def test_the_utility_is_the_information_about_each_target(
@@ -149,7 +149,7 @@ def test_no_information_is_zero():
     assert utilities(clf, [[2.0, 0.0, 0.0]], [[0.0, 1.0, 0.0]])[0] == pytest.approx(0, abs=1e-12)
 
 
-@pytest.mark.parametrize("covariance", ["shared", "per_class"])
+@pytest.mark.parametrize("covariance", ["shared", "per_class", "low_rank"])
 def test_targets_know_of_hypothetical_labels(covariance):
     clf = LaplaceUpdateClassifier(covariance=covariance).fit(X, y)
     view = LearnerView(clf, POOL)

@@ -64,7 +64,7 @@ def test_however_much_at_once(monkeypatch, at_once):
     np.testing.assert_allclose(utilities, expected, atol=1e-13)
 
 
-@pytest.mark.parametrize("covariance", ["shared", "per_class"])
+@pytest.mark.parametrize("covariance", ["shared", "per_class", "low_rank"])
 def test_after_a_hypothetical_label(covariance):
     view = LearnerView(classifier(3, covariance=covariance), np.r_[POOL, POINTS])
     later = view.after([2], view.state.copy().observe(2, 1))
@@ -87,7 +87,7 @@ def test_only_some_candidates_are_scored():
 
 
 def test_correlated_logits_are_refused():
-    match = "covariance='full'. Use covariance='shared' or 'per_class'"
+    match = "covariance='full'. Use covariance='shared', 'low_rank' or 'per_class'"
     with pytest.raises(TypeError, match=match):
         ExpectedErrorReduction().query(classifier(3, covariance="full"), POOL)
 

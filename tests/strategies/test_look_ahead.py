@@ -43,7 +43,7 @@ def updated(clf, X, y):
     return twin.partial_fit(X, y)
 
 
-@pytest.mark.parametrize("covariance", ["shared", "per_class"])
+@pytest.mark.parametrize("covariance", ["shared", "per_class", "low_rank"])
 @pytest.mark.parametrize("update", ["map", "newton"])
 @pytest.mark.parametrize("n_classes", [2, 3])
 @pytest.mark.parametrize("loss", ["log_loss", "zero_one"])

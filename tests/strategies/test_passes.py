@@ -46,7 +46,7 @@ POINTWISE = [
 DIVERSE = [BADGE(), CoreSet(), SequentialBatch(MarginSampling()), PowerSampling(CoreSet())]
 
 
-@pytest.fixture(scope="module", params=["shared", "per_class"])
+@pytest.fixture(scope="module", params=["shared", "per_class", "low_rank"])
 def learner(request):
     return LaplaceUpdateClassifier(covariance=request.param).fit(X[:50], y[:50])
 

@@ -11,7 +11,7 @@ X = rng.normal(size=(80, 4))
 y = np.array(list("abc"))[(X[:, 0] > 0).astype(int) + (X[:, 1] > 0.5)]
 
 
-@pytest.fixture(params=["shared", "per_class", "full"])
+@pytest.fixture(params=["shared", "per_class", "low_rank", "full"])
 def clf(request):
     return LaplaceUpdateClassifier(covariance=request.param).fit(X[:20], y[:20])
 

@@ -9,7 +9,7 @@ rng = np.random.default_rng(0)
 X, y = rng.normal(size=(40, 3)), np.arange(40) % 3
 
 
-@pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
+@pytest.mark.parametrize("covariance", ["shared", "per_class", "low_rank", "full"])
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_the_variance_ranks_the_pool(covariance, n_classes):
     clf = LaplaceUpdateClassifier(covariance=covariance).fit(X[:20], y[:20] % n_classes)

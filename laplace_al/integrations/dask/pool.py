@@ -318,7 +318,8 @@ class Pool:
             and is_followed(before, later, len(y), len(self))
         ):
             effects = known.classifier.pool_state(features).learn(range(len(y)), y, np.ones(len(y)))
-            return self._following(scored, effects, later)
+            if effects is not None:
+                return self._following(scored, effects, later)
         return _Scored(_scored_blocks(later, self._features), later)
 
     def _following(self, scored: _Scored, effects: Sequence[Effect], later: FittedModel) -> _Scored:

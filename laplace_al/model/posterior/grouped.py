@@ -1,7 +1,7 @@
 """Structures whose covariances learn apart from each other, in blocks of labels."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -78,7 +78,7 @@ class GroupedPosterior(Posterior):
         weights: torch.Tensor,
         update: UpdateRule,
         meanwhile: Callable[[torch.Tensor], object],
-    ) -> tuple[Self, tuple[Effect]]:
+    ) -> tuple[Self, Sequence[Effect] | None]:
         """Return an effect as well, see :meth:`Posterior.condition_with_effects`.
 
         It has a direction for each group.

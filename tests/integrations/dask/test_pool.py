@@ -58,7 +58,7 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
+@pytest.mark.parametrize("covariance", ["shared", "per_class", "low_rank", "full"])
 @pytest.mark.parametrize("n_classes", [2, 3])
 @pytest.mark.parametrize("size", [1, 3])
 def test_predictions_follow_labels(covariance, n_classes, size, n_scored):
@@ -218,7 +218,7 @@ def test_a_float32_pool(fitted):
 
 
 @pytest.mark.skipif(not simulated_device.IS_SUPPORTED, reason="this torch has no devices in Python")
-@pytest.mark.parametrize("covariance", ["shared", "per_class", "full"])
+@pytest.mark.parametrize("covariance", ["shared", "per_class", "low_rank", "full"])
 def test_blocks_stay_on_a_device(covariance):
     with simulated_device.SimulatedDevice():
         clf = LaplaceUpdateClassifier(covariance=covariance, device=simulated_device.NAME)

@@ -94,7 +94,7 @@ def test_the_slope_is_the_derivative_along_log_lambda(structure, n_classes):
 
     for place in (-2.0, 1.0):
         mean, prior = mode_of(data, np.exp(place))
-        rows, _ = RowsInMemory(data).with_variances(mean, prior)
+        rows, _ = RowsInMemory(data).with_variances(mean, prior, STRUCTURES[structure])
         slope = evidence_slope(rows, mean, prior, STRUCTURES[structure])
         difference = at(place + step) - at(place - step)
         assert slope == pytest.approx(difference / (2 * step), rel=1e-4)

@@ -108,10 +108,11 @@ class LaplaceUpdateClassifier(Predictor):
         variance. ``"mean_field"`` and ``"plug_in"`` keep the order of the mean logits.
     calibration : {"loo"} or None, default="loo"
         ``"loo"`` fits a temperature and a scale of the variance to the leave-one-out predictions of
-        the training instances, or a sample of 1000, which have a closed form; ``partial_fit`` adds the predictions of
-        new instances, made before it learns them. With None, probabilities from few labels are far
-        too timid. With one label per class there is nothing to calibrate on, and the temperature is
-        1. Labels that were queried because they are hard make the calibration cautious.
+        the training instances, or a sample of 1000, which have a closed form; ``partial_fit`` adds
+        the predictions of new instances, made before it learns them. With None, probabilities from
+        few labels are far too timid. With one label per class there is nothing to calibrate on, and
+        the temperature is 1. Labels that were queried because they are hard make the calibration
+        cautious.
     n_samples : int, default=1000
         Number of draws of the weights: for ``predictive="monte_carlo"``, for
         :meth:`predict_uncertainty`, and the default for :meth:`sample_proba`.

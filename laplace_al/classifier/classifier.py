@@ -27,7 +27,7 @@ from laplace_al.classifier.fitted import (
 from laplace_al.classifier.predictor import KnownInputs, Predictor
 from laplace_al.inputs.classes import class_indices, distinct_classes, widened_classes
 from laplace_al.inputs.input_format import InputFormat
-from laplace_al.inputs.known import Extracted
+from laplace_al.inputs.known import Extracted, feature_dtype
 from laplace_al.inputs.tensors import like_tensors
 from laplace_al.inputs.weighted_labels import (
     ClassWeight,
@@ -503,7 +503,8 @@ class LaplaceUpdateClassifier(Predictor):
         """Return the format of the inputs of an update, and their features."""
         if before is None:
             return self._first_features(before, params, X)
-        return before.inputs, before.inputs.features(X, name=type(self).__name__)
+        inputs = before.inputs
+        return inputs, inputs.features(X, name=type(self).__name__, dtype=feature_dtype(X))
 
     def _publish_fit(
         self, before: Fitted | None, params: SimpleNamespace, inputs: InputFormat, found: Fit

@@ -44,7 +44,7 @@ class InputFormat:
         ``with_head``: whether the last layer of the network is to be its function of the features.
         """
         columns = _columns(name, None, None)
-        X = _validated(X, extractor, columns, reset=True)
+        X = _validated(X, extractor, columns, reset=True, dtype=feature_dtype(X))
         if extractor is not None:
             extractor.probe(X)
             if with_head:

@@ -28,7 +28,7 @@ from laplace_al.classifier.predictor import KnownInputs, Predictor
 from laplace_al.classifier.trained import classes_of_outputs, trained_features
 from laplace_al.inputs.classes import widened_classes
 from laplace_al.inputs.input_format import InputFormat
-from laplace_al.inputs.known import Extracted
+from laplace_al.inputs.known import Extracted, feature_dtype
 from laplace_al.inputs.soft_labels import SoftLabels
 from laplace_al.inputs.tensors import like_tensors
 from laplace_al.inputs.weighted_labels import (
@@ -113,10 +113,10 @@ class LaplaceUpdateClassifier(Predictor):
     calibration : {"loo"} or None, default="loo"
         ``"loo"`` fits a temperature and a scale of the variance to the leave-one-out predictions of
         the training instances, or a sample of 1000, which have a closed form; ``partial_fit`` adds
-        the predictions of new instances, made before it learns them. With None, probabilities
-        from few labels are far too timid. With one label per class there is nothing to calibrate
-        on, and the temperature is 1. Labels that were queried because they are hard make the
-        calibration cautious.
+        the predictions of new instances, made before it learns them. With None, probabilities from
+        few labels are far too timid. With one label per class there is nothing to calibrate on, and
+        the temperature is 1. Labels that were queried because they are hard make the calibration
+        cautious.
     n_samples : int, default=1000
         Number of draws of the weights: for ``predictive="monte_carlo"``, for
         :meth:`predict_uncertainty`, and the default for :meth:`sample_proba`.
@@ -527,9 +527,10 @@ class LaplaceUpdateClassifier(Predictor):
         """Return the format of the inputs of an update, and their features."""
         if before is None:
             return self._first_features(before, params, X)
+        inputs = before.inputs
         if not params.train_extractor:
-            before.inputs.check_given(params.feature_extractor)
-        return before.inputs, before.inputs.features(X, name=type(self).__name__)
+            inputs.check_given(params.feature_extractor)
+        return inputs, inputs.features(X, name=type(self).__name__, dtype=feature_dtype(X))
 
     def _publish_fit(
         self, before: Fitted | None, params: SimpleNamespace, inputs: InputFormat, found: Fit

@@ -53,7 +53,7 @@ class InputFormat:
         ``train`` trains the network on the validated inputs first.
         """
         columns = _columns(name, None, None)
-        X = _validated(X, extractor, columns, reset=True)
+        X = _validated(X, extractor, columns, reset=True, dtype=feature_dtype(X))
         if extractor is not None:
             extractor.probe(X)
             if train is not None:

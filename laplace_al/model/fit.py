@@ -1,6 +1,5 @@
 """A fit: the prior precision, the mode, the posterior around it and its calibration."""
 
-import functools
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -190,38 +189,17 @@ def evidence_under(
 def calibration_of(rows: Rows, mean: torch.Tensor, link: Link) -> Calibration:
     """Return the calibration to leave-one-out predictions; the rows know their variances.
 
-    Of rows at hand, a sample stands for all where there are many.
+    A sample stands for all rows where there are many.
     """
-    weights = rows.total(class_weights)
-    if isinstance(rows, RowsInMemory):
-        observation = _sample_left_out(rows, mean, link)
-        return Calibration.fit(functools.partial(scores_at, observation), weights)
+    n_rows, weight = rows.total(size_of)
+    share = None if n_rows <= _ENOUGH_LABELS else float(_ENOUGH_LABELS / weight)
 
     def total(scales: Sequence[float], places: NDArray[np.float64]) -> NDArray[np.float64]:
-        scores: NDArray[np.float64] = rows.total(left_out_scores, mean, link, scales, places)
+        options = (mean, link, share, scales, places)
+        scores: NDArray[np.float64] = rows.total(left_out_scores, *options)
         return scores
 
-    return Calibration.fit(total, weights)
-
-
-def _sample_left_out(rows: RowsInMemory, mean: torch.Tensor, link: Link) -> Observation:
-    """Return leave-one-out predictions of all rows, or of as many as a temperature needs.
-
-    A row is drawn as often as its weight says, at even steps through the weights of all.
-    """
-    features, targets, weights, likelihood = rows.data
-    if len(weights) <= _ENOUGH_LABELS:
-        return Observation(link, likelihood, left_out(rows, mean), targets, weights)
-    assert rows.variance is not None
-    order = torch.randperm(len(weights), generator=torch.Generator().manual_seed(0))
-    order = order.to(weights.device)
-    ends = weights[order].cumsum(dim=0)
-    steps = (torch.arange(_ENOUGH_LABELS).to(ends) + 0.5) / _ENOUGH_LABELS
-    drawn = order[torch.searchsorted(ends, steps * ends[-1])]
-    data = Labelled(features[drawn], targets[drawn], weights[drawn], likelihood)
-    share = (ends[-1] / _ENOUGH_LABELS).expand(_ENOUGH_LABELS)
-    predicted = left_out(Block(data, rows.variance[drawn]), mean)
-    return Observation(link, likelihood, predicted, data.targets, share)
+    return Calibration.fit(total, rows.total(class_weights))
 
 
 def _leave_one_out(
@@ -274,18 +252,44 @@ def class_weights(block: Block) -> torch.Tensor:
     return weight_of_classes(block.data.targets, block.data.weights)
 
 
+def size_of(block: Block) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return how many instances have weight, and the sum of their weights."""
+    weights = block.data.weights
+    return (weights > 0).sum(), weights.sum()
+
+
 def left_out_scores(
     block: Block,
     mean: torch.Tensor,
     link: Link,
+    share: float | None,
     scales: Sequence[float],
     log_temperatures: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Return :func:`~laplace_al.model.calibration.scores_at` of leave-one-out predictions."""
-    _, targets, weights, likelihood = block.data
+    """Return :func:`~laplace_al.model.calibration.scores_at` of leave-one-out predictions.
+
+    An instance is drawn with a probability of ``share`` times its weight, None: for certain.
+    """
+    features, targets, weights, likelihood = block.data
+    if share is not None:
+        chance = (share * weights).clamp(max=1)
+        drawn = ((places_of(features) < chance) | (chance == 1)).nonzero()[:, 0]
+        assert block.variance is not None
+        data = Labelled(features[drawn], targets[drawn], weights[drawn], likelihood)
+        block = Block(data, block.variance[drawn])
+        targets, weights = data.targets, data.weights / chance[drawn]
     predicted = left_out(block, mean)
     observation = Observation(link, likelihood, predicted, targets, weights)
     return scores_at(observation, scales, log_temperatures)
+
+
+def places_of(features: torch.Tensor) -> torch.Tensor:
+    """Return a number in [0, 1) for each row, as if drawn: the same in any order and any blocks."""
+    as_integer = torch.int64 if features.dtype == torch.float64 else torch.int32
+    digest = features.contiguous().view(as_integer).long().sum(dim=1)
+    for shift in (31, 27, 33):  # splitmix64, of Steele, Lea and Flood, OOPSLA 2014
+        digest = (digest ^ (digest >> shift)) * -4658895280553007687
+    return (digest & (2**53 - 1)).to(features) / 2**53
 
 
 def left_out_score(

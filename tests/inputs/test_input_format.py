@@ -80,3 +80,11 @@ def test_features_of_a_network():
 def test_arrays_by_name_need_an_extractor():
     with pytest.raises(TypeError, match=r"pandas\.DataFrame\(X\)"):
         format_of({"a": X})
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.int8, np.float32])
+def test_narrow_numbers_of_a_first_fit_become_single_precision(dtype):
+    X = np.arange(6).reshape(3, 2).astype(dtype)
+    _, features = InputFormat.of_first(X, None, name="Some", with_head=False)
+    assert features.dtype == np.float32
+    np.testing.assert_array_equal(features, X)

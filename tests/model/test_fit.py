@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import kstest
 
 from laplace_al.model.fit import (
     FitSettings,
@@ -8,6 +9,7 @@ from laplace_al.model.fit import (
     evidence_under,
     fit,
     model_before_labels,
+    places_of,
     with_evidence,
 )
 from laplace_al.model.fitted_model import Rules
@@ -104,6 +106,16 @@ def test_a_sample_calibrates_as_well_as_all(n_classes, monkeypatch):
     assert not np.array_equal(sample.scores, whole.scores)
     # of temperatures from 1 on: below, single labels rule
     np.testing.assert_allclose(sample.scores[20:], whole.scores[20:], rtol=0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_places_of_rows_are_as_if_drawn_and_their_own(dtype):
+    rows = torch.randn(20_000, 5, generator=torch.Generator().manual_seed(0)).to(dtype)
+    places = places_of(rows)
+    assert kstest(places.numpy(), "uniform").pvalue > 1e-3
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(1))
+    assert torch.equal(places_of(rows[order]), places[order])
+    assert torch.equal(places_of(rows.T.contiguous().T), places)
 
 
 @pytest.mark.parametrize("criterion", ["evidence", "loo"])

@@ -7,6 +7,7 @@ from typing import Self, TypeVar
 
 import torch
 
+from laplace_al._common.devices import on_host
 from laplace_al._common.typing import UpdateRule
 from laplace_al.model.posterior.axes import (
     RANK,
@@ -207,7 +208,9 @@ class LowRankPosterior(GroupedPosterior):
 
         Blocks end where labels are to be cut, and at those of no weight, which do not wait for it.
         """
-        posterior, counts, first = self, (weights > 0).tolist(), 0
+        posterior, first, counts = self, 0, [True] * len(features)
+        if not self.whitened.is_whole:
+            counts = (on_host(weights)[0] > 0).tolist()
         while first < len(features):
             n_free = posterior.whitened.n_free or _BLOCK_SIZE
             last = min(first + min(_BLOCK_SIZE, n_free), len(features))

@@ -24,6 +24,7 @@ from laplace_al.model.rows import Block, Rows, RowsInMemory, left_out, stiffenin
 from laplace_al.model.structures import STRUCTURES, Structure
 
 _ENOUGH_LABELS = 1000  # for a temperature
+_ENOUGH_FOR_SCALE = 300  # for that of the variance, of which few are compared
 
 
 class FitSettings(NamedTuple):
@@ -189,12 +190,13 @@ def evidence_under(
 def calibration_of(rows: Rows, mean: torch.Tensor, link: Link) -> Calibration:
     """Return the calibration to leave-one-out predictions; the rows know their variances.
 
-    A sample stands for all rows where there are many.
+    A sample stands for all rows where there are many: a smaller one where scales are compared.
     """
     n_rows, weight = rows.total(size_of)
-    share = None if n_rows <= _ENOUGH_LABELS else float(_ENOUGH_LABELS / weight)
 
     def total(scales: Sequence[float], places: NDArray[np.float64]) -> NDArray[np.float64]:
+        enough = _ENOUGH_LABELS if len(scales) == 1 else _ENOUGH_FOR_SCALE
+        share = None if n_rows <= enough else float(enough / weight)
         options = (mean, link, share, scales, places)
         scores: NDArray[np.float64] = rows.total(left_out_scores, *options)
         return scores

@@ -212,8 +212,10 @@ class LowRankPosterior(GroupedPosterior):
         if not self.whitened.is_whole:
             counts = (on_host(weights)[0] > 0).tolist()
         while first < len(features):
-            n_free = posterior.whitened.n_free or _BLOCK_SIZE
-            last = min(first + min(_BLOCK_SIZE, n_free), len(features))
+            n_at_once = MAX_PENDING
+            if not self.whitened.is_whole:
+                n_at_once = min(_BLOCK_SIZE, posterior.whitened.n_free)
+            last = min(first + n_at_once, len(features))
             last = next((i for i in range(first, last) if counts[i] != counts[first]), last)
             rows = slice(first, last)
             whitened = posterior.whitened.opened(features[rows] @ posterior.stored_root[0])

@@ -10,6 +10,7 @@ MAX_PENDING = 64
 """Labels after which they are worked into the axes; with no more features, nothing is ever cut."""
 
 _AT_ONCE = 256  # rows, of which numbers for all classes are held
+_N_NEW = 4  # axes that a cut looks for beside the old ones
 _LEFT = 1e-6  # of the square of an axis, outside of the span of the labels
 
 
@@ -230,7 +231,7 @@ class Whitened(NamedTuple):
 
     def _start_of_cut(self, own: torch.Tensor, inner: torch.Tensor) -> torch.Tensor:
         """Return rows (C, q, b + r) from which new axes are looked for: the old ones, and noise."""
-        noise = sketch(len(self.basis), own)
+        noise = sketch(len(self.basis), own, _N_NEW)
         noise = torch.cat([noise, noise.new_zeros(len(noise), own.shape[1])], 1)
         start = torch.cat([torch.cat([own, inner], 2), noise.expand(len(own), -1, -1)], 1)
         if start.shape[1] < start.shape[2]:

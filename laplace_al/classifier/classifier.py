@@ -85,7 +85,7 @@ class LaplaceUpdateClassifier(Predictor):
         (n_features^2 numbers), ``"per_class"`` one for each class (n_classes n_features^2),
         ``"low_rank"`` nearly that by a shared one and 16 directions of each class (n_features^2 +
         17 n_classes n_features), and ``"full"`` couples all weights ((n_classes n_features)^2, for
-        small heads). ``"auto"`` chooses ``"per_class"`` up to 2^18 numbers, else ``"low_rank"``.
+        small heads). ``"auto"`` chooses ``"per_class"`` up to 2^25 numbers, else ``"low_rank"``.
         For two classes all structures are the same.
     curvature : {"secant", "categorical", "gaussian"}, default="secant"
         How much each training instance adds to the posterior precision. ``"categorical"`` is the

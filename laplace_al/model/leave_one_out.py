@@ -11,8 +11,8 @@ from laplace_al.model.posterior.roots import accurate_factor, factor_of_sum
 RANK_OF_LEAVE_ONE_OUT = 32
 """Axes of each class: what is left of an instance's own logit is the rest of a subtraction."""
 
-# Of precisions of all classes: these are made about as fast as cut ones.
-_FEW_NUMBERS = 2**18
+# Of the precisions of all classes: up to so many, leave-one-out and evidence are exact.
+_FEW_NUMBERS = 2**25
 
 
 class Laplace(NamedTuple):
@@ -91,7 +91,7 @@ def at_most_alone(
 
 
 def is_cut(n_features: int, n_classes: int) -> bool:
-    """Return whether precisions are cut to a low rank: they are where that saves much."""
+    """Return whether precisions are cut to a low rank: they are where there are many numbers."""
     return not is_exact(n_features, n_classes) and n_classes * n_features**2 > _FEW_NUMBERS
 
 

@@ -34,8 +34,8 @@ from laplace_al.model.updates import (
     Rule,
 )
 
-AUTO_LIMIT = 2**18
-"""``covariance="auto"`` is ``per_class`` up to so many numbers, about as cheap as ``shared``."""
+AUTO_LIMIT = 2**25
+"""``covariance="auto"`` is ``per_class`` up to so many numbers: 256 MiB of float64."""
 
 
 CovarianceName: TypeAlias = Literal["auto", "shared", "low_rank", "per_class", "full"]

@@ -138,23 +138,25 @@ class FittedEstimator(
         Parameters
         ----------
         prior_precision : float or Tensor of one number, default=None
-            lambda > 0. None: the value of the fit. Another value, and the gradient, need the data
-            of the fit, which ``memory_size=None`` keeps: the MAP is recomputed.
+            lambda > 0. None: the value of the fit. With ``memory_size=None`` the MAP is recomputed
+            for another value. Otherwise the data is no longer available and the evidence is
+            extrapolated linearly in log lambda: accurate only near the fitted value.
 
         Returns
         -------
         float, or Tensor of shape () for a tensor
             In nats. For a tensor that requires a gradient, the result has the gradient of the
-            evidence, the change of the MAP included.
+            evidence, the change of the MAP included. It is exact at the fitted value, and at every
+            value with ``memory_size=None``.
 
         Raises
         ------
         TypeError, ValueError
-            If ``prior_precision`` is not a number > 0, or the evidence is unavailable: (a) of
-            another value or with a gradient, unless ``memory_size=None``; with
-            ``head="pretrained"``, where the mean stays, it is then extrapolated linearly in log
-            lambda: accurate only near the fitted value; (b) after ``partial_fit`` or
-            ``add_classes``, unless ``memory_size=None``; (c) if ``fit`` did not compute it, because
+            If ``prior_precision`` is not a number > 0, or the evidence is unavailable: (a) after
+            ``partial_fit`` or ``add_classes``, unless ``memory_size=None``; (b) of another value or
+            with a gradient, unless ``memory_size=None``, the head is pretrained, or
+            ``n_samples * n_features * n_outputs`` is at most 2^18: for more, ``fit`` does not
+            compute the slope, nor over blocks; (c) if ``fit`` did not compute it, because
             with ``calibration=None``, a curvature other than ``"secant"`` and a shared covariance
             for three or more classes, as in the paper, it would cost more than the fit.
 

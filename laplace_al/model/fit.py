@@ -23,6 +23,7 @@ from laplace_al.model.priors import IsotropicPrior
 from laplace_al.model.rows import Block, Rows, RowsInMemory, left_out, stiffening_at_mode
 from laplace_al.model.structures import STRUCTURES, Structure
 
+_SMALL = 2**18  # numbers of features, times outputs
 _ENOUGH_LABELS = 1000  # for a temperature
 _ENOUGH_FOR_SCALE = 300  # for that of the variance, of which few are compared
 
@@ -115,7 +116,8 @@ def fit(
     if _needs_evidence(settings, rules, structure, mean):
         rows, evidence = with_evidence(rows, mean, prior, structure)
         report = report._replace(log_evidence=evidence)
-        if mode is None and isinstance(rows, RowsInMemory):  # a mean that stays needs no solution
+        # a mean that stays needs no solution, and a small one costs little
+        if isinstance(rows, RowsInMemory) and (mode is None or _is_small(rows.data)):
             slope = evidence_slope(rows, mean, prior, structure)
             report = report._replace(evidence_slope=slope)
     calibration = Calibration()
@@ -146,6 +148,10 @@ def model_before_labels(
         memory = Memory.empty(search.prior(prior_precision), data.features)
     posterior = search.structure.posterior.prior(prior_mean, prior_precision)
     return Fit(FittedModel(posterior, rules=rules, memory=memory, **fields), None, chosen)
+
+
+def _is_small(data: Labelled) -> bool:
+    return data.features.numel() * data.targets.shape[1] <= _SMALL
 
 
 def _needs_evidence(

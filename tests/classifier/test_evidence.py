@@ -249,14 +249,15 @@ class TestEvidence:
 
     @pytest.mark.parametrize("covariance", ["shared", "per_class", "low_rank", "full"])
     @pytest.mark.parametrize("n_classes", [2, 3])
+    @pytest.mark.parametrize("memory_size", [0, None])
     @pytest.mark.parametrize("curvature", ["secant", "categorical"])
-    def test_its_derivative_is_that_of_refits(self, covariance, n_classes, curvature):
+    def test_its_derivative_is_that_of_refits(self, covariance, n_classes, memory_size, curvature):
         A, b = data(n_classes)
         A = A[:, 18:30]
         weights = np.random.default_rng(0).integers(0, 4, size=len(b))
         params = {
             "covariance": covariance,
-            "memory_size": None,
+            "memory_size": memory_size,
             "curvature": curvature,
             "tol": 1e-8,
         }
@@ -315,8 +316,8 @@ class TestEvidence:
             clf.fit(A, b).log_marginal_likelihood()
 
     @pytest.mark.parametrize("value", [2.0, torch.tensor(1.0, requires_grad=True)])
-    def test_another_value_or_a_gradient_takes_the_data(self, value):
-        clf = LaplaceUpdateClassifier(prior_precision=1.0).fit(X[:100], y[:100])
+    def test_of_much_data_another_value_or_a_gradient_takes_it(self, value):
+        clf = LaplaceUpdateClassifier(prior_precision=1.0).fit(X[:500], y[:500])
         with pytest.raises(ValueError, match=r"another prior_precision .* memory_size=None"):
             clf.log_marginal_likelihood(value)
 

@@ -169,8 +169,15 @@ def test_evidence_is_reported_where_it_costs_little(
     rules = Rules(curvature=curvature, calibration=calibration)
     report = fitted(labelled(n_classes), structure=structure, rules=rules).model.report
     assert (report.log_evidence is not None) == is_known
-    assert report.evidence_slope is None  # nobody asked
+    assert (report.evidence_slope is not None) == is_known
     assert (report.loo_score is not None) == (calibration == "loo")
+
+
+def test_of_much_data_no_slope_is_computed_that_nobody_asked_for(monkeypatch):
+    monkeypatch.setattr("laplace_al.model.fit._SMALL", 10)
+    report = fitted(labelled(3)).model.report
+    assert report.log_evidence is not None
+    assert report.evidence_slope is None
 
 
 def test_the_newest_labels_that_count_are_remembered():

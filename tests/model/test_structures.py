@@ -21,9 +21,10 @@ CPU = {"dtype": torch.float64, "device": torch.device("cpu")}
         (65, 10, "per_class"),
         (17, 26, "per_class"),
         (129, 10, "per_class"),
-        (129, 77, "low_rank"),
-        (385, 10, "low_rank"),
-        (385, 77, "low_rank"),
+        (129, 77, "per_class"),
+        (385, 10, "per_class"),
+        (385, 77, "per_class"),
+        (769, 150, "low_rank"),
         (1025, 1000, "low_rank"),
     ],
 )

@@ -24,6 +24,7 @@ from laplace_al.model.curvatures import STEEPEST
 from laplace_al.model.label_mode import MAX_HALVINGS, MAX_STEPS, ROUNDING, STEP_TOLERANCE
 
 _TINY = float(np.finfo(np.float64).tiny)
+_LARGEST = 1 / (STEEPEST * _TINY)
 
 _plain = numba.njit(error_model="numpy", nogil=True)
 _sums = numba.njit(error_model="numpy", nogil=True, fastmath={"reassoc", "contract"})
@@ -182,9 +183,11 @@ def _stiffen(
             mirror = 0.25 if abs(odds) < 1e-3 else (p[k] - complement[k]) / (2.0 * odds)
             share = (least / (v[k] + _TINY)) ** 0.75
             h[k] *= (mirror / (after + _TINY)) ** (1.0 - share)
-            h[k] += (grown - 1.0) * max(1.0 / (v[k] + _TINY) - 1.0 / prior, 0.0)
+            known = max(1.0 / (v[k] + _TINY) - 1.0 / prior, 0.0)
+            h[k] += (grown - 1.0) * min(known, _LARGEST)
     if n == 1:
-        h[0] += (lowest - 1.0) * max(1.0 / (v[0] + _TINY) - 1.0 / prior, 0.0)
+        known = max(1.0 / (v[0] + _TINY) - 1.0 / prior, 0.0)
+        h[0] += (lowest - 1.0) * min(known, _LARGEST)
 
 
 @_plain

@@ -142,7 +142,8 @@ def steepening(
     if variance.shape[-1] < grown.shape[-1]:
         grown = xp.amin(grown, -1, keepdims=True)
     # eq-steepening
-    return (grown - 1) * (1 / (variance + tiny) - 1 / prior_variance).clip(0.0)
+    known = (1 / (variance + tiny) - 1 / prior_variance).clip(0.0, 1 / (STEEPEST * tiny))
+    return (grown - 1) * known
 
 
 def _numerics(numbers: Any) -> tuple[ModuleType, float]:

@@ -25,7 +25,6 @@ from laplace_al.model.structures import STRUCTURES, Structure
 
 _SMALL = 2**18  # numbers of features, times outputs
 _ENOUGH_LABELS = 1000  # for a temperature
-_ENOUGH_FOR_SCALE = 300  # for that of the variance, of which few are compared
 
 
 class FitSettings(NamedTuple):
@@ -196,13 +195,12 @@ def evidence_under(
 def calibration_of(rows: Rows, mean: torch.Tensor, link: Link) -> Calibration:
     """Return the calibration to leave-one-out predictions; the rows know their variances.
 
-    A sample stands for all rows where there are many: a smaller one where scales are compared.
+    A sample stands for all rows where there are many.
     """
     n_rows, weight = rows.total(size_of)
+    share = None if n_rows <= _ENOUGH_LABELS else float(_ENOUGH_LABELS / weight)
 
     def total(scales: Sequence[float], places: NDArray[np.float64]) -> NDArray[np.float64]:
-        enough = _ENOUGH_LABELS if len(scales) == 1 else _ENOUGH_FOR_SCALE
-        share = None if n_rows <= enough else float(enough / weight)
         options = (mean, link, share, scales, places)
         scores: NDArray[np.float64] = rows.total(left_out_scores, *options)
         return scores
@@ -292,9 +290,8 @@ def left_out_scores(
 
 
 def places_of(features: torch.Tensor) -> torch.Tensor:
-    """Return a number in [0, 1) for each row, as if drawn: the same in any order and any blocks."""
-    as_integer = torch.int64 if features.dtype == torch.float64 else torch.int32
-    digest = features.contiguous().view(as_integer).long().sum(dim=1)
+    """Return a number in [0, 1) for each row, as if drawn: the same in any order and dtype."""
+    digest = features.float().contiguous().view(torch.int32).long().sum(dim=1)
     for shift in (31, 27, 33):  # splitmix64, of Steele, Lea and Flood, OOPSLA 2014
         digest = (digest ^ (digest >> shift)) * -4658895280553007687
     return (digest & (2**53 - 1)).to(features) / 2**53

@@ -96,6 +96,7 @@ class TestModalStrategiesInOurs:
             kind(X_pool),
             X_initial=kind(X[START]),
             y_initial=y[START],
+            refit_every=None,
         )
         twin = make(strategy=strategy)
         left = np.arange(len(X_pool))

@@ -20,7 +20,7 @@ from laplace_al.model.pool_state import PoolScores, PoolState
 from laplace_al.model.posterior.effects import Effect
 from laplace_al.model.prior_precision import prior_precision_of_features
 from laplace_al.model.rows import Block, Combine
-from laplace_al.pool.scored import extracted, is_accurate
+from laplace_al.pool.scored import extracted, is_accurate, largest_variance
 from laplace_al.strategies._checks import candidates_of_block
 from laplace_al.strategies._passes import Ranking
 from laplace_al.strategies._ranking import Leaders
@@ -110,8 +110,8 @@ def rows_of(features: KeptFeatures, places: NDArray[np.int64]) -> NDArray[np.flo
 
 def scored(model: FittedModel, features: KeptFeatures) -> KeptScores:
     """Return the scores of a block under a model."""
-    scores = PoolState(model, features.tensor).scores
-    return KeptScores(scores, scores.predictive_variance)
+    state = PoolState(model, features.tensor)
+    return KeptScores(state.scores, largest_variance(state))
 
 
 def followed(

@@ -155,7 +155,10 @@ def _orthonormal(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
     By the Cholesky factor of the Gram matrix, in half the time of QR, where all rows lead well away
     from those before: the columns of Q are then orthonormal to a few roundings, as those of QR are.
+    Elsewhere than on the CPU the host would have to wait for the answer.
     """
+    if not rows.is_cpu:
+        return torch.linalg.qr(rows.mT)
     gram = rows @ rows.mT
     factor, info = torch.linalg.cholesky_ex(gram)
     away = factor.diagonal(dim1=-2, dim2=-1).square().amin(dim=-1)

@@ -36,9 +36,11 @@ STRATEGIES = {
     "entropy": strategies.EntropySampling,
     "least_confident": strategies.LeastConfidentSampling,
     "margin": strategies.MarginSampling,
+    "max_herding": strategies.MaxHerding,
     "prob_cover": strategies.ProbCover,
     "random": strategies.RandomSampling,
     "typi_clust": strategies.TypiClust,
+    "uncertainty_herding": strategies.UncertaintyHerding,
     "variance": strategies.VarianceSampling,
 }
 _PROGRAM = "python -m laplace_al.label"

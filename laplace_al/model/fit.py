@@ -290,8 +290,9 @@ def left_out_scores(
 
 
 def places_of(features: torch.Tensor) -> torch.Tensor:
-    """Return a number in [0, 1) for each row, as if drawn: the same in any order and dtype."""
-    digest = features.float().contiguous().view(torch.int32).long().sum(dim=1)
+    """Return a number in [0, 1) for each row, as if drawn: the same in any order and any blocks."""
+    as_integer = torch.int64 if features.dtype == torch.float64 else torch.int32
+    digest = features.contiguous().view(as_integer).long().sum(dim=1)
     for shift in (31, 27, 33):  # splitmix64, of Steele, Lea and Flood, OOPSLA 2014
         digest = (digest ^ (digest >> shift)) * -4658895280553007687
     return (digest & (2**53 - 1)).to(features) / 2**53

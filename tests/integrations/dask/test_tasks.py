@@ -21,10 +21,10 @@ def test_features_keep_their_dtype_and_dask_knows_their_size(dtype, fitted):
 def test_dask_knows_the_size_of_scores(fitted):
     features = tasks.KeptFeatures(torch.from_numpy(X[:700]))
     kept = tasks.scored(fitted.current_model(), features)
-    assert 0 <= dask.sizeof.sizeof(kept) - 700 * (3 + 3) * 8 < 100
+    assert 0 <= dask.sizeof.sizeof(kept) - 700 * (3 + 3 + 1) * 8 < 100
     effects = fitted.pool_state(X[5:6]).learn([0], ["a"], [1.0])
     later = tasks.followed(fitted.current_model().without_posterior(), effects, features, kept)
-    assert 0 <= dask.sizeof.sizeof(later) - 700 * (3 + 2 * 3) * 8 < 100
+    assert 0 <= dask.sizeof.sizeof(later) - 700 * (3 + 3 + 1) * 8 < 100
 
 
 def test_scores_that_follow_are_those_of_the_updated_model(fitted):

@@ -109,8 +109,11 @@ def loops(data, covariance, quick):
         whole_loop(data, covariance, batch_size, 100, seeds, C=1.0)
 
 
-def embeddings(path):
+def embeddings(path, quick):
     """Features and labels to learn from and to test on: those of a file, or synthetic ones."""
+    if path is None and quick:
+        X, y = clustered(2_000, 64, 10)
+        return X[:1_000], y[:1_000], X[1_000:], y[1_000:]
     if path is None:
         X, y = clustered(13_000, N_FEATURES, 77)
         return X[:10_000], y[:10_000], X[10_000:], y[10_000:]
@@ -176,16 +179,17 @@ def labels_to_queries(repeats):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="fewer repeats")
+    parser.add_argument("--quick", action="store_true", help="small, to see that it runs")
     parser.add_argument("--data", help="embeddings to run the loops on, instead of synthetic ones")
     parser.add_argument("--covariance", default="auto", help="that of the loops")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    repeats = 11 if options.quick else 51
+    repeats = 3 if options.quick else 51
     torch.set_num_threads(options.threads)
     with threadpool_limits(options.threads):
         warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%")
-        loops(embeddings(options.data), options.covariance, options.quick)
+        data = embeddings(options.data, options.quick)
+        loops(data, options.covariance, options.quick)
         labels_to_queries(repeats)
 
 

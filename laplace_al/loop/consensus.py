@@ -1,16 +1,15 @@
 """What several labels of one instance come to."""
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-if TYPE_CHECKING:
-    from laplace_al.loop.history import Event
+from laplace_al.loop.event import Event
 
 
-def shares_of(event: "Event") -> dict[Any, float]:
+def shares_of(event: Event) -> dict[Any, float]:
     """Return the probability of each label that an event makes possible."""
     return {event.label: 1.0} if event.probabilities is None else dict(event.probabilities)
 
@@ -22,7 +21,7 @@ def certain_or_not(shares: dict[Any, float]) -> tuple[Any, tuple[tuple[Any, floa
     return label, None if len(possible) == 1 else possible
 
 
-def agreed(events: Sequence["Event"]) -> "Event":
+def agreed(events: Sequence[Event]) -> Event:
     """Return the one label that some of the same instance come to.
 
     The probability of a class is the share of the votes for it, by weight; the weight is the mean.
@@ -40,12 +39,12 @@ def agreed(events: Sequence["Event"]) -> "Event":
     )
 
 
-def is_same_label(one: "Event", other: "Event") -> bool:
+def is_same_label(one: Event, other: Event) -> bool:
     """Return whether two events teach the same of an instance."""
     return shares_of(one) == shares_of(other) and one.weight == other.weight
 
 
-def probabilities_frame(events: Sequence["Event"]) -> pd.DataFrame:
+def probabilities_frame(events: Sequence[Event]) -> pd.DataFrame:
     """Return the probabilities (n, n_classes) of the labels of events, a column for each class."""
     shares = [shares_of(event) for event in events]
     classes = np.unique(np.array([label for each in shares for label in each]))
@@ -57,6 +56,6 @@ def probabilities_frame(events: Sequence["Event"]) -> pd.DataFrame:
     return pd.DataFrame(probabilities, columns=pd.Index(classes.tolist()))
 
 
-def possible_labels(events: Iterable["Event"]) -> list[Any]:
+def possible_labels(events: Iterable[Event]) -> list[Any]:
     """Return all labels that events make possible, as often as they do."""
     return [label for event in events for label in shares_of(event)]

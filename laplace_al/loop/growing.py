@@ -1,4 +1,4 @@
-"""The side of a learner that grows: its pool, and its labels by those of others."""
+"""The side of a learner that grows: what it has learnt, its pool, and labels of others."""
 
 from typing import Any, Self
 
@@ -7,7 +7,8 @@ from sklearn.utils.validation import _num_samples
 
 from laplace_al._common.synchronized import synchronized
 from laplace_al._common.typing import Instances, Path
-from laplace_al.loop.history import Events, stamped
+from laplace_al.loop.event import Event, Events
+from laplace_al.loop.history import stamped
 from laplace_al.loop.merging import labels_to_merge
 from laplace_al.loop.readable import ReadableLearner
 from laplace_al.loop.state import extension_to
@@ -17,15 +18,27 @@ from laplace_al.pool.checks import check_container, check_numbers
 
 
 class GrowingLearner(ReadableLearner):
-    """A learner whose pool can grow, and that can take over the labels of another journal."""
+    """A learner that learns events, whose pool can grow, and that takes over other journals."""
 
     estimator: BaseEstimator
     annotator: str | None
     _lock: Any
 
-    def _commit(self, events: Events, annotator: str | None = None) -> Self:
-        """Learn the events of one call and write them down."""
-        raise NotImplementedError
+    def _commit(self, events: Events, annotator: str | None = None, *, refit: bool = False) -> Self:
+        """Learn the events of one call and write them down: all of it or nothing."""
+        self._state.check()
+        trained, history = self._state.now
+        events = stamped(events, self.annotator if annotator is None else annotator)
+        later = history.add(events)
+        updated = None if refit else self._trainer.updated(trained, later, later.batches[-1])
+        if updated is None:
+            fit = self._trainer.fitted_or_waiting if events else self._trainer.refitted
+            updated = fit(trained, later)
+            updated.warn_if_refused()
+            if updated.is_fitted or (refit and updated.refusal is None):
+                later = history.add([*events, *stamped([Event("refit")], self.annotator)])
+        self._state.publish(updated, later)
+        return self
 
     @synchronized
     def extend_pool(self, X_new: Instances) -> Self:

@@ -2,9 +2,9 @@
 
 import datetime
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Self, TypeAlias
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from laplace_al.inputs.labels import check_utf8
 from laplace_al.loop.consensus import agreed, shares_of
+from laplace_al.loop.event import Event, Events
 from laplace_al.strategies._checks import check_distinct, check_positions
-
-Action: TypeAlias = Literal["label", "skip", "relabel", "unlabel", "unskip", "extend", "refit"]
 
 _OPEN, _SKIPPED, _LABELLED = 0, 1, 2
 # the status of a position after an action
@@ -25,32 +24,6 @@ _STATUS = {
     "skip": _SKIPPED,
     "unskip": _OPEN,
 }
-
-
-class Event(NamedTuple):
-    """One action on one instance, an extension of the pool, or a refit.
-
-    ``position`` is None for a refit and for an instance from outside the pool, which is then in
-    ``instance``, a container of one row; of an extension, it is the last one of the longer pool.
-    ``label`` is plain text or a number, ``time`` has a time zone. ``row`` numbers the labels in the
-    order of teaching: it says which one is given, corrected or withdrawn; where it is None,
-    :class:`History` finds it by the position. A label that is uncertain comes with the
-    ``probabilities`` of all that are possible.
-    """
-
-    action: Action
-    position: int | None = None
-    label: Any = None
-    time: datetime.datetime | None = None
-    annotator: str | None = None
-    instance: Any = None
-    row: int | None = None
-    weight: float = 1.0
-    probabilities: tuple[tuple[Any, float], ...] | None = None
-
-
-Events: TypeAlias = Sequence[Event]
-"""The events of one call."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ from sklearn.utils.validation import _num_samples
 
 from laplace_al._common.devices import as_array
 from laplace_al._common.typing import Instances, Path
-from laplace_al.loop.history import Event, Events
+from laplace_al.loop.event import Event, Events
 from laplace_al.storage.digests import sample_digest
 from laplace_al.storage.locks import FileLock
 

@@ -13,14 +13,12 @@ from sklearn.utils.validation import _num_samples
 from laplace_al._common.synchronized import ObjectLock, synchronized
 from laplace_al._common.typing import Instances, Path, RandomState
 from laplace_al.inputs.blocks import check_unmasked, rows_at
+from laplace_al.loop.event import Event, Events
 from laplace_al.loop.growing import GrowingLearner
 from laplace_al.loop.history import (
-    Event,
-    Events,
     History,
     checked_annotator,
     checked_positions,
-    stamped,
 )
 from laplace_al.loop.network_trainer import trainer_of
 from laplace_al.loop.state import DurableState
@@ -510,22 +508,6 @@ class ActiveLearner(GrowingLearner):
         if sample_weight is not None or any(event.probabilities for event in labelled):
             check_takes_weights(self.estimator)
         return labelled
-
-    def _commit(self, events: Events, annotator: str | None = None, *, refit: bool = False) -> Self:
-        """Learn the events of one call and write them down: all of it or nothing."""
-        self._state.check()
-        trained, history = self._state.now
-        events = stamped(events, self.annotator if annotator is None else annotator)
-        later = history.add(events)
-        updated = None if refit else self._trainer.updated(trained, later, later.batches[-1])
-        if updated is None:
-            fit = self._trainer.fitted_or_waiting if events else self._trainer.refitted
-            updated = fit(trained, later)
-            updated.warn_if_refused()
-            if updated.is_fitted or (refit and updated.refusal is None):
-                later = history.add([*events, *stamped([Event("refit")], self.annotator)])
-        self._state.publish(updated, later)
-        return self
 
     @synchronized
     def close(self) -> None:

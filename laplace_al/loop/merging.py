@@ -5,7 +5,8 @@ import pathlib
 
 from laplace_al._common.typing import Instances, Path
 from laplace_al.loop.consensus import shares_of
-from laplace_al.loop.history import Event, History, checked_annotator
+from laplace_al.loop.event import Event
+from laplace_al.loop.history import History, checked_annotator
 from laplace_al.loop.journal import Journal
 
 

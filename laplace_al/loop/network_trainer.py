@@ -11,7 +11,8 @@ from sklearn.base import BaseEstimator
 from laplace_al._common.typing import Path
 from laplace_al.classifier import LaplaceUpdateClassifier
 from laplace_al.inputs.known import Extracted
-from laplace_al.loop.history import Events, History
+from laplace_al.loop.event import Events
+from laplace_al.loop.history import History
 from laplace_al.loop.trainer import LaplaceTrainer, RefitEvery, Trained, Trainer
 from laplace_al.loop.training_data import TrainingData
 
@@ -72,12 +73,6 @@ class NetworkTrainer(LaplaceTrainer):
         estimator.set_params(prior_precision="scale").fit(X, y, weights)
         estimator.set_params(prior_precision=trained.pool.prior_precision_by_scale(estimator))
         return estimator.fit(Extracted(estimator.transform(X)), y, weights)
-
-    def _instances(self, trained: Trained, history: History) -> Any:
-        """Return the features of all instances with labels, or the instances before a training."""
-        if trained.is_fitted:
-            return super()._instances(trained, history)
-        return super(LaplaceTrainer, self)._instances(trained, history)
 
     def _check_instances(self, X: Any, name: str, trained: Trained, is_fitted_next: bool) -> None:
         """Refuse instances in another order of columns; the network is yet to be trained."""

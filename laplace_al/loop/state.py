@@ -5,7 +5,8 @@ from typing import NamedTuple
 from sklearn.utils.validation import _num_samples
 
 from laplace_al._common.typing import Instances, Path
-from laplace_al.loop.history import Event, History, stamped
+from laplace_al.loop.event import Event
+from laplace_al.loop.history import History, stamped
 from laplace_al.loop.journal import Journal
 from laplace_al.loop.trainer import Trained, Trainer
 

@@ -21,7 +21,8 @@ from laplace_al.inputs.blocks import comes_in_blocks, rows_at
 from laplace_al.inputs.known import Extracted, FeatureCache
 from laplace_al.inputs.weighted_labels import check_declared
 from laplace_al.loop.consensus import agreed, is_same_label, possible_labels
-from laplace_al.loop.history import Event, Events, History
+from laplace_al.loop.event import Event, Events
+from laplace_al.loop.history import History
 from laplace_al.loop.training_data import (
     TrainingData,
     in_order,
@@ -456,7 +457,7 @@ class LaplaceTrainer(Trainer):
     def _instances(self, trained: Trained, history: History) -> Any:
         """Return the features of all instances with labels, or the instances before a fit."""
         X_initial = self._data.X_initial
-        if not hasattr(trained.estimator, "posterior_"):
+        if not trained.is_fitted:
             return self._data.instances(history, trained.pool.X)
         parts = []
         if X_initial is not None:
@@ -467,7 +468,7 @@ class LaplaceTrainer(Trainer):
 
     def _rows(self, trained: Trained, events: Events) -> Any:
         """Return the features of the instances of events, or the instances before a fit."""
-        if not hasattr(trained.estimator, "posterior_"):
+        if not trained.is_fitted:
             return rows_of(events, trained.pool.X)
         inside, outside = inside_and_outside(events)
         features = trained.pool.rows_under(trained.estimator, inside)

@@ -19,7 +19,8 @@ from laplace_al.inputs.labels import as_labels, like_known
 from laplace_al.inputs.soft_labels import is_matrix, soft_labels
 from laplace_al.inputs.weighted_labels import check_labels
 from laplace_al.loop.consensus import certain_or_not, probabilities_frame
-from laplace_al.loop.history import Event, Events, History
+from laplace_al.loop.event import Event, Events
+from laplace_al.loop.history import History
 
 
 class TrainingData:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from laplace_al.loop.history import Event, History
+from laplace_al.loop.event import Event
+from laplace_al.loop.history import History
 
 NOW = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
 

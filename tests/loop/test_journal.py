@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laplace_al import ActiveLearner, LaplaceUpdateClassifier
-from laplace_al.loop.history import Event, History
+from laplace_al.loop.event import Event
+from laplace_al.loop.history import History
 from laplace_al.loop.journal import Journal
 from laplace_al.loop.training_data import TrainingData
 from laplace_al.strategies import RandomSampling

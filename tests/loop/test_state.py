@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from laplace_al import LaplaceUpdateClassifier
-from laplace_al.loop.history import Event, History
+from laplace_al.loop.event import Event
+from laplace_al.loop.history import History
 from laplace_al.loop.journal import Journal
 from laplace_al.loop.network_trainer import trainer_of
 from laplace_al.loop.state import DurableState, State

@@ -4,7 +4,8 @@ import pytest
 from sklearn.naive_bayes import GaussianNB
 
 from laplace_al import LaplaceUpdateClassifier
-from laplace_al.loop.history import Event, History
+from laplace_al.loop.event import Event
+from laplace_al.loop.history import History
 from laplace_al.loop.training_data import TrainingData
 
 POOL = np.arange(12.0).reshape(6, 2)

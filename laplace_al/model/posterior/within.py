@@ -15,7 +15,7 @@ class Within(NamedTuple):
     """A posterior in a subspace with an orthonormal basis B (D, m).
 
     ``inside`` is that of B^T W. Weights outside have mean 0, do not depend on those inside, and
-    have the variance ``outside`` in each direction, () or (C,).
+    have the variance ``outside`` (), that under the prior, in each direction.
     """
 
     inside: Posterior

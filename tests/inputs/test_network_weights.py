@@ -73,6 +73,13 @@ class TestWeights:
         assert not weights.are_those_of(network)
         assert not weights.are_those_of(network)
 
+    def test_any_number_of_a_large_layer_is_in_the_digest(self):
+        network = nn.Linear(40, 30)
+        weights = pickle.loads(pickle.dumps(Weights(network)))
+        with torch.no_grad():
+            network.weight[0, 7] += 1e-3
+        assert not weights.are_those_of(network)
+
     @pytest.mark.parametrize("copied", [False, True])
     def test_what_changes_nothing_is_no_change(self, network, copied):
         weights = Weights(network)

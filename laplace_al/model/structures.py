@@ -24,7 +24,6 @@ from laplace_al.model.posterior import (
     Posterior,
     SharedPosterior,
 )
-from laplace_al.model.posterior.low_rank import n_numbers
 from laplace_al.model.priors import IsotropicPrior
 from laplace_al.model.updates import (
     CoupledMapUpdate,
@@ -132,13 +131,6 @@ class Structure(NamedTuple):
             return self.posterior.information(features, lambda i: torch.diag(roots[i]))
         return self.posterior.information(features, curvature)
 
-    def n_numbers(self, n_features: int, n_outputs: int) -> int:
-        """Return how many numbers hold the covariance of weights (n_features, n_outputs)."""
-        if self.posterior is LowRankPosterior:
-            return n_numbers(n_features, n_outputs)
-        n_roots, size = self.posterior.shape_of_root(n_features, n_outputs)
-        return n_roots * size**2
-
     def _weigh(self, name: CurvatureName) -> Callable[[Any], Any]:
         return self.curvatures["categorical" if name == "secant" else name]
 
@@ -196,7 +188,7 @@ def choose_structure(
     """
     shape = (n_features, n_outputs)
     if name == "auto":
-        is_small = STRUCTURES["per_class"].n_numbers(*shape) <= AUTO_LIMIT
+        is_small = PerClassPosterior.n_numbers(*shape) <= AUTO_LIMIT
         name = "per_class" if is_small else "low_rank"
         name = "shared" if n_outputs == 1 else name
     available = available_memory(device)
@@ -217,6 +209,6 @@ def choose_structure(
 
 def _numbers_of_fit(name: str, n_features: int, n_outputs: int) -> int:
     """Return how many: the roots, those that replace them, and, as measured, those to make one."""
-    n_numbers = STRUCTURES[name].n_numbers(n_features, n_outputs)
-    _, size = STRUCTURES[name].posterior.shape_of_root(n_features, n_outputs)
-    return 3 * n_numbers + 6 * size**2
+    posterior = STRUCTURES[name].posterior
+    _, size = posterior.shape_of_root(n_features, n_outputs)
+    return 3 * posterior.n_numbers(n_features, n_outputs) + 6 * size**2

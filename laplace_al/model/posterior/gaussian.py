@@ -59,6 +59,12 @@ class GaussianWeights(StoredState, ABC):
         """Return (G, N) for W of shape (n_features, n_outputs): G N^2 numbers are held."""
 
     @classmethod
+    def n_numbers(cls, n_features: int, n_outputs: int) -> int:
+        """Return how many numbers hold the covariance of weights (n_features, n_outputs)."""
+        n_roots, size = cls.shape_of_root(n_features, n_outputs)
+        return n_roots * size**2
+
+    @classmethod
     def prior(cls, mean: torch.Tensor, prior_precision: float) -> Self:
         """Make the Gaussian prior around a mean: covariance I / lambda.
 

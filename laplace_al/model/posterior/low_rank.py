@@ -67,6 +67,14 @@ class LowRankPosterior(GroupedPosterior):
         return 1, n_features
 
     @classmethod
+    def n_numbers(cls, n_features: int, n_outputs: int) -> int:
+        """Return how many numbers root, axes and pending labels have at most."""
+        n_pending = min(MAX_PENDING, n_features)
+        rank = 0 if is_exact(n_features, n_outputs) else RANK
+        of_class = rank * (n_features + n_pending + rank) + n_pending**2
+        return n_features * (n_features + n_pending) + n_outputs * of_class
+
+    @classmethod
     def prior(cls, mean: torch.Tensor, prior_precision: float) -> Self:
         """Make the Gaussian prior around a mean, see :meth:`Posterior.prior`."""
         root = prior_root(1, len(mean), prior_precision, mean)
@@ -222,7 +230,7 @@ class LowRankPosterior(GroupedPosterior):
             learnt = replace(posterior, whitened=whitened)._learn(
                 features[rows], targets[rows], weights[rows], update
             )
-            posterior = learnt._settled() if counts[first] else posterior
+            posterior = _settled(learnt) if counts[first] else posterior
             first = last
         return posterior
 
@@ -244,12 +252,8 @@ class LowRankPosterior(GroupedPosterior):
         )
         if not weights.any():
             return self, effects
-        settled = learnt._settled()
+        settled = _settled(learnt)
         return settled, effects if settled is learnt else None
-
-    def _settled(self) -> Self:
-        """Return the posterior with its labels cut once there are so many."""
-        return self if self.whitened.n_free else self.cut()
 
     def cut(self) -> Self:
         """Return the posterior without pending labels, its covariances cut to their rank."""
@@ -325,12 +329,9 @@ class LowRankPosterior(GroupedPosterior):
         return self.root
 
 
-def n_numbers(n_features: int, n_outputs: int) -> int:
-    """Return how many numbers root, axes and pending labels have at most."""
-    n_pending = min(MAX_PENDING, n_features)
-    rank = 0 if is_exact(n_features, n_outputs) else RANK
-    of_class = rank * (n_features + n_pending + rank) + n_pending**2
-    return n_features * (n_features + n_pending) + n_outputs * of_class
+def _settled(posterior: _LowRank) -> _LowRank:
+    """Return a posterior with its labels cut once there are so many."""
+    return posterior if posterior.whitened.n_free else posterior.cut()
 
 
 def is_exact(n_features: int, n_outputs: int) -> bool:

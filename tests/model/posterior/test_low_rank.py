@@ -6,7 +6,6 @@ import torch
 
 from laplace_al.model.likelihoods import likelihood_of
 from laplace_al.model.posterior import LowRankPosterior, PerClassPosterior, axes
-from laplace_al.model.posterior.low_rank import n_numbers
 from laplace_al.model.structures import STRUCTURES
 
 SIZE = 70
@@ -208,10 +207,10 @@ def test_new_classes_have_about_the_variance_of_the_prior():
 
 def test_memory_is_that_of_axes():
     """300 MB for 1000 classes x 1024 features, and half of that in float32."""
-    assert 8 * n_numbers(1024, 1000) < 3e8
+    assert 8 * LowRankPosterior.n_numbers(1024, 1000) < 3e8
     posterior = Problem().posterior()
     held = [posterior.stored_root, *posterior.whitened.axes, *posterior.whitened[1:]]
-    assert sum(part.numel() for part in held) <= n_numbers(SIZE, 4)
+    assert sum(part.numel() for part in held) <= LowRankPosterior.n_numbers(SIZE, 4)
 
 
 def test_a_few_features_are_held_exactly():

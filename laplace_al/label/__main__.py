@@ -129,9 +129,9 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "--strategy",
         choices=sorted(STRATEGIES),
-        default="margin",
-        help="chooses the next item (default: margin); strategies that need a model choose at "
-        "random until two labels are known",
+        default="uncertainty_herding",
+        help="chooses the next item (default: uncertainty_herding); most others need a model and "
+        "choose at random until two labels are known",
     )
     add("--annotator", metavar="NAME", help="name of the annotator, stored with each label")
     add(

@@ -13,7 +13,7 @@ from laplace_al.classifier import LaplaceUpdateClassifier
 from laplace_al.label.features import check_features
 from laplace_al.label.items import ImageFolder, Items, Table, open_items
 from laplace_al.loop.learner import ActiveLearner
-from laplace_al.strategies import MarginSampling, QueryStrategy
+from laplace_al.strategies import QueryStrategy
 
 
 def open_learner(
@@ -34,7 +34,7 @@ def open_learner(
     features : array-like of shape (n_items, n_features)
         A row for each item, such as the array in the file of ``--cache``.
     strategy : QueryStrategy, default=None
-        None: :class:`laplace_al.strategies.MarginSampling`.
+        None: that of :class:`ActiveLearner`.
     **settings : dict
         Other parameters of :class:`ActiveLearner`.
 
@@ -68,7 +68,7 @@ def open_learner(
     features = check_features(np.asarray(as_array(features)), len(items), "open_learner")
     return ActiveLearner(
         LaplaceUpdateClassifier(lookup(features), prior_precision="scale"),
-        MarginSampling() if strategy is None else strategy,
+        strategy,
         pool_of(items),
         journal=journal,
         **settings,

@@ -1,6 +1,7 @@
 """The loop of active learning: query, teach, and now and then refit."""
 
 import copy
+import reprlib
 from typing import Any, Self
 
 import numpy as np
@@ -25,9 +26,14 @@ from laplace_al.loop.state import DurableState
 from laplace_al.loop.trainer import RefitEvery, check_takes_weights, copy_with_classes
 from laplace_al.loop.training_data import TrainingData
 from laplace_al.pool.checks import check_container, check_numbers
-from laplace_al.strategies import QueryStrategy, RandomSampling
+from laplace_al.strategies import (
+    MarginSampling,
+    QueryStrategy,
+    RandomSampling,
+    UncertaintyHerding,
+)
 from laplace_al.strategies._checks import check_n_instances
-from laplace_al.strategies._view import check_predicts_probabilities
+from laplace_al.strategies._view import check_predicts_probabilities, classifier_of
 
 
 class ActiveLearner(GrowingLearner):
@@ -51,12 +57,14 @@ class ActiveLearner(GrowingLearner):
         Learns the labels. The learner works on a copy and leaves the estimator unchanged; the copy
         of a fitted estimator with a ``partial_fit`` continues from what it has learnt.
         ``prior_precision="scale"`` is computed from the features of the pool, as it is at first.
-    strategy : QueryStrategy
-        Chooses the instances to label. It is copied as well.
+    strategy : QueryStrategy, default=None
+        Chooses the instances to label. It is copied as well. None: ``UncertaintyHerding()``, or
+        ``MarginSampling()`` for estimators without a LaplaceUpdateClassifier, as distances between
+        their inputs may mean little.
     X_pool : array-like of shape (n_pool, ...)
-        Unlabelled instances: an array, a frame, a ``torch.utils.data.Dataset`` of inputs alone, or
-        an array in a file, as of HDF5. Rows with NaN or infinity that the estimator could not learn
-        from are refused at once, or when their features are extracted.
+        Unlabelled instances, always needed: an array, a frame, a ``torch.utils.data.Dataset`` of
+        inputs alone, or an array in a file, as of HDF5. Rows with NaN or infinity that the
+        estimator could not learn from are refused at once, or when their features are extracted.
     X_initial, y_initial : array-like of shape (n_initial, ...) and (n_initial,), default=None
         Instances to start from, and their labels.
     classes : array-like of shape (n_classes,), default=None
@@ -126,9 +134,8 @@ class ActiveLearner(GrowingLearner):
     --------
     >>> from sklearn.datasets import load_iris
     >>> from laplace_al import ActiveLearner, LaplaceUpdateClassifier
-    >>> from laplace_al.strategies import MarginSampling
     >>> X, y = load_iris(return_X_y=True)
-    >>> learner = ActiveLearner(LaplaceUpdateClassifier(), MarginSampling(), X,
+    >>> learner = ActiveLearner(LaplaceUpdateClassifier(), X_pool=X,
     ...                         X_initial=X[::50], y_initial=y[::50], random_state=0)
     >>> for _ in range(20):
     ...     position = learner.query()
@@ -140,8 +147,8 @@ class ActiveLearner(GrowingLearner):
     def __init__(
         self,
         estimator: BaseEstimator,
-        strategy: QueryStrategy,
-        X_pool: Instances,
+        strategy: QueryStrategy | None = None,
+        X_pool: Instances | None = None,
         *,
         X_initial: Instances | None = None,
         y_initial: ArrayLike | None = None,
@@ -158,6 +165,11 @@ class ActiveLearner(GrowingLearner):
         self.random_state, self.verbose = random_state, verbose
         self._lock = ObjectLock()
         checked_annotator(annotator)
+        if X_pool is None:
+            raise TypeError(
+                "X_pool must be given, the instances to choose from; got None. Pass it by name if "
+                "there is no strategy: ActiveLearner(estimator, X_pool=X)."
+            )
         check_container(X_pool)
         check_numbers(X_pool, estimator)
         own_estimator = copy_with_classes(estimator, classes)
@@ -181,11 +193,14 @@ class ActiveLearner(GrowingLearner):
 
     @strategy.setter
     @synchronized
-    def strategy(self, strategy: QueryStrategy) -> None:
+    def strategy(self, strategy: QueryStrategy | None) -> None:
+        if strategy is None:
+            is_ours = classifier_of(self.estimator) is not None
+            strategy = UncertaintyHerding() if is_ours else MarginSampling()
         if not hasattr(strategy, "query"):
             raise TypeError(
-                f"strategy must have a method query; got {strategy!r}. Pass an object of "
-                "laplace_al.strategies, e.g. MarginSampling()."
+                f"strategy must have a method query; got {reprlib.repr(strategy)}. Pass an object "
+                "of laplace_al.strategies, e.g. MarginSampling(), and the pool as X_pool."
             )
         if getattr(strategy, "reads_probabilities", False):
             check_predicts_probabilities(self.estimator)
@@ -214,8 +229,7 @@ class ActiveLearner(GrowingLearner):
         Examples
         --------
         >>> from laplace_al import ActiveLearner, LaplaceUpdateClassifier
-        >>> from laplace_al.strategies import MarginSampling
-        >>> learner = ActiveLearner(LaplaceUpdateClassifier(), MarginSampling(), [[2.0], [0.1]],
+        >>> learner = ActiveLearner(LaplaceUpdateClassifier(), X_pool=[[2.0], [0.1]],
         ...                         X_initial=[[-1.0], [1.0]], y_initial=[0, 1])
         >>> learner.query()
         array([1])

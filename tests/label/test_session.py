@@ -84,8 +84,8 @@ class TestState:
 
     def test_it_asks_for_what_the_strategy_wants(self, opened, items):
         session = opened(random_state=3)
-        settings = LaplaceUpdateClassifier(prior_precision="scale"), MarginSampling(), X
-        twin = ActiveLearner(*settings, random_state=3)
+        classifier = LaplaceUpdateClassifier(prior_precision="scale")
+        twin = ActiveLearner(classifier, X_pool=X, random_state=3)
         for n in range(25):
             state = session.state()
             wanted = twin.query(2).tolist()

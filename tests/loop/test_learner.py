@@ -8,6 +8,7 @@ import torch
 from learners import POOL, START, X, X_pool, assert_unchanged, make, state, y, y_pool
 from sklearn.datasets import load_iris
 from sklearn.ensemble import StackingClassifier, VotingClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Perceptron, RidgeClassifier, SGDClassifier
 from sklearn.model_selection import GridSearchCV
 from sklearn.naive_bayes import GaussianNB
@@ -26,6 +27,7 @@ from laplace_al.strategies import (
     PowerSampling,
     Preselection,
     RandomSampling,
+    UncertaintyHerding,
 )
 
 
@@ -269,6 +271,30 @@ def test_another_strategy():
     assert learner.query(3).tolist() == margin.tolist()
 
 
+@pytest.mark.parametrize(
+    ("estimator", "expected"),
+    [
+        (LaplaceUpdateClassifier(), UncertaintyHerding),
+        (make_pipeline(StandardScaler(), LaplaceUpdateClassifier()), UncertaintyHerding),
+        (LogisticRegression(), MarginSampling),
+        (make_pipeline(TfidfVectorizer(), LogisticRegression()), MarginSampling),
+    ],
+)
+def test_without_a_strategy(estimator, expected):
+    is_text = "tfidfvectorizer" in getattr(estimator, "named_steps", {})
+    pool = [f"text {i % 7} {i}" for i in range(30)] if is_text else X_pool
+    learner = ActiveLearner(estimator, X_pool=pool, random_state=0)
+    assert type(learner.strategy) is expected
+    chosen = learner.query(2)
+    twin = ActiveLearner(estimator, expected(), pool, random_state=0)
+    assert chosen.tolist() == twin.query(2).tolist()
+    learner.teach(chosen, [0, 1])
+    assert learner.query(3).tolist() == twin.teach(chosen, [0, 1]).query(3).tolist()
+    learner.strategy = RandomSampling()
+    learner.strategy = None
+    assert type(learner.strategy) is expected
+
+
 class TestChangedEstimator:
     """Who learns something beside the learner finds it in the queries."""
 
@@ -368,6 +394,15 @@ class TestErrors:
     def test_a_strategy_that_is_none(self):
         with pytest.raises(TypeError, match="strategy must have a method query; got 'margin'"):
             make(strategy="margin")
+
+    def test_a_pool_in_the_place_of_the_strategy(self):
+        with pytest.raises(
+            TypeError, match=r"(?s)method query; got .{20,40}\. Pass .* and the pool as X_pool"
+        ):
+            ActiveLearner(LaplaceUpdateClassifier(), X_pool, X_pool)
+        for arguments in [(), (MarginSampling(),), (X_pool,)]:
+            with pytest.raises(TypeError, match=r"X_pool must be given.*estimator, X_pool=X\)"):
+                ActiveLearner(LaplaceUpdateClassifier(), *arguments)
 
 
 class TestEstimatorsWithoutProbabilities:
